@@ -1,0 +1,37 @@
+# Each target does all the set-up that it needs on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.segbench-setup
+
+.PHONY: setup train test test-slow lint bench clean
+
+setup: $(STAMP)
+
+# constraints.txt pins what was tested; it also keeps pip from fetching a torch with gigabytes of CUDA beside it.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(STAMP)
+
+train: setup
+	$(BIN)/segbench train
+
+test: setup
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/segbench bench
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,55 @@
+"""Time two ways of doing one thing, in turn, and keep the best of each: the ratio survives a noisy machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured figure.
+
+    Attributes:
+        name: what is measured.
+        seconds: best time of ours.
+        reference: what it is held against; empty where the figure is an absolute one.
+        reference_seconds: best time of the reference, or None.
+        target: the figure that is aimed at, in words.
+        met: whether it is reached.
+        note: what else should be known.
+    """
+
+    name: str
+    seconds: float
+    reference: str
+    reference_seconds: float | None
+    target: str
+    met: bool
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Reference time over our time: above 1 is faster than the reference."""
+        return None if self.reference_seconds is None else self.reference_seconds / self.seconds
+
+
+def best_of(*ways: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> list[float]:
+    """The best time in seconds of each way, run in turn A B A B ...
+
+    Args:
+        ways: functions without arguments.
+        repeats: counted runs of each.
+        warmup: runs of each that are not counted (compilation, caches).
+    """
+    best = [float("inf")] * len(ways)
+    for turn in range(warmup + repeats):
+        for position, way in enumerate(ways):
+            start = time.perf_counter()
+            way()
+            elapsed = time.perf_counter() - start
+            if turn >= warmup:
+                best[position] = min(best[position], elapsed)
+    return best

@@ -1,0 +1,262 @@
+"""The contracts between the parts: what a data set says, what a sample holds, what a model promises.
+
+Shape letters, here and everywhere: B batch, C channels, K classes, H height, W width, N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from segbench.errors import SegbenchError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+VOID = 255
+"""The label of pixels that count nowhere: in no loss and in no metric."""
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """One kind of input: its channels and how raw values become network inputs, `(raw - mean) / std`.
+
+    Attributes:
+        channels: C of the modality.
+        mean: C values in `unit`, subtracted.
+        std: C values in `unit`, divided by.
+        unit: what a raw value measures, e.g. `grey level, 0 to 255` or `ln(millimetres)`.
+    """
+
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    unit: str
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise SegbenchError(
+                    f"{name} has {len(values)} values for {self.channels} channels",
+                    "one value a channel",
+                    f"give ModalitySpec.{name} {self.channels} values",
+                )
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """One labelling of the pixels: its classes and how they are drawn.
+
+    Attributes:
+        class_names: K names; the index is the label.
+        palette: K colours, RGB 0 to 255.
+        ignore_index: the label of void pixels.
+        excluded: classes that enter no mean (those that the test set lacks, in SIFT Flow).
+    """
+
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    ignore_index: int = VOID
+    excluded: tuple[int, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What a data set says of itself; `build` sizes the model from it, so no config repeats a class count.
+
+    Attributes:
+        name: as in `data=NAME`.
+        modalities: the inputs by name (`em`, `rgb`, `hha`, `depth` ...).
+        heads: the labellings by name (`semantic`, `geometric` ...).
+        citation: whom to cite.
+        licence: under which terms the data may be used.
+        protocol: the split in words, as it goes into a run's provenance.
+    """
+
+    name: str
+    modalities: Mapping[str, ModalitySpec]
+    heads: Mapping[str, HeadSpec]
+    citation: str
+    licence: str
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with what is known of it.
+
+    Attributes:
+        images: CHW float32 by modality, normalised.
+        targets: HW int64 by head; empty where there is no label.
+        instances: HW int32 object ids, 0 = none.
+        weight: HW float32 loss weight a pixel.
+        id: the image's name in its data set.
+        index: its position in the split; -1 marks padding, which no metric sees.
+    """
+
+    images: Mapping[str, Tensor]
+    targets: Mapping[str, Tensor]
+    id: str
+    index: int
+    instances: Tensor | None = None
+    weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples stacked along a leading B; smaller ones padded to the largest: images with 0, labels with void.
+
+    Attributes:
+        images: BCHW float32 by modality.
+        targets: BHW int64 by head.
+        ids: B names.
+        indices: B positions in the split, -1 for padding.
+        sizes: B pairs (H, W) before padding.
+        instances: BHW int32 or None.
+        weight: BHW float32 or None.
+    """
+
+    images: Mapping[str, Tensor]
+    targets: Mapping[str, Tensor]
+    ids: tuple[str, ...]
+    indices: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
+    instances: Tensor | None = None
+    weight: Tensor | None = None
+
+    def _map(self, move: Any) -> Batch:
+        changed: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, Mapping):
+                changed[entry.name] = {key: move(tensor) for key, tensor in value.items()}
+            elif entry.name in ("instances", "weight") and value is not None:
+                changed[entry.name] = move(value)
+        return replace(self, **changed)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
+        """The batch on `device`; Lightning calls this."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory; the data loader calls this."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+
+def collate(samples: Sequence[Sample], ignore_index: Mapping[str, int] | None = None) -> Batch:
+    """Stack samples into a `Batch`, padding at the bottom and on the right.
+
+    Args:
+        samples: at least one, all with the same modalities and heads.
+        ignore_index: the void label by head, 255 where a head is not named.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    sizes = tuple((next(iter(s.images.values())).shape[-2], next(iter(s.images.values())).shape[-1]) for s in samples)
+    height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
+
+    def stack(tensors: Sequence[Tensor], value: float) -> Tensor:
+        if all(tensor.shape[-2:] == (height, width) for tensor in tensors):
+            return torch.stack(list(tensors))
+        return torch.stack([pad(t, (0, width - t.shape[-1], 0, height - t.shape[-2]), value=value) for t in tensors])
+
+    void = ignore_index or {}
+    first = samples[0]
+    return Batch(
+        images={m: stack([s.images[m] for s in samples], 0.0) for m in first.images},
+        targets={h: stack([s.targets[h] for s in samples], void.get(h, VOID)) for h in first.targets},
+        ids=tuple(s.id for s in samples),
+        indices=tuple(s.index for s in samples),
+        sizes=sizes,
+        instances=None
+        if first.instances is None
+        else stack([s.instances for s in samples if s.instances is not None], 0),
+        weight=None if first.weight is None else stack([s.weight for s in samples if s.weight is not None], 0.0),
+    )
+
+
+@dataclass(frozen=True)
+class TileGeometry:
+    """Which input sizes a network takes, and what it makes of them, a side.
+
+    An input of `offset + step * k` pixels (k >= minimum) gives an output of that size less `2 * margin`. The published
+    U-Net is `TileGeometry(step=16, offset=60, margin=92, minimum=8)`: 572 in, 388 out. A network that takes any size
+    and keeps it is `TileGeometry()`.
+
+    Attributes:
+        step: distance between valid input sizes.
+        offset: the input size at k = 0.
+        margin: pixels lost on each side.
+        minimum: the smallest k whose output is not empty.
+        context: pixels on each side of an output pixel that may influence it (half the receptive field); tiles of a
+            padded network overlap by this much. For an unpadded one it equals `margin`.
+    """
+
+    step: int = 1
+    offset: int = 0
+    margin: int = 0
+    minimum: int = 1
+    context: int = 0
+
+    def is_valid(self, size: int) -> bool:
+        """Whether an input side of `size` pixels is taken."""
+        return size >= self.offset + self.step * self.minimum and (size - self.offset) % self.step == 0
+
+    def output_size(self, size: int) -> int:
+        """Output side for a valid input side.
+
+        Raises:
+            SegbenchError: the size is not valid; the nearest valid ones are named.
+        """
+        if not self.is_valid(size):
+            below, above = self.nearest(size)
+            near = f"{above}" if below is None else f"{below} or {above}"
+            raise SegbenchError(
+                f"an input side of {size} pixels",
+                f"{self.offset} + {self.step} k pixels, k >= {self.minimum}",
+                f"use {near} (output {near if self.margin == 0 else self._outputs(below, above)})",
+            )
+        return size - 2 * self.margin
+
+    def _outputs(self, *sizes: int | None) -> str:
+        return " or ".join(str(size - 2 * self.margin) for size in sizes if size is not None)
+
+    def nearest(self, size: int) -> tuple[int | None, int]:
+        """The next valid input side at or below `size` (None where there is none), and the next at or above."""
+        smallest = self.offset + self.step * self.minimum
+        if size <= smallest:
+            return (smallest if size == smallest else None), smallest
+        k, rest = divmod(size - self.offset, self.step)
+        below = self.offset + self.step * k
+        return below, below if rest == 0 else below + self.step
+
+    def input_for(self, output: int) -> int:
+        """The smallest valid input side whose output covers `output` pixels."""
+        return self.nearest(output + 2 * self.margin)[1]
+
+
+@dataclass(frozen=True)
+class ScoreInfo:
+    """What a score says of itself.
+
+    Attributes:
+        name: the key in `results.json`, without split and head.
+        range: its smallest and largest value.
+        higher_is_better: the direction.
+        version: of the definition; scores of different versions are never compared.
+        test_only: computed at test, not at every validation.
+    """
+
+    name: str
+    range: tuple[float, float]
+    higher_is_better: bool
+    version: str
+    test_only: bool = field(default=False)
