@@ -1,0 +1,67 @@
+"""Multi-page TIFF, in and out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.errors import SegbenchError
+
+
+def read_stack(path: Path, key: str) -> NDArray[np.generic]:
+    """Read a TIFF of any number of pages.
+
+    Args:
+        path: the file.
+        key: the config key that named it, for messages.
+
+    Returns:
+        NHW (one page gives N = 1) or NHWC, in the file's dtype.
+
+    Raises:
+        SegbenchError: the file is missing, no TIFF, truncated, or its pages differ in size.
+    """
+    import tifffile
+
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.tif*"))[:6] if path.parent.is_dir() else []
+        beside = f"; beside it: {', '.join(near)}" if near else ""
+        raise SegbenchError(f"no file {path}{beside}", "a TIFF stack", f"set {key} to where it is")
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = [page.asarray() for page in tiff.pages] if len(tiff.pages) > 1 else [*_planes(tiff.asarray())]
+        declared = {page.shape for page in pages}
+    except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, IndexError, KeyError, TypeError) as error:
+        raise SegbenchError(
+            f"{path} ({path.stat().st_size} bytes) cannot be read as TIFF: {error}",
+            "a whole TIFF stack",
+            "fetch the file again and compare its size with the one published",
+        ) from error
+    if len(declared) != 1 or not pages:
+        raise SegbenchError(
+            f"{path} has pages of sizes {sorted(declared)}", "pages of one size", "split the file by page size"
+        )
+    return np.stack(pages)
+
+
+def _planes(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    # One page is HW or HWC; ImageJ writes a whole stack (NHW) behind a single page header.
+    return array if array.ndim == 3 and array.shape[-1] > 4 else array[np.newaxis]
+
+
+def write_stack(path: Path, stack: NDArray[np.generic]) -> None:
+    """Write NHW as a TIFF of N pages, under a temporary name that is renamed when it is whole.
+
+    Args:
+        path: the file; its folder is made.
+        stack: NHW, uint8, uint16 or float32.
+    """
+    import tifffile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    tifffile.imwrite(partial, stack, photometric="minisblack", metadata=None)
+    os.replace(partial, path)
