@@ -1,0 +1,56 @@
+"""The exact symmetries of the pixel grid, over which predictions are averaged at test time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from segbench.errors import SegbenchError
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """A rearrangement of the pixels of `...HW`, and the way back; nothing is interpolated.
+
+    Attributes:
+        name: what it does.
+        apply: `...HW -> ...HW`, or `...WH` for a quarter turn.
+        undo: its inverse.
+    """
+
+    name: str
+    apply: Callable[[Tensor], Tensor]
+    undo: Callable[[Tensor], Tensor]
+
+
+def _symmetry(quarter_turns: int, flip: bool) -> Symmetry:
+    def apply(image_HW: Tensor) -> Tensor:
+        return torch.rot90(image_HW.flip(-1) if flip else image_HW, quarter_turns, (-2, -1))
+
+    def undo(image_HW: Tensor) -> Tensor:
+        turned = torch.rot90(image_HW, -quarter_turns, (-2, -1))
+        return turned.flip(-1) if flip else turned
+
+    return Symmetry(f"{'mirrored, ' if flip else ''}turned by {90 * quarter_turns} degrees", apply, undo)
+
+
+def symmetries(tta: str = "none") -> list[Symmetry]:
+    """The group to average over.
+
+    The paper averages over seven rotated versions of the input (section 4) whose angles it does not print; these are
+    the exact ones, our choice: they need no interpolation and lose no corner.
+
+    Args:
+        tta: `none` (the identity alone), `rot4` (the four quarter turns), `d4` (those, and mirrored: eight).
+
+    Raises:
+        SegbenchError: another name.
+    """
+    groups = {"none": [(0, False)], "rot4": [(k, False) for k in range(4)]}
+    groups["d4"] = groups["rot4"] + [(k, True) for k in range(4)]
+    if tta not in groups:
+        raise SegbenchError(f"test-time averaging tta={tta}", " or ".join(groups), "set tta=none, tta=rot4 or tta=d4")
+    return [_symmetry(turns, flip) for turns, flip in groups[tta]]
