@@ -1,7 +1,7 @@
 """One confusion matrix, and every overlap score out of it (FCN, section 5).
 
-n_ij = pixels of class i that are predicted as j, t_i = sum_j n_ij. The matrix is accumulated over the whole split, never
-averaged over images or batches.
+n_ij = pixels of class i that are predicted as j, t_i = sum_j n_ij. The matrix is accumulated over the whole split,
+never averaged over images or batches.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def confusion_matrix(
         where = "label" if matrix[num_classes].any() else "prediction"
         values = np.unique(label if where == "label" else pred)
         raise ValueError(f"{where} values {values[:12]} reach outside 0 to {num_classes - 1}, void is {ignore_index}")
-    return matrix[:num_classes, :num_classes]
+    return np.asarray(matrix[:num_classes, :num_classes])
 
 
 @dataclass(frozen=True)
@@ -119,4 +119,4 @@ class Overlap:
 
 def _mean_of_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     finite = np.isfinite(values)
-    return np.where(finite, values, 0.0).sum(-1) / finite.sum(-1)
+    return np.asarray(np.where(finite, values, 0.0).sum(-1) / finite.sum(-1))

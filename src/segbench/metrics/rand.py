@@ -1,0 +1,172 @@
+"""Rand error of the challenge: one minus the best foreground-restricted Rand F-score.
+
+T = 4-connected components of the label, S = those of `prob > t`, n_ij = pixels in T_i and S_j (j = 0: membrane in the
+prediction), counted where the label is cell only; a_i = sum_j n_ij over j >= 0, b_j = sum_i n_ij, n_0 = sum_i n_i0.
+With each membrane pixel of the prediction as a region of its own (Arganda-Carreras et al. 2015, section 2.3):
+
+    TP = sum n_ij^2 + n_0,   TP + FP = sum b_j^2 + n_0,   TP + FN = sum a_i^2      (i, j >= 1)
+
+Until 2015 the challenge counted pairs of pixels instead, x (x - 1) / 2 for x^2 and without n_0. Both follow from the
+same counts: TP = 2 TP_pairs + n, FP = 2 FP_pairs, FN = 2 FN_pairs, n = sum_i a_i. Which of the two the challenge's
+server ran in 2015 is not known, so a table prints both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.metrics.cell import cell_view
+from segbench.metrics.measure import Counts, ImageResult
+from segbench.metrics.region_overlap import Contingency, contingency, regions
+from segbench.metrics.stack import over_slices
+from segbench.metrics.thresholds import THRESHOLDS, FScores, f_error, harmonic_mean, precision_recall, threshold_levels
+from segbench.spec import ScoreInfo
+
+
+@dataclass(frozen=True)
+class RandParts:
+    """Rand counts of one slice at one threshold, each membrane pixel of the prediction a region of its own.
+
+    Attributes:
+        tp: ordered pairs of cell pixels (a pixel with itself included) that are together in both.
+        fp: together in the prediction only.
+        fn: together in the label only.
+        pixels: n, the cell pixels of the label.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    pixels: int
+
+
+def margins(table: Contingency) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """a_i by label region, b_j by predicted region without membrane, and n_0."""
+    inside = table.columns > 0
+    a = np.bincount(table.rows, table.pixels).astype(np.int64)
+    b = np.bincount(table.columns[inside], table.pixels[inside]).astype(np.int64)
+    return a[a > 0], b[b > 0], int(table.pixels[~inside].sum())
+
+
+def rand_parts(table: Contingency) -> RandParts:
+    """TP, FP and FN from the contingency table of the pixels where the label is cell."""
+    a, b, n_0 = margins(table)
+    shared = table.pixels[table.columns > 0]
+    tp = int(shared @ shared) + n_0
+    return RandParts(tp, int(b @ b) + n_0 - tp, int(a @ a) - tp, int(a.sum()))
+
+
+def rand_counts(levels_HW: NDArray[np.uint8], cell_HW: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Rand counts of one slice at every threshold.
+
+    Args:
+        levels_HW: uint8 of `threshold_levels`.
+        cell_HW: where the label is cell.
+
+    Returns:
+        int64 (4, 11): TP, FP, FN and n.
+    """
+    truth = regions(cell_HW)
+    columns: list[tuple[int, int, int, int]] = []
+    for level in range(len(THRESHOLDS)):
+        parts = rand_parts(contingency(truth, regions(levels_HW > level), skip_background=True))
+        columns.append((parts.tp, parts.fp, parts.fn, parts.pixels))
+    return np.array(columns, np.int64).T
+
+
+def as_pairs(
+    tp: NDArray[np.int64], fp: NDArray[np.int64], fn: NDArray[np.int64], pixels: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The counts of unordered pixel pairs (the definition before 2015) from those of `rand_parts`; exact.
+
+    Returns:
+        TP, FP and FN stacked along a new first axis.
+    """
+    return np.stack(((tp - pixels) // 2, fp // 2, fn // 2))
+
+
+def rand_precision_recall(
+    tp: NDArray[np.int64], fp: NDArray[np.int64], fn: NDArray[np.int64], pixels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Precision and recall; NaN where the label has no cell pixel, which makes F 0, as the challenge has it."""
+    precision, recall = precision_recall(tp, fp, fn)
+    return np.where(pixels > 0, precision, np.nan), np.where(pixels > 0, recall, np.nan)
+
+
+def rand_error(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic], pairs: bool = False) -> FScores:
+    """Rand error of a stack, `1 - max_t F(t)`, restricted to the label's foreground and without thinning.
+
+    Counts are summed over the slices before F is formed; components are 4-connected and two-dimensional.
+
+    Args:
+        prob_NHW: probability of cell in [0, 1]; N slices.
+        label_NHW: non-zero = cell.
+        pairs: count pairs of pixels, as the challenge did before 2015.
+
+    Returns:
+        `value` in [0, 1], 0 is best, with the counts at each of the 11 thresholds. A label without any cell pixel gives
+        1, with `pairs` 0; a slice without one adds nothing to the others.
+
+    Raises:
+        SegbenchError: shapes that differ, an empty stack, or values that are no probabilities.
+
+    Example:
+        Two cells of two pixels, merged: of 16 ordered pairs 8 belong together.
+
+        >>> label = np.array([[[1, 1, 0, 1, 1]]])
+        >>> score = rand_error(np.ones((1, 1, 5), np.float32), label)
+        >>> float(score.precision[0]), float(score.recall[0])
+        (0.5, 1.0)
+    """
+
+    def score(prob_HW: NDArray[np.float32], cell_HW: NDArray[np.bool_], where: str) -> NDArray[np.int64]:
+        return rand_counts(threshold_levels(prob_HW, where), cell_HW)
+
+    totals = np.sum(over_slices(score, np.asarray(prob_NHW), np.asarray(label_NHW)), axis=0)
+    if pairs:
+        counts = as_pairs(*totals)
+        return f_error(*precision_recall(*counts), counts)
+    return f_error(*rand_precision_recall(*totals), totals[:3])
+
+
+@dataclass(frozen=True)
+class RandError:
+    """`rand_error` of a split, by both definitions.
+
+    Void pixels count nowhere, as membrane of the label does; the prediction's regions may run through them.
+
+    Attributes:
+        cell_class: the class that is cell; all others are membrane.
+    """
+
+    cell_class: int = 1
+    name: str = "rand_error"
+    version: str = "isbi2012-1"
+    needs_prob: bool = True
+    needs_raw: bool = False
+    test_only: bool = False
+
+    def infos(self) -> tuple[ScoreInfo, ...]:
+        """Rand error as the challenge's program computes it now, and as it did before 2015."""
+        return (
+            ScoreInfo("rand_error", (0.0, 1.0), False, self.version),
+            ScoreInfo("rand_error_pairs", (0.0, 1.0), False, self.version),
+        )
+
+    def counts(self, image: ImageResult) -> Counts:
+        """`tp`, `fp`, `fn`, `pixels`: int64 (11,) at each threshold."""
+        prob_HW, cell_HW, _ = cell_view(image, self.cell_class, self.name)
+        tp, fp, fn, pixels = rand_counts(threshold_levels(prob_HW), cell_HW)
+        return {"tp": tp, "fp": fp, "fn": fn, "pixels": pixels}
+
+    def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
+        """`1 - max_t F(t)` by both definitions, from counts of shape (..., 11)."""
+        tp, fp, fn, pixels = (np.asarray(totals[key], np.int64) for key in ("tp", "fp", "fn", "pixels"))
+        return {
+            "rand_error": 1.0 - harmonic_mean(*rand_precision_recall(tp, fp, fn, pixels)).max(-1),
+            "rand_error_pairs": 1.0 - harmonic_mean(*precision_recall(*as_pairs(tp, fp, fn, pixels))).max(-1),
+        }
