@@ -52,18 +52,21 @@ def _kernels(
     rng: np.random.Generator, height: int, width: int, radius: float, spread: float, gap: float
 ) -> NDArray[np.uint8]:
     """HW uint8, 0 inside the discs and rods that cells grow from, 255 outside."""
-    sparse, filling = height * width // 2300 + 2, height * width // 260 + 8
+    sparse, filling = height * width // 1800 + 2, height * width // 360 + 8
     count = sparse + filling
     radii = np.concatenate(
         (
             # Large ones first, or none of them would find room.
-            np.sort(np.clip(radius * np.exp(spread * rng.standard_normal(sparse)), 2.0, 40.0))[::-1],
-            rng.uniform(1.0, 0.7 * radius, filling),
+            np.sort(np.clip(radius * np.exp(spread * rng.standard_normal(sparse)), 2.0, 36.0))[::-1],
+            rng.uniform(1.0, 0.45 * radius, filling),
         )
     )
-    half_length = np.where(rng.random(count) < 0.45, rng.exponential(2.2 * radius, count), 0.4 * radii)
-    half_length = np.minimum(half_length, 60.0)
-    angle = rng.uniform(0.0, 2.0 * np.pi, count)
+    # A slice cuts a tract along its fibres or across them, or anything between.
+    tract, order = rng.uniform(0.0, np.pi), rng.uniform(0.0, 1.0)
+    long = rng.random(count) < 0.3 + 0.4 * order
+    half_length = np.where(long, rng.exponential((1.2 + 1.6 * order) * radius, count), 0.4 * radii)
+    half_length = np.minimum(half_length, 76.0 - radii)
+    angle = tract + (1.6 - 1.2 * order) * rng.standard_normal(count)
     along = np.stack((np.cos(angle), np.sin(angle)), axis=-1)
     across = np.stack((-along[:, 1], along[:, 0]), axis=-1)
     centre = rng.random((count, 2)) * (width, height)
@@ -142,7 +145,9 @@ def draw_cells(
     inside = np.s_[MARGIN : MARGIN + height, MARGIN : MARGIN + width]
     profile, border, depth = profile[inside], border[inside], depth[inside]
     uneven = np.exp(0.2 * smooth_noise(rng, height, width, 24))
-    half = float(np.clip(np.quantile(depth / uneven, share), label_width[0] / 2, label_width[1] / 2))
+    half = float(
+        np.clip(np.quantile(depth / uneven, share * rng.uniform(0.88, 1.12)), label_width[0] / 2, label_width[1] / 2)
+    )
     half_width = half * uneven
     _, instances, statistics, _ = cv2.connectedComponentsWithStats(
         ((depth > half_width) & ~border).astype(np.uint8), connectivity=4, ltype=cv2.CV_32S

@@ -50,28 +50,32 @@ class EMParameters:
         mitochondria: count tried in 10,000 pixels; those that find no room are left out.
         vesicles: count tried in 10,000 pixels.
         microtubules: count tried in 10,000 pixels.
+        reticulum: count tried in 10,000 pixels of tubules cut lengthwise.
         synapses: count tried in 10,000 pixels.
         illumination: standard deviation of the slow change of brightness.
+        exposure: largest relative difference between slices in contrast and in brightness; twice that in noise.
         noise: standard deviation of the shot noise in cytoplasm, before the point spread.
     """
 
-    cell_radius: float = 8.0
-    cell_spread: float = 0.8
-    cell_gap: float = 12.5
+    cell_radius: float = 10.0
+    cell_spread: float = 0.75
+    cell_gap: float = 8.5
     border_warp: float = 5.0
     membrane_share: float = 0.205
     membrane_width: tuple[float, float] = (3.5, 6.0)
-    membrane_contrast: float = 125.0
+    membrane_contrast: float = 130.0
     slant: float = 9.0
     cytoplasm: float = 155.0
     cell_contrast: float = 12.0
     texture: float = 22.0
     mitochondria: float = 1.5
-    vesicles: float = 20.0
+    vesicles: float = 22.0
     microtubules: float = 16.0
+    reticulum: float = 6.0
     synapses: float = 1.0
     illumination: float = 7.0
-    noise: float = 34.0
+    exposure: float = 0.1
+    noise: float = 30.0
 
 
 DEFAULT_PARAMETERS = EMParameters()
@@ -114,7 +118,9 @@ def _cytoplasm(rng: np.random.Generator, cells: Cells, parameters: EMParameters)
 def _membranes(rng: np.random.Generator, cells: Cells, parameters: EMParameters) -> FloatImage:
     """HW float32 darkness of the membranes, seen through the depth of the section."""
     height, width = cells.depth.shape
-    sharp = np.exp(-((cells.depth / (0.62 * cells.half_width)) ** 2))
+    across = (cells.depth / cells.half_width) ** 2
+    # The dark line of the two membranes and the paler fringe of what is bound to them.
+    sharp = 0.8 * np.exp(-across / 0.62**2) + 0.2 * np.exp(-across / 1.5**2)
     oblique = np.clip(0.8 * smooth_noise(rng, height, width, 36) - 0.5, 0.0, 1.0)
     shift = parameters.slant * oblique
     angle = 3.0 * smooth_noise(rng, height, width, 64)
@@ -165,7 +171,7 @@ def _mitochondria(rng: np.random.Generator, cells: Cells, parameters: EMParamete
     # Cristae: a band-passed noise has the width of their folds and, like them, no direction of its own.
     folds = _blurred_noise(rng, height, width, 1.3) - _blurred_noise(rng, height, width, 2.6)
     matrix = cv2.GaussianBlur(body, (0, 0), 1.0).astype(np.float32) / 255.0
-    result: FloatImage = matrix * (46.0 + 15.0 * np.tanh(1.5 * folds)) + 0.22 * border
+    result: FloatImage = matrix * (58.0 + 24.0 * np.tanh(1.5 * folds)) + 0.28 * border
     return result
 
 
@@ -181,7 +187,7 @@ def _vesicles(rng: np.random.Generator, cells: Cells, parameters: EMParameters) 
         count = _count(rng, density * (2.5 if clustered else 1.0), height, width)
         positions = rng.random((count, 2)) * (height, width)
         radii = rng.uniform(smallest, largest, count)
-        tones = rng.integers(70, 230, count)
+        tones = rng.integers(60, 200, count)
         cores = rng.random(count) < 0.2
         rows, columns = positions.astype(np.intp).T
         room = cells.depth[rows, columns] > radii + cells.half_width[rows, columns]
@@ -193,7 +199,19 @@ def _vesicles(rng: np.random.Generator, cells: Cells, parameters: EMParameters) 
             cv2.circle(stain, (x, y), radius, int(tones[i]), 1, cv2.LINE_AA, _SUBPIXEL)
             if cores[i]:
                 cv2.circle(stain, (x, y), radius // 2, int(tones[i]), -1, cv2.LINE_AA, _SUBPIXEL)
-    result: FloatImage = cv2.GaussianBlur(stain, (0, 0), 0.6).astype(np.float32) * 0.55
+    # Endoplasmic reticulum cut lengthwise: bent lines that are no membrane of the cell.
+    count = _count(rng, parameters.reticulum, height, width)
+    positions = rng.random((count, 2)) * (height, width)
+    axes = rng.uniform((5.0, 2.0), (18.0, 9.0), (count, 2))
+    turns = rng.uniform(0.0, 360.0, (count, 2))
+    tones = rng.integers(50, 150, count)
+    rows, columns = positions.astype(np.intp).T
+    for i in np.flatnonzero(cells.depth[rows, columns] > axes.max(axis=1) + 2.0):
+        x, y = (int(v) for v in _fixed((positions[i, 1], positions[i, 0])))
+        size = (int(axes[i, 0] * 2**_SUBPIXEL), int(axes[i, 1] * 2**_SUBPIXEL))
+        sweep = turns[i, 1] + 60.0 + 100.0 * (i % 2)
+        cv2.ellipse(stain, (x, y), size, turns[i, 0], turns[i, 1], sweep, int(tones[i]), 1, cv2.LINE_AA, _SUBPIXEL)
+    result: FloatImage = cv2.GaussianBlur(stain, (0, 0), 0.6).astype(np.float32) * 0.7
     return result
 
 
@@ -266,7 +284,11 @@ def draw_slice(
     dark = np.hypot(membranes, organelles) + _smears(rng, cells, parameters)
     grey = grey - 150.0 * np.tanh(dark / 150.0)
     grey = grey + parameters.illumination * smooth_noise(rng, height, width, 128)
+    # No two sections are stained and exposed alike.
+    contrast, brightness, exposure = 1.0 + parameters.exposure * rng.uniform((-1.0, -1.0, -2.0), (1.0, 1.0, 2.0))
     shot = rng.standard_normal((height, width), dtype=np.float32)
-    brightness = np.sqrt(np.clip(grey, 10.0, None) / parameters.cytoplasm)
-    seen = cv2.GaussianBlur(grey + parameters.noise * brightness * shot, (0, 0), 0.7)
+    # Shot noise grows with the square root of the electrons counted.
+    noise = parameters.noise * exposure * np.sqrt(np.clip(grey, 10.0, None) / parameters.cytoplasm)
+    seen = cv2.GaussianBlur(grey + noise * shot, (0, 0), 0.7)
+    seen = parameters.cytoplasm * (brightness - contrast) + contrast * seen
     return np.clip(np.rint(seen), 0, 255).astype(np.uint8), cells.instances
