@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-FloatImage = NDArray[np.float32]
+from segbench.data.em_noise import FloatImage, smooth_noise
 
 MARGIN = 32
 """Pixels drawn around a slice, so that cells at its rim are cut as those inside were."""
@@ -36,16 +36,6 @@ class Cells:
     profile: NDArray[np.int32]
     depth: FloatImage
     half_width: FloatImage
-
-
-def smooth_noise(rng: np.random.Generator, height: int, width: int, scale: int) -> FloatImage:
-    """HW float32 noise of mean 0 and deviation about 1 whose bumps are about `scale` pixels wide."""
-    rows, columns = height // scale + 4, width // scale + 4
-    nodes = rng.standard_normal((rows, columns), dtype=np.float32)
-    noise = cv2.resize(nodes, (columns * scale, rows * scale), interpolation=cv2.INTER_CUBIC)
-    # Interpolation between independent nodes loses about a third of their deviation.
-    result: FloatImage = 1.4 * noise[scale : scale + height, scale : scale + width]
-    return result
 
 
 def _kernels(
