@@ -1,0 +1,283 @@
+"""Configs to objects: the only place that instantiates what a config names."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.utils import get_object, instantiate
+from torch import nn
+
+from segbench.callbacks.checkpoints import Checkpoints
+from segbench.config import allowed_targets, targets_in
+from segbench.data.augment import Augmentation
+from segbench.data.datamodule import SegmentationData
+from segbench.data.raw import DataSet
+from segbench.data.weights import LossWeights
+from segbench.errors import SegbenchError
+from segbench.metrics.measure import Measure
+from segbench.spec import DatasetSpec, TileGeometry
+from segbench.task import Evaluation, SegmentationTask
+
+log = logging.getLogger(__name__)
+
+Config = Mapping[str, Any]
+LOADER_KEYS = ("batch_size", "tile", "repeats", "eval_batch_size", "num_workers")
+
+
+def make(config: Config, **arguments: Any) -> Any:
+    """Instantiate `config["_target_"]` with its other keys and `arguments`.
+
+    Raises:
+        SegbenchError: the target, or one inside it, is not on the list of `segbench.config.allowed_targets`.
+    """
+    if "_target_" not in config:
+        raise SegbenchError(f"a config without _target_: {dict(config)}", "the class it builds", "add _target_")
+    for target in targets_in(dict(config)):
+        if target not in allowed_targets():
+            raise SegbenchError(
+                f"_target_: {target}, which is not allowed",
+                "a target that stands in the packaged configs",
+                f"if you trust it, set SEGBENCH_TARGETS={target} (several: joined by commas), "
+                "or call segbench.config.allow_target from your own code",
+            )
+    # Arguments go past Hydra, which would turn dataclasses and lists among them into configs.
+    return instantiate(dict(config), _partial_=True, _convert_="all")(**arguments)
+
+
+def resolve_hardware(config: dict[str, Any]) -> list[str]:
+    """Replace every `auto` that depends on the machine by what it means here, in place.
+
+    Returns:
+        sentences for the log, one a setting.
+
+    Raises:
+        SegbenchError: a GPU is asked for where there is none, or more devices than there are.
+    """
+    trainer = config["trainer"]
+    gpus = torch.cuda.device_count()
+    if trainer["accelerator"] in ("gpu", "cuda") and gpus == 0:
+        raise SegbenchError(
+            f"trainer.accelerator={trainer['accelerator']} on a machine without a usable GPU",
+            "a GPU that torch sees (torch.cuda.is_available())",
+            "use trainer=cpu, or install a CUDA build of torch beside a driver",
+        )
+    if trainer["accelerator"] == "auto":
+        trainer["accelerator"] = "gpu" if gpus else "cpu"
+    on_gpu = trainer["accelerator"] in ("gpu", "cuda")
+    if on_gpu and isinstance(trainer["devices"], int) and trainer["devices"] > gpus:
+        raise SegbenchError(f"trainer.devices={trainer['devices']}", f"at most the {gpus} GPUs here", "lower it")
+    said = [f"device: {torch.cuda.get_device_name() if on_gpu else 'CPU'}"]
+    bf16 = torch.cuda.is_bf16_supported() if on_gpu else _cpu_computes_bf16()
+    if trainer["precision"] == "auto":
+        trainer["precision"] = "bf16-mixed" if bf16 else "32-true"
+        said.append(f"precision: {trainer['precision']} (trainer.precision=32-true turns bf16 off)")
+    if config["task"]["channels_last"] == "auto":
+        config["task"]["channels_last"] = on_gpu or bf16
+        said.append(f"channels_last: {config['task']['channels_last']} (task.channels_last=false turns it off)")
+    if config["threads"] == "auto":
+        config["threads"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return said
+
+
+def _cpu_computes_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def build_dataset(config: Config) -> DataSet:
+    """The data set that `config.data` names."""
+    dataset: DataSet = make({key: value for key, value in config["data"].items() if key not in LOADER_KEYS})
+    return dataset
+
+
+def build_model(config: Config, spec: DatasetSpec) -> nn.Module:
+    """The network, sized by the data set: numbers where there is one modality or head, else numbers by name."""
+    channels = {name: modality.channels for name, modality in spec.modalities.items()}
+    classes = {name: head.num_classes for name, head in spec.heads.items()}
+    model: nn.Module = make(
+        config["model"],
+        in_channels=next(iter(channels.values())) if len(channels) == 1 else channels,
+        num_classes=next(iter(classes.values())) if len(classes) == 1 else classes,
+    )
+    return model
+
+
+def _by_head(config: Config, spec: DatasetSpec) -> dict[str, Config]:
+    return {head: config if "_target_" in config else config[head] for head in spec.heads}
+
+
+def build_measures(config: Config, spec: DatasetSpec) -> dict[str, list[Measure]]:
+    """The measures of each head; those that ask for class names or excluded classes get the head's."""
+    measures: dict[str, list[Measure]] = {}
+    for head, head_spec in spec.heads.items():
+        measures[head] = []
+        offered = {"class_names": head_spec.class_names, "excluded": head_spec.excluded}
+        for name, measure in config["metrics"].items():
+            if measure is None:
+                continue
+            wanted = inspect.signature(get_object(_known(measure))).parameters
+            given = {key: value for key, value in offered.items() if key in wanted and key not in measure}
+            measures[head].append(make(measure, name=name, **given))
+    return measures
+
+
+def _known(config: Config) -> str:
+    target = str(config.get("_target_", ""))
+    if target not in allowed_targets():
+        make(config)
+    return target
+
+
+def build_task(config: Config, spec: DatasetSpec) -> SegmentationTask:
+    """The LightningModule with freshly drawn weights; `seed` decides them."""
+    lightning.seed_everything(config["seed"], verbose=False)
+    model = build_model(config, spec)
+    if config["task"]["compile"]:
+        # The method, not torch.compile(model): the state dict keeps its names.
+        model.compile()
+    losses = {
+        head: make(
+            {key: value for key, value in loss.items() if key != "weight_map"},
+            ignore_index=spec.heads[head].ignore_index,
+        )
+        for head, loss in _by_head(config["loss"], spec).items()
+    }
+    for head, loss in losses.items():
+        if getattr(loss, "needs_weight", False) and "weight_map" not in _by_head(config["loss"], spec)[head]:
+            raise SegbenchError(
+                "a weighted loss without loss.weight_map", "a weight map", "pick loss=weighted_cross_entropy"
+            )
+    return SegmentationTask(
+        model=model,
+        spec=spec,
+        losses=losses,
+        measures=build_measures(config, spec),
+        optimizer=lambda module: make(config["optimizer"], module=module),
+        schedule=lambda optimizer, steps: make(config["scheduler"], optimizer=optimizer, total_steps=steps),
+        evaluation=Evaluation(config["tile"], config["tta"], config["threads"]),
+        seed=config["seed"],
+        channels_last=config["task"]["channels_last"],
+    )
+
+
+def build_data(config: Config, dataset: DataSet, geometry: TileGeometry) -> SegmentationData:
+    """The DataModule."""
+    loader = {key: config["data"][key] for key in LOADER_KEYS if key in config["data"]}
+    maps = [loss["weight_map"] for loss in _by_head(config["loss"], dataset.spec).values() if loss.get("weight_map")]
+    weights: LossWeights | None = make(maps[0], spec=dataset.spec) if maps else None
+    augmentation: Augmentation = make(config["augment"])
+    return SegmentationData(dataset, geometry, augmentation, seed=config["seed"], weights=weights, **loader)
+
+
+def build_callbacks(config: Config, directory: Path, task: SegmentationTask) -> list[lightning.Callback]:
+    """The callbacks; those that write get their folder in the run directory, the checkpoint its score's direction."""
+    folders = {"checkpoint": "checkpoints", "panels": "panels", "inspect": "inspect"}
+    callbacks = []
+    for name, callback in config["callbacks"].items():
+        if callback is None:
+            continue
+        given: dict[str, Any] = {"directory": directory / folders[name]} if name in folders else {}
+        if get_object(_known(callback)) is Checkpoints:
+            info = task.infos("val").get(callback["monitor"])
+            given["higher_is_better"] = info is None or info.higher_is_better
+        callbacks.append(make(callback, **given))
+    return callbacks
+
+
+def build_loggers(config: Config, directory: Path) -> list[Any]:
+    """The loggers, all writing into the run directory."""
+    loggers = []
+    for name, logger in config["logger"].items():
+        if logger is None:
+            continue
+        if name == "wandb":
+            from segbench.callbacks.wandb_run import wandb_settings
+
+            loggers.append(make(logger, **wandb_settings(directory, dict(config))))
+        else:
+            loggers.append(make(logger, save_dir=str(directory)))
+    return loggers
+
+
+def build_trainer(
+    config: Config, directory: Path, callbacks: Sequence[lightning.Callback], loggers: Sequence[Any]
+) -> lightning.Trainer:
+    """The Trainer. Samplers are ours: Lightning's would pad validation with samples that are then counted twice."""
+    trainer: lightning.Trainer = make(
+        config["trainer"],
+        callbacks=list(callbacks),
+        logger=list(loggers) or False,
+        default_root_dir=str(directory),
+        use_distributed_sampler=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoints) for callback in callbacks),
+        enable_model_summary=False,
+        enable_progress_bar=bool(callbacks),
+    )
+    return trainer
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that one run needs."""
+
+    dataset: DataSet
+    data: SegmentationData
+    task: SegmentationTask
+    trainer: lightning.Trainer
+
+
+def build_experiment(config: Config, directory: Path) -> Experiment:
+    """Data set, DataModule, task and Trainer of a training run."""
+    dataset = build_dataset(config)
+    task = build_task(config, dataset.spec)
+    data = build_data(config, dataset, geometry_of(task.model))
+    loggers = build_loggers(config, directory)
+    trainer = build_trainer(config, directory, build_callbacks(config, directory, task), loggers)
+    return Experiment(dataset, data, task, trainer)
+
+
+def geometry_of(model: nn.Module) -> TileGeometry:
+    """Which input sizes the network takes."""
+    geometry: TileGeometry = getattr(model, "geometry", TileGeometry())
+    return geometry
+
+
+def load_weights(task: SegmentationTask, path: Path) -> int:
+    """Load a checkpoint's network, the averaged weights where it has them.
+
+    Returns:
+        the step at which it was written.
+
+    Raises:
+        SegbenchError: the file is damaged, or of another network.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise SegbenchError(
+            f"{path} cannot be read: {error}", "a whole checkpoint of segbench", "use another with checkpoint=best|last"
+        ) from error
+    averaged = checkpoint.get("averaged_model")
+    own = {key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items() if "model." in key[:6]}
+    weights = averaged or own
+    expected = task.model.state_dict()
+    differing = [
+        name
+        for name in sorted(expected.keys() | weights.keys())
+        if name not in weights or name not in expected or weights[name].shape != expected[name].shape
+    ]
+    if differing:
+        raise SegbenchError(
+            f"{path}: {len(differing)} weights do not fit the network, first {', '.join(differing[:4])}",
+            "a checkpoint of the same model config",
+            "use the checkpoint's own run: run=RUN",
+        )
+    task.model.load_state_dict(weights)
+    return int(checkpoint["global_step"])

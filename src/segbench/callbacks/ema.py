@@ -1,0 +1,73 @@
+"""Exponentially averaged weights: what is evaluated and kept is the average, what is trained is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+
+class AveragedWeights(lightning.Callback):
+    """Keep an exponential moving average of the weights (Polyak averaging) and evaluate with it.
+
+    After each step average <- decay_t average + (1 - decay_t) weights, with decay_t = min(decay, (1 + t) / (10 + t)),
+    so that the random start is soon forgotten. Running statistics of norms are averaged alike; integers are copied.
+
+    Args:
+        decay: in [0, 1); 0.999 averages over about the last thousand steps.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        self._decay = decay
+        self.average: dict[str, Tensor] = {}
+        self._trained: dict[str, Tensor] = {}
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start from the weights as they are, unless a checkpoint brought an average."""
+        model = pl_module.model.state_dict()
+        if not self.average:
+            self.average = {name: tensor.detach().clone() for name, tensor in model.items()}
+        self.average = {name: tensor.to(model[name].device) for name, tensor in self.average.items()}
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the average."""
+        step = trainer.global_step
+        share = 1.0 - min(self._decay, (1 + step) / (10 + step))
+        model = pl_module.model.state_dict()
+        floating = [name for name, tensor in self.average.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.average[n] for n in floating], [model[n] for n in floating], share)
+        for name in self.average.keys() - set(floating):
+            self.average[name].copy_(model[name])
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Swap the average in."""
+        if trainer.state.fn == "fit":
+            self._trained = {name: tensor.clone() for name, tensor in pl_module.model.state_dict().items()}
+            pl_module.model.load_state_dict(self.average)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Swap it out."""
+        if self._trained:
+            pl_module.model.load_state_dict(self._trained)
+            self._trained = {}
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the average beside the trained weights."""
+        if self._trained:
+            # Saved in the middle of a validation: the module holds the average.
+            for name, tensor in self._trained.items():
+                checkpoint["state_dict"][f"model.{name}"] = tensor
+        checkpoint["averaged_model"] = dict(self.average)
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the average up."""
+        self.average = dict(checkpoint["averaged_model"])

@@ -1,0 +1,92 @@
+"""Pictures of what the network sees and says, as PNG in the run directory and in W&B and TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.panels import draw_panel, write_png
+from segbench.spec import Batch
+from segbench.task import SegmentationTask
+
+
+def show(trainer: lightning.Trainer, key: str, image_HWC: NDArray[np.uint8]) -> None:
+    """Send a picture to every logger that takes pictures.
+
+    Args:
+        trainer: whose loggers.
+        key: the picture's name, `<split>/<what>`.
+        image_HWC: uint8 RGB.
+    """
+    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key, [image_HWC], step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(key, image_HWC, trainer.global_step, dataformats="HWC")
+
+
+class Panels(lightning.Callback):
+    """Image, label, prediction and error map side by side, at test and at each validation's first image.
+
+    Args:
+        directory: the run's `panels/`.
+        count: images at test.
+    """
+
+    def __init__(self, directory: str | Path, count: int = 4) -> None:
+        self._directory, self._count = Path(directory), count
+
+    def _draw(self, task: SegmentationTask, batch: Batch, position: int, tta: str) -> NDArray[np.uint8]:
+        height, width = batch.sizes[position]
+        images = {name: image[position, :, :height, :width] for name, image in batch.images.items()}
+        prob = task.predict(images, tta)
+        head = next(iter(task.spec.heads))
+        return draw_panel(
+            task.raw(images),
+            batch.targets[head][position, :height, :width].cpu().numpy(),
+            prob[head].cpu().numpy(),
+            task.spec.heads[head],
+            batch.ids[position],
+        )
+
+    def on_test_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the first images of the split."""
+        assert isinstance(pl_module, SegmentationTask)
+        for position, index in enumerate(batch.indices):
+            if 0 <= index < self._count:
+                panel = self._draw(pl_module, batch, position, pl_module.evaluation.tta)
+                write_png(self._directory / f"test-{batch.ids[position]}.png", panel)
+                show(trainer, f"test/{batch.ids[position]}", panel)
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the first image where a logger takes pictures."""
+        assert isinstance(pl_module, SegmentationTask)
+        if 0 in batch.indices and not trainer.sanity_checking and any(hasattr(x, "experiment") for x in trainer.loggers):
+            from lightning.pytorch.loggers import CSVLogger
+
+            if all(isinstance(logger, CSVLogger) for logger in trainer.loggers):
+                return
+            position = batch.indices.index(0)
+            show(trainer, f"val/{batch.ids[position]}", self._draw(pl_module, batch, position, "none"))

@@ -1,0 +1,116 @@
+"""A progress bar over the whole run: loss, rate and time left; lines in the log where there is no terminal."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+log = logging.getLogger(__name__)
+
+
+class RunProgress(ProgressBar):
+    """One bar from the first step to the last, whatever the number of epochs.
+
+    Args:
+        log_every_s: seconds between log lines where standard error is no terminal.
+        refresh_every_s: seconds between two drawings of the bar.
+    """
+
+    def __init__(self, log_every_s: float = 15.0, refresh_every_s: float = 0.2) -> None:
+        super().__init__()
+        self._log_every, self._refresh_every = log_every_s, refresh_every_s
+        self._enabled = True
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._started = self._shown = 0.0
+        self._first_step = self._total = 0
+
+    def disable(self) -> None:
+        """Lightning calls this on ranks other than 0."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Lightning calls this on rank 0."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Open the bar."""
+        self._started = self._shown = time.monotonic()
+        self._first_step, self._total = trainer.global_step, int(trainer.estimated_stepping_batches)
+        console = Console(stderr=True)
+        if self._enabled and console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[loss]}"),
+                console=console,
+                auto_refresh=False,
+            )
+            self._task = self._bar.add_task("train", total=self._total, completed=self._first_step, rate="", loss="")
+            self._bar.start()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw, at most every `refresh_every_s` seconds: reading the loss waits for a GPU."""
+        now = time.monotonic()
+        step = trainer.global_step
+        wait = self._refresh_every if self._bar is not None else self._log_every
+        if not self._enabled or (now - self._shown < wait and step != self._total):
+            return
+        self._shown = now
+        rate = (step - self._first_step) / max(now - self._started, 1e-9)
+        loss = float(outputs["loss"]) if outputs else float("nan")
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, rate=_rate(rate), loss=f"loss {loss:.4f}", refresh=True)
+        else:
+            left = (self._total - step) / rate if rate else float("inf")
+            log.info("step %d of %d, loss %.4f, %s, %s left", step, self._total, loss, _rate(rate), _clock(left))
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Say how the validation went."""
+        if not self._enabled or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        scores = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        names = ("mean_iu", "rand_error", "pixel_error", "v_rand", "v_info", "seg")
+        shown = [f"{k} {v:.4f}" for k, v in scores.items() if k.rsplit("/", 1)[-1] in names]
+        line = f"step {trainer.global_step}: {', '.join(shown)}"
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False)
+        log.info(line, extra={"file_only": self._bar is not None})
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, so that the message stands below it."""
+        self._close()
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.2f} steps/s" if per_second >= 1 else f"{1 / max(per_second, 1e-9):.2f} s/step"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(min(seconds, 359_999)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

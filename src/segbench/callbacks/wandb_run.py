@@ -1,0 +1,66 @@
+"""W&B: offline where there is no key or network, finished with the run's true state."""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+log = logging.getLogger(__name__)
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0].split(":")[0]
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def wandb_settings(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `WandbLogger` that follow from the run and the machine.
+
+    The run's id is made of its directory's name, so an offline run that is synced later is recognised as the same.
+    """
+    from wandb import Settings
+
+    offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun") or not _has_key()
+    if offline:
+        log.info("wandb: offline (no key, or WANDB_MODE=offline); sync later with: wandb sync %s/wandb/offline-*", directory)
+    return {
+        "save_dir": str(directory),
+        "name": f"{config['name']}/{directory.name}",
+        "id": directory.name.replace("_", "-").replace(":", "-"),
+        "offline": offline,
+        "config": config,
+        "settings": Settings(init_timeout=15, silent=True),
+    }
+
+
+def open_wandb(logger: WandbLogger) -> WandbLogger:
+    """Start the run; go offline where the server cannot be reached."""
+    import wandb
+
+    try:
+        _ = logger.experiment
+    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        log.warning("wandb: %s; going on offline", str(error).splitlines()[0])
+        logger._offline = True
+        logger._wandb_init["mode"] = "offline"
+        wandb.setup().settings.mode = "offline"
+        _ = logger.experiment
+    return logger
+
+
+def finish_wandb(loggers: list[Logger], exit_code: int) -> None:
+    """End the W&B run, as finished (0) or failed, so that the next one in this process is another."""
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        import wandb
+
+        wandb.finish(exit_code=exit_code)

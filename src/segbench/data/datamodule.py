@@ -1,0 +1,122 @@
+"""The one DataModule: any data set, tiles or whole images, any number of processes."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import lightning
+from torch.utils.data import DataLoader
+
+from segbench.data.augment import Augmentation
+from segbench.data.raw import DataSet, Source
+from segbench.data.sampler import EvaluationSampler, TrainSampler
+from segbench.data.tiles import TrainTiles, WholeImages
+from segbench.data.weights import LossWeights
+from segbench.errors import SegbenchError
+from segbench.spec import Batch, Sample, TileGeometry, collate
+
+
+class SegmentationData(lightning.LightningDataModule):
+    """Loaders over a data set.
+
+    Args:
+        dataset: the data set.
+        geometry: the network's, which decides what tile sizes are valid.
+        augmentation: of the training tiles.
+        seed: of the run.
+        batch_size: training samples a step, a process.
+        tile: input side of the training tiles in pixels, None for whole images.
+        repeats: how often each image is drawn in an epoch.
+        eval_batch_size: images a batch in evaluation; no result depends on it.
+        num_workers: loading processes; no result depends on it.
+        weights: makes the loss weight of a training image, or None.
+
+    Raises:
+        SegbenchError: a tile size that the network does not take.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        geometry: TileGeometry,
+        augmentation: Augmentation,
+        seed: int,
+        batch_size: int = 1,
+        tile: int | None = None,
+        repeats: int = 1,
+        eval_batch_size: int = 1,
+        num_workers: int = 0,
+        weights: LossWeights | None = None,
+    ) -> None:
+        super().__init__()
+        if tile is not None:
+            geometry.output_size(tile)
+        self.dataset, self.spec = dataset, dataset.spec
+        self.test_split = "test"
+        self._geometry, self._augmentation, self._seed = geometry, augmentation, seed
+        self._batch_size, self._tile, self._repeats = batch_size, tile, repeats
+        self._eval_batch_size, self._num_workers, self._weights = eval_batch_size, num_workers, weights
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def require(self, split: str) -> Source:
+        """The split.
+
+        Raises:
+            SegbenchError: the data set's protocol has none of that name.
+        """
+        source = self.dataset.split(split)
+        if source is None or len(source) == 0:
+            names = [name for name in ("train", "val", "test", "predict") if self.dataset.split(name)]
+            raise SegbenchError(
+                f"no split {split!r} in {self.spec.name} ({self.spec.protocol})",
+                f"one of {', '.join(names)}",
+                "choose one of them with split=, or another data.protocol",
+            )
+        return source
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Shuffled, augmented tiles."""
+        rank, world = self._ranks()
+        source = self.require("train")
+        tiles = TrainTiles(
+            source, self.spec, self._augmentation, self._seed, self._tile, self._geometry.margin, self._weights
+        )
+        sampler = TrainSampler(len(source), self._batch_size, self._seed, self._repeats, rank, world)
+        return DataLoader(
+            tiles,
+            batch_size=self._batch_size,
+            sampler=sampler,
+            num_workers=self._num_workers,
+            persistent_workers=self._num_workers > 0,
+            collate_fn=self._collate(),
+            pin_memory=self._pinned(),
+        )
+
+    def evaluation_loader(self, split: str) -> DataLoader[Sample]:
+        """Every image of a split once, in order."""
+        rank, world = self._ranks()
+        source = self.require(split)
+        return DataLoader(
+            WholeImages(source, self.spec),
+            batch_size=self._eval_batch_size,
+            sampler=EvaluationSampler(len(source), rank, world),
+            num_workers=self._num_workers,
+            collate_fn=self._collate(),
+            pin_memory=self._pinned(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
+        """The validation split; an empty list where the protocol has none."""
+        return self.evaluation_loader("val") if self.dataset.split("val") else []
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """The split that `test_split` names."""
+        return self.evaluation_loader(self.test_split)
+
+    def _pinned(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def _collate(self) -> partial[Batch]:
+        return partial(collate, ignore_index={name: head.ignore_index for name, head in self.spec.heads.items()})

@@ -1,0 +1,94 @@
+"""Which images come when: a function of (seed, epoch), the same samples for any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from segbench.errors import SegbenchError
+
+
+class Draw(NamedTuple):
+    """What the sampler asks of the data set.
+
+    Attributes:
+        index: the image.
+        epoch: counts from 0; 0 in evaluation.
+        draw: the position among the draws of an epoch before they are shuffled; with `epoch` and the seed it fixes
+            every random choice made for the sample.
+        padding: a repeated image that keeps the ranks in step; no metric sees it.
+    """
+
+    index: int
+    epoch: int = 0
+    draw: int = 0
+    padding: bool = False
+
+
+class TrainSampler(Sampler[Draw]):
+    """A shuffled pass over the images, each drawn `repeats` times, shared out among the ranks.
+
+    The t-th batch of b samples on each of k ranks holds together what the t-th batch of k*b samples holds on one: the
+    same samples in the same step. Samples that do not fill a batch on every rank are left out, other ones each epoch.
+
+    Args:
+        count: the number of images.
+        batch_size: b, a process.
+        seed: with the epoch it fixes the order.
+        repeats: how often each image is drawn in an epoch.
+        rank: of this process.
+        world_size: k.
+
+    Raises:
+        SegbenchError: fewer draws than one batch on every rank takes.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int, repeats: int = 1, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self._count, self._batch, self._seed, self._repeats = count, batch_size, seed, repeats
+        self._rank, self._world = rank, world_size
+        self._epoch = 0
+        self._steps = count * repeats // (batch_size * world_size)
+        if self._steps == 0:
+            raise SegbenchError(
+                f"{count} training images drawn {repeats} times an epoch",
+                f"at least one batch: {batch_size} samples on each of {world_size} processes",
+                "lower data.batch_size, or raise data.repeats",
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._steps * self._batch
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = np.random.default_rng((self._seed, self._epoch)).permutation(self._count * self._repeats)
+        order = order[: self._steps * self._world * self._batch].reshape(self._steps, self._world, self._batch)
+        for draw in order[:, self._rank].reshape(-1).tolist():
+            yield Draw(index=draw % self._count, epoch=self._epoch, draw=draw)
+
+
+class EvaluationSampler(Sampler[Draw]):
+    """Every image once: rank r of k takes r, r + k, ...; ranks that run out repeat the first image as padding.
+
+    Args:
+        count: the number of images.
+        rank: of this process.
+        world_size: k.
+    """
+
+    def __init__(self, count: int, rank: int = 0, world_size: int = 1) -> None:
+        self._count, self._rank, self._world = count, rank, world_size
+
+    def __len__(self) -> int:
+        return -(-self._count // self._world)
+
+    def __iter__(self) -> Iterator[Draw]:
+        for index in range(self._rank, len(self) * self._world, self._world):
+            yield Draw(index) if index < self._count else Draw(0, padding=True)

@@ -1,0 +1,142 @@
+"""Torch data sets over a split: random tiles for training, whole images for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from segbench.data.augment import Augmentation
+from segbench.data.raw import RawImage, Source
+from segbench.data.sampler import Draw
+from segbench.data.weights import LossWeights
+from segbench.spec import DatasetSpec, ModalitySpec, Sample
+
+def mirrored(start: int, length: int, size: int) -> NDArray[np.intp]:
+    """Coordinates `start` to `start + length - 1` folded into 0 to `size - 1` by reflection about the border pixels.
+
+    Example:
+        >>> mirrored(-2, 6, 3)
+        array([2, 1, 0, 1, 2, 1])
+    """
+    if size == 1:
+        return np.zeros(length, np.intp)
+    period = 2 * (size - 1)
+    folded = np.abs(np.arange(start, start + length)) % period
+    return np.minimum(folded, period - folded).astype(np.intp)
+
+
+def normalise(image: NDArray[np.generic], spec: ModalitySpec) -> torch.Tensor:
+    """HW or HWC raw values to a CHW float32 tensor, `(raw - mean) / std`."""
+    raw_HWC = image.astype(np.float32, copy=False)
+    raw_HWC = raw_HWC[..., np.newaxis] if raw_HWC.ndim == 2 else raw_HWC
+    scaled = (raw_HWC - np.float32(spec.mean)) / np.float32(spec.std)
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def to_sample(raw: RawImage, spec: DatasetSpec, index: int, weight_HW: NDArray[np.float32] | None = None) -> Sample:
+    """A raw image as the network takes it."""
+    return Sample(
+        images={name: normalise(image, spec.modalities[name]) for name, image in raw.images.items()},
+        targets={head: torch.from_numpy(label.astype(np.int64)) for head, label in raw.labels.items()},
+        id=raw.id,
+        index=index,
+        instances=None if raw.instances is None else torch.from_numpy(raw.instances),
+        weight=None if weight_HW is None else torch.from_numpy(weight_HW),
+    )
+
+
+class TrainTiles(Dataset[Sample]):
+    """Augmented tiles, each a function of (seed, epoch, draw) alone: workers and resumes do not change it.
+
+    The tile's output window (what an unpadded network predicts) is placed at random inside the image; the context
+    around it comes from the mirrored image.
+
+    Args:
+        source: the training split.
+        spec: of the data set.
+        augmentation: applied to the tile.
+        seed: of the run.
+        tile: input side in pixels, or None for whole images.
+        margin: pixels that the network loses on each side.
+        weights: makes the loss weight of an image, or None.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        spec: DatasetSpec,
+        augmentation: Augmentation,
+        seed: int,
+        tile: int | None = None,
+        margin: int = 0,
+        weights: LossWeights | None = None,
+    ) -> None:
+        self._source, self._spec, self._augmentation, self._seed = source, spec, augmentation, seed
+        self._tile, self._margin, self._weights = tile, margin, weights
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        raw = self._source.read(draw.index)
+        weight = None if self._weights is None else self._weights(raw)
+        rng = np.random.default_rng((self._seed, draw.epoch, draw.draw))
+        if self._tile is not None:
+            raw, weight = self._cut(raw, weight, rng)
+        reweigh = None if self._weights is None else self._weights.of_warped
+        images, labels, instances, weight = self._augmentation(
+            raw.images, raw.labels, raw.instances, weight, int(rng.integers(2**31)), reweigh
+        )
+        augmented = RawImage(images, labels, raw.id, instances)
+        return to_sample(augmented, self._spec, draw.index, weight)
+
+    def _cut(
+        self, raw: RawImage, weight: NDArray[np.float32] | None, rng: np.random.Generator
+    ) -> tuple[RawImage, NDArray[np.float32] | None]:
+        assert self._tile is not None
+        output = self._tile - 2 * self._margin
+        height, width = next(iter(raw.images.values())).shape[:2]
+        grid = np.ix_(
+            *(
+                mirrored(_place(size, output, rng) - self._margin, self._tile, size)
+                for size in (height, width)
+            )
+        )
+
+        def cut(array: NDArray[Any] | None) -> Any:
+            return None if array is None else array[grid]
+
+        tile = RawImage(_each(raw.images, cut), _each(raw.labels, cut), raw.id, cut(raw.instances))
+        return tile, cut(weight)
+
+
+def _place(size: int, output: int, rng: np.random.Generator) -> int:
+    low, high = min(0, size - output), max(0, size - output)
+    return int(rng.integers(low, high + 1))
+
+
+def _each(arrays: Mapping[str, NDArray[Any]], change: Callable[[NDArray[Any]], Any]) -> dict[str, Any]:
+    return {name: change(array) for name, array in arrays.items()}
+
+
+class WholeImages(Dataset[Sample]):
+    """The images of a split as they are, for evaluation.
+
+    Args:
+        source: the split.
+        spec: of the data set.
+    """
+
+    def __init__(self, source: Source, spec: DatasetSpec) -> None:
+        self._source, self._spec = source, spec
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        return to_sample(self._source.read(draw.index), self._spec, -1 if draw.padding else draw.index)

@@ -1,0 +1,53 @@
+"""The loss weight of a raw image: instances from its label, and the paper's map over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.raw import RawImage
+from segbench.data.weight_map import Balance, WeightMapCache, connected_cells
+from segbench.spec import DatasetSpec
+
+
+class LossWeights:
+    """Weight maps for the images of a data set (U-Net, section 3).
+
+    Args:
+        spec: of the data set; the first head's label decides.
+        w0: height of the border term.
+        sigma: its width in pixels.
+        balance: how classes are balanced, as in `weight_map`.
+        folder: where maps are kept between runs; None keeps them in memory.
+    """
+
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        w0: float = 10.0,
+        sigma: float = 5.0,
+        balance: Balance = "image",
+        folder: str | None = None,
+    ) -> None:
+        self._head = next(iter(spec.heads))
+        self._void = spec.heads[self._head].ignore_index
+        self._maps = WeightMapCache(folder, w0, sigma, balance)
+
+    def instances(self, raw: RawImage) -> NDArray[np.int32]:
+        """The image's objects, or the connected cells of its label where it has none."""
+        if raw.instances is not None:
+            return raw.instances
+        return connected_cells(raw.labels[self._head], ignore_index=self._void)
+
+    def __call__(self, raw: RawImage) -> NDArray[np.float32]:
+        """HW float32, read-only, computed once for the same label."""
+        return self._maps(self.instances(raw), raw.labels[self._head] == self._void)
+
+    def of_warped(self, labels: Mapping[str, NDArray[Any]], instances: NDArray[np.int32] | None) -> NDArray[np.float32]:
+        """HW float32 of a tile that is seen once: not remembered."""
+        label_HW = labels[self._head]
+        cells = connected_cells(label_HW, ignore_index=self._void) if instances is None else instances
+        return self._maps.compute(cells, label_HW == self._void)

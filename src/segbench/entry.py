@@ -1,0 +1,143 @@
+"""What all entry points share: Hydra started on the packaged configs, errors told without a traceback, the log."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.config import conf_root
+from segbench.errors import SegbenchError
+from segbench.runs import not_writable
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def fail(error: SegbenchError) -> None:
+    """Print an error's three parts and leave with exit code 1."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(1) from None
+
+
+def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """A Hydra task function whose `SegbenchError` is printed without a traceback."""
+
+    @functools.wraps(function)
+    def told(config: DictConfig) -> None:
+        try:
+            function(config)
+        except SegbenchError as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            fail(error)
+
+    return told
+
+
+def hydra_entry(function: Callable[[DictConfig], None], config_name: str) -> None:
+    """Compose `config_name` from the packaged configs and sys.argv, and run `function` with it."""
+    import hydra
+
+    _check_directories(sys.argv[1:])
+    hydra.main(version_base="1.3", config_path=str(conf_root()), config_name=config_name)(function)()
+
+
+def _check_directories(arguments: list[str]) -> None:
+    # Hydra makes the directory before any of our code runs, and fails with a traceback.
+    given = [a.split("=", 1)[1] for a in arguments if a.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
+    for name in given or [os.environ.get("SEGBENCH_OUTPUTS", "outputs")]:
+        path = Path(name.strip("'\""))
+        if "${" in name:
+            continue
+        existing = next(parent for parent in [path, *path.parents] if parent.exists() or parent == parent.parent)
+        try:
+            if not existing.is_dir():
+                raise NotADirectoryError(20, f"{existing} is no directory")
+            if not os.access(existing, os.W_OK | os.X_OK):
+                raise PermissionError(13, "permission denied")
+        except OSError as error:
+            fail(not_writable(path, error))
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config as plain containers, every interpolation resolved."""
+    from omegaconf import OmegaConf
+
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def overrides() -> list[str]:
+    """The overrides of this job, as Hydra understood them."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task)
+
+
+def relative(path: Path) -> Path:
+    """The path as a user would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes: rank 0, known before any process group is."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
+
+
+@contextlib.contextmanager
+def log_to(path: Path | None) -> Iterator[None]:
+    """Log to standard error and to a file; a rank without a file keeps to warnings.
+
+    Args:
+        path: the run's log, appended to; None on ranks other than 0.
+    """
+    import lightning  # noqa: F401  - it sets its loggers up at import, which would undo what is set below
+
+    root = logging.getLogger()
+    before, root.handlers = root.handlers, []
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    console.addFilter(lambda record: not getattr(record, "file_only", False))
+    handlers: list[logging.Handler] = [console]
+    if path is not None:
+        file = logging.FileHandler(path)
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers.append(file)
+    level = root.level
+    root.setLevel(logging.INFO if path is not None else logging.WARNING)
+    for handler in handlers:
+        root.addHandler(handler)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        # Device tables and advertisements; its warnings stay.
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            _silence_known()
+            yield
+    finally:
+        root.setLevel(level)
+        root.handlers = before
+        for handler in handlers:
+            handler.close()
+
+
+def _silence_known() -> None:
+    # Lightning asks for more loading processes; on small data they cost more than they bring.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Values are gathered by the states before they are logged.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    # The logger takes its name and version from the run directory, which is never empty when it starts.
+    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
+    # Lightning 2.6 calls torch's pytree by its former name.
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    # Evaluation on several processes is exact here: padding is dropped before it reaches a metric.
+    warnings.filterwarnings("ignore", message=".*it is recommended to use a single device.*", category=UserWarning)

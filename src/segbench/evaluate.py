@@ -1,0 +1,190 @@
+"""Score a run: `segbench evaluate run=RUN [split=test] [checkpoint=best|last]`, `python -m segbench.evaluate`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.config import choose_run_id
+from segbench.entry import hydra_entry, job, overrides, plain
+from segbench.runs import Run
+
+if TYPE_CHECKING:
+    import lightning
+    from omegaconf import DictConfig
+
+    from segbench.data.datamodule import SegmentationData
+    from segbench.task import SegmentationTask
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A split's scores and what it took.
+
+    Attributes:
+        scores: by key.
+        timing: seconds and steps.
+    """
+
+    scores: dict[str, float]
+    timing: dict[str, float]
+
+
+def score_split(
+    run: Run,
+    trainer: lightning.Trainer,
+    task: SegmentationTask,
+    data: SegmentationData,
+    split: str,
+    checkpoint: Path,
+    first: bool,
+) -> Scored:
+    """Score a checkpoint on a split and write per_image.npz.
+
+    Args:
+        run: the directory that takes the counts.
+        trainer: whose devices and precision are used.
+        task: whose weights are replaced by the checkpoint's.
+        data: the DataModule.
+        split: `train`, `val` or `test`.
+        checkpoint: the file.
+        first: whether this process writes.
+    """
+    from segbench.build import load_weights
+
+    source = data.require(split)
+    step = load_weights(task, checkpoint)
+    log.info("scoring %s on %s: %d images, tta=%s", checkpoint.name, split, len(source), task.evaluation.tta)
+    task.test_split = data.test_split = split
+    started = time.monotonic()
+    trainer.test(task, datamodule=data, verbose=False, weights_only=True)
+    seconds = time.monotonic() - started
+    indices, counts = task.per_image("test")
+    if first:
+        versions = {f"{head}/{name}": state.measure.version for (head, name), state in task.states_of("test").items()}
+        run.write_per_image(split, [source.ids[index] for index in indices], counts, versions)
+    return Scored(task.scores["test"], {"evaluate_s": seconds, "checkpoint_step": float(step)})
+
+
+def recorded(config: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration with what an evaluation or a prediction may change of it.
+
+    Args:
+        config: the run's.
+        given: of the new command; None keeps the run's.
+    """
+    merged = dict(config)
+    for key in ("tile", "tta", "threads"):
+        if given.get(key) is not None:
+            merged[key] = given[key]
+    merged["data"] = config["data"] | {k: v for k, v in given.get("data", {}).items() if v is not None}
+    merged["trainer"] = dict(given["trainer"])
+    if merged["trainer"]["precision"] == "auto":
+        # Another precision is another number: what was trained in bf16 is scored in bf16.
+        merged["trainer"]["precision"] = config["trainer"]["precision"]
+    return merged
+
+
+def evaluate(given: dict[str, Any], directory: Path, said: list[str]) -> dict[str, float]:
+    """Score `run` in a new directory.
+
+    Args:
+        given: the composed evaluate config, plain containers.
+        directory: the evaluation's own.
+        said: the command line's overrides.
+
+    Returns:
+        the scores that go into results.json.
+    """
+    from segbench.build import (
+        build_callbacks,
+        build_data,
+        build_dataset,
+        build_loggers,
+        build_task,
+        build_trainer,
+        geometry_of,
+        resolve_hardware,
+    )
+    from segbench.callbacks.wandb_run import finish_wandb
+    from segbench.entry import is_main_process, log_to
+    from segbench.runs import provenance
+    from segbench.tables import print_results
+
+    trained = Run.open(given["run"])
+    checkpoint = trained.checkpoint(given["checkpoint"])
+    config = recorded(trained.config(), given)
+    first = is_main_process()
+    sentences = resolve_hardware(config)
+    run = Run.create(directory, given, said) if first else Run(directory)
+    loggers: list[Any] = []
+    exit_code = 1
+    with log_to(directory / "run.log" if first else None):
+        try:
+            for sentence in sentences:
+                log.info("%s", sentence)
+            dataset = build_dataset(config)
+            task = build_task(config, dataset.spec)
+            data = build_data(config, dataset, geometry_of(task.model))
+            shown = config["callbacks"].get("panels")
+            drawing = {"panels": shown} if shown else {}
+            loggers = build_loggers(config | {"logger": given["logger"]}, directory)
+            trainer = build_trainer(config, directory, build_callbacks({"callbacks": drawing}, directory, task), loggers)
+            scored = score_split(run, trainer, task, data, given["split"], checkpoint, first)
+            exit_code = 0
+        finally:
+            finish_wandb(loggers, exit_code)
+            if first:
+                run.set_state("finished" if exit_code == 0 else "failed")
+        if first:
+            protocol = task_protocol(config, data, task, checkpoint.stem)
+            run.write_results(scored.scores, scored.timing, provenance() | {"run": str(trained.path)}, protocol)
+            print_results(config, run.path, scored.scores, given["split"], protocol, scored.timing)
+    return scored.scores
+
+
+def task_protocol(
+    config: dict[str, Any], data: SegmentationData, task: SegmentationTask, checkpoint: str
+) -> dict[str, Any]:
+    """How the numbers came about, for results.json."""
+    chooser = (config["callbacks"].get("checkpoint") or {}).get("monitor")
+    return {
+        "dataset": data.spec.name,
+        "split": data.spec.protocol,
+        "checkpoint": checkpoint,
+        "checkpoint_chosen_by": chooser if checkpoint == "best" else None,
+        "precision": config["trainer"]["precision"],
+        "tta": task.evaluation.tta,
+        "tile": task.evaluation.tile,
+        "threads": task.evaluation.threads,
+        "versions": {key: info.version for key, info in task.infos("test").items()},
+        "paper": config["paper"],
+    }
+
+
+@job
+def run_job(config: DictConfig) -> None:
+    """What Hydra calls with the composed config."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from segbench.entry import relative
+
+    evaluate(plain(config), relative(Path(HydraConfig.get().runtime.output_dir)), overrides())
+
+
+def main() -> None:
+    """The entry point; sys.argv holds overrides."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    choose_run_id()
+    hydra_entry(run_job, "evaluate")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Measures as torchmetrics states: one row of counts an image, gathered over any number of processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric
+
+from segbench.metrics.measure import Counts, ImageResult, Measure
+
+
+class MeasureState(Metric):
+    """Streams a measure over a split.
+
+    The state is a row an image: its index, then its counts as 64-bit words (float64 counts by their bits, so that
+    nothing is rounded on the way). Rows are sorted by index before they are summed: the scores are the same for any
+    batch size, any number of workers and any number of processes, to the last bit.
+
+    Args:
+        measure: the definition.
+    """
+
+    full_state_update = False
+    rows: list[Tensor]
+
+    def __init__(self, measure: Measure) -> None:
+        super().__init__()
+        self.measure = measure
+        self._layout: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    def update(self, index: int, result: ImageResult) -> None:
+        """Count one image; an index of -1 marks padding, which is dropped before the scores."""
+        counts = self.measure.counts(result)
+        words = [np.int64([index])]
+        for key, value in counts.items():
+            array = np.asarray(value)
+            array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
+            self._layout[key] = (array.shape, array.dtype)
+            words.append(np.ravel(array).view(np.int64))
+        self.rows.append(torch.from_numpy(np.concatenate(words))[None].to(self.device))
+
+    def per_image(self) -> tuple[NDArray[np.int64], Counts]:
+        """The images' indices, ascending (N), and their counts with a leading N, gathered over all processes.
+
+        Raises:
+            RuntimeError: an image was counted twice with different counts.
+        """
+        return self.compute()  # type: ignore[no-any-return]
+
+    def compute(self) -> tuple[NDArray[np.int64], Counts]:
+        """As `per_image`; torchmetrics gathers the rows before it calls this."""
+        rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
+        table = rows.cpu().numpy()
+        table = np.unique(table[table[:, 0] >= 0], axis=0)
+        indices = table[:, 0]
+        if len(np.unique(indices)) != len(indices):
+            raise RuntimeError(f"{self.measure.name}: an image was evaluated twice with different counts")
+        counts: Counts = {}
+        start = 1
+        for key, (shape, dtype) in self._layout.items():
+            size = int(np.prod(shape, dtype=np.int64))
+            block = np.ascontiguousarray(table[:, start : start + size])
+            counts[key] = block.view(dtype).reshape(len(table), *shape)
+            start += size
+        return indices, counts
+
+    def scores(self) -> dict[str, float]:
+        """The measure's scores over all images seen by all processes."""
+        _, counts = self.per_image()
+        totals = {key: value.sum(0) for key, value in counts.items()}
+        return {name: float(value) for name, value in self.measure.scores(totals).items()}

@@ -1,0 +1,97 @@
+"""Pictures of predictions: image, label, prediction, error map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.spec import HeadSpec
+
+RIGHT, WRONG_FALSE, WRONG_MISSED, VOID_GREY = (255, 255, 255), (215, 48, 39), (69, 117, 180), (200, 200, 200)
+"""Colours of the error map: right; the last class where the label has another; a class missed; void."""
+
+
+def grey_to_rgb(raw_CHW: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A raw image as RGB, its darkest and lightest values (1st and 99th percentile) stretched to 0 and 255."""
+    channels = raw_CHW[:3] if raw_CHW.shape[0] >= 3 else np.repeat(raw_CHW[:1], 3, axis=0)
+    low, high = np.percentile(channels, (1, 99))
+    scaled = (channels - low) / max(high - low, 1e-6) * 255
+    return np.ascontiguousarray(scaled.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def colour_labels(label_HW: NDArray[np.integer], head: HeadSpec) -> NDArray[np.uint8]:
+    """Labels in the head's palette, void in grey."""
+    table = np.full((256, 3), VOID_GREY, np.uint8)
+    table[: head.num_classes] = head.palette
+    return table[np.clip(label_HW, 0, 255).astype(np.uint8)]
+
+
+def error_map(label_HW: NDArray[np.integer], pred_HW: NDArray[np.integer], head: HeadSpec) -> NDArray[np.uint8]:
+    """Where the prediction is wrong.
+
+    With two classes: red where the second one is predicted falsely, blue where it is missed. With more: red wherever
+    the classes differ. Void is grey.
+    """
+    errors = np.full((*label_HW.shape, 3), RIGHT, np.uint8)
+    wrong = label_HW != pred_HW
+    errors[wrong] = WRONG_FALSE
+    if head.num_classes == 2:
+        errors[wrong & (label_HW == 1)] = WRONG_MISSED
+    errors[label_HW == head.ignore_index] = VOID_GREY
+    return errors
+
+
+def draw_panel(
+    raw_CHW: NDArray[np.float32],
+    label_HW: NDArray[np.integer],
+    prob_KHW: NDArray[np.float32],
+    head: HeadSpec,
+    title: str,
+) -> NDArray[np.uint8]:
+    """Image, label, prediction and error map side by side.
+
+    With two classes the prediction is shown as the probability of the second one, black 0 to white 1.
+
+    Returns:
+        HWC uint8 RGB, with a caption above each picture.
+    """
+    pred_HW = prob_KHW.argmax(0)
+    if head.num_classes == 2:
+        shown = np.repeat((prob_KHW[1] * 255).astype(np.uint8)[..., np.newaxis], 3, axis=2)
+        legend = f"P({head.class_names[1]})"
+        errors = f"errors: red false {head.class_names[1]}, blue missed"
+    else:
+        shown, legend, errors = colour_labels(pred_HW, head), "prediction", "errors: red"
+    tiles = [grey_to_rgb(raw_CHW), colour_labels(label_HW, head), shown, error_map(label_HW, pred_HW, head)]
+    return montage(tiles, [title, "label", legend, errors])
+
+
+def montage(tiles: list[NDArray[np.uint8]], captions: list[str]) -> NDArray[np.uint8]:
+    """Pictures of one height in a row, each with its caption above.
+
+    Args:
+        tiles: HWC uint8 RGB; those under 320 pixels are enlarged by a whole factor.
+        captions: one a tile.
+    """
+    import cv2
+
+    factor = max(1, -(-320 // min(tiles[0].shape[:2])))
+    columns = []
+    for tile, caption in zip(tiles, captions, strict=True):
+        large = np.repeat(np.repeat(tile, factor, axis=0), factor, axis=1)
+        head = np.full((24, large.shape[1], 3), 255, np.uint8)
+        scale = min(0.45, 0.45 * (large.shape[1] - 8) / max(1, cv2.getTextSize(caption, 0, 0.45, 1)[0][0]))
+        cv2.putText(head, caption, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+        columns += [np.vstack([head, large]), np.full((large.shape[0] + 24, 6, 3), 255, np.uint8)]
+    return np.hstack(columns[:-1])
+
+
+def write_png(path: Path, image_HWC: NDArray[np.uint8]) -> None:
+    """Write RGB uint8 as PNG; the folder is made."""
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoded = cv2.imencode(".png", cv2.cvtColor(image_HWC, cv2.COLOR_RGB2BGR))[1]
+    path.write_bytes(encoded.tobytes())

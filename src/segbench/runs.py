@@ -1,0 +1,264 @@
+"""Reading and writing a run directory: one run, one directory, one owner.
+
+```
+RUN/
+  config.yaml       the resolved configuration; never rewritten
+  overrides.yaml    what the command line said
+  provenance.json   command, git state, versions, hardware, and the settings that follow from it
+  state.json        running | finished | failed | interrupted
+  run.log           the log
+  metrics.csv       scores and losses over steps
+  checkpoints/      last.ckpt, the one before it (previous.ckpt), best.ckpt
+  results.json      {"schema": 1, "metrics", "timing", "provenance", "protocol"}
+  per_image.npz     counts of every image, from which any score is recomputed
+  panels/           pictures
+  predictions/      what was predicted
+```
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from segbench.errors import SegbenchError
+
+SCHEMA = 1
+_PACKAGES = ("torch", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy", "numba")
+
+
+class Run:
+    """A run directory.
+
+    Args:
+        path: the directory; `create` and `open` check it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._lock: TextIO | None = None
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any], overrides: list[str]) -> Run:
+        """Take a new directory for this process and write down what will run in it.
+
+        Args:
+            path: a directory that is empty or not there yet.
+            config: the resolved configuration, plain containers.
+            overrides: the command line's.
+
+        Raises:
+            SegbenchError: it cannot be written, another process works in it, or it holds a run already.
+        """
+        run = cls(path)
+        try:
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            run.lock()
+            if (path / "config.yaml").exists():
+                raise SegbenchError(
+                    f"{path} holds a run already",
+                    "an empty directory, or one that is not there yet",
+                    f"choose another hydra.run.dir=DIR, or continue it with: segbench train resume={path}",
+                )
+            run._write("overrides.yaml", yaml.safe_dump(overrides))
+            run._write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        except OSError as error:
+            raise not_writable(path, error) from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """An existing run.
+
+        Raises:
+            SegbenchError: there is none.
+        """
+        run = cls(Path(path))
+        if not (run.path / "config.yaml").is_file():
+            raise SegbenchError(
+                f"no run in {run.path}: config.yaml is missing",
+                "a run directory, e.g. outputs/quickstart/<run id>",
+                "give run=DIR as printed at the end of `segbench train`",
+            )
+        return run
+
+    def lock(self) -> None:
+        """Take the directory for this process; the lock ends with the process, however it ends.
+
+        Raises:
+            SegbenchError: another process has it.
+        """
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SegbenchError(
+                f"{self.path} is in use by another process",
+                "a directory of its own for each run",
+                "choose another hydra.run.dir=DIR, or wait for that run to end",
+            ) from error
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that the run was started with."""
+        config = read_yaml(self.path / "config.yaml")
+        if not isinstance(config, dict):
+            raise SegbenchError(f"{self.path / 'config.yaml'} is no mapping", "a run's configuration", "use another run")
+        return config
+
+    def checkpoint(self, which: str | None = None) -> Path:
+        """The file of a checkpoint.
+
+        Args:
+            which: `best`, `last`, or None for best where there is one, else last.
+
+        Raises:
+            SegbenchError: there is none.
+        """
+        if which not in (None, "best", "last"):
+            raise SegbenchError(f"checkpoint={which}", "best or last", "correct checkpoint=")
+        for name in ("best", "last") if which is None else (which,):
+            path = self.checkpoints / f"{name}.ckpt"
+            if path.is_file():
+                return path
+        there = sorted(path.name for path in self.checkpoints.glob("*.ckpt"))
+        raise SegbenchError(
+            f"no {which or 'best or last'} checkpoint in {self.checkpoints} (there: {', '.join(there) or 'none'})",
+            "a run that wrote a checkpoint",
+            "choose checkpoint=best|last by what is there, or train the run further",
+        )
+
+    def set_state(self, state: str) -> None:
+        """Write down how the run stands: running, finished, failed or interrupted."""
+        self._write("state.json", json.dumps({"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
+
+    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+        """Write provenance.json."""
+        self._write("provenance.json", json.dumps(provenance, indent=2, default=str))
+
+    def provenance(self) -> dict[str, Any]:
+        """The content of provenance.json."""
+        read: dict[str, Any] = json.loads((self.path / "provenance.json").read_text())
+        return read
+
+    def write_results(
+        self,
+        metrics: Mapping[str, float],
+        timing: Mapping[str, float],
+        provenance: Mapping[str, Any],
+        protocol: Mapping[str, Any],
+    ) -> None:
+        """Write results.json; scores that are not defined are null."""
+        finite = {key: value if np.isfinite(value) else None for key, value in metrics.items()}
+        results = {
+            "schema": SCHEMA,
+            "metrics": finite,
+            "timing": dict(timing),
+            "provenance": dict(provenance),
+            "protocol": dict(protocol),
+        }
+        self._write("results.json", json.dumps(results, indent=2, default=str, allow_nan=False))
+
+    def results(self) -> dict[str, Any]:
+        """The content of results.json.
+
+        Raises:
+            SegbenchError: the run has none.
+        """
+        path = self.path / "results.json"
+        if not path.is_file():
+            raise SegbenchError(
+                f"no results.json in {self.path}", "a finished run", f"evaluate it: segbench evaluate run={self.path}"
+            )
+        results: dict[str, Any] = json.loads(path.read_text())
+        return results
+
+    def write_per_image(
+        self, split: str, ids: list[str], counts: Mapping[str, NDArray[np.generic]], versions: Mapping[str, str]
+    ) -> None:
+        """Write per_image.npz.
+
+        Args:
+            split: whose images they are.
+            ids: N names.
+            counts: arrays with a leading N by `<head>/<measure>/<key>`.
+            versions: of the definitions, by `<head>/<measure>`.
+        """
+        partial = self.path / ".per_image.partial.npz"
+        named = {"ids": np.array(ids), "split": np.array(split), "versions": np.array(json.dumps(dict(versions)))}
+        np.savez_compressed(partial, **named, **counts)  # type: ignore[arg-type]
+        os.replace(partial, self.path / "per_image.npz")
+
+    def _write(self, name: str, text: str) -> None:
+        partial = self.path / f".{name}.partial"
+        partial.write_text(text)
+        os.replace(partial, self.path / name)
+
+
+def not_writable(path: Path, error: OSError) -> SegbenchError:
+    """The error for an output directory that cannot be written."""
+    return SegbenchError(
+        f"{path} cannot be written: {error.strerror or error}",
+        "a directory that this user may create and fill",
+        "choose another hydra.run.dir=DIR (or output=DIR), or free the disk",
+    )
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file with the C loader, seven times faster than the plain one."""
+    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def provenance() -> dict[str, Any]:
+    """What makes a run differ from another of the same configuration: command, code, versions, machine."""
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "git": _git(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("segbench", *_PACKAGES)},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _git() -> dict[str, Any] | None:
+    def ask(*arguments: str) -> str | None:
+        try:
+            answer = subprocess.run(
+                ["git", *arguments], capture_output=True, text=True, timeout=5, cwd=Path(__file__).parent, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    commit = ask("rev-parse", "HEAD")
+    return None if commit is None else {"commit": commit, "dirty": bool(ask("status", "--porcelain"))}

@@ -1,0 +1,269 @@
+"""The one LightningModule: a network, a loss a head, measures a head, and nothing of any data set in particular."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from segbench.errors import SegbenchError
+from segbench.inference import as_heads, predict_image
+from segbench.metrics.measure import ImageResult, Measure
+from segbench.metrics.states import MeasureState
+from segbench.optim import Schedule
+from segbench.spec import Batch, DatasetSpec, ScoreInfo
+
+OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How evaluation is done; the same settings give the same integers.
+
+    Attributes:
+        tile: output side of an inference tile in pixels, None for the whole image at once.
+        tta: symmetries that predictions are averaged over at test: `none`, `rot4` or `d4`.
+        threads: CPU threads during evaluation; fixed, because sums in another order may round otherwise.
+    """
+
+    tile: int | None = None
+    tta: str = "none"
+    threads: int = 1
+
+
+class SegmentationTask(lightning.LightningModule):
+    """Train and score a segmentation network.
+
+    Args:
+        model: maps images to `{head: logits_BKHW}`, or to logits alone where there is one head.
+        spec: of the data set.
+        losses: one a head, `loss(logits_BKHW, target_BHW, weight_BHW)`; they are summed.
+        measures: some a head.
+        optimizer: makes the optimiser of the model.
+        schedule: makes the rate's schedule, stepped every step.
+        evaluation: how predictions are made at validation and test.
+        seed: dropout of a step is a function of (seed, step, rank).
+        channels_last: memory format of the model and its inputs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: DatasetSpec,
+        losses: Mapping[str, nn.Module],
+        measures: Mapping[str, Sequence[Measure]],
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        evaluation: Evaluation,
+        seed: int = 0,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.spec, self.evaluation, self.seed = spec, evaluation, seed
+        self.losses = nn.ModuleDict(losses)
+        self._optimizer, self._schedule = optimizer, schedule
+        self.states = nn.ModuleDict(
+            {
+                stage: nn.ModuleDict(
+                    {
+                        head: nn.ModuleDict(
+                            {m.name: MeasureState(m) for m in measures[head] if stage == "test" or not m.test_only}
+                        )
+                        for head in spec.heads
+                    }
+                )
+                for stage in ("val", "test")
+            }
+        )
+        self.scores: dict[str, dict[str, float]] = {}
+        self.test_split = "test"
+        self._threads_outside = 1
+
+    # Training
+
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Logits by head; images BCHW by modality."""
+        images = {name: image.contiguous(memory_format=self.memory_format) for name, image in images.items()}
+        only = next(iter(images.values())) if len(images) == 1 else images
+        return as_heads(self.model(only), tuple(self.spec.heads))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the heads' losses."""
+        # Dropout is counted, not drawn: a resume or another number of workers changes nothing.
+        torch.manual_seed(_mix(self.seed, self.global_step, self.global_rank))
+        logits = self(batch.images)
+        loss = torch.stack([self._loss(head, logits[head], batch) for head in self.spec.heads]).sum()
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.ids))
+        return loss
+
+    def _loss(self, head: str, logits_BKHW: Tensor, batch: Batch) -> Tensor:
+        criterion = self.losses[head]
+        target = centre_crop(batch.targets[head], logits_BKHW)
+        weight = None if batch.weight is None else centre_crop(batch.weight, logits_BKHW)
+        loss: Tensor = criterion(logits_BKHW, target, weight)
+        ranks = self.trainer.world_size
+        if ranks == 1:
+            return loss
+        # DDP averages gradients over ranks. A summed loss is undone of that; a mean over labelled pixels becomes the
+        # mean over all ranks' labelled pixels.
+        if criterion.reduction == "sum":
+            return loss * ranks
+        local = criterion.normaliser(target, weight)  # type: ignore[operator]
+        everywhere = self.all_gather(local).sum()
+        return loss * (ranks * local / everywhere.clamp_min(torch.finfo(local.dtype).tiny))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimiser and a schedule that steps every step."""
+        optimizer = self._optimizer(self.model)
+        total = int(self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._schedule(optimizer, total), "interval": "step"},
+        }
+
+    # Evaluation
+
+    def _count(self, stage: str, batch: Batch, tta: str) -> None:
+        for position, index in enumerate(batch.indices):
+            height, width = batch.sizes[position]
+            images = {name: image[position, :, :height, :width] for name, image in batch.images.items()}
+            prob = self.predict(images, tta)
+            for head, prob_KHW in prob.items():
+                label = batch.targets[head][position, :height, :width].cpu().numpy()
+                self._update(self.states[stage][head], index, head, label, prob_KHW, images)  # type: ignore[index]
+
+    def _update(
+        self,
+        states: nn.ModuleDict,
+        index: int,
+        head: str,
+        label_HW: NDArray[np.int64],
+        prob_KHW: Tensor,
+        images: Mapping[str, Tensor],
+    ) -> None:
+        measures = [state.measure for state in states.values()]
+        result = ImageResult(
+            label_HW=label_HW,
+            pred_HW=prob_KHW.argmax(0).cpu().numpy(),
+            prob_KHW=prob_KHW.cpu().numpy() if any(m.needs_prob for m in measures) else None,
+            raw_CHW=self.raw(images) if any(m.needs_raw for m in measures) else None,
+            ignore_index=self.spec.heads[head].ignore_index,
+        )
+        for state in states.values():
+            state.update(index, result)
+
+    def predict(self, images: Mapping[str, Tensor], tta: str | None = None) -> dict[str, Tensor]:
+        """Class probabilities KHW float32 by head, of one image (CHW by modality)."""
+        return predict_image(
+            self.model,
+            images,
+            tuple(self.spec.heads),
+            tile=self.evaluation.tile,
+            tta=self.evaluation.tta if tta is None else tta,
+            channels_last=self.memory_format == torch.channels_last,
+        )
+
+    def raw(self, images: Mapping[str, Tensor]) -> NDArray[np.float32]:
+        """The first modality before normalisation, CHW in its unit."""
+        name = next(iter(self.spec.modalities))
+        modality = self.spec.modalities[name]
+        scale = np.float32(modality.std)[:, None, None], np.float32(modality.mean)[:, None, None]
+        raw: NDArray[np.float32] = images[name].cpu().numpy() * scale[0] + scale[1]
+        return raw
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count a batch of whole images."""
+        self._count("val", batch, "none")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count a batch of whole images, averaged over the symmetries that the run asks for."""
+        self._count("test", batch, self.evaluation.tta)
+
+    def on_validation_epoch_start(self) -> None:
+        """Fix the thread count."""
+        self._start("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Fix the thread count."""
+        self._start("test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the split's scores."""
+        self._finish("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the split's scores."""
+        self._finish("test")
+
+    def _start(self, stage: str) -> None:
+        self._threads_outside = torch.get_num_threads()
+        torch.set_num_threads(self.evaluation.threads)
+        for state in self.states_of(stage).values():
+            state.reset()
+
+    def _finish(self, stage: str) -> None:
+        torch.set_num_threads(self._threads_outside)
+        scores: dict[str, float] = {}
+        for (head, _), state in self.states_of(stage).items():
+            scores |= {self.key(stage, head, name): value for name, value in state.scores().items()}
+        self.scores[stage] = scores
+        self.log_dict({key: value for key, value in scores.items() if "/iu/" not in key}, rank_zero_only=False)
+
+    def states_of(self, stage: str) -> dict[tuple[str, str], MeasureState]:
+        """The states of a stage by (head, measure)."""
+        return {
+            (head, name): state  # type: ignore[misc]
+            for head, states in self.states[stage].items()  # type: ignore[operator]
+            for name, state in states.items()
+        }
+
+    def key(self, stage: str, head: str, name: str) -> str:
+        """`<split>/<head, if several>/<metric>`; the stage `test` scores the split that `test_split` names."""
+        split = self.test_split if stage == "test" else stage
+        return "/".join([split, *([head] if len(self.spec.heads) > 1 else []), name])
+
+    def infos(self, stage: str = "test") -> dict[str, ScoreInfo]:
+        """What each score of a split says of itself, by its key."""
+        return {
+            self.key(stage, head, info.name): info
+            for (head, _), state in self.states_of(stage).items()
+            for info in state.measure.infos()
+        }
+
+    def per_image(self, stage: str) -> tuple[NDArray[np.int64], dict[str, NDArray[np.generic]]]:
+        """Indices of the images, and `<head>/<measure>/<key>` counts with a leading N; on every rank alike."""
+        arrays: dict[str, NDArray[np.generic]] = {}
+        indices = np.zeros(0, np.int64)
+        for (head, name), state in self.states_of(stage).items():
+            indices, counts = state.per_image()
+            arrays |= {f"{head}/{name}/{key}": value for key, value in counts.items()}
+        return indices, arrays
+
+
+def centre_crop(target: Tensor, logits_BKHW: Tensor) -> Tensor:
+    """The centre of BHW that an unpadded network's smaller output lies over.
+
+    Raises:
+        SegbenchError: the output is larger than the target, or not centred in whole pixels.
+    """
+    height, width = logits_BKHW.shape[-2:]
+    dy, dx = target.shape[-2] - height, target.shape[-1] - width
+    if dy < 0 or dx < 0 or dy % 2 or dx % 2:
+        raise SegbenchError(
+            f"an output of {height}x{width} for a target of {target.shape[-2]}x{target.shape[-1]}",
+            "an output no larger than the target, smaller by an even number of pixels",
+            "correct the network's geometry",
+        )
+    return target[..., dy // 2 : dy // 2 + height, dx // 2 : dx // 2 + width]
+
+
+def _mix(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,113 @@
+"""Train, then score: `segbench train [overrides]`, `segbench train resume=RUN`, `python -m segbench.train`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.config import choose_run_id
+from segbench.entry import hydra_entry, job, overrides, plain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from segbench.build import Experiment
+    from segbench.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+def train(config: dict[str, Any], directory: Path, given: list[str]) -> dict[str, float]:
+    """Run one experiment in a new directory.
+
+    Args:
+        config: resolved, plain containers.
+        directory: the run's own.
+        given: the command line's overrides, for the record.
+
+    Returns:
+        the scores that go into results.json.
+    """
+    from segbench.build import build_experiment, resolve_hardware
+    from segbench.callbacks.wandb_run import finish_wandb
+    from segbench.entry import is_main_process, log_to
+    from segbench.runs import Run, provenance
+
+    first = is_main_process()
+    said = resolve_hardware(config)
+    run = Run.create(directory, config, given) if first else Run(directory)
+    experiment: Experiment | None = None
+    with log_to(directory / "run.log" if first else None):
+        if first:
+            log.info("run: %s", directory)
+            for sentence in said:
+                log.info("%s", sentence)
+            run.set_state("running")
+            run.write_provenance(provenance())
+        state, exit_code = "failed", 1
+        try:
+            experiment = build_experiment(config, directory)
+            scores = _fit_and_test(config, run, experiment, first)
+            state, exit_code = "finished", 0
+        except KeyboardInterrupt:
+            state = "interrupted"
+            raise
+        finally:
+            if first:
+                run.set_state(state)
+            if experiment is not None:
+                finish_wandb(experiment.trainer.loggers, exit_code)
+    return scores
+
+
+def _fit_and_test(config: dict[str, Any], run: Run, experiment: Experiment, first: bool) -> dict[str, float]:
+    from segbench.evaluate import score_split, task_protocol
+    from segbench.tables import print_results
+
+    started = time.monotonic()
+    trainer, task, data = experiment.trainer, experiment.task, experiment.data
+    trainer.fit(task, data, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    timing = {"fit_s": time.monotonic() - started, "steps": float(trainer.global_step)}
+    scores = dict(task.scores.get("val", {}))
+    if experiment.dataset.split("test") is None:
+        split, selected = "val" if scores else "none", "last"
+    else:
+        split, checkpoint = "test", run.checkpoint()
+        selected = checkpoint.stem
+        scored = score_split(run, trainer, task, data, split, checkpoint, first)
+        # The last validation says nothing of an earlier checkpoint.
+        scores = scored.scores if selected == "best" else scores | scored.scores
+        timing |= scored.timing
+    if first:
+        protocol = task_protocol(config, data, task, selected)
+        run.write_results(scores, timing, run.provenance(), protocol)
+        print_results(config, run.path, scores, split, protocol, timing)
+    return scores
+
+
+@job
+def run_job(config: DictConfig) -> None:
+    """What Hydra calls with the composed config."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from segbench.entry import relative
+
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    train(plain(config), relative(directory), overrides())
+
+
+def main() -> None:
+    """The entry point; sys.argv holds overrides."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    choose_run_id()
+    hydra_entry(run_job, "train")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
