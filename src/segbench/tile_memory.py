@@ -1,0 +1,64 @@
+"""Whether a tile's feature maps fit into memory, asked before the system ends the process without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def least_bytes_per_pixel(model: nn.Module, probe: Tensor | Mapping[str, Tensor]) -> float:
+    """A lower bound of what a forward needs, measured on a small input.
+
+    Args:
+        model: in eval mode.
+        probe: BCHW, or a mapping of them; as the model takes it.
+
+    Returns:
+        Bytes a pixel of the input: of the layer with the largest input and output taken together.
+    """
+    first = probe if isinstance(probe, Tensor) else next(iter(probe.values()))
+    largest = 0
+
+    def weigh(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal largest
+        largest = max(largest, sum(map(_bytes, inputs)) + _bytes(output))
+
+    layers = [layer for layer in model.modules() if not any(True for _ in layer.children())]
+    hooks = [layer.register_forward_hook(weigh) for layer in layers]
+    try:
+        with torch.inference_mode():
+            model(probe)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return largest / (first.shape[-2] * first.shape[-1])
+
+
+def _bytes(value: Any) -> int:
+    return value.nbytes if isinstance(value, Tensor) else 0
+
+
+def free_bytes(
+    meminfo: Path = Path("/proc/meminfo"),
+    limit: Path = Path("/sys/fs/cgroup/memory.max"),
+    used: Path = Path("/sys/fs/cgroup/memory.current"),
+) -> float:
+    """Main memory that a process may still take, in bytes; infinite where the system does not say.
+
+    Args:
+        meminfo: the kernel's account.
+        limit: the bound of a container or batch job, where there is one.
+        used: what it holds of it.
+    """
+    free = float("inf")
+    if meminfo.exists():
+        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in rows:
+            free = 1024.0 * int(rows["MemAvailable"].split()[0])
+    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
+        free = min(free, float(limit.read_text()) - float(used.read_text()))
+    return free

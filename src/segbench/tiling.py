@@ -1,0 +1,103 @@
+"""Where overlap tiles lie: each axis is cut by itself, and continued by mirroring at its ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.errors import SegbenchError
+from segbench.spec import TileGeometry
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis, in pixels of the image.
+
+    Attributes:
+        read_from: first input pixel; negative positions and those past the end are mirrored.
+        read_size: input side, valid for the network.
+        start: first pixel that this tile answers for.
+        stop: one past the last.
+    """
+
+    read_from: int
+    read_size: int
+    start: int
+    stop: int
+
+    def answer(self, margin: int) -> slice:
+        """Where the pixels it answers for lie in the network's output."""
+        first = self.start - self.read_from - margin
+        return slice(first, first + self.stop - self.start)
+
+
+def plan(size: int, geometry: TileGeometry, tile: int | None = None) -> list[Span]:
+    """Cut one axis into tiles of nearly equal size that answer for each pixel exactly once.
+
+    Tiles start at multiples of `geometry.step`, so that every pooling sees the same grid whatever the tile size (of
+    the 388 output pixels of the published U-Net, 384 are kept). An unpadded network reads its margin around each tile,
+    mirrored beyond the image, and its result does not depend on the tile size. A padded one reads `geometry.context`
+    more on each side, but nothing beyond the image save what fills it up to a valid size: zeros are padded where they
+    would be padded around the whole image, so its result is that of the whole image.
+
+    Args:
+        size: pixels of the image along the axis.
+        geometry: of the network.
+        tile: the most output pixels a tile, rounded down to a multiple of `geometry.step` (at least one); None for the
+            whole axis in one.
+
+    Raises:
+        SegbenchError: a tile below 1, or tiles asked of a padded network that does not say how far it sees.
+    """
+    if tile is not None and tile < 1:
+        raise SegbenchError(f"tile={tile}", "a positive number of pixels", "leave tile out, or set tile=512")
+    whole = [Span(-geometry.margin, geometry.input_for(size), 0, size)]
+    if tile is None or tile >= size:
+        return whole
+    padded = geometry.margin == 0
+    if padded and geometry.context == 0:
+        raise SegbenchError(
+            f"tile={tile} for a network that does not say how far it sees (geometry.context = 0)",
+            "an image in one piece, or the context by which tiles overlap",
+            "leave tile out, or give the network's TileGeometry its context",
+        )
+    step = geometry.step
+    count = -(-size // max(tile // step * step, step))
+    stride = _round_up(-(-size // count), step)
+    around = _round_up(geometry.context, step) if padded else geometry.margin
+    read_size = geometry.input_for(stride + 2 * around if padded else stride)
+    last_start = whole[0].read_size - read_size
+    if last_start <= 0:
+        return whole
+    return [
+        Span(
+            max(0, min(start - around, last_start)) if padded else start - around,
+            read_size,
+            start,
+            min(start + stride, size),
+        )
+        for start in range(0, size, stride)
+    ]
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def mirrored(start: int, stop: int, size: int) -> NDArray[np.int64]:
+    """Indices of an axis continued by mirroring at its border pixels, as often as it takes: ... 2 1 0 1 2 ...
+
+    Args:
+        start: first position, may be negative.
+        stop: one past the last, may exceed `size`.
+        size: pixels there are.
+
+    Returns:
+        `stop - start` indices from 0 to size - 1, those of `numpy.pad(mode="reflect")`.
+    """
+    period = max(2 * (size - 1), 1)
+    folded: NDArray[Any] = np.arange(start, stop) % period
+    return np.minimum(folded, period - folded) if size > 1 else folded
