@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from segbench.data.raw import DataSet
 from segbench.data.weights import LossWeights
 from segbench.errors import SegbenchError
 from segbench.metrics.measure import Measure
+from segbench.runs import Run
 from segbench.spec import DatasetSpec, TileGeometry
 from segbench.task import Evaluation, SegmentationTask
 
@@ -95,6 +97,20 @@ def build_dataset(config: Config) -> DataSet:
     """The data set that `config.data` names."""
     dataset: DataSet = make({key: value for key, value in config["data"].items() if key not in LOADER_KEYS})
     return dataset
+
+
+def build_dataset_spec(run: Run) -> DatasetSpec:
+    """The data set's own description as a run recorded it: prediction needs no data set on disk.
+
+    Raises:
+        SegbenchError: the run recorded none.
+    """
+    path = run.path / "dataset.json"
+    if not path.is_file():
+        raise SegbenchError(
+            f"no {path}", "the description of the data set, written at the run's start", "train it again"
+        )
+    return DatasetSpec.from_dict(json.loads(path.read_text()))
 
 
 def build_model(config: Config, spec: DatasetSpec) -> nn.Module:

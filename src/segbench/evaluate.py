@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +135,9 @@ def evaluate(given: dict[str, Any], directory: Path, said: list[str]) -> dict[st
             shown = config["callbacks"].get("panels")
             drawing = {"panels": shown} if shown else {}
             loggers = build_loggers(config | {"logger": given["logger"]}, directory)
-            trainer = build_trainer(config, directory, build_callbacks({"callbacks": drawing}, directory, task), loggers)
+            trainer = build_trainer(
+                config, directory, build_callbacks({"callbacks": drawing}, directory, task), loggers
+            )
             scored = score_split(run, trainer, task, data, given["split"], checkpoint, first)
             exit_code = 0
         finally:
@@ -187,4 +188,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,6 +4,7 @@
 RUN/
   config.yaml       the resolved configuration; never rewritten
   overrides.yaml    what the command line said
+  dataset.json      modalities, heads, protocol of the data set
   provenance.json   command, git state, versions, hardware, and the settings that follow from it
   state.json        running | finished | failed | interrupted
   run.log           the log
@@ -116,7 +117,9 @@ class Run:
         """The configuration that the run was started with."""
         config = read_yaml(self.path / "config.yaml")
         if not isinstance(config, dict):
-            raise SegbenchError(f"{self.path / 'config.yaml'} is no mapping", "a run's configuration", "use another run")
+            raise SegbenchError(
+                f"{self.path / 'config.yaml'} is no mapping", "a run's configuration", "use another run"
+            )
         return config
 
     def checkpoint(self, which: str | None = None) -> Path:
@@ -148,6 +151,10 @@ class Run:
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Write provenance.json."""
         self._write("provenance.json", json.dumps(provenance, indent=2, default=str))
+
+    def write_dataset(self, spec: Mapping[str, Any]) -> None:
+        """Write dataset.json, from which prediction knows modalities, classes and colours without the data."""
+        self._write("dataset.json", json.dumps(spec, indent=2))
 
     def provenance(self) -> dict[str, Any]:
         """The content of provenance.json."""

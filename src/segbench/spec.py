@@ -6,7 +6,7 @@ Shape letters, here and everywhere: B batch, C channels, K classes, H height, W 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from segbench.errors import SegbenchError
@@ -86,6 +86,24 @@ class DatasetSpec:
     citation: str
     licence: str
     protocol: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers, for a run directory."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> DatasetSpec:
+        """The inverse of `to_dict`, also after a way through JSON, which knows no tuples."""
+
+        def tuples(value: Any) -> Any:
+            return tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value
+
+        kinds = {"modalities": ModalitySpec, "heads": HeadSpec}
+        nested = {
+            name: {key: kind(**{k: tuples(v) for k, v in value.items()}) for key, value in plain[name].items()}
+            for name, kind in kinds.items()
+        }
+        return cls(**(dict(plain) | nested))
 
 
 @dataclass(frozen=True)

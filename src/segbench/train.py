@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +50,8 @@ def train(config: dict[str, Any], directory: Path, given: list[str]) -> dict[str
         state, exit_code = "failed", 1
         try:
             experiment = build_experiment(config, directory)
+            if first:
+                run.write_dataset(experiment.data.spec.to_dict())
             scores = _fit_and_test(config, run, experiment, first)
             state, exit_code = "finished", 0
         except KeyboardInterrupt:
@@ -66,6 +67,7 @@ def train(config: dict[str, Any], directory: Path, given: list[str]) -> dict[str
 
 def _fit_and_test(config: dict[str, Any], run: Run, experiment: Experiment, first: bool) -> dict[str, float]:
     from segbench.evaluate import score_split, task_protocol
+    from segbench.predict import evaluating, predict_images, write_probabilities
     from segbench.tables import print_results
 
     started = time.monotonic()
@@ -84,6 +86,12 @@ def _fit_and_test(config: dict[str, Any], run: Run, experiment: Experiment, firs
         # The last validation says nothing of an earlier checkpoint.
         scores = scored.scores if selected == "best" else scores | scored.scores
         timing |= scored.timing
+    if first and (volume := experiment.dataset.split("predict")) is not None:
+        with evaluating(task, config["trainer"]) as device:
+            images = (volume.read(index) for index in range(len(volume)))
+            predictions = predict_images(task, images, device)
+            heads = dict(data.spec.heads)
+            write_probabilities(predictions, len(volume), heads, run.path / "predictions", "test-volume")
     if first:
         protocol = task_protocol(config, data, task, selected)
         run.write_results(scores, timing, run.provenance(), protocol)
@@ -110,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,7 +23,9 @@ class FiniteLoss(lightning.Callback):
     def __init__(self) -> None:
         self._pending: tuple[Tensor, Any] | None = None
 
-    def on_before_backward(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor) -> None:
+    def on_before_backward(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
+    ) -> None:
         """Take the loss."""
         value, ready = loss.detach(), None
         if value.is_cuda:

@@ -83,7 +83,11 @@ class Panels(lightning.Callback):
     ) -> None:
         """Draw the first image where a logger takes pictures."""
         assert isinstance(pl_module, SegmentationTask)
-        if 0 in batch.indices and not trainer.sanity_checking and any(hasattr(x, "experiment") for x in trainer.loggers):
+        if (
+            0 in batch.indices
+            and not trainer.sanity_checking
+            and any(hasattr(x, "experiment") for x in trainer.loggers)
+        ):
             from lightning.pytorch.loggers import CSVLogger
 
             if all(isinstance(logger, CSVLogger) for logger in trainer.loggers):

@@ -32,7 +32,9 @@ def wandb_settings(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
 
     offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun") or not _has_key()
     if offline:
-        log.info("wandb: offline (no key, or WANDB_MODE=offline); sync later with: wandb sync %s/wandb/offline-*", directory)
+        log.info(
+            "wandb: offline (no key, or WANDB_MODE=offline); sync later with: wandb sync %s/wandb/offline-*", directory
+        )
     return {
         "save_dir": str(directory),
         "name": f"{config['name']}/{directory.name}",

@@ -16,6 +16,7 @@ from segbench.data.sampler import Draw
 from segbench.data.weights import LossWeights
 from segbench.spec import DatasetSpec, ModalitySpec, Sample
 
+
 def mirrored(start: int, length: int, size: int) -> NDArray[np.intp]:
     """Coordinates `start` to `start + length - 1` folded into 0 to `size - 1` by reflection about the border pixels.
 
@@ -102,10 +103,7 @@ class TrainTiles(Dataset[Sample]):
         output = self._tile - 2 * self._margin
         height, width = next(iter(raw.images.values())).shape[:2]
         grid = np.ix_(
-            *(
-                mirrored(_place(size, output, rng) - self._margin, self._tile, size)
-                for size in (height, width)
-            )
+            *(mirrored(_place(size, output, rng) - self._margin, self._tile, size) for size in (height, width))
         )
 
         def cut(array: NDArray[Any] | None) -> Any:

@@ -1,0 +1,63 @@
+"""`segbench bench [NAME ...]`: run measurements and print each figure beside its reference."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable
+
+from segbench.bench.timing import Row
+from segbench.errors import SegbenchError
+
+LARGE = "large_"
+"""Names that begin so take minutes or gigabytes, and run only when they are asked for."""
+
+
+def benches() -> dict[str, Callable[[], list[Row]]]:
+    """Every measurement by name: `BENCHES` of each module of this package."""
+    import segbench.bench as package
+
+    found: dict[str, Callable[[], list[Row]]] = {}
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda entry: entry.name):
+        found |= getattr(importlib.import_module(f"segbench.bench.{module.name}"), "BENCHES", {})
+    return found
+
+
+def _show(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.2f} ms"
+
+
+def main() -> None:
+    """The entry point; sys.argv holds names of measurements, none for all but the large ones."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from segbench.entry import fail
+    from segbench.runs import provenance
+
+    known = benches()
+    asked = sys.argv[1:] or [name for name in known if not name.startswith(LARGE)]
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        expected = f"some of {', '.join(known)}"
+        fail(SegbenchError(f"unknown measurement {', '.join(unknown)}", expected, "segbench bench"))
+    about = provenance()
+    table = Table(title=f"{about['processor']}, {about['cpus']} CPUs, torch {about['versions']['torch']}")
+    for column in ("figure", "ours", "reference", "its time", "ratio", "target", ""):
+        table.add_column(column)
+    console = Console(soft_wrap=True, highlight=False)
+    for name in asked:
+        console.print(f"measuring {name} ...", style="dim")
+        for row in known[name]():
+            ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+            said = ("met" if row.met else "MISSED") + (f"; {row.note}" if row.note else "")
+            times = _show(row.seconds), row.reference, _show(row.reference_seconds)
+            table.add_row(row.name, *times, ratio, row.target, said)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What each axis of the config offers: `segbench list [AXIS ...] [--config-dir DIR]`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from segbench.config import conf_root
+from segbench.errors import SegbenchError
+
+AXES = ("experiment", "data", "model", "augment", "loss", "optimizer", "scheduler", "metrics")
+FURTHER = ("trainer", "callbacks", "logger")
+
+
+def options(axis: str, roots: list[Path]) -> dict[str, list[str]]:
+    """The options of an axis and the comment that heads each file, one string a line.
+
+    Args:
+        axis: a config group.
+        roots: config directories, the packaged one and the user's.
+    """
+    found: dict[str, list[str]] = {}
+    for root in roots:
+        for path in sorted((root / axis).glob("*.yaml")):
+            if not path.stem.startswith("_"):
+                found[path.stem] = _header(path)
+    return found
+
+
+def _header(path: Path) -> list[str]:
+    lines = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        text = line.lstrip("#").strip()
+        if text and not text.startswith("@package"):
+            lines.append(text)
+    return lines
+
+
+def main() -> None:
+    """The entry point; sys.argv holds axes."""
+    arguments = sys.argv[1:]
+    roots = [conf_root()]
+    if "--config-dir" in arguments:
+        position = arguments.index("--config-dir")
+        roots += [Path(directory) for directory in arguments[position + 1 : position + 2]]
+        del arguments[position : position + 2]
+    unknown = [axis for axis in arguments if axis not in AXES + FURTHER]
+    if unknown:
+        from segbench.entry import fail
+
+        expected = f"one of {', '.join(AXES + FURTHER)}"
+        fail(SegbenchError(f"unknown axis {', '.join(unknown)}", expected, "segbench list experiment"))
+    for axis in arguments or AXES + FURTHER:
+        print(f"{axis}=")
+        for name, header in options(axis, roots).items():
+            # Asked for by name, an axis is shown with its whole headers.
+            print(f"  {name:<24} {header[0] if header else ''}".rstrip())
+            for line in header[1:] if arguments else []:
+                print(f"  {'':<24} {line}")
+        print()
+
+
+if __name__ == "__main__":
+    main()
