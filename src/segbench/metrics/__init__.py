@@ -10,36 +10,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segbench.metrics.challenge import ChallengeScores, challenge_scores
     from segbench.metrics.confusion import Overlap, confusion_matrix
+    from segbench.metrics.information import VInfo, VInfoScores, v_info
     from segbench.metrics.measure import Counts, ImageResult, Measure
     from segbench.metrics.pixel import PixelError, pixel_error
     from segbench.metrics.rand import RandError, rand_error
     from segbench.metrics.region_overlap import Contingency, contingency, regions
+    from segbench.metrics.splits_and_merges import WarpingError, WarpingScores, warping_error
+    from segbench.metrics.thinned_rand import VRand, VRandScores, v_rand
+    from segbench.metrics.thinning import thin
     from segbench.metrics.threshold_baseline import ThresholdBaseline
     from segbench.metrics.thresholds import THRESHOLDS, WARPING_THRESHOLDS, FScores
+    from segbench.metrics.warping import Warped, warp
 
-_MODULE = {
-    "Overlap": "confusion",
-    "confusion_matrix": "confusion",
-    "Contingency": "region_overlap",
-    "contingency": "region_overlap",
-    "regions": "region_overlap",
-    "Counts": "measure",
-    "ImageResult": "measure",
-    "Measure": "measure",
-    "PixelError": "pixel",
-    "pixel_error": "pixel",
-    "RandError": "rand",
-    "rand_error": "rand",
-    "ThresholdBaseline": "threshold_baseline",
-    "THRESHOLDS": "thresholds",
-    "WARPING_THRESHOLDS": "thresholds",
-    "FScores": "thresholds",
+_NAMES = {
+    "challenge": "ChallengeScores challenge_scores",
+    "confusion": "Overlap confusion_matrix",
+    "information": "VInfo VInfoScores v_info",
+    "measure": "Counts ImageResult Measure",
+    "pixel": "PixelError pixel_error",
+    "rand": "RandError rand_error",
+    "region_overlap": "Contingency contingency regions",
+    "splits_and_merges": "WarpingError WarpingScores warping_error",
+    "thinned_rand": "VRand VRandScores v_rand",
+    "thinning": "thin",
+    "threshold_baseline": "ThresholdBaseline",
+    "thresholds": "THRESHOLDS WARPING_THRESHOLDS FScores",
+    "warping": "Warped warp",
 }
+_MODULE = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "THRESHOLDS",
     "WARPING_THRESHOLDS",
+    "ChallengeScores",
     "Contingency",
     "Counts",
     "FScores",
@@ -49,11 +54,24 @@ __all__ = [
     "PixelError",
     "RandError",
     "ThresholdBaseline",
+    "VInfo",
+    "VInfoScores",
+    "VRand",
+    "VRandScores",
+    "Warped",
+    "WarpingError",
+    "WarpingScores",
+    "challenge_scores",
     "confusion_matrix",
     "contingency",
     "pixel_error",
     "rand_error",
     "regions",
+    "thin",
+    "v_info",
+    "v_rand",
+    "warp",
+    "warping_error",
 ]
 
 

@@ -23,25 +23,8 @@ from segbench.metrics.cell import cell_view
 from segbench.metrics.measure import Counts, ImageResult
 from segbench.metrics.region_overlap import Contingency, contingency, regions
 from segbench.metrics.stack import over_slices
-from segbench.metrics.thresholds import THRESHOLDS, FScores, f_error, harmonic_mean, precision_recall, threshold_levels
+from segbench.metrics.thresholds import FScores, f_error, harmonic_mean, per_mask, precision_recall, threshold_levels
 from segbench.spec import ScoreInfo
-
-
-@dataclass(frozen=True)
-class RandParts:
-    """Rand counts of one slice at one threshold, each membrane pixel of the prediction a region of its own.
-
-    Attributes:
-        tp: ordered pairs of cell pixels (a pixel with itself included) that are together in both.
-        fp: together in the prediction only.
-        fn: together in the label only.
-        pixels: n, the cell pixels of the label.
-    """
-
-    tp: int
-    fp: int
-    fn: int
-    pixels: int
 
 
 def margins(table: Contingency) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
@@ -52,12 +35,19 @@ def margins(table: Contingency) -> tuple[NDArray[np.int64], NDArray[np.int64], i
     return a[a > 0], b[b > 0], int(table.pixels[~inside].sum())
 
 
-def rand_parts(table: Contingency) -> RandParts:
-    """TP, FP and FN from the contingency table of the pixels where the label is cell."""
+def rand_parts(table: Contingency) -> tuple[int, int, int, int]:
+    """TP, FP, FN and n of one slice at one threshold.
+
+    They count ordered pairs of cell pixels, a pixel with itself included, that are together in both segmentations, in
+    the prediction only, and in the label only; each membrane pixel of the prediction is a region of its own.
+
+    Args:
+        table: of the pixels where the label is cell; rows = label.
+    """
     a, b, n_0 = margins(table)
     shared = table.pixels[table.columns > 0]
     tp = int(shared @ shared) + n_0
-    return RandParts(tp, int(b @ b) + n_0 - tp, int(a @ a) - tp, int(a.sum()))
+    return tp, int(b @ b) + n_0 - tp, int(a @ a) - tp, int(a.sum())
 
 
 def rand_counts(levels_HW: NDArray[np.uint8], cell_HW: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -68,13 +58,12 @@ def rand_counts(levels_HW: NDArray[np.uint8], cell_HW: NDArray[np.bool_]) -> NDA
         cell_HW: where the label is cell.
 
     Returns:
-        int64 (4, 11): TP, FP, FN and n.
+        int64 (4, 11): TP, FP, FN and n, see `rand_parts`.
     """
     truth = regions(cell_HW)
-    columns: list[tuple[int, int, int, int]] = []
-    for level in range(len(THRESHOLDS)):
-        parts = rand_parts(contingency(truth, regions(levels_HW > level), skip_background=True))
-        columns.append((parts.tp, parts.fp, parts.fn, parts.pixels))
+    columns = per_mask(
+        levels_HW, lambda mask_HW: rand_parts(contingency(truth, regions(mask_HW), skip_background=True))
+    )
     return np.array(columns, np.int64).T
 
 

@@ -12,7 +12,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
-from segbench.metrics.region_overlap import regions
+from segbench.metrics.region_overlap import Contingency, contingency, regions
+from segbench.metrics.thresholds import per_mask
 
 LINE, WAITING, QUEUED, OUTSIDE = 0, -1, -2, -3
 
@@ -42,11 +43,10 @@ def _flood(regions_WH: NDArray[np.int32]) -> NDArray[np.int32]:
         if state[place] == WAITING:
             for step in left_up_right_down:
                 if state[place + step] > 0:
+                    state[place] = QUEUED
                     queue[tail] = place
                     tail += 1
                     break
-    for entry in range(tail):
-        state[queue[entry]] = QUEUED
 
     head = 0
     # Whether a line pixel may still be taken by a region. It is one flag for the whole flood, not one a pixel.
@@ -104,3 +104,18 @@ def thin(binary_HW: NDArray[np.generic]) -> NDArray[np.int32]:
         raise SegbenchError(f"a mask of shape {binary.shape}", "H x W with at least one pixel", "thin slice by slice")
     thinned_WH = thin_transposed(np.ascontiguousarray(binary.T != 0))[1:-1, 1:-1]
     return np.ascontiguousarray(thinned_WH.T)
+
+
+def thinned_tables(levels_HW: NDArray[np.uint8], cell_HW: NDArray[np.bool_]) -> list[Contingency]:
+    """How the label's regions overlap the thinned prediction's, at every threshold.
+
+    Args:
+        levels_HW: uint8 of `threshold_levels`.
+        cell_HW: where the label is cell.
+
+    Returns:
+        for each of the 11 thresholds the table of the pixels where the label is cell; rows = label, column 0 = line.
+    """
+    truth = np.pad(regions(np.ascontiguousarray(cell_HW.T)), 1)
+    levels_WH = np.ascontiguousarray(levels_HW.T)
+    return per_mask(levels_WH, lambda mask_WH: contingency(truth, thin_transposed(mask_WH), skip_background=True))

@@ -7,7 +7,9 @@ probability of 0.3 stored as float32 (0.30000001) is above the fourth threshold,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numba import njit
@@ -30,6 +32,7 @@ def repeated_addition(largest: float, step: float = 0.1) -> NDArray[np.float64]:
     return np.array(values)
 
 
+T = TypeVar("T")
 THRESHOLDS = repeated_addition(1.0)
 """The 11 thresholds of pixel error, Rand error, V_Rand and V_Info."""
 WARPING_THRESHOLDS = repeated_addition(0.9)
@@ -79,6 +82,24 @@ def threshold_levels(prob_HW: NDArray[np.floating], where: str = "the probabilit
     if not _levels(prob.reshape(-1), THRESHOLDS, levels.reshape(-1)):
         check_range(prob, where)
     return levels
+
+
+def per_mask(levels: NDArray[np.uint8], score: Callable[[NDArray[np.bool_]], T]) -> list[T]:
+    """Score the mask at every threshold; masks that repeat, as those of a binary prediction do, are scored once.
+
+    Args:
+        levels: uint8 of `threshold_levels`.
+        score: takes a bool mask of the same shape.
+
+    Returns:
+        one result for each of `THRESHOLDS`.
+    """
+    met = np.bincount(levels.reshape(-1), minlength=len(THRESHOLDS) + 1) > 0
+    results: list[T] = []
+    for level in range(len(THRESHOLDS)):
+        repeats = level > 0 and not met[level]
+        results.append(results[-1] if repeats else score(levels > level))
+    return results
 
 
 def check_range(prob: NDArray[np.floating], where: str) -> None:

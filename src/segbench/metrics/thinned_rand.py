@@ -1,0 +1,144 @@
+"""V_Rand: the Rand F-score after thinning, averaged over slices (Arganda-Carreras et al. 2015, section 2.3).
+
+The counts are those of the Rand error (rand.py) with the thinned prediction's regions as S. The challenge's script
+takes F of each slice, averages over the slices and picks the best threshold; pooling the counts first gives `pooled`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.metrics.cell import cell_view
+from segbench.metrics.measure import Counts, ImageResult
+from segbench.metrics.rand import rand_counts, rand_parts, rand_precision_recall
+from segbench.metrics.stack import over_slices
+from segbench.metrics.thinning import thinned_tables
+from segbench.metrics.thresholds import THRESHOLDS, FScores, harmonic_mean, threshold_levels
+from segbench.spec import ScoreInfo
+
+
+@dataclass(frozen=True, eq=False)
+class VRandScores(FScores):
+    """V_Rand and its parts; `per_threshold` is the mean over slices, the counts are summed over them.
+
+    Attributes:
+        merge: the paper's V_Rand^merge at each threshold, TP / (TP + FP) of the summed counts; equals `precision`.
+        split: the paper's V_Rand^split at each threshold, TP / (TP + FN) of the summed counts; equals `recall`.
+        per_slice: F of each slice at each threshold, (N, T).
+        pooled: the largest F of the summed counts.
+    """
+
+    merge: NDArray[np.float64]
+    split: NDArray[np.float64]
+    per_slice: NDArray[np.float64]
+    pooled: float
+
+
+def thinned_rand_counts(levels_HW: NDArray[np.uint8], cell_HW: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """TP, FP, FN and n of one slice at every threshold, after thinning; int64 (4, 11)."""
+    return np.array([rand_parts(table) for table in thinned_tables(levels_HW, cell_HW)], np.int64).T
+
+
+def v_rand(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic], thinned: bool = True) -> VRandScores:
+    """V_Rand of a stack, `max_t mean_slices F(t)`.
+
+    Args:
+        prob_NHW: probability of cell in [0, 1]; N slices.
+        label_NHW: non-zero = cell.
+        thinned: thin the prediction's border, as the challenge does.
+
+    Returns:
+        `value` in [0, 1], 1 is best, with merge and split parts. A slice without a labelled cell has F = 0.
+
+    Raises:
+        SegbenchError: shapes that differ, an empty stack, or values that are no probabilities.
+
+    Example:
+        Thinning forgives a border that is too thick.
+
+        >>> label = np.array([[[1, 1, 1, 0, 1, 1, 1]]])
+        >>> prob = np.array([[[1, 1, 0, 0, 0, 1, 1]]], np.float32)
+        >>> v_rand(prob, label).value, v_rand(prob, label, thinned=False).value
+        (1.0, 0.7142857142857143)
+    """
+    count = thinned_rand_counts if thinned else rand_counts
+
+    def score(prob_HW: NDArray[np.float32], cell_HW: NDArray[np.bool_], where: str) -> NDArray[np.int64]:
+        return count(threshold_levels(prob_HW, where), cell_HW)
+
+    return v_rand_scores(np.stack(over_slices(score, np.asarray(prob_NHW), np.asarray(label_NHW))))
+
+
+def v_rand_scores(counts_N4T: NDArray[np.int64]) -> VRandScores:
+    """V_Rand from TP, FP, FN and n of every slice at every threshold, int64 (N, 4, 11)."""
+    per_slice = harmonic_mean(*rand_precision_recall(*counts_N4T.swapaxes(0, 1)))
+    mean = per_slice.mean(0)
+    best = int(mean.argmax())
+    totals = counts_N4T.sum(0)
+    precision, recall = rand_precision_recall(*totals)
+    return VRandScores(
+        value=float(mean[best]),
+        threshold=float(THRESHOLDS[best]),
+        thresholds=THRESHOLDS,
+        per_threshold=mean,
+        tp=totals[0],
+        fp=totals[1],
+        fn=totals[2],
+        precision=precision,
+        recall=recall,
+        merge=precision,
+        split=recall,
+        per_slice=per_slice,
+        pooled=float(harmonic_mean(precision, recall).max()),
+    )
+
+
+@dataclass(frozen=True)
+class VRand:
+    """`v_rand` of a split, an image being a slice.
+
+    Void pixels count nowhere, as membrane of the label does; the prediction is thinned through them.
+
+    Attributes:
+        cell_class: the class that is cell; all others are membrane.
+    """
+
+    cell_class: int = 1
+    name: str = "v_rand"
+    version: str = "isbi2012-1"
+    needs_prob: bool = True
+    needs_raw: bool = False
+    test_only: bool = False
+
+    def infos(self) -> tuple[ScoreInfo, ...]:
+        """V_Rand, and the F of the pooled counts."""
+        return (
+            ScoreInfo("v_rand", (0.0, 1.0), True, self.version),
+            ScoreInfo("v_rand_pooled", (0.0, 1.0), True, self.version),
+        )
+
+    def counts(self, image: ImageResult) -> Counts:
+        """`tp`, `fp`, `fn`, `pixels`: int64 (11,); `f`: float64 (11,), of this slice; `slices`: int64, 1."""
+        prob_HW, cell_HW, _ = cell_view(image, self.cell_class, self.name)
+        tp, fp, fn, pixels = thinned_rand_counts(threshold_levels(prob_HW), cell_HW)
+        f = harmonic_mean(*rand_precision_recall(tp, fp, fn, pixels))
+        return {"tp": tp, "fp": fp, "fn": fn, "pixels": pixels, "f": f, "slices": np.array(1, np.int64)}
+
+    def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
+        """The largest mean F and the largest pooled F, from counts of shape (..., 11); NaN for no slice."""
+        tp, fp, fn, pixels = (np.asarray(totals[key], np.int64) for key in ("tp", "fp", "fn", "pixels"))
+        return {
+            "v_rand": mean_of_slices(totals).max(-1),
+            "v_rand_pooled": harmonic_mean(*rand_precision_recall(tp, fp, fn, pixels)).max(-1),
+        }
+
+
+def mean_of_slices(totals: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float64]:
+    """Summed `f` (..., T) over the number of `slices` (...)."""
+    slices = np.asarray(totals["slices"], np.float64)[..., None]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.asarray(totals["f"], np.float64) / slices)
