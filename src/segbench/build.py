@@ -22,6 +22,7 @@ from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
 from segbench.data.raw import DataSet
 from segbench.data.weights import LossWeights
+from segbench.entry import is_main_process
 from segbench.errors import SegbenchError
 from segbench.metrics.measure import Measure
 from segbench.runs import Run
@@ -34,7 +35,7 @@ Config = Mapping[str, Any]
 LOADER_KEYS = ("batch_size", "tile", "repeats", "eval_batch_size", "num_workers")
 
 
-def make(config: Config, **arguments: Any) -> Any:
+def make(config: Config, /, **arguments: Any) -> Any:
     """Instantiate `config["_target_"]` with its other keys and `arguments`.
 
     Raises:
@@ -214,9 +215,10 @@ def build_loggers(config: Config, directory: Path) -> list[Any]:
         if logger is None:
             continue
         if name == "wandb":
-            from segbench.callbacks.wandb_run import wandb_settings
+            from segbench.callbacks.wandb_run import open_wandb, wandb_settings
 
-            loggers.append(make(logger, **wandb_settings(directory, dict(config))))
+            made = make(logger, **wandb_settings(directory, dict(config)))
+            loggers.append(open_wandb(made) if is_main_process() else made)
         else:
             loggers.append(make(logger, save_dir=str(directory)))
     return loggers

@@ -8,9 +8,10 @@ from segbench.config import conf_root
 
 _BASH = r"""_segbench_complete() {
     local line="${COMP_LINE:0:$COMP_POINT}"
-    COMPREPLY=($(compgen -o nospace -W "$(segbench completion query "$line" 2>/dev/null)" -- "${COMP_WORDS[COMP_CWORD]}"))
+    local word="${COMP_WORDS[COMP_CWORD]}"
+    COMPREPLY=($(compgen -o nospace -W "$(segbench completion query "$line" 2>/dev/null)" -- "$word"))
     # Readline cuts words at '=' and ':'.
-    if declare -F __ltrim_colon_completions >/dev/null; then __ltrim_colon_completions "${COMP_WORDS[COMP_CWORD]}"; fi
+    if declare -F __ltrim_colon_completions >/dev/null; then __ltrim_colon_completions "$word"; fi
 }
 export COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 complete -o nospace -o default -F _segbench_complete segbench

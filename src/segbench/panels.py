@@ -68,6 +68,30 @@ def draw_panel(
     return montage(tiles, [title, "label", legend, errors])
 
 
+def draw_sample(
+    raw_CHW: NDArray[np.float32],
+    label_HW: NDArray[np.integer],
+    weight_HW: NDArray[np.float32] | None,
+    head: HeadSpec,
+    title: str,
+) -> NDArray[np.uint8]:
+    """A training tile: image, label and, where there is one, the loss weight (blue low, red high, scaled to its range).
+
+    Returns:
+        HWC uint8 RGB, with a caption above each picture.
+    """
+    import cv2
+
+    tiles, captions = [grey_to_rgb(raw_CHW), colour_labels(label_HW, head)], [title, "label"]
+    if weight_HW is not None:
+        low, high = float(weight_HW.min()), float(weight_HW.max())
+        scaled = ((weight_HW - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
+        coloured = cv2.cvtColor(cv2.applyColorMap(scaled, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+        tiles.append(np.asarray(coloured, np.uint8))
+        captions.append(f"weight, blue {low:.2f} to red {high:.2f}")
+    return montage(tiles, captions)
+
+
 def montage(tiles: list[NDArray[np.uint8]], captions: list[str]) -> NDArray[np.uint8]:
     """Pictures of one height in a row, each with its caption above.
 

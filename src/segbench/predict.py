@@ -1,11 +1,10 @@
-"""Predict images with a run's network: `segbench predict run=RUN input=TIFF output=DIR`, `python -m segbench.predict`."""
+"""Predict images with a run's network: `segbench predict run=RUN input=TIFF output=DIR`."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,11 +116,11 @@ class SegmentationTask(lightning.LightningModule):
         # mean over all ranks' labelled pixels.
         if criterion.reduction == "sum":
             return loss * ranks
-        local = criterion.normaliser(target, weight)  # type: ignore[operator]
-        everywhere = self.all_gather(local).sum()
+        local: Tensor = criterion.normaliser(target, weight)  # type: ignore[operator]
+        everywhere = torch.as_tensor(self.all_gather(local)).sum()
         return loss * (ranks * local / everywhere.clamp_min(torch.finfo(local.dtype).tiny))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """The optimiser and a schedule that steps every step."""
         optimizer = self._optimizer(self.model)
         total = int(self.trainer.estimated_stepping_batches)
@@ -138,18 +138,19 @@ class SegmentationTask(lightning.LightningModule):
             prob = self.predict(images, tta)
             for head, prob_KHW in prob.items():
                 label = batch.targets[head][position, :height, :width].cpu().numpy()
-                self._update(self.states[stage][head], index, head, label, prob_KHW, images)  # type: ignore[index]
+                states = [state for (name, _), state in self.states_of(stage).items() if name == head]
+                self._update(states, index, head, label, prob_KHW, images)
 
     def _update(
         self,
-        states: nn.ModuleDict,
+        states: Sequence[MeasureState],
         index: int,
         head: str,
         label_HW: NDArray[np.int64],
         prob_KHW: Tensor,
         images: Mapping[str, Tensor],
     ) -> None:
-        measures = [state.measure for state in states.values()]
+        measures = [state.measure for state in states]
         result = ImageResult(
             label_HW=label_HW,
             pred_HW=prob_KHW.argmax(0).cpu().numpy(),
@@ -157,7 +158,7 @@ class SegmentationTask(lightning.LightningModule):
             raw_CHW=self.raw(images) if any(m.needs_raw for m in measures) else None,
             ignore_index=self.spec.heads[head].ignore_index,
         )
-        for state in states.values():
+        for state in states:
             state.update(index, result)
 
     def predict(self, images: Mapping[str, Tensor], tta: str | None = None) -> dict[str, Tensor]:
@@ -175,8 +176,8 @@ class SegmentationTask(lightning.LightningModule):
         """The first modality before normalisation, CHW in its unit."""
         name = next(iter(self.spec.modalities))
         modality = self.spec.modalities[name]
-        scale = np.float32(modality.std)[:, None, None], np.float32(modality.mean)[:, None, None]
-        raw: NDArray[np.float32] = images[name].cpu().numpy() * scale[0] + scale[1]
+        std_C11, mean_C11 = (np.array(x, np.float32)[:, None, None] for x in (modality.std, modality.mean))
+        raw: NDArray[np.float32] = images[name].cpu().numpy() * std_C11 + mean_C11
         return raw
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -220,9 +221,10 @@ class SegmentationTask(lightning.LightningModule):
     def states_of(self, stage: str) -> dict[tuple[str, str], MeasureState]:
         """The states of a stage by (head, measure)."""
         return {
-            (head, name): state  # type: ignore[misc]
-            for head, states in self.states[stage].items()  # type: ignore[operator]
-            for name, state in states.items()
+            (head, name): state
+            for head, states in _modules(self.states[stage])
+            for name, state in _modules(states)
+            if isinstance(state, MeasureState)
         }
 
     def key(self, stage: str, head: str, name: str) -> str:
@@ -267,3 +269,8 @@ def centre_crop(target: Tensor, logits_BKHW: Tensor) -> Tensor:
 
 def _mix(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _modules(modules: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    assert isinstance(modules, nn.ModuleDict)
+    return modules.items()

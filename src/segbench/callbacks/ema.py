@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class AveragedWeights(lightning.Callback):
@@ -26,7 +26,7 @@ class AveragedWeights(lightning.Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start from the weights as they are, unless a checkpoint brought an average."""
-        model = pl_module.model.state_dict()
+        model = _network(pl_module).state_dict()
         if not self.average:
             self.average = {name: tensor.detach().clone() for name, tensor in model.items()}
         self.average = {name: tensor.to(model[name].device) for name, tensor in self.average.items()}
@@ -38,7 +38,7 @@ class AveragedWeights(lightning.Callback):
         """Move the average."""
         step = trainer.global_step
         share = 1.0 - min(self._decay, (1 + step) / (10 + step))
-        model = pl_module.model.state_dict()
+        model = _network(pl_module).state_dict()
         floating = [name for name, tensor in self.average.items() if tensor.is_floating_point()]
         torch._foreach_lerp_([self.average[n] for n in floating], [model[n] for n in floating], share)
         for name in self.average.keys() - set(floating):
@@ -47,13 +47,13 @@ class AveragedWeights(lightning.Callback):
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Swap the average in."""
         if trainer.state.fn == "fit":
-            self._trained = {name: tensor.clone() for name, tensor in pl_module.model.state_dict().items()}
-            pl_module.model.load_state_dict(self.average)
+            self._trained = {name: tensor.clone() for name, tensor in _network(pl_module).state_dict().items()}
+            _network(pl_module).load_state_dict(self.average)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Swap it out."""
         if self._trained:
-            pl_module.model.load_state_dict(self._trained)
+            _network(pl_module).load_state_dict(self._trained)
             self._trained = {}
 
     def on_save_checkpoint(
@@ -71,3 +71,8 @@ class AveragedWeights(lightning.Callback):
     ) -> None:
         """Take the average up."""
         self.average = dict(checkpoint["averaged_model"])
+
+
+def _network(task: lightning.LightningModule) -> nn.Module:
+    assert isinstance(task.model, nn.Module)
+    return task.model

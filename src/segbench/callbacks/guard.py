@@ -30,7 +30,7 @@ class FiniteLoss(lightning.Callback):
         value, ready = loss.detach(), None
         if value.is_cuda:
             value = value.to("cpu", non_blocking=True)
-            ready = torch.cuda.Event()
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record()
         elif not bool(value.isfinite()):
             # The weights are untouched so far: nothing is lost.

@@ -9,7 +9,7 @@ import lightning
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.panels import draw_panel, write_png
+from segbench.panels import draw_panel, draw_sample, write_png
 from segbench.spec import Batch
 from segbench.task import SegmentationTask
 
@@ -29,6 +29,12 @@ def show(trainer: lightning.Trainer, key: str, image_HWC: NDArray[np.uint8]) -> 
             logger.log_image(key, [image_HWC], step=trainer.global_step)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(key, image_HWC, trainer.global_step, dataformats="HWC")
+
+
+def _takes_pictures(trainer: lightning.Trainer) -> bool:
+    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+    return any(isinstance(logger, (TensorBoardLogger, WandbLogger)) for logger in trainer.loggers)
 
 
 class Panels(lightning.Callback):
@@ -69,7 +75,7 @@ class Panels(lightning.Callback):
         for position, index in enumerate(batch.indices):
             if 0 <= index < self._count:
                 panel = self._draw(pl_module, batch, position, pl_module.evaluation.tta)
-                write_png(self._directory / f"test-{batch.ids[position]}.png", panel)
+                write_png(self._directory / f"{batch.ids[position]}.png", panel)
                 show(trainer, f"test/{batch.ids[position]}", panel)
 
     def on_validation_batch_end(
@@ -94,3 +100,35 @@ class Panels(lightning.Callback):
                 return
             position = batch.indices.index(0)
             show(trainer, f"val/{batch.ids[position]}", self._draw(pl_module, batch, position, "none"))
+
+
+class Inspect(lightning.Callback):
+    """What the network really sees: the first training tiles after augmentation, with label and weight map.
+
+    Args:
+        directory: the run's `inspect/`.
+        count: tiles.
+    """
+
+    def __init__(self, directory: str | Path, count: int = 8) -> None:
+        self._directory, self._count, self._drawn = Path(directory), count, 0
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Draw the batch's tiles until there are enough."""
+        assert isinstance(pl_module, SegmentationTask)
+        for position in range(len(batch.ids)):
+            if self._drawn >= self._count or not trainer.is_global_zero:
+                return
+            head, spec = next(iter(pl_module.spec.heads.items()))
+            picture = draw_sample(
+                pl_module.raw({name: image[position] for name, image in batch.images.items()}),
+                batch.targets[head][position].cpu().numpy(),
+                None if batch.weight is None else batch.weight[position].cpu().numpy(),
+                spec,
+                batch.ids[position],
+            )
+            write_png(self._directory / f"{self._drawn:03d}-{batch.ids[position]}.png", picture)
+            show(trainer, f"train/sample-{self._drawn:03d}", picture)
+            self._drawn += 1

@@ -60,7 +60,7 @@ class RunProgress(ProgressBar):
             self._task = self._bar.add_task("train", total=self._total, completed=self._first_step, rate="", loss="")
             self._bar.start()
 
-    def on_train_batch_end(  # type: ignore[override]
+    def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw, at most every `refresh_every_s` seconds: reading the loss waits for a GPU."""

@@ -15,27 +15,14 @@ from segbench.data.raw import RawImage, Source
 from segbench.data.sampler import Draw
 from segbench.data.weights import LossWeights
 from segbench.spec import DatasetSpec, ModalitySpec, Sample
-
-
-def mirrored(start: int, length: int, size: int) -> NDArray[np.intp]:
-    """Coordinates `start` to `start + length - 1` folded into 0 to `size - 1` by reflection about the border pixels.
-
-    Example:
-        >>> mirrored(-2, 6, 3)
-        array([2, 1, 0, 1, 2, 1])
-    """
-    if size == 1:
-        return np.zeros(length, np.intp)
-    period = 2 * (size - 1)
-    folded = np.abs(np.arange(start, start + length)) % period
-    return np.minimum(folded, period - folded).astype(np.intp)
+from segbench.tiling import mirrored
 
 
 def normalise(image: NDArray[np.generic], spec: ModalitySpec) -> torch.Tensor:
     """HW or HWC raw values to a CHW float32 tensor, `(raw - mean) / std`."""
     raw_HWC = image.astype(np.float32, copy=False)
     raw_HWC = raw_HWC[..., np.newaxis] if raw_HWC.ndim == 2 else raw_HWC
-    scaled = (raw_HWC - np.float32(spec.mean)) / np.float32(spec.std)
+    scaled = (raw_HWC - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
 
@@ -102,9 +89,9 @@ class TrainTiles(Dataset[Sample]):
         assert self._tile is not None
         output = self._tile - 2 * self._margin
         height, width = next(iter(raw.images.values())).shape[:2]
-        grid = np.ix_(
-            *(mirrored(_place(size, output, rng) - self._margin, self._tile, size) for size in (height, width))
-        )
+        starts = [_place(size, output, rng) - self._margin for size in (height, width)]
+        sizes = (height, width)
+        grid = np.ix_(*(mirrored(start, start + self._tile, size) for start, size in zip(starts, sizes, strict=True)))
 
         def cut(array: NDArray[Any] | None) -> Any:
             return None if array is None else array[grid]
