@@ -1,9 +1,13 @@
-"""Single cells out of labels: the instances that the weight map measures distances to."""
+"""Single cells: from a label to instances, and how far each background pixel is from the two nearest of them."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import cv2
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from segbench.spec import VOID
@@ -50,3 +54,98 @@ def carve_borders(instances_HW: NDArray[np.int32]) -> NDArray[np.int32]:
     lowest_HW = cv2.erode(np.where(ids_HW > 0, ids_HW, np.float32(np.inf)), kernel)
     touching_HW = (ids_HW > 0) & ((highest_HW != ids_HW) | (lowest_HW != ids_HW))
     return np.where(touching_HW, 0, instances_HW).astype(np.int32)
+
+
+def two_nearest(instances_HW: NDArray[np.int32], reach: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Distances of each background pixel to its nearest and second nearest cell, exact up to `reach`.
+
+    The distance to a cell is that between pixel centres, to the cell's nearest pixel: 1 right beside it. Squared
+    distances are integers, so there is no rounding before the root. The cost does not depend on the number of cells.
+
+    Args:
+        instances_HW: int32 ids >= 0, 0 = background.
+        reach: in pixels; a background pixel whose second nearest cell is farther is given no distances.
+
+    Returns:
+        d1 and d2, HW float32; infinite in cells and out of reach.
+    """
+    ids, distances = _column_pass(instances_HW)
+    d1_HW, d2_HW = _row_pass(instances_HW, ids, distances, max(math.ceil(reach), 1))
+    return d1_HW, d2_HW
+
+
+@njit(cache=True, nogil=True)
+def _column_pass(instances_HW: Any) -> Any:
+    """The two nearest cells along each pixel's column: ids and distances, (2, H, W) int32, id 0 where there is none.
+
+    Of the two nearest cells of a pixel, each has its nearest pixel in some column, and there it is among the column's
+    two nearest: two nearer ones in the column would be nearer altogether. So two a column are enough.
+    """
+    H, W = instances_HW.shape
+    ids = np.zeros((2, H, W), np.int32)
+    distances = np.zeros((2, H, W), np.int32)
+    # The last two cells met in each column, and how many rows ago.
+    met = np.zeros((2, W), np.int32)
+    ago = np.zeros((2, W), np.int32)
+    for downwards in (True, False):
+        met[:] = 0
+        for step in range(H):
+            y = step if downwards else H - 1 - step
+            for x in range(W):
+                ago[0, x] += 1
+                ago[1, x] += 1
+                here = instances_HW[y, x]
+                if here > 0:
+                    if here != met[0, x]:
+                        met[1, x], ago[1, x] = met[0, x], ago[0, x]
+                        met[0, x] = here
+                    ago[0, x] = 0
+                for rank in range(2):
+                    identity, distance = met[rank, x], ago[rank, x]
+                    if identity == 0:
+                        break
+                    if identity == ids[0, y, x]:
+                        distances[0, y, x] = min(distances[0, y, x], distance)
+                    elif ids[0, y, x] == 0 or distance < distances[0, y, x]:
+                        ids[1, y, x], distances[1, y, x] = ids[0, y, x], distances[0, y, x]
+                        ids[0, y, x], distances[0, y, x] = identity, distance
+                    elif ids[1, y, x] == 0 or distance < distances[1, y, x]:
+                        ids[1, y, x], distances[1, y, x] = identity, distance
+    return ids, distances
+
+
+@njit(cache=True, nogil=True)
+def _row_pass(instances_HW: Any, ids: Any, distances: Any, reach: int) -> Any:
+    """Background pixels look left and right, column by column outwards, until no column can hold a nearer cell."""
+    H, W = instances_HW.shape
+    d1_HW = np.full((H, W), np.inf, np.float32)
+    d2_HW = np.full((H, W), np.inf, np.float32)
+    beyond = reach * reach + 1
+    for y in range(H):
+        for x in range(W):
+            if instances_HW[y, x] > 0:
+                continue
+            nearest, square1, square2 = 0, beyond, beyond
+            for offset in range(reach + 1):
+                if offset * offset >= square2:
+                    break
+                for side in range(2 if offset else 1):
+                    column = x + offset if side else x - offset
+                    if column < 0 or column >= W:
+                        continue
+                    for rank in range(2):
+                        identity, distance = ids[rank, y, column], distances[rank, y, column]
+                        if identity == 0 or distance > reach:
+                            break
+                        square = offset * offset + distance * distance
+                        if identity == nearest:
+                            square1 = min(square1, square)
+                        elif square < square1:
+                            square2 = square1
+                            nearest, square1 = identity, square
+                        elif square < square2:
+                            square2 = square
+            if square2 < beyond:
+                d1_HW[y, x] = np.sqrt(np.float32(square1))
+                d2_HW[y, x] = np.sqrt(np.float32(square2))
+    return d1_HW, d2_HW

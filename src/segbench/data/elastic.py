@@ -52,17 +52,20 @@ class CoarseElastic(albumentations.DualTransform):
             raise SegbenchError(f"interpolation={interpolation}", "nearest, linear or cubic", "set it to cubic")
         # Named apart from the library's `interpolation`, which holds an OpenCV number.
         self.image_interpolation: Interpolation = interpolation
+        self._map = np.empty((2, 0, 0), np.float32)
 
     def matrix(self, height: int, width: int) -> NDArray[np.float64] | None:
         """The rigid part, drawn anew; None where there is none."""
         return None
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """The sampling map for an image of this size; the library calls it once for all targets."""
+        """The sampling map for an image of this size, overwritten by the next; called once for all targets."""
         height, width = params["shape"][:2]
         matrix = self.matrix(height, width)
         displacement = self.random_generator.normal(0.0, self.sigma, (2, self.grid, self.grid))
-        map_x, map_y = sampling_map(height, width, matrix, displacement)
+        if self._map.shape[1:] != (height, width):
+            self._map = np.empty((2, height, width), np.float32)
+        map_x, map_y = sampling_map(height, width, matrix, displacement, out=self._map)
         return {"map_x": map_x, "map_y": map_y}
 
     def apply(

@@ -14,12 +14,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 
-from segbench.data.cells import connected_cells
+from segbench.data.cells import connected_cells, two_nearest
 from segbench.errors import SegbenchError
 
 __all__ = [
@@ -28,7 +26,6 @@ __all__ = [
     "border_reach",
     "class_balance",
     "connected_cells",
-    "two_nearest",
     "weight_map",
 ]
 
@@ -60,37 +57,6 @@ def class_balance(counts_K: Sequence[int] | NDArray[np.integer]) -> tuple[float,
 def border_reach(w0: float, sigma: float) -> float:
     """The sum d1 + d2, in pixels, beyond which the border term is below `TOLERANCE`: sigma sqrt(2 ln(w0 / 1e-6))."""
     return sigma * math.sqrt(2 * math.log(w0 / TOLERANCE)) if w0 > TOLERANCE else 0.0
-
-
-def two_nearest(instances_HW: NDArray[np.int32], reach: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Distances of each pixel to its nearest and second nearest cell, exact up to `reach` and beyond it or infinite.
-
-    The distance to a cell is that between pixel centres, to the cell's nearest pixel: 0 inside, 1 right beside it.
-    A cell matters only within `reach` of it, so each distance transform is of the cell's bounding box and that margin.
-
-    Args:
-        instances_HW: int32 ids >= 0, 0 = background.
-        reach: in pixels.
-
-    Returns:
-        d1 and d2, HW float32; infinite where there is no such cell within reach.
-    """
-    margin = math.ceil(reach)
-    if instances_HW.max(initial=0) > instances_HW.size:
-        # Boxes are listed up to the highest id: renumber where ids are sparse.
-        instances_HW = np.unique(instances_HW, return_inverse=True)[1].reshape(instances_HW.shape).astype(np.int32)
-    d1_HW = np.full(instances_HW.shape, np.inf, np.float32)
-    d2_HW = np.full(instances_HW.shape, np.inf, np.float32)
-    for identity, box in enumerate(find_objects(instances_HW), start=1):
-        if box is None:
-            continue
-        window = tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in box)
-        outside = (instances_HW[window] != identity).view(np.uint8)
-        distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        d1, d2 = d1_HW[window], d2_HW[window]
-        np.minimum(d2, np.maximum(d1, distance), out=d2)
-        np.minimum(d1, distance, out=d1)
-    return d1_HW, d2_HW
 
 
 def weight_map(
@@ -127,7 +93,7 @@ def weight_map(
     weight_HW = np.where(cell_HW, np.float32(cell), np.float32(background))
     if w0 > 0:
         d1_HW, d2_HW = two_nearest(instances_HW.astype(np.int32, copy=False), border_reach(w0, sigma))
-        near_HW = ~cell_HW & np.isfinite(d2_HW)
+        near_HW = np.isfinite(d2_HW)
         total = d1_HW[near_HW] + d2_HW[near_HW]
         weight_HW[near_HW] += np.float32(w0) * np.exp(total * total * np.float32(-0.5 / sigma**2))
     if void_HW is not None:
@@ -142,9 +108,12 @@ def _check(instances_HW: NDArray[np.integer], w0: float, sigma: float) -> None:
             "a 2-D array of integer cell ids, 0 = background",
             "number the cells of a label with segbench.data.weight_map.connected_cells",
         )
-    if instances_HW.min(initial=0) < 0:
+    low, high = int(instances_HW.min(initial=0)), int(instances_HW.max(initial=0))
+    if low < 0 or high >= 2**31:
         raise SegbenchError(
-            f"an instance id of {instances_HW.min()}", "ids >= 0, 0 = background", "pass unlabelled pixels as void_HW"
+            f"an instance id of {low if low < 0 else high}",
+            "ids from 0 (background) to 2^31 - 1",
+            "pass unlabelled pixels as void_HW, and number the cells anew",
         )
     if not (math.isfinite(sigma) and sigma > 0):
         raise SegbenchError(

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.ndimage import label as scipy_label
+
+from segbench.data.cells import carve_borders, connected_cells, two_nearest
+
+
+def same_partition(a, b):
+    pairs = set(zip(a.ravel().tolist(), b.ravel().tolist(), strict=True))
+    return len(pairs) == len(set(a.ravel().tolist())) == len(set(b.ravel().tolist()))
+
+
+def brute_distances(instances):
+    """Each background pixel's distances to all cells, pixel by pixel, sorted."""
+    cells = [np.argwhere(instances == cell) for cell in np.unique(instances[instances > 0])]
+    result = np.full((2, *instances.shape), np.inf)
+    for place in np.argwhere(instances == 0):
+        nearest = sorted(float(np.sqrt(((cell - place) ** 2).sum(1).min())) for cell in cells)[:2]
+        result[: len(nearest), place[0], place[1]] = nearest
+    return result
+
+
+def test_corners_do_not_connect_and_classes_do_not_merge():
+    label = np.array([[1, 0, 2, 2], [0, 1, 1, 2], [255, 0, 0, 1]], np.uint8)
+    expected = np.array([[1, 0, 4, 4], [0, 2, 2, 4], [0, 0, 0, 3]])
+    found = connected_cells(label)
+    assert found.dtype == np.int32
+    assert same_partition(found, expected)
+    assert (found[label == 255] == 0).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(arrays(np.uint8, (7, 9), elements=st.sampled_from([0, 1])))
+def test_cells_are_scipys_components(label):
+    assert same_partition(connected_cells(label), scipy_label(label)[0])
+
+
+def test_another_background():
+    label = np.array([[0, 1, 0]])
+    assert connected_cells(label, background=1).tolist() == [[1, 0, 2]]
+
+
+def test_touching_cells_lose_a_pixel_each():
+    instances = np.array([[1, 1, 1, 7, 7, 7]] * 3 + [[0] * 6], np.int32)
+    expected = np.array([[1, 1, 0, 0, 7, 7]] * 3 + [[0] * 6], np.int32)
+    assert (carve_borders(instances) == expected).all()
+    assert (carve_borders(expected) == expected).all()
+
+
+def test_a_cell_between_two():
+    # The middle cell is neither the highest nor the lowest id around.
+    instances = np.array([[1, 1, 2, 2, 2, 3, 3]] * 3, np.int32)
+    assert carve_borders(instances)[1].tolist() == [1, 0, 0, 2, 0, 0, 3]
+
+
+def test_distances_on_a_line_by_hand():
+    d1, d2 = two_nearest(np.array([[4, 0, 0, 0, 9]], np.int32), reach=10)
+    assert d1[0, 1:4].tolist() == [1, 2, 1]
+    assert d2[0, 1:4].tolist() == [3, 2, 3]
+    assert np.isinf(d1[0, [0, 4]]).all()
+
+
+def test_a_diagonal_distance_is_euclidean():
+    instances = np.zeros((5, 5), np.int32)
+    instances[0, 0], instances[4, 3] = 1, 2
+    d1, d2 = two_nearest(instances, reach=10)
+    assert d1[2, 2] == pytest.approx(np.sqrt(5))
+    assert d2[2, 2] == pytest.approx(np.sqrt(8))
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 0, 0, 1, 2, 3, 4])),
+    st.floats(0.5, 15),
+)
+def test_distances_are_those_of_brute_force_within_reach(instances, reach):
+    found = np.stack(two_nearest(instances, reach))
+    expected = brute_distances(instances)
+    near = (instances == 0) & (expected[1] <= reach)
+    assert np.allclose(found[:, near], expected[:, near], rtol=1e-6)
+    # Beyond, a distance is either right or not given.
+    given_ = np.isfinite(found[1])
+    assert np.allclose(found[:, given_], expected[:, given_], rtol=1e-6)
+    assert np.isinf(found[:, instances > 0]).all()
+
+
+def test_blobs_at_every_scale_against_brute_force():
+    rng = np.random.default_rng(0)
+    for trial in range(5):
+        centres = rng.uniform(0, 24, (2 + 3 * trial, 2))
+        places = np.argwhere(np.ones((24, 24)))
+        distances = np.sqrt(((places[:, None] - centres) ** 2).sum(-1))
+        instances = np.where(distances.min(1) < 3, distances.argmin(1) + 1, 0).reshape(24, 24).astype(np.int32)
+        found, expected = np.stack(two_nearest(instances, 40)), brute_distances(instances)
+        outside = instances == 0
+        assert np.allclose(found[:, outside], expected[:, outside], rtol=1e-6)
