@@ -48,7 +48,9 @@ def main() -> None:
     table = Table(title=f"{about['processor']}, {about['cpus']} CPUs, torch {about['versions']['torch']}")
     for column in ("figure", "ours", "reference", "its time", "ratio", "target", ""):
         table.add_column(column)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=180)
     for name in asked:
         console.print(f"measuring {name} ...", style="dim")
         for row in known[name]():
