@@ -125,7 +125,7 @@ def evaluate(given: dict[str, Any], directory: Path, said: list[str]) -> dict[st
     run = Run.create(directory, given, said) if first else Run(directory)
     loggers: list[Any] = []
     exit_code = 1
-    with log_to(directory / "run.log" if first else None):
+    with run, log_to(directory / "run.log" if first else None):
         try:
             for sentence in sentences:
                 log.info("%s", sentence)

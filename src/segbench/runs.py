@@ -42,7 +42,7 @@ _PACKAGES = ("torch", "lightning", "hydra-core", "torchmetrics", "albumentations
 
 
 class Run:
-    """A run directory.
+    """A run directory; `with` lets it go at the end.
 
     Args:
         path: the directory; `create` and `open` check it.
@@ -78,7 +78,11 @@ class Run:
             run._write("overrides.yaml", yaml.safe_dump(overrides))
             run._write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         except OSError as error:
+            run.release()
             raise not_writable(path, error) from error
+        except SegbenchError:
+            run.release()
+            raise
         return run
 
     @classmethod
@@ -98,7 +102,7 @@ class Run:
         return run
 
     def lock(self) -> None:
-        """Take the directory for this process; the lock ends with the process, however it ends.
+        """Take the directory for this process, until `release`; the lock ends with the process, however it ends.
 
         Raises:
             SegbenchError: another process has it.
@@ -107,11 +111,24 @@ class Run:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            self.release()
             raise SegbenchError(
                 f"{self.path} is in use by another process",
                 "a directory of its own for each run",
                 "choose another hydra.run.dir=DIR, or wait for that run to end",
             ) from error
+
+    def release(self) -> None:
+        """Let others take the directory."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.release()
 
     def config(self) -> dict[str, Any]:
         """The configuration that the run was started with."""

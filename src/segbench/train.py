@@ -40,7 +40,7 @@ def train(config: dict[str, Any], directory: Path, given: list[str]) -> dict[str
     said = resolve_hardware(config)
     run = Run.create(directory, config, given) if first else Run(directory)
     experiment: Experiment | None = None
-    with log_to(directory / "run.log" if first else None):
+    with run, log_to(directory / "run.log" if first else None):
         if first:
             log.info("run: %s", directory)
             for sentence in said:

@@ -1,0 +1,96 @@
+"""Miniatures of the data sets in their official layout, and one tiny run that many tests read."""
+
+import os
+import shutil
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+import numpy as np
+import pytest
+import torch
+
+REPO = Path(__file__).resolve().parents[1]
+
+TINY = (
+    "name=tiny",
+    "model.width=4",
+    "model.depth=2",
+    "data.tile=60",
+    "trainer.max_steps=3",
+    "trainer.val_check_interval=2",
+    "trainer.log_every_n_steps=1",
+    "trainer.precision=32-true",
+    "task.channels_last=false",
+    "threads=1",
+)
+DRAWN = (*TINY, "data.train=4", "data.val=2", "data.test=5", "data.height=48", "data.width=48")
+
+
+def pytest_configure():
+    # Beside another job, two threads are slower than one.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def compose():
+    """`compose(*overrides, config="train")`: the config as plain containers, as an entry point gets it."""
+    import hydra
+
+    from segbench.config import conf_root
+    from segbench.entry import plain
+
+    def composed(*overrides, config="train"):
+        with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
+            return plain(hydra.compose(config, list(overrides)))
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def drawn_isbi(tmp_path_factory):
+    """ISBI EM in the challenge's layout, drawn: 30 slices of 64 x 64 and 30 test slices; not to be changed."""
+    import tifffile
+
+    from segbench.data.em_drawing import draw_slice
+
+    folder = tmp_path_factory.mktemp("isbi")
+    drawn = [draw_slice(0, index, 64, 64) for index in range(30)]
+    volume = np.stack([image for image, _ in drawn])
+    labels = np.stack([(instances > 0).astype(np.uint8) * 255 for _, instances in drawn])
+    for name, stack in (("train-volume", volume), ("train-labels", labels), ("test-volume", volume[::-1])):
+        tifffile.imwrite(folder / f"{name}.tif", stack, photometric="minisblack", metadata=None)
+    return folder
+
+
+@pytest.fixture
+def isbi(drawn_isbi, tmp_path):
+    """A copy of `drawn_isbi` that a test may damage."""
+    return Path(shutil.copytree(drawn_isbi, tmp_path / "isbi"))
+
+
+@pytest.fixture(scope="session")
+def real_isbi():
+    """The challenge's own files, where the machine has them."""
+    folder = REPO.parent / "shared" / "data" / "isbi2012"
+    if not (folder / "train-volume.tif").is_file():
+        pytest.skip(f"no ISBI 2012 stacks in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config(compose):
+    """`tiny_config(*overrides)`: three steps of a small U-Net on five drawn test images."""
+    return lambda *overrides: compose(*DRAWN, *overrides)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config, tmp_path_factory):
+    """A finished run of `tiny_config()`; read it, do not write into it."""
+    from segbench.train import train
+
+    directory = tmp_path_factory.mktemp("tiny") / "run"
+    train(tiny_config(), directory, ["trainer.max_steps=3"])
+    return directory
