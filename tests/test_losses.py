@@ -121,9 +121,11 @@ def test_two_ranks_rescaled_by_the_global_normaliser_are_one_batch():
     torch.testing.assert_close(sum(rescaled) / 2, whole)
 
 
-def test_half_precision_logits_are_reduced_in_float32():
-    logits, target, weight = batch(H=64, W=64, dtype=torch.float32)
-    half = logits.bfloat16()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("seed", range(3))
+def test_half_precision_logits_are_reduced_in_float32(dtype, seed):
+    logits, target, weight = batch(seed, dtype=torch.float32)
+    half = logits.to(dtype)
     expected = CrossEntropy()(half.float(), target, weight)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = CrossEntropy()(half, target, weight)
