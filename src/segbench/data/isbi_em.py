@@ -76,6 +76,8 @@ class IsbiEM:
             )
         self._volume = _grey(self._root / "train-volume.tif")
         self._labels = self._read_labels()
+        # Read at once: missed only after training, it would cost the training.
+        self._test_volume = _grey(self._root / "test-volume.tif") if protocol == "all" else None
         self._splits = _split(protocol, fold, len(self._volume))
 
     def _read_labels(self) -> NDArray[np.uint8]:
@@ -112,7 +114,8 @@ class IsbiEM:
             # Mean and deviation of the 30 training slices, in grey levels.
             modalities={"em": ModalitySpec(1, (126.0,), (44.0,), "grey level, 0 to 255")},
             heads={"semantic": HeadSpec(("membrane", "cell"), ((0, 0, 0), (255, 255, 255)))},
-            citation="Cardona et al., PLoS Biology 8(10), 2010; Arganda-Carreras et al., Frontiers in Neuroanatomy 9, 2015",
+            citation="Cardona et al., PLoS Biology 8(10), 2010; "
+            "Arganda-Carreras et al., Frontiers in Neuroanatomy 9, 2015",
             licence="non-commercial research (ISBI 2012 challenge terms)",
             protocol=protocol,
         )
@@ -120,10 +123,8 @@ class IsbiEM:
     def split(self, name: str) -> Slices | None:
         """`train`, `val`, `test` (default and folds) or `train`, `predict` (all)."""
         if name == "predict":
-            if self._protocol != "all":
-                return None
-            volume = _grey(self._root / "test-volume.tif")
-            return Slices(volume, None, list(range(len(volume))), "test")
+            volume = self._test_volume
+            return None if volume is None else Slices(volume, None, list(range(len(volume))), "test")
         indices = self._splits.get(name)
         return None if indices is None else Slices(self._volume, self._labels, indices, "train")
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +34,7 @@ def read_stack(path: Path, key: str) -> NDArray[np.generic]:
         beside = f"; beside it: {', '.join(near)}" if near else ""
         raise SegbenchError(f"no file {path}{beside}", "a TIFF stack", f"set {key} to where it is")
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with _complaints_raised(), tifffile.TiffFile(path) as tiff:
             pages = [page.asarray() for page in tiff.pages] if len(tiff.pages) > 1 else [*_planes(tiff.asarray())]
         declared = {page.shape for page in pages}
     except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, IndexError, KeyError, TypeError) as error:
@@ -45,6 +48,24 @@ def read_stack(path: Path, key: str) -> NDArray[np.generic]:
             f"{path} has pages of sizes {sorted(declared)}", "pages of one size", "split the file by page size"
         )
     return np.stack(pages)
+
+
+@contextlib.contextmanager
+def _complaints_raised() -> Iterator[None]:
+    # Of a truncated file tifffile gives the pages before the cut, and logs an error.
+    complaints: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("tifffile")
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
+    if complaints:
+        raise ValueError("; ".join(complaints))
 
 
 def _planes(array: NDArray[np.generic]) -> NDArray[np.generic]:
