@@ -1,0 +1,90 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segbench.data.sampler import Draw, EvaluationSampler, TrainSampler
+from segbench.errors import SegbenchError
+
+small = st.integers(1, 5)
+
+
+def batched(draws, size):
+    return [draws[start : start + size] for start in range(0, len(draws), size)]
+
+
+def epoch(sampler, number=0):
+    sampler.set_epoch(number)
+    return list(sampler)
+
+
+@given(
+    count=st.integers(1, 30), batch=small, repeats=small, world=small, seed=st.integers(0, 99), number=st.integers(0, 9)
+)
+def test_k_ranks_of_b_take_in_each_step_what_one_rank_of_kb_takes(count, batch, repeats, world, seed, number):
+    if count * repeats < batch * world:
+        return
+    alone = batched(epoch(TrainSampler(count, batch * world, seed, repeats), number), batch * world)
+    ranks = [
+        batched(epoch(TrainSampler(count, batch, seed, repeats, rank, world), number), batch) for rank in range(world)
+    ]
+    together = [sorted(draw for part in step for draw in part) for step in zip(*ranks, strict=True)]
+    assert together == [sorted(step) for step in alone]
+
+
+@given(count=st.integers(1, 30), batch=small, repeats=small, world=small)
+def test_ranks_are_equally_long_and_never_draw_the_same(count, batch, repeats, world):
+    if count * repeats < batch * world:
+        return
+    ranks = [TrainSampler(count, batch, 0, repeats, rank, world) for rank in range(world)]
+    draws = [epoch(rank) for rank in ranks]
+    assert {len(drawn) for drawn in draws} == {len(ranks[0])} == {count * repeats // (batch * world) * batch}
+    everything = [draw for drawn in draws for draw in drawn]
+    assert len(set(everything)) == len(everything)
+
+
+def test_an_epoch_draws_each_image_as_often_as_asked():
+    draws = epoch(TrainSampler(5, 1, seed=0, repeats=3))
+    assert Counter(draw.index for draw in draws) == dict.fromkeys(range(5), 3)
+    assert sorted(draw.draw for draw in draws) == [*range(15)]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    sampler = TrainSampler(50, 1, seed=3)
+    first, second = epoch(sampler, 0), epoch(sampler, 1)
+    assert epoch(sampler, 0) == first == epoch(TrainSampler(50, 1, seed=3), 0)
+    assert [draw.index for draw in first] != [draw.index for draw in second]
+    assert [draw.index for draw in first] != [draw.index for draw in epoch(TrainSampler(50, 1, seed=4), 0)]
+    assert [draw.index for draw in first] != [*range(50)]
+
+
+def test_a_draw_knows_its_epoch():
+    assert {draw.epoch for draw in epoch(TrainSampler(4, 2, seed=0), 7)} == {7}
+
+
+def test_those_left_out_change_from_epoch_to_epoch():
+    sampler = TrainSampler(5, 4, seed=0)
+    left_out = {frozenset(range(5)) - {draw.index for draw in epoch(sampler, number)} for number in range(60)}
+    assert len(left_out) == 5
+
+
+def test_fewer_draws_than_a_step_takes_are_refused():
+    with pytest.raises(
+        SegbenchError, match=r"3 training images drawn 1 times.*\n.*2 samples on each of 2.*\n.*repeats"
+    ):
+        TrainSampler(3, 2, seed=0, world_size=2)
+
+
+@given(count=st.integers(1, 40), world=st.integers(1, 7))
+def test_evaluation_visits_each_image_once_over_all_ranks(count, world):
+    ranks = [EvaluationSampler(count, rank, world) for rank in range(world)]
+    draws = [draw for rank in ranks for draw in rank]
+    assert sorted(draw.index for draw in draws if not draw.padding) == [*range(count)]
+    assert {len(list(rank)) for rank in ranks} == {len(ranks[0])}
+    assert sum(draw.padding for draw in draws) < world
+
+
+def test_five_images_on_two_ranks_by_hand():
+    assert list(EvaluationSampler(5, 0, 2)) == [Draw(0), Draw(2), Draw(4)]
+    assert list(EvaluationSampler(5, 1, 2)) == [Draw(1), Draw(3), Draw(0, padding=True)]

@@ -1,0 +1,189 @@
+import numpy as np
+import pytest
+import torch
+
+from segbench.data.augment import Augmentation
+from segbench.data.datamodule import SegmentationData
+from segbench.data.raw import RawImage
+from segbench.data.sampler import Draw
+from segbench.data.tiles import TrainTiles, WholeImages, normalise, to_sample
+from segbench.errors import SegbenchError
+from segbench.models.unet import tile_geometry
+from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec, TileGeometry
+
+SPEC = DatasetSpec(
+    name="numbered",
+    modalities={"em": ModalitySpec(1, (0.0,), (1.0,), "position")},
+    heads={"semantic": HeadSpec(("low", "high"), ((0, 0, 0), (255, 255, 255)))},
+    citation="",
+    licence="",
+    protocol="four images",
+)
+SIZE = (40, 30)
+
+
+class Numbered:
+    """Images whose grey level tells the pixel: 40 x 30, image i is shifted by 0.25 i."""
+
+    ids = tuple("abcd")
+
+    def __len__(self):
+        return 4
+
+    def read(self, index):
+        image = np.arange(SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE) + index / 4
+        return RawImage({"em": image}, {"semantic": (image > 600).astype(np.uint8)}, self.ids[index])
+
+
+class NumberedData:
+    spec = SPEC
+
+    def split(self, name):
+        return Numbered() if name in ("train", "val", "test") else None
+
+
+def flips():
+    import albumentations
+
+    return Augmentation([albumentations.D4(p=1.0)])
+
+
+def tiles(tile=24, margin=4, augmentation=None, seed=0):
+    return TrainTiles(Numbered(), SPEC, augmentation or Augmentation(), seed, tile, margin)
+
+
+def data(**settings):
+    given = {"seed": 0, "batch_size": 2, "tile": 24, "repeats": 2} | settings
+    return SegmentationData(NumberedData(), TileGeometry(margin=4), flips(), **given)
+
+
+def test_normalised_is_raw_less_mean_over_std_with_channels_first():
+    raw = np.array([[[10, 30], [20, 50]]], np.uint8)
+    tensor = normalise(raw, ModalitySpec(2, (10.0, 20.0), (5.0, 10.0), "level"))
+    assert tensor.dtype == torch.float32
+    assert tensor.tolist() == [[[0, 2]], [[1, 3]]]
+
+
+def test_a_grey_image_gets_one_channel():
+    assert normalise(np.zeros((3, 5), np.uint8), SPEC.modalities["em"]).shape == (1, 3, 5)
+
+
+def test_a_sample_carries_all_that_is_known():
+    raw = RawImage(
+        {"em": np.zeros((2, 3), np.uint8)}, {"semantic": np.full((2, 3), 255, np.uint8)}, "x", np.ones((2, 3), np.int32)
+    )
+    sample = to_sample(raw, SPEC, 5, np.full((2, 3), 0.5, np.float32))
+    assert (sample.id, sample.index) == ("x", 5)
+    assert (sample.targets["semantic"].dtype, sample.targets["semantic"].max().item()) == (torch.int64, 255)
+    assert (sample.instances.dtype, sample.weight.dtype) == (torch.int32, torch.float32)
+
+
+def test_a_tile_is_a_window_of_the_mirrored_image_and_its_label():
+    sample = tiles()[Draw(1, 0, 3)]
+    tile = sample.images["em"][0].numpy()
+    centre = int(tile[4, 4])  # the first pixel of the output window lies inside the image
+    y, x = divmod(centre, SIZE[1])
+    image = Numbered().read(1).images["em"]
+    mirrored = np.pad(image, 30, mode="reflect")[26 + y : 50 + y, 26 + x : 50 + x]
+    np.testing.assert_array_equal(tile, mirrored)
+    np.testing.assert_array_equal(sample.targets["semantic"].numpy(), mirrored > 600)
+
+
+def test_every_output_window_lies_inside_and_all_places_are_met():
+    starts = set()
+    for draw in range(600):
+        tile = tiles()[Draw(0, 0, draw)].images["em"][0].numpy()
+        starts.add(divmod(int(tile[4, 4]), SIZE[1]))
+        inside = tile[4:-4, 4:-4]
+        np.testing.assert_array_equal(np.diff(inside, axis=1), 1)
+        np.testing.assert_array_equal(np.diff(inside, axis=0), SIZE[1])
+    assert {y for y, _ in starts} == {*range(SIZE[0] - 16 + 1)}
+    assert {x for _, x in starts} == {*range(SIZE[1] - 16 + 1)}
+
+
+def test_an_image_smaller_than_the_window_is_mirrored_all_around():
+    tile = tiles(tile=100, margin=10)[Draw(0, 0, 0)].images["em"][0].numpy()
+    assert tile.shape == (100, 100)
+    assert set(np.unique(tile)) == {*range(SIZE[0] * SIZE[1])}
+
+
+def test_whole_images_are_taken_where_there_is_no_tile():
+    assert tiles(tile=None)[Draw(2, 0, 0)].images["em"].shape == (1, *SIZE)
+
+
+@pytest.mark.parametrize("change", [{"epoch": 1}, {"draw": 6}])
+def test_another_epoch_or_draw_gives_another_tile(change):
+    dataset = tiles(augmentation=flips())
+    one, other = (dataset[Draw(0, 0, 5)], dataset[Draw(0, 0, 5)._replace(**change)])
+    assert not torch.equal(one.images["em"], other.images["em"])
+
+
+def test_another_seed_gives_another_tile():
+    one, other = (tiles(augmentation=flips(), seed=seed)[Draw(0, 0, 5)] for seed in (0, 1))
+    assert not torch.equal(one.images["em"], other.images["em"])
+
+
+def test_a_tile_depends_on_no_earlier_one():
+    fresh = tiles(augmentation=flips())[Draw(3, 2, 1)]
+    used = tiles(augmentation=flips())
+    for draw in range(5):
+        _ = used[Draw(0, 0, draw)]
+    assert torch.equal(used[Draw(3, 2, 1)].images["em"], fresh.images["em"])
+
+
+def test_workers_change_no_batch():
+    def batches(workers):
+        loader = data(num_workers=workers).train_dataloader()
+        loader.sampler.set_epoch(1)
+        return list(loader)
+
+    for alone, shared in zip(batches(0), batches(2), strict=True):
+        assert alone.ids == shared.ids
+        assert torch.equal(alone.images["em"], shared.images["em"])
+        assert torch.equal(alone.targets["semantic"], shared.targets["semantic"])
+
+
+def test_an_epoch_holds_count_times_repeats_samples():
+    batches = list(data(batch_size=4).train_dataloader())
+    assert [len(batch.ids) for batch in batches] == [4, 4]
+    assert sorted(id for batch in batches for id in batch.ids) == sorted("abcd" * 2)
+
+
+def test_a_tile_that_the_network_does_not_take_is_refused_with_the_nearest():
+    with pytest.raises(SegbenchError, match=r"512 pixels\n.*\n.*use 508 or 524 \(output 324 or 340\)"):
+        SegmentationData(NumberedData(), tile_geometry(), Augmentation(), seed=0, tile=512)
+
+
+def test_evaluation_reads_images_in_order_and_unchanged():
+    batches = list(data(eval_batch_size=3).evaluation_loader("val"))
+    assert [batch.indices for batch in batches] == [(0, 1, 2), (3,)]
+    np.testing.assert_array_equal(batches[1].images["em"][0, 0].numpy(), Numbered().read(3).images["em"])
+
+
+def test_padding_has_no_index():
+    assert WholeImages(Numbered(), SPEC)[Draw(0, padding=True)].index == -1
+
+
+def test_an_unknown_split_names_those_there_are():
+    with pytest.raises(SegbenchError, match=r"no split 'predict' in numbered .*\n.*one of train, val, test\n.*split="):
+        data().require("predict")
+
+
+def test_no_validation_split_means_no_loader():
+    dataset = data()
+    dataset.dataset.split = lambda name: Numbered() if name == "train" else None
+    assert dataset.val_dataloader() == []
+
+
+def test_loss_weights_are_cut_with_the_tile(drawn_isbi):
+    from segbench.data.isbi_em import IsbiEM
+    from segbench.data.weights import LossWeights
+
+    source = IsbiEM(drawn_isbi).split("train")
+    spec = IsbiEM(drawn_isbi).spec
+    weights = LossWeights(spec)
+    sample = TrainTiles(source, spec, Augmentation(), 0, 40, 4, weights)[Draw(2, 0, 0)]
+    whole, image = weights(source.read(2)), normalise(source.read(2).images["em"], spec.modalities["em"])[0].numpy()
+    places = np.lib.stride_tricks.sliding_window_view(np.pad(image, 40, mode="reflect"), (40, 40))
+    y, x = np.argwhere((places == sample.images["em"][0].numpy()).all((2, 3)))[0]
+    np.testing.assert_array_equal(sample.weight.numpy(), np.pad(whole, 40, mode="reflect")[y : y + 40, x : x + 40])
