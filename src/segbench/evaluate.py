@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.config import choose_run_id
 from segbench.entry import hydra_entry, job, overrides, plain
+from segbench.errors import SegbenchError
 from segbench.runs import Run
 
 if TYPE_CHECKING:
@@ -177,7 +178,20 @@ def run_job(config: DictConfig) -> None:
 
     from segbench.entry import relative
 
-    evaluate(plain(config), relative(Path(HydraConfig.get().runtime.output_dir)), overrides())
+    directory, given = relative(Path(HydraConfig.get().runtime.output_dir)), plain(config)
+    if given["run"] is not None and given["predictions"] is None and given["labels"] is None:
+        evaluate(given, directory, overrides())
+    elif given["run"] is None and given["predictions"] is not None and given["labels"] is not None:
+        from segbench.score import score_files
+
+        score_files(given, directory, overrides())
+    else:
+        named = ", ".join(key for key in ("run", "predictions", "labels") if given[key] is not None)
+        raise SegbenchError(
+            f"evaluate with {named or 'nothing to score'}",
+            "either run=RUN, or predictions=P and labels=L",
+            "segbench evaluate run=outputs/quickstart/<run id>",
+        )
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.metrics.measure import ImageResult
 from segbench.spec import HeadSpec
 
 RIGHT, WRONG_FALSE, WRONG_MISSED, VOID_GREY = (255, 255, 255), (215, 48, 39), (69, 117, 180), (200, 200, 200)
@@ -43,27 +44,28 @@ def error_map(label_HW: NDArray[np.integer], pred_HW: NDArray[np.integer], head:
     return errors
 
 
-def draw_panel(
-    raw_CHW: NDArray[np.float32],
-    label_HW: NDArray[np.integer],
-    prob_KHW: NDArray[np.float32],
-    head: HeadSpec,
-    title: str,
-) -> NDArray[np.uint8]:
+def draw_panel(raw_CHW: NDArray[np.float32], result: ImageResult, head: HeadSpec, title: str) -> NDArray[np.uint8]:
     """Image, label, prediction and error map side by side.
 
     With two classes the prediction is shown as the probability of the second one, black 0 to white 1.
 
+    Args:
+        raw_CHW: the image in its raw unit.
+        result: label and prediction of one head.
+        head: its classes and colours.
+        title: the image's name.
+
     Returns:
         HWC uint8 RGB, with a caption above each picture.
     """
-    pred_HW = prob_KHW.argmax(0)
-    if head.num_classes == 2:
-        shown = np.repeat((prob_KHW[1] * 255).astype(np.uint8)[..., np.newaxis], 3, axis=2)
+    label_HW, pred_HW = result.label_HW, result.pred_HW
+    if head.num_classes == 2 and result.prob_KHW is not None:
+        shown = np.repeat((result.prob_KHW[1] * 255).astype(np.uint8)[..., np.newaxis], 3, axis=2)
         legend = f"P({head.class_names[1]})"
-        errors = f"errors: red false {head.class_names[1]}, blue missed"
     else:
-        shown, legend, errors = colour_labels(pred_HW, head), "prediction", "errors: red"
+        shown, legend = colour_labels(pred_HW, head), "prediction"
+    two = head.num_classes == 2
+    errors = f"errors: red false {head.class_names[1]}, blue missed" if two else "errors: red"
     tiles = [grey_to_rgb(raw_CHW), colour_labels(label_HW, head), shown, error_map(label_HW, pred_HW, head)]
     return montage(tiles, [title, "label", legend, errors])
 

@@ -131,35 +131,28 @@ class SegmentationTask(lightning.LightningModule):
 
     # Evaluation
 
-    def _count(self, stage: str, batch: Batch, tta: str) -> None:
-        for position, index in enumerate(batch.indices):
-            height, width = batch.sizes[position]
-            images = {name: image[position, :, :height, :width] for name, image in batch.images.items()}
-            prob = self.predict(images, tta)
-            for head, prob_KHW in prob.items():
-                label = batch.targets[head][position, :height, :width].cpu().numpy()
-                states = [state for (name, _), state in self.states_of(stage).items() if name == head]
-                self._update(states, index, head, label, prob_KHW, images)
+    def _count(self, stage: str, batch: Batch, tta: str) -> dict[str, list[dict[str, ImageResult]]]:
+        return {"results": [self._score(stage, batch, position, tta) for position in range(len(batch.ids))]}
 
-    def _update(
-        self,
-        states: Sequence[MeasureState],
-        index: int,
-        head: str,
-        label_HW: NDArray[np.int64],
-        prob_KHW: Tensor,
-        images: Mapping[str, Tensor],
-    ) -> None:
-        measures = [state.measure for state in states]
-        result = ImageResult(
-            label_HW=label_HW,
-            pred_HW=prob_KHW.argmax(0).cpu().numpy(),
-            prob_KHW=prob_KHW.cpu().numpy() if any(m.needs_prob for m in measures) else None,
-            raw_CHW=self.raw(images) if any(m.needs_raw for m in measures) else None,
-            ignore_index=self.spec.heads[head].ignore_index,
-        )
-        for state in states:
-            state.update(index, result)
+    def _score(self, stage: str, batch: Batch, position: int, tta: str) -> dict[str, ImageResult]:
+        height, width = batch.sizes[position]
+        images = {name: image[position, :, :height, :width] for name, image in batch.images.items()}
+        results = {}
+        for head, prob_KHW in self.predict(images, tta).items():
+            states = [state for (name, _), state in self.states_of(stage).items() if name == head]
+            measures = [state.measure for state in states]
+            # A probability map a class is a lot to move for many classes; two are drawn as one picture.
+            needs_prob = len(prob_KHW) == 2 or any(m.needs_prob for m in measures)
+            results[head] = ImageResult(
+                label_HW=batch.targets[head][position, :height, :width].cpu().numpy(),
+                pred_HW=prob_KHW.argmax(0).cpu().numpy(),
+                prob_KHW=prob_KHW.cpu().numpy() if needs_prob else None,
+                raw_CHW=self.raw(images) if any(m.needs_raw for m in measures) else None,
+                ignore_index=self.spec.heads[head].ignore_index,
+            )
+            for state in states:
+                state.update(batch.indices[position], results[head])
+        return results
 
     def predict(self, images: Mapping[str, Tensor], tta: str | None = None) -> dict[str, Tensor]:
         """Class probabilities KHW float32 by head, of one image (CHW by modality)."""
@@ -180,13 +173,13 @@ class SegmentationTask(lightning.LightningModule):
         raw: NDArray[np.float32] = images[name].cpu().numpy() * std_C11 + mean_C11
         return raw
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count a batch of whole images."""
-        self._count("val", batch, "none")
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[dict[str, ImageResult]]]:
+        """Count a batch of whole images; `results` by image and head go to the callbacks."""
+        return self._count("val", batch, "none")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[dict[str, ImageResult]]]:
         """Count a batch of whole images, averaged over the symmetries that the run asks for."""
-        self._count("test", batch, self.evaluation.tta)
+        return self._count("test", batch, self.evaluation.tta)
 
     def on_validation_epoch_start(self) -> None:
         """Fix the thread count."""

@@ -80,7 +80,7 @@ def _bare(config: dict[str, Any]) -> float:
     schedule = make(config["scheduler"], optimizer=optimizer, total_steps=STEPS + 1)
     start = 0.0
     batch: Batch
-    for step, batch in enumerate(loader):  # type: ignore[assignment]
+    for step, batch in enumerate(loader):
         if step > STEPS:
             break
         image = batch.images["em"].contiguous(memory_format=task.memory_format)

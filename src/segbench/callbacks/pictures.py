@@ -9,6 +9,7 @@ import lightning
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.metrics import ImageResult, WarpingError, overlay, warp
 from segbench.panels import draw_panel, draw_sample, write_png
 from segbench.spec import Batch
 from segbench.task import SegmentationTask
@@ -48,18 +49,9 @@ class Panels(lightning.Callback):
     def __init__(self, directory: str | Path, count: int = 4) -> None:
         self._directory, self._count = Path(directory), count
 
-    def _draw(self, task: SegmentationTask, batch: Batch, position: int, tta: str) -> NDArray[np.uint8]:
-        height, width = batch.sizes[position]
-        images = {name: image[position, :, :height, :width] for name, image in batch.images.items()}
-        prob = task.predict(images, tta)
-        head = next(iter(task.spec.heads))
-        return draw_panel(
-            task.raw(images),
-            batch.targets[head][position, :height, :width].cpu().numpy(),
-            prob[head].cpu().numpy(),
-            task.spec.heads[head],
-            batch.ids[position],
-        )
+    def _draw(self, task: SegmentationTask, batch: Batch, position: int, result: ImageResult) -> NDArray[np.uint8]:
+        head = next(iter(task.spec.heads.values()))
+        return draw_panel(_raw(task, batch, position), result, head, batch.ids[position])
 
     def on_test_batch_end(
         self,
@@ -74,9 +66,16 @@ class Panels(lightning.Callback):
         assert isinstance(pl_module, SegmentationTask)
         for position, index in enumerate(batch.indices):
             if 0 <= index < self._count:
-                panel = self._draw(pl_module, batch, position, pl_module.evaluation.tta)
-                write_png(self._directory / f"{batch.ids[position]}.png", panel)
-                show(trainer, f"test/{batch.ids[position]}", panel)
+                result = next(iter(outputs["results"][position].values()))
+                pictures = {batch.ids[position]: self._draw(pl_module, batch, position, result)}
+                if _scores_warping(pl_module) and result.prob_KHW is not None:
+                    # The challenge's picture of splits and merges, at the threshold of a plain decision.
+                    mismatch_HW = warp(result.label_HW == 1, result.prob_KHW[1], 0.5).mismatch_HW
+                    raw_HW = _raw(pl_module, batch, position)[0]
+                    pictures[f"{batch.ids[position]}-splits-merges"] = overlay(raw_HW, mismatch_HW)
+                for name, picture in pictures.items():
+                    write_png(self._directory / f"{name}.png", picture)
+                    show(trainer, f"test/{name}", picture)
 
     def on_validation_batch_end(
         self,
@@ -89,17 +88,19 @@ class Panels(lightning.Callback):
     ) -> None:
         """Draw the first image where a logger takes pictures."""
         assert isinstance(pl_module, SegmentationTask)
-        if (
-            0 in batch.indices
-            and not trainer.sanity_checking
-            and any(hasattr(x, "experiment") for x in trainer.loggers)
-        ):
-            from lightning.pytorch.loggers import CSVLogger
-
-            if all(isinstance(logger, CSVLogger) for logger in trainer.loggers):
-                return
+        if 0 in batch.indices and not trainer.sanity_checking and _takes_pictures(trainer):
             position = batch.indices.index(0)
-            show(trainer, f"val/{batch.ids[position]}", self._draw(pl_module, batch, position, "none"))
+            result = next(iter(outputs["results"][position].values()))
+            show(trainer, f"val/{batch.ids[position]}", self._draw(pl_module, batch, position, result))
+
+
+def _raw(task: SegmentationTask, batch: Batch, position: int) -> NDArray[np.float32]:
+    height, width = batch.sizes[position]
+    return task.raw({name: image[position, :, :height, :width] for name, image in batch.images.items()})
+
+
+def _scores_warping(task: SegmentationTask) -> bool:
+    return any(isinstance(state.measure, WarpingError) for state in task.states_of("test").values())
 
 
 class Inspect(lightning.Callback):
