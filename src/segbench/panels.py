@@ -26,7 +26,8 @@ def colour_labels(label_HW: NDArray[np.integer], head: HeadSpec) -> NDArray[np.u
     """Labels in the head's palette, void in grey."""
     table = np.full((256, 3), VOID_GREY, np.uint8)
     table[: head.num_classes] = head.palette
-    return table[np.clip(label_HW, 0, 255).astype(np.uint8)]
+    coloured: NDArray[np.uint8] = table[np.clip(label_HW, 0, 255).astype(np.uint8)]
+    return coloured
 
 
 def error_map(label_HW: NDArray[np.integer], pred_HW: NDArray[np.integer], head: HeadSpec) -> NDArray[np.uint8]:

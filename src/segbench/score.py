@@ -99,6 +99,8 @@ def print_scores(scored: ChallengeScores, count: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from segbench.tables import RAND_DEFINITIONS
+
     table = Table(title=f"ISBI 2012 challenge metrics, {count} slices", title_justify="left", caption_justify="left")
     for column in ("metric", "value", "at threshold", "better"):
         table.add_column(column, justify="left" if column in ("metric", "better") else "right")
@@ -113,8 +115,5 @@ def print_scores(scored: ChallengeScores, count: int) -> None:
     for name, part in parts.items():
         value = f"{part.value:.6f}" if name == "warping_error" else f"{part.value:.4f}"
         table.add_row(name, value, f"{part.threshold:.1f}", "higher" if name.startswith("v_") else "lower")
-    table.caption = (
-        "rand_error: the challenge's program now; rand_error_pairs: before 2015; which one the server of 2015 ran is "
-        "not known"
-    )
+    table.caption = RAND_DEFINITIONS
     Console(highlight=False, soft_wrap=True).print(table)

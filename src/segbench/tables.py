@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 THRESHOLD = "threshold_mean_iu"
+RAND_DEFINITIONS = "rand_error: the challenge's program since 2015; rand_error_pairs: before; which one the server of 2015 ran is not known"
 
 
 def score_table(
@@ -48,8 +49,10 @@ def score_table(
         table.add_row(*row)
     for name in published.keys() - shown.keys() if paper else ():
         table.add_row(name, "", *([""] if baseline is not None else []), _show(published[name]))
-    if paper:
-        table.caption = f"paper: {paper.get('source', '')}"
+    captions = [f"paper: {paper.get('source', '')}"] if paper else []
+    if "rand_error_pairs" in shown:
+        captions.append(RAND_DEFINITIONS)
+    table.caption = "\n".join(captions)
     return table
 
 
