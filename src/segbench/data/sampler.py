@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -11,7 +11,8 @@ from torch.utils.data import Sampler
 from segbench.errors import SegbenchError
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Draw:
     """What the sampler asks of the data set.
 
     Attributes:

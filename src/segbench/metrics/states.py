@@ -36,7 +36,7 @@ class MeasureState(Metric):
     def update(self, index: int, result: ImageResult) -> None:
         """Count one image; an index of -1 marks padding, which is dropped before the scores."""
         counts = self.measure.counts(result)
-        words = [np.int64([index])]
+        words: list[NDArray[np.int64]] = [np.array([index], np.int64)]
         for key, value in counts.items():
             array = np.asarray(value)
             array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
@@ -50,7 +50,7 @@ class MeasureState(Metric):
         Raises:
             RuntimeError: an image was counted twice with different counts.
         """
-        return self.compute()  # type: ignore[no-any-return]
+        return self.compute()
 
     def compute(self) -> tuple[NDArray[np.int64], Counts]:
         """As `per_image`; torchmetrics gathers the rows before it calls this."""
