@@ -7,6 +7,13 @@ from typing import Any
 
 _HOME = {
     "UNet": "segbench.models.unet",
+    "FCN": "segbench.models.fcn",
+    "fcn32s": "segbench.models.fcn",
+    "fcn16s": "segbench.models.fcn",
+    "fcn8s": "segbench.models.fcn",
+    "fcn8s_at_once": "segbench.models.fcn",
+    "fcn_alexnet": "segbench.models.fcn",
+    "fcn_googlenet": "segbench.models.fcn",
 }
 
 __all__ = list(_HOME)

@@ -1,0 +1,141 @@
+"""Caffe's layers where they differ from torch's defaults: pooling rounded up, LRN, upsampling by bilinear kernels.
+
+Shape letters: B batch, C channels, K classes, H and W the input size, h and w the output size, k a kernel's side.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv_transpose2d, local_response_norm, max_pool2d
+
+from segbench.errors import SegbenchError
+
+
+def scaled(channels: int, width: float, multiple: int = 1) -> int:
+    """`channels * width`, rounded to a multiple of `multiple`, at least one of them.
+
+    Args:
+        channels: of the published layer.
+        width: the fraction of it that is built; 1 gives `channels` itself.
+        multiple: groups of the convolutions on either side.
+    """
+    return multiple * max(1, round(channels * width / multiple))
+
+
+def max_pool(features_BCHW: Tensor, kernel: int, stride: int, padding: int = 0) -> Tensor:
+    """Max pooling with the pooled size rounded up, as in Caffe: h = ceil((H + 2 padding - kernel) / stride) + 1.
+
+    The last window may reach past the map, where it sees nothing. With padding, Caffe drops a last window that would
+    start beyond the map; torch's `ceil_mode` has the same rule. (torch refuses a map that pools to nothing.)
+    """
+    return max_pool2d(features_BCHW, kernel, stride, padding, ceil_mode=True)
+
+
+def lrn(features_BCHW: Tensor) -> Tensor:
+    """Local response normalisation across 5 channels: x / (1 + 1e-4 / 5 * sum of 5 squares)^0.75.
+
+    AlexNet's paper (section 3.3) does not divide alpha by the size; Caffe does, and so does torch.
+    """
+    return local_response_norm(features_BCHW, size=5, alpha=1e-4, beta=0.75, k=1.0)
+
+
+def bilinear_kernel(size: int, device: torch.device | None = None) -> Tensor:
+    """The kernel of a transposed convolution that interpolates bilinearly (FCN release, `surgery.py`).
+
+    With f = (size + 1) // 2 and the centre c = f - 1 for an odd size, f - 0.5 for an even one:
+    weight(i, j) = (1 - |i - c| / f) (1 - |j - c| / f).
+
+    Returns:
+        kernel_kk: float32; exact, its values being multiples of 1 / 4 f^2 where f is a power of two.
+    """
+    factor = (size + 1) // 2
+    centre = factor - 1 if size % 2 else factor - 0.5
+    ramp_k = 1 - (torch.arange(size, device=device, dtype=torch.float32) - centre).abs() / factor
+    return torch.outer(ramp_k, ramp_k)
+
+
+class FixedUpsampling(nn.Module):
+    """Bilinear upsampling of each class by itself; computed, so that it trains nothing and saves nothing.
+
+    A grouped transposed convolution with one kernel: the authors' dense (K, K, k, k) blob is zero off its diagonal, and
+    costs 10 to 30 times as much. Scores are interpolated in float32 under autocast too: the differences between
+    classes, which decide, are lost in bfloat16.
+
+    Args:
+        channels: K.
+        kernel: k.
+        stride: pixels between two inputs in the output.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.channels, self.kernel, self.stride = channels, kernel, stride
+
+    def extra_repr(self) -> str:
+        """The sizes, for `print(model)`."""
+        return f"{self.channels}, kernel={self.kernel}, stride={self.stride}"
+
+    def forward(self, score_BKHW: Tensor) -> Tensor:
+        """Upsample.
+
+        Args:
+            score_BKHW: any float type.
+
+        Returns:
+            score_BKhw of at least float32; h = (H - 1) stride + k, and w likewise.
+        """
+        device = score_BKHW.device
+        # Made anew each time (microseconds): a buffer would be broadcast between ranks at every step.
+        kernel_kk = bilinear_kernel(self.kernel, device)
+        autocast = torch.amp.is_autocast_available(device.type)  # not on the meta device
+        with torch.autocast(device.type, enabled=False) if autocast else nullcontext():
+            score_BKHW = score_BKHW.to(torch.promote_types(score_BKHW.dtype, torch.float32))
+            weight_K1kk = kernel_kk.to(score_BKHW.dtype).expand(self.channels, 1, -1, -1)
+            return conv_transpose2d(score_BKHW, weight_K1kk, stride=self.stride, groups=self.channels)
+
+    def dense_weight(self) -> Tensor:
+        """The blob that a Caffe net keeps for this layer, (K, K, k, k) float32: the kernel on the diagonal."""
+        return _diagonal(self.channels, bilinear_kernel(self.kernel))
+
+
+class LearnableUpsampling(nn.ConvTranspose2d):
+    """Upsampling with a dense kernel (K, K, k, k) that starts as the bilinear one on its diagonal; no bias.
+
+    Args:
+        channels: K.
+        kernel: k.
+        stride: pixels between two inputs in the output.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__(channels, channels, kernel, stride, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Set the bilinear kernels."""
+        kernel_kk = bilinear_kernel(self.kernel_size[0], self.weight.device)
+        with torch.no_grad():
+            self.weight.copy_(_diagonal(self.in_channels, kernel_kk))
+
+
+def _diagonal(channels: int, kernel_kk: Tensor) -> Tensor:
+    eye_KK = torch.eye(channels, device=kernel_kk.device)
+    return eye_KK[:, :, None, None] * kernel_kk
+
+
+def crop(features_BChw: Tensor, offset: int, height: int, width: int) -> Tensor:
+    """Caffe's Crop layer: `height` x `width` pixels from row and column `offset` on.
+
+    Raises:
+        SegbenchError: the map does not reach so far. It does for every image size, by the padding of 100 pixels.
+    """
+    h, w = features_BChw.shape[-2:]
+    if offset + height > h or offset + width > w:
+        raise SegbenchError(
+            f"a map of {h}x{w} to be cropped at {offset} to {height}x{width}",
+            f"at least {offset + height}x{offset + width}",
+            "correct the backbone's padding or its crop offset",
+        )
+    return features_BChw[..., offset : offset + height, offset : offset + width]

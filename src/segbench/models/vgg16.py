@@ -1,0 +1,93 @@
+"""VGG16 (Simonyan and Zisserman, arXiv:1409.1556, table 1, D) made fully convolutional, as the FCN authors released it.
+
+Layers and offsets are those of `voc-fcn32s`, `voc-fcn16s` and `voc-fcn8s` in shelhamer/fcn.berkeleyvision.org.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from segbench.models.backbone import Backbone, Layer, Upsampling
+from segbench.models.layers import max_pool, scaled
+
+# 3x3 convolutions, their channels, and the 2x2 pooling that follows.
+STAGES = (
+    (("conv1_1", "conv1_2"), 64, "pool1"),
+    (("conv2_1", "conv2_2"), 128, "pool2"),
+    (("conv3_1", "conv3_2", "conv3_3"), 256, "pool3"),
+    (("conv4_1", "conv4_2", "conv4_3"), 512, "pool4"),
+    (("conv5_1", "conv5_2", "conv5_3"), 512, "pool5"),
+)
+FC_CHANNELS = 4096
+
+# With 100 pixels of zeros around it, an image of one pixel still fills fc6's 7x7 window at a stride of 32.
+PAD = 100
+
+
+def build(in_channels: int, width: float) -> dict[str, nn.Module]:
+    """The layers by name: 13 convolutions, and fc6 and fc7 as convolutions of 7x7 and 1x1."""
+    layers: dict[str, nn.Module] = {}
+    for names, full_channels, _ in STAGES:
+        for name in names:
+            out_channels = scaled(full_channels, width)
+            layers[name] = nn.Conv2d(in_channels, out_channels, 3, padding=1 if layers else PAD)
+            in_channels = out_channels
+    fc_channels = scaled(FC_CHANNELS, width)
+    layers["fc6"] = nn.Conv2d(in_channels, fc_channels, 7)
+    layers["fc7"] = nn.Conv2d(fc_channels, fc_channels, 1)
+    return layers
+
+
+def run(layer: Layer, image_BCHW: Tensor, dropout: nn.Module) -> dict[str, Tensor]:
+    """The pooled maps and fc7; an image of H pixels a side gives a pool5 of m = ceil((H + 198) / 32), an fc7 of m - 6.
+
+    Args:
+        layer: gives a layer by its name.
+        image_BCHW: float.
+        dropout: after fc6 and fc7.
+    """
+    maps = {}
+    x = image_BCHW
+    for names, _, pool in STAGES:
+        for name in names:
+            x = relu(layer(name)(x), inplace=True)
+        x = maps[pool] = max_pool(x, kernel=2, stride=2)
+    for name in ("fc6", "fc7"):
+        x = dropout(relu(layer(name)(x), inplace=True))
+    maps["fc7"] = x
+    return maps
+
+
+def channels(name: str, width: float) -> int:
+    """C of a map that is scored."""
+    return scaled({"fc7": FC_CHANNELS, "pool4": 512, "pool3": 256}[name], width)
+
+
+VGG16 = Backbone(
+    name="vgg16",
+    first="conv1_1",
+    build=build,
+    run=run,
+    channels=channels,
+    top="fc7",
+    decoders={
+        32: (Upsampling("upscore", kernel=64, stride=32, offset=19),),
+        16: (
+            Upsampling("upscore2", kernel=4, stride=2, offset=5, skip="pool4"),
+            Upsampling("upscore16", kernel=32, stride=16, offset=27),
+        ),
+        8: (
+            Upsampling("upscore2", kernel=4, stride=2, offset=5, skip="pool4"),
+            Upsampling("upscore_pool4", kernel=4, stride=2, offset=9, skip="pool3"),
+            Upsampling("upscore8", kernel=16, stride=8, offset=31),
+        ),
+    },
+)
+
+AT_ONCE = (
+    Upsampling("upscore2", kernel=4, stride=2, offset=5, skip="pool4", skip_scale=0.01),
+    Upsampling("upscore_pool4", kernel=4, stride=2, offset=9, skip="pool3", skip_scale=0.0001),
+    Upsampling("upscore8", kernel=16, stride=8, offset=31),
+)
+"""FCN-8s trained in one go: the skips are scaled down to the size of fc7's scores (`voc-fcn8s-atonce`)."""
