@@ -41,12 +41,22 @@ def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     return told
 
 
-def hydra_entry(function: Callable[[DictConfig], None], config_name: str) -> None:
-    """Compose `config_name` from the packaged configs and sys.argv, and run `function` with it."""
+def hydra_entry(function: Callable[[DictConfig], None], config_name: str, writes: bool = True) -> None:
+    """Compose `config_name` from the packaged configs and sys.argv, and run `function` with it.
+
+    Args:
+        function: takes the composed config.
+        config_name: a file at the top of the packaged configs.
+        writes: whether it fills a run directory.
+    """
     import hydra
 
-    _check_directories(sys.argv[1:])
+    if writes and not any(argument.split("=")[0] in _SHOWING for argument in sys.argv[1:]):
+        _check_directories(sys.argv[1:])
     hydra.main(version_base="1.3", config_path=str(conf_root()), config_name=config_name)(function)()
+
+
+_SHOWING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
 def _check_directories(arguments: list[str]) -> None:
@@ -56,8 +66,8 @@ def _check_directories(arguments: list[str]) -> None:
         path = Path(name.strip("'\""))
         if "${" in name:
             continue
-        existing = next(parent for parent in [path, *path.parents] if parent.exists() or parent == parent.parent)
         try:
+            existing = next(parent for parent in [path, *path.parents] if parent.exists() or parent == parent.parent)
             if not existing.is_dir():
                 raise NotADirectoryError(20, f"{existing} is no directory")
             if not os.access(existing, os.W_OK | os.X_OK):
@@ -67,10 +77,18 @@ def _check_directories(arguments: list[str]) -> None:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The config as plain containers, every interpolation resolved."""
-    from omegaconf import OmegaConf
+    """The config as plain containers, every interpolation resolved.
 
-    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    Raises:
+        SegbenchError: a key that must be given is not.
+    """
+    from omegaconf import MissingMandatoryValue, OmegaConf
+
+    try:
+        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise SegbenchError(f"{key} is not given", f"a value for {key}", f"add {key}=... to the command") from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 

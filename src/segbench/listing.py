@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from segbench.config import conf_root
@@ -40,24 +40,28 @@ def _header(path: Path) -> list[str]:
 
 def main() -> None:
     """The entry point; sys.argv holds axes."""
-    arguments = sys.argv[1:]
-    roots = [conf_root()]
-    if "--config-dir" in arguments:
-        position = arguments.index("--config-dir")
-        roots += [Path(directory) for directory in arguments[position + 1 : position + 2]]
-        del arguments[position : position + 2]
-    unknown = [axis for axis in arguments if axis not in AXES + FURTHER]
-    if unknown:
+    parser = argparse.ArgumentParser("segbench list", description="What each config axis offers.")
+    parser.add_argument("axes", nargs="*", metavar="AXIS", help=", ".join(AXES + FURTHER))
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="configs of your own, shown beside ours")
+    given = parser.parse_args()
+    unknown = [axis for axis in given.axes if axis not in AXES + FURTHER]
+    try:
+        if unknown:
+            expected = f"one of {', '.join(AXES + FURTHER)}"
+            raise SegbenchError(f"unknown axis {', '.join(unknown)}", expected, "segbench list experiment")
+        if given.config_dir is not None and not given.config_dir.is_dir():
+            raise SegbenchError(f"no folder {given.config_dir}", "a config directory", "correct --config-dir")
+    except SegbenchError as error:
         from segbench.entry import fail
 
-        expected = f"one of {', '.join(AXES + FURTHER)}"
-        fail(SegbenchError(f"unknown axis {', '.join(unknown)}", expected, "segbench list experiment"))
-    for axis in arguments or AXES + FURTHER:
+        fail(error)
+    roots = [conf_root(), *([given.config_dir] if given.config_dir else [])]
+    for axis in given.axes or AXES + FURTHER:
         print(f"{axis}=")
         for name, header in options(axis, roots).items():
             # Asked for by name, an axis is shown with its whole headers.
             print(f"  {name:<24} {header[0] if header else ''}".rstrip())
-            for line in header[1:] if arguments else []:
+            for line in header[1:] if given.axes else []:
                 print(f"  {'':<24} {line}")
         print()
 

@@ -175,7 +175,7 @@ def main() -> None:
     """The entry point; sys.argv holds overrides."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     choose_run_id()
-    hydra_entry(run_job, "predict")
+    hydra_entry(run_job, "predict", writes=False)
 
 
 if __name__ == "__main__":
