@@ -208,8 +208,8 @@ def build_callbacks(config: Config, directory: Path, task: SegmentationTask) -> 
     return callbacks
 
 
-def build_loggers(config: Config, directory: Path) -> list[Any]:
-    """The loggers, all writing into the run directory."""
+def build_loggers(config: Config, directory: Path, resumed_at: int | None = None) -> list[Any]:
+    """The loggers, all writing into the run directory; `resumed_at` is the step that a resume continues from."""
     loggers = []
     for name, logger in config["logger"].items():
         if logger is None:
@@ -219,6 +219,8 @@ def build_loggers(config: Config, directory: Path) -> list[Any]:
 
             made = make(logger, **wandb_settings(directory, dict(config)))
             loggers.append(open_wandb(made) if is_main_process() else made)
+        elif name == "csv":
+            loggers.append(make(logger, save_dir=str(directory), resumed_at=resumed_at))
         else:
             loggers.append(make(logger, save_dir=str(directory)))
     return loggers
@@ -251,12 +253,13 @@ class Experiment:
     trainer: lightning.Trainer
 
 
-def build_experiment(config: Config, directory: Path) -> Experiment:
-    """Data set, DataModule, task and Trainer of a training run."""
+def build_experiment(config: Config, directory: Path, checkpoint: Path | None = None) -> Experiment:
+    """Data set, DataModule, task and Trainer of a training run; `checkpoint` is what a resume continues from."""
     dataset = build_dataset(config)
     task = build_task(config, dataset.spec)
     data = build_data(config, dataset, geometry_of(task.model))
-    loggers = build_loggers(config, directory)
+    resumed_at = None if checkpoint is None else int(read_checkpoint(checkpoint)["global_step"])
+    loggers = build_loggers(config, directory, resumed_at)
     trainer = build_trainer(config, directory, build_callbacks(config, directory, task), loggers)
     return Experiment(dataset, data, task, trainer)
 
@@ -265,6 +268,21 @@ def geometry_of(model: nn.Module) -> TileGeometry:
     """Which input sizes the network takes."""
     geometry: TileGeometry = getattr(model, "geometry", TileGeometry())
     return geometry
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, plain containers and tensors only.
+
+    Raises:
+        SegbenchError: the file is damaged.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise SegbenchError(
+            f"{path} cannot be read: {error}", "a whole checkpoint of segbench", "use another with checkpoint=best|last"
+        ) from error
+    return checkpoint
 
 
 def load_weights(task: SegmentationTask, path: Path) -> int:
@@ -276,12 +294,7 @@ def load_weights(task: SegmentationTask, path: Path) -> int:
     Raises:
         SegbenchError: the file is damaged, or of another network.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise SegbenchError(
-            f"{path} cannot be read: {error}", "a whole checkpoint of segbench", "use another with checkpoint=best|last"
-        ) from error
+    checkpoint = read_checkpoint(path)
     averaged = checkpoint.get("averaged_model")
     own = {key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items() if "model." in key[:6]}
     weights = averaged or own

@@ -151,6 +151,8 @@ def log_to(path: Path | None) -> Iterator[None]:
 def _silence_known() -> None:
     # Lightning asks for more loading processes; on small data they cost more than they bring.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # An epoch may be shorter than the logging interval: steps are counted over the whole run.
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     # Values are gathered by the states before they are logged.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     # The logger takes its name and version from the run directory, which is never empty when it starts.

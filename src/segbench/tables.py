@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 THRESHOLD = "threshold_mean_iu"
-RAND_DEFINITIONS = "rand_error: the challenge's program since 2015; rand_error_pairs: before; which one the server of 2015 ran is not known"
+RAND_DEFINITIONS = """rand_error: the challenge's program since 2015; rand_error_pairs: before;
+which one the server of 2015 ran is not known"""
 
 
 def score_table(

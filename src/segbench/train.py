@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def train(config: dict[str, Any], directory: Path, given: list[str]) -> dict[str, float]:
-    """Run one experiment in a new directory.
+def train(config: dict[str, Any], directory: Path, given: list[str], resume: bool = False) -> dict[str, float]:
+    """Run one experiment in a new directory, or continue one in its own.
 
     Args:
         config: resolved, plain containers.
         directory: the run's own.
         given: the command line's overrides, for the record.
+        resume: continue from the last checkpoint in `directory`.
 
     Returns:
         the scores that go into results.json.
@@ -38,7 +40,10 @@ def train(config: dict[str, Any], directory: Path, given: list[str]) -> dict[str
 
     first = is_main_process()
     said = resolve_hardware(config)
-    run = Run.create(directory, config, given) if first else Run(directory)
+    run = Run.create(directory, config, given) if first and not resume else Run(directory)
+    if first and resume:
+        run.lock()
+    checkpoint = run.checkpoint("last") if resume else None
     experiment: Experiment | None = None
     with run, log_to(directory / "run.log" if first else None):
         if first:
@@ -49,10 +54,10 @@ def train(config: dict[str, Any], directory: Path, given: list[str]) -> dict[str
             run.write_provenance(provenance())
         state, exit_code = "failed", 1
         try:
-            experiment = build_experiment(config, directory)
+            experiment = build_experiment(config, directory, checkpoint)
             if first:
                 run.write_dataset(experiment.data.spec.to_dict())
-            scores = _fit_and_test(config, run, experiment, first)
+            scores = _fit_and_test(config, run, experiment, first, checkpoint)
             state, exit_code = "finished", 0
         except KeyboardInterrupt:
             state = "interrupted"
@@ -65,14 +70,16 @@ def train(config: dict[str, Any], directory: Path, given: list[str]) -> dict[str
     return scores
 
 
-def _fit_and_test(config: dict[str, Any], run: Run, experiment: Experiment, first: bool) -> dict[str, float]:
+def _fit_and_test(
+    config: dict[str, Any], run: Run, experiment: Experiment, first: bool, checkpoint: Path | None
+) -> dict[str, float]:
     from segbench.evaluate import score_split, task_protocol
     from segbench.predict import evaluating, predict_images, write_probabilities
     from segbench.tables import print_results
 
     started = time.monotonic()
     trainer, task, data = experiment.trainer, experiment.task, experiment.data
-    trainer.fit(task, data, weights_only=True)
+    trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     timing = {"fit_s": time.monotonic() - started, "steps": float(trainer.global_step)}
@@ -80,9 +87,9 @@ def _fit_and_test(config: dict[str, Any], run: Run, experiment: Experiment, firs
     if experiment.dataset.split("test") is None:
         split, selected = "val" if scores else "none", "last"
     else:
-        split, checkpoint = "test", run.checkpoint()
-        selected = checkpoint.stem
-        scored = score_split(run, trainer, task, data, split, checkpoint, first)
+        split, chosen = "test", run.checkpoint()
+        selected = chosen.stem
+        scored = score_split(run, trainer, task, data, split, chosen, first)
         # The last validation says nothing of an earlier checkpoint.
         scores = scored.scores if selected == "best" else scores | scored.scores
         timing |= scored.timing
@@ -110,9 +117,41 @@ def run_job(config: DictConfig) -> None:
     train(plain(config), relative(directory), overrides())
 
 
+RESUMABLE = ("trainer.max_steps", "trainer.max_epochs", "trainer.devices")
+"""What may change when a run is continued."""
+
+
+def resume_run(arguments: list[str]) -> None:
+    """Continue a run in place, with its own configuration; Hydra has no part in it."""
+    from segbench.entry import fail
+    from segbench.errors import SegbenchError
+    from segbench.runs import Run
+
+    try:
+        pairs = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+        run = Run.open(pairs.pop("resume"))
+        refused = [argument for argument in arguments if argument.split("=", 1)[0] not in (*RESUMABLE, "resume")]
+        if refused:
+            raise SegbenchError(
+                f"resume={run.path} with {', '.join(refused)}",
+                f"beside resume= only {', '.join(RESUMABLE)}: a run keeps its configuration",
+                "leave it out, or start a new run",
+            )
+        config = run.config()
+        for key, value in pairs.items():
+            config["trainer"][key.removeprefix("trainer.")] = int(value)
+        train(config, run.path, arguments, resume=True)
+    except SegbenchError as error:
+        fail(error)
+
+
 def main() -> None:
     """The entry point; sys.argv holds overrides."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    # A run's configuration is read before Hydra starts, so nothing of the new command line can rewrite it.
+    if any(argument.startswith("resume=") and argument != "resume=null" for argument in sys.argv[1:]):
+        resume_run(sys.argv[1:])
+        return
     choose_run_id()
     hydra_entry(run_job, "train")
 

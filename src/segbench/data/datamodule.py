@@ -16,6 +16,17 @@ from segbench.errors import SegbenchError
 from segbench.spec import Batch, Sample, TileGeometry, collate
 
 
+class ResumableLoader(DataLoader[Sample]):
+    """A loader that goes on in the midst of an epoch: its sampler counts steps, so there is nothing to store."""
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing."""
+
+
 class SegmentationData(lightning.LightningDataModule):
     """Loaders over a data set.
 
@@ -60,6 +71,9 @@ class SegmentationData(lightning.LightningDataModule):
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
+    def _batches_done(self) -> int:
+        return 0 if self.trainer is None else self.trainer.global_step * self.trainer.accumulate_grad_batches
+
     def require(self, split: str) -> Source:
         """The split.
 
@@ -83,8 +97,10 @@ class SegmentationData(lightning.LightningDataModule):
         tiles = TrainTiles(
             source, self.spec, self._augmentation, self._seed, self._tile, self._geometry.margin, self._weights
         )
-        sampler = TrainSampler(len(source), self._batch_size, self._seed, self._repeats, rank, world)
-        return DataLoader(
+        sampler = TrainSampler(
+            len(source), self._batch_size, self._seed, self._repeats, rank, world, self._batches_done
+        )
+        return ResumableLoader(
             tiles,
             batch_size=self._batch_size,
             sampler=sampler,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,17 +42,25 @@ class TrainSampler(Sampler[Draw]):
         repeats: how often each image is drawn in an epoch.
         rank: of this process.
         world_size: k.
+        steps_done: gives the steps of the run so far; an epoch that a resume enters in its midst goes on from there.
 
     Raises:
         SegbenchError: fewer draws than one batch on every rank takes.
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int, repeats: int = 1, rank: int = 0, world_size: int = 1
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        repeats: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        steps_done: Callable[[], int] = lambda: 0,
     ) -> None:
         self._count, self._batch, self._seed, self._repeats = count, batch_size, seed, repeats
         self._rank, self._world = rank, world_size
-        self._epoch = 0
+        self._epoch, self._steps_done = 0, steps_done
         self._steps = count * repeats // (batch_size * world_size)
         if self._steps == 0:
             raise SegbenchError(
@@ -71,7 +79,9 @@ class TrainSampler(Sampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         order = np.random.default_rng((self._seed, self._epoch)).permutation(self._count * self._repeats)
         order = order[: self._steps * self._world * self._batch].reshape(self._steps, self._world, self._batch)
-        for draw in order[:, self._rank].reshape(-1).tolist():
+        # Where this epoch stands follows from the count of steps alone: 0 at its start, more after a resume.
+        entered = min(max(self._steps_done() - self._epoch * self._steps, 0), self._steps)
+        for draw in order[entered:, self._rank].reshape(-1).tolist():
             yield Draw(index=draw % self._count, epoch=self._epoch, draw=draw)
 
 
