@@ -10,9 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segbench.metrics.boundary import BoundaryF1, boundary_f1
     from segbench.metrics.challenge import ChallengeScores, challenge_scores
     from segbench.metrics.confusion import Overlap, confusion_matrix
+    from segbench.metrics.error_picture import overlay
     from segbench.metrics.information import VInfo, VInfoScores, v_info
+    from segbench.metrics.instances import InstanceOverlap, Seg, seg
     from segbench.metrics.measure import Counts, ImageResult, Measure
     from segbench.metrics.pixel import PixelError, pixel_error
     from segbench.metrics.rand import RandError, rand_error
@@ -25,9 +28,12 @@ if TYPE_CHECKING:
     from segbench.metrics.warping import Warped, warp
 
 _NAMES = {
+    "boundary": "BoundaryF1 boundary_f1",
     "challenge": "ChallengeScores challenge_scores",
     "confusion": "Overlap confusion_matrix",
+    "error_picture": "overlay",
     "information": "VInfo VInfoScores v_info",
+    "instances": "InstanceOverlap Seg seg",
     "measure": "Counts ImageResult Measure",
     "pixel": "PixelError pixel_error",
     "rand": "RandError rand_error",
@@ -44,15 +50,18 @@ _MODULE = {name: module for module, names in _NAMES.items() for name in names.sp
 __all__ = [
     "THRESHOLDS",
     "WARPING_THRESHOLDS",
+    "BoundaryF1",
     "ChallengeScores",
     "Contingency",
     "Counts",
     "FScores",
     "ImageResult",
+    "InstanceOverlap",
     "Measure",
     "Overlap",
     "PixelError",
     "RandError",
+    "Seg",
     "ThresholdBaseline",
     "VInfo",
     "VInfoScores",
@@ -61,12 +70,15 @@ __all__ = [
     "Warped",
     "WarpingError",
     "WarpingScores",
+    "boundary_f1",
     "challenge_scores",
     "confusion_matrix",
     "contingency",
+    "overlay",
     "pixel_error",
     "rand_error",
     "regions",
+    "seg",
     "thin",
     "v_info",
     "v_rand",

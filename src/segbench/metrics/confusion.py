@@ -65,14 +65,21 @@ def confusion_matrix(
 
 @dataclass(frozen=True)
 class Overlap:
-    """The four scores of the FCN papers and the IU of each class, from a confusion matrix an image.
+    """The four scores of the FCN papers, the other mean IUs in use, and the IU of each class.
+
+    With the matrix summed over the split:
 
     - `pixel_acc` = sum_i n_ii / sum_i t_i
     - `mean_acc` = mean over labelled classes of n_ii / t_i
-    - `mean_iu` = mean over classes that are labelled or predicted of n_ii / (t_i + sum_j n_ji - n_ii): a class that is
-      predicted and nowhere labelled counts as 0, as in the authors' score.py
+    - `iu/<class>` = n_ii / (t_i + sum_j n_ji - n_ii), NaN where the class is neither labelled nor predicted
+    - `mean_iu` = mean IU over classes that are labelled or predicted: a class that is predicted and nowhere labelled
+      counts as 0, as in the authors' score.py
+    - `mean_iu_present` = over classes that are labelled (the SIFT Flow protocol)
+    - `mean_iu_all` = over all classes, those that are neither labelled nor predicted counting as 0
     - `fw_iu` = (sum_k t_k)^-1 sum_i t_i n_ii / (t_i + sum_j n_ji - n_ii)
-    - `iu/<class>`: the IU of one class, NaN where it is neither labelled nor predicted
+
+    and, not out of that matrix, `mean_iu_per_image`: the mean over images of the image's own `mean_iu`. It is no
+    estimate of the others, since small images and rare classes weigh more in it.
 
     Attributes:
         class_names: K names.
@@ -88,35 +95,60 @@ class Overlap:
     test_only: bool = False
 
     def infos(self) -> tuple[ScoreInfo, ...]:
-        """Pixel accuracy, mean accuracy, mean IU, frequency weighted IU, and the IU of each class."""
-        names = ["pixel_acc", "mean_acc", "mean_iu", "fw_iu", *(f"iu/{name}" for name in self.class_names)]
+        """Accuracies, mean IUs by every definition, frequency weighted IU, and the IU of each class."""
+        means = ("mean_iu", "mean_iu_present", "mean_iu_all", "mean_iu_per_image")
+        names = ("pixel_acc", "mean_acc", *means, "fw_iu", *(f"iu/{name}" for name in self.class_names))
         return tuple(ScoreInfo(name, (0.0, 1.0), True, self.version) for name in names)
 
     def counts(self, image: ImageResult) -> Counts:
-        """`{"matrix": KxK int64}`."""
-        classes = len(self.class_names)
-        return {"matrix": confusion_matrix(image.label_HW, image.pred_HW, classes, image.ignore_index)}
+        """The matrix, and what the mean over images needs.
+
+        Returns:
+            `matrix`: KxK int64; `image_mean_iu`: float64, the image's mean IU, 0 where it has none; `images`: int64, 1
+            where it has one.
+        """
+        matrix = confusion_matrix(image.label_HW, image.pred_HW, len(self.class_names), image.ignore_index)
+        mean = _mean_of_finite(class_iu(matrix)[self._kept()])
+        return {
+            "matrix": matrix,
+            "image_mean_iu": np.nan_to_num(mean),
+            "images": np.array(np.isfinite(mean), np.int64),
+        }
 
     def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
         """Scores from one KxK matrix or from any number of them (..., K, K)."""
         matrix = np.asarray(totals["matrix"], np.float64)
-        hit = np.diagonal(matrix, axis1=-2, axis2=-1)
-        labelled, predicted = matrix.sum(-1), matrix.sum(-2)
-        kept = np.ones(matrix.shape[-1], bool)
-        kept[list(self.excluded)] = False
+        hit, labelled = np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(-1)
+        kept = self._kept()
+        iu = class_iu(matrix)
         with np.errstate(divide="ignore", invalid="ignore"):
-            accuracy = hit / labelled
-            iu = hit / (labelled + predicted - hit)
             share = labelled / labelled.sum(-1, keepdims=True)
             scores = {
                 "pixel_acc": hit.sum(-1) / matrix.sum((-2, -1)),
-                "mean_acc": _mean_of_finite(accuracy[..., kept]),
+                "mean_acc": _mean_of_finite((hit / labelled)[..., kept]),
                 "mean_iu": _mean_of_finite(iu[..., kept]),
+                "mean_iu_present": _mean_of_finite(np.where(labelled > 0, iu, np.nan)[..., kept]),
+                "mean_iu_all": np.nan_to_num(iu)[..., kept].mean(-1),
+                "mean_iu_per_image": np.asarray(totals["image_mean_iu"], np.float64) / np.asarray(totals["images"]),
                 "fw_iu": np.where(share > 0, share * np.nan_to_num(iu), 0.0)[..., kept].sum(-1),
             }
         return scores | {f"iu/{name}": iu[..., k] for k, name in enumerate(self.class_names)}
 
+    def _kept(self) -> NDArray[np.bool_]:
+        kept = np.ones(len(self.class_names), bool)
+        kept[list(self.excluded)] = False
+        return kept
+
+
+def class_iu(matrix: NDArray[np.generic]) -> NDArray[np.float64]:
+    """IU by class, from confusion matrices (..., K, K); NaN where a class is neither labelled nor predicted."""
+    pixels = np.asarray(matrix, np.float64)
+    hit = np.diagonal(pixels, axis1=-2, axis2=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(hit / (pixels.sum(-1) + pixels.sum(-2) - hit))
+
 
 def _mean_of_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     finite = np.isfinite(values)
-    return np.asarray(np.where(finite, values, 0.0).sum(-1) / finite.sum(-1))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(finite, values, 0.0).sum(-1) / finite.sum(-1))

@@ -1,4 +1,4 @@
-"""V_Info: the information F-score after thinning, averaged over slices (Arganda-Carreras et al. 2015, section 2.4).
+"""V_Info: the information F-score after thinning, averaged over slices (Arganda-Carreras et al. 2015).
 
 With T, S, n_ij, a_i, b_j, n_0 and n as in rand.py, S thinned, and each membrane pixel of the prediction a region of its
 own:

@@ -2,7 +2,7 @@
 
 T = 4-connected components of the label, S = those of `prob > t`, n_ij = pixels in T_i and S_j (j = 0: membrane in the
 prediction), counted where the label is cell only; a_i = sum_j n_ij over j >= 0, b_j = sum_i n_ij, n_0 = sum_i n_i0.
-With each membrane pixel of the prediction as a region of its own (Arganda-Carreras et al. 2015, section 2.3):
+With each membrane pixel of the prediction as a region of its own (Arganda-Carreras et al. 2015):
 
     TP = sum n_ij^2 + n_0,   TP + FP = sum b_j^2 + n_0,   TP + FN = sum a_i^2      (i, j >= 1)
 

@@ -89,10 +89,11 @@ def warping_error(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic]
     Example:
         Two cells that the prediction joins by one pixel.
 
-        >>> label = np.array([[[1, 1, 0, 1, 1]]])
-        >>> score = warping_error(np.ones((1, 1, 5), np.float32), label)
+        >>> label = np.array([[[1, 1, 0, 1, 1], [0, 0, 0, 0, 0]]])
+        >>> prob = np.array([[[1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]], np.float32)
+        >>> score = warping_error(prob, label)
         >>> score.value, int(score.merges[0])
-        (0.2, 1)
+        (0.1, 1)
     """
     prob, label = np.asarray(prob_NHW), np.asarray(label_NHW)
 

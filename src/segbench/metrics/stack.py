@@ -90,7 +90,8 @@ def over_slices(
     check_stack(prob_NHW, label_NHW)
 
     def one(index: int) -> T:
-        prob_HW = np.ascontiguousarray(prob_NHW[index], np.float32)
+        # A copy, since a read-only memory map would compile every loop a second time.
+        prob_HW = np.array(prob_NHW[index], np.float32, order="C")
         return score(prob_HW, cells(label_NHW[index], f"label slice {index}"), f"slice {index} of the probabilities")
 
     workers = min(len(prob_NHW), len(os.sched_getaffinity(0)))

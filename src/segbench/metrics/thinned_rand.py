@@ -1,4 +1,4 @@
-"""V_Rand: the Rand F-score after thinning, averaged over slices (Arganda-Carreras et al. 2015, section 2.3).
+"""V_Rand: the Rand F-score after thinning, averaged over slices (Arganda-Carreras et al. 2015).
 
 The counts are those of the Rand error (rand.py) with the thinned prediction's regions as S. The challenge's script
 takes F of each slice, averages over the slices and picks the best threshold; pooling the counts first gives `pooled`.

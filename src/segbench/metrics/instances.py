@@ -1,0 +1,194 @@
+"""Object by object: the Cell Tracking Challenge's SEG, and average precision and F1 over IoU thresholds.
+
+Objects and segments are matched within one image; an image of a sequence is a slice. Void pixels belong to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.errors import SegbenchError
+from segbench.metrics.measure import Counts, ImageResult
+from segbench.metrics.region_overlap import contingency, regions
+from segbench.spec import ScoreInfo
+
+IOU_PERCENT = np.arange(50, 100, 5)
+"""The IoU thresholds 0.50, 0.55 ... 0.95 in per cent, so that an IoU is compared to them in integers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """How the segments of one image meet its reference objects.
+
+    Attributes:
+        jaccard: for each reference object the Jaccard index with the segment that covers more than half of it; 0 where
+            none does.
+        hits: reference objects whose IoU with a segment exceeds each of `IOU_PERCENT`, int64 (10,).
+        objects: reference objects.
+        segments: predicted segments.
+    """
+
+    jaccard: NDArray[np.float64]
+    hits: NDArray[np.int64]
+    objects: int
+    segments: int
+
+
+def match(instances_HW: NDArray[np.integer], segments_HW: NDArray[np.integer]) -> Matches:
+    """Compare the objects and the segments of one image.
+
+    Above an IoU of one half a match is unique on both sides, so no assignment has to be solved.
+
+    Args:
+        instances_HW: reference object ids, 0 = none.
+        segments_HW: predicted segment ids, 0 = none.
+
+    Raises:
+        SegbenchError: the shapes differ, or an id is negative.
+
+    Example:
+        >>> match(np.array([[1, 1, 1, 2]]), np.array([[7, 7, 0, 0]])).jaccard.round(3).tolist()
+        [0.667, 0.0]
+    """
+    for name, ids in (("reference", instances_HW), ("predicted", segments_HW)):
+        if not np.issubdtype(ids.dtype, np.integer) or ids.min(initial=0) < 0:
+            raise SegbenchError(
+                f"{name} ids of type {ids.dtype}, from {ids.min(initial=0)}",
+                "integers, 0 = none",
+                "label the objects of each image from 1",
+            )
+    if instances_HW.shape != segments_HW.shape:
+        raise SegbenchError(
+            f"reference objects of shape {instances_HW.shape} and segments of shape {segments_HW.shape}",
+            "one id a pixel in both",
+            "crop or resize the prediction to the reference",
+        )
+    table = contingency(instances_HW, segments_HW)
+    rows, columns = np.unique(table.rows, return_inverse=True)[1], np.unique(table.columns, return_inverse=True)[1]
+    object_pixels = np.bincount(rows, table.pixels).astype(np.int64)
+    segment_pixels = np.bincount(columns, table.pixels).astype(np.int64)
+    union = object_pixels[rows] + segment_pixels[columns] - table.pixels
+    real = (table.rows > 0) & (table.columns > 0)
+    hits = (100 * table.pixels[real, None] > IOU_PERCENT * union[real, None]).sum(0)
+    covers = real & (2 * table.pixels > object_pixels[rows])
+    jaccard = np.zeros(object_pixels.size)
+    jaccard[rows[covers]] = table.pixels[covers] / union[covers]
+    # Ids are renumbered in ascending order, so background, where there is any, comes first.
+    jaccard = jaccard[int((table.rows == 0).any()) :]
+    segments = segment_pixels.size - int((table.columns == 0).any())
+    return Matches(jaccard, hits, jaccard.size, segments)
+
+
+def seg(instances_NHW: NDArray[np.integer], segments_NHW: NDArray[np.integer]) -> float:
+    """The SEG measure of the Cell Tracking Challenge: mean Jaccard index over all reference objects.
+
+    A segment matches the reference object of which it covers more than half; one segment may match several objects, and
+    an object without a match counts as 0. Segments that match nothing cost nothing, since the reference may be partial.
+
+    Args:
+        instances_NHW: reference object ids, 0 = none; matched slice by slice.
+        segments_NHW: predicted segment ids, 0 = none.
+
+    Returns:
+        0 to 1, 1 is best; NaN without a reference object.
+    """
+    jaccard = np.concatenate([match(*pair).jaccard for pair in zip(instances_NHW, segments_NHW, strict=True)])
+    return float(jaccard.mean()) if jaccard.size else float("nan")
+
+
+def segments_of(image: ImageResult, cell_class: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Reference ids and the 4-connected components of the predicted class; both 0 where the label is void.
+
+    Raises:
+        SegbenchError: the image has no reference objects.
+    """
+    if image.instances_HW is None:
+        raise SegbenchError(
+            "an image without reference objects",
+            "ImageResult.instances_HW, int32",
+            "leave the instance metrics out for data that has none",
+        )
+    counted = image.label_HW != image.ignore_index
+    segments_HW = regions(np.ascontiguousarray(image.pred_HW == cell_class))
+    return np.where(counted, image.instances_HW, 0).astype(np.int32), np.where(counted, segments_HW, 0)
+
+
+@dataclass(frozen=True)
+class Seg:
+    """`seg` of a split, the segments being the 4-connected components of the predicted class.
+
+    Attributes:
+        cell_class: the class that objects are of.
+    """
+
+    cell_class: int = 1
+    name: str = "seg"
+    version: str = "ctc-1"
+    needs_prob: bool = False
+    needs_raw: bool = False
+    test_only: bool = False
+
+    def infos(self) -> tuple[ScoreInfo, ...]:
+        """SEG."""
+        return (ScoreInfo("seg", (0.0, 1.0), True, self.version),)
+
+    def counts(self, image: ImageResult) -> Counts:
+        """`jaccard`: float64, summed over the image's objects; `objects`: int64."""
+        found = match(*segments_of(image, self.cell_class))
+        return {"jaccard": np.asarray(found.jaccard.sum()), "objects": np.array(found.objects, np.int64)}
+
+    def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
+        """The mean over objects; NaN without one."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {"seg": np.asarray(totals["jaccard"], np.float64) / np.asarray(totals["objects"])}
+
+
+@dataclass(frozen=True)
+class InstanceOverlap:
+    """Average precision and F1 of objects, the segments being the 4-connected components of the predicted class.
+
+    At each IoU threshold a hit is an object and a segment with a larger IoU; hits, objects and segments are summed over
+    the split: AP = hits / (objects + segments - hits), F1 = 2 hits / (objects + segments). `instance_ap` and
+    `instance_f1` are means over 0.50, 0.55 ... 0.95. There is no confidence here, so AP is no area under a curve.
+
+    Attributes:
+        cell_class: the class that objects are of.
+    """
+
+    cell_class: int = 1
+    name: str = "instances"
+    version: str = "1"
+    needs_prob: bool = False
+    needs_raw: bool = False
+    test_only: bool = False
+
+    def infos(self) -> tuple[ScoreInfo, ...]:
+        """AP and F1, as means over the thresholds and at 0.5 and 0.75."""
+        names = (f"instance_{kind}{at}" for kind in ("ap", "f1") for at in ("", "_50", "_75"))
+        return tuple(ScoreInfo(name, (0.0, 1.0), True, self.version) for name in names)
+
+    def counts(self, image: ImageResult) -> Counts:
+        """`hits`: int64 (10,); `objects`, `segments`: int64."""
+        found = match(*segments_of(image, self.cell_class))
+        return {
+            "hits": found.hits.astype(np.int64),
+            "objects": np.array(found.objects, np.int64),
+            "segments": np.array(found.segments, np.int64),
+        }
+
+    def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
+        """AP and F1 from hits of shape (..., 10); NaN where there is neither object nor segment."""
+        hits = np.asarray(totals["hits"], np.float64)
+        both = (np.asarray(totals["objects"], np.float64) + np.asarray(totals["segments"]))[..., None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kinds = {"ap": hits / (both - hits), "f1": 2 * hits / both}
+        scores: dict[str, NDArray[np.float64]] = {}
+        for kind, values in kinds.items():
+            scores[f"instance_{kind}"] = np.asarray(values.mean(-1))
+            scores[f"instance_{kind}_50"] = values[..., 0]
+            scores[f"instance_{kind}_75"] = values[..., 5]
+        return scores

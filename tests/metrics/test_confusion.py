@@ -1,0 +1,121 @@
+"""Confusion matrix and mean IUs: by hand, beside torchmetrics and scikit-learn, and as docs/metrics.md prints them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import jaccard_score
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
+from torchmetrics.segmentation import MeanIoU
+
+from segbench.metrics import ImageResult, Overlap, confusion_matrix
+
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+NAMES = ("sky", "building", "tree", "car", "boat")
+SKY, BUILDING, TREE, CAR, _ = range(5)
+
+
+def example():
+    """The worked example of docs/metrics.md: two images as (label, prediction)."""
+    first = [SKY] * 8 + [TREE] * 8, [SKY] * 7 + [BUILDING] + [TREE] * 8
+    second = [SKY] * 2 + [CAR] * 14, [SKY] * 6 + [CAR] * 10
+    return [tuple(np.array(side).reshape(4, 4) for side in pair) for pair in (first, second)]
+
+
+def totals(measure, pairs):
+    counts = [measure.counts(ImageResult(label, pred)) for label, pred in pairs]
+    return {key: np.sum([one[key] for one in counts], axis=0) for key in counts[0]}
+
+
+@pytest.fixture
+def scores():
+    measure = Overlap(NAMES)
+    return measure.scores(totals(measure, example()))
+
+
+def printed(key):
+    return float(re.search(rf"^\| {re.escape(key)} \| ([0-9.]+) \|$", DOCS.read_text(), re.M)[1])
+
+
+@pytest.mark.parametrize("key", ["mean_iu", "mean_iu_present", "mean_iu_all", "mean_iu_per_image"])
+def test_the_worked_example(scores, key):
+    assert round(float(scores[key]), 4) == printed(f"`{key}`")
+
+
+def test_the_worked_example_by_hand(scores):
+    sky, building, tree, car = 9 / 14, 0.0, 1.0, 10 / 14
+    assert scores["mean_iu"] == pytest.approx((sky + building + tree + car) / 4)
+    assert scores["mean_iu_present"] == pytest.approx((sky + tree + car) / 3)
+    assert scores["mean_iu_all"] == pytest.approx((sky + building + tree + car) / 5)
+    assert scores["mean_iu_per_image"] == pytest.approx(((7 / 8 + 0 + 1) / 3 + (2 / 6 + 10 / 14) / 2) / 2)
+    assert scores["pixel_acc"] == pytest.approx(27 / 32)
+    assert scores["mean_acc"] == pytest.approx((9 / 10 + 1 + 10 / 14) / 3)
+    assert scores["fw_iu"] == pytest.approx((10 * sky + 8 * tree + 14 * car) / 32)
+    assert np.isnan(scores["iu/boat"])
+    # Zero by zero as one, the default of segmentation-models-pytorch.
+    assert printed("segmentation-models-pytorch, macro") == round((sky + building + tree + car + 1) / 5, 4)
+
+
+def test_the_worked_example_table():
+    text = DOCS.read_text()
+    matrix = totals(Overlap(NAMES), example())["matrix"]
+    for k, name in enumerate(NAMES):
+        labelled, predicted, right = matrix[k].sum(), matrix[:, k].sum(), matrix[k, k]
+        union = labelled + predicted - right
+        iu = f"{right / union:.4f}" if union else "none"
+        assert f"| {name} | {labelled} | {predicted} | {right} | {iu} |" in text
+
+
+def test_what_other_packages_say_of_it(scores):
+    labels, preds = (np.stack(sides) for sides in zip(*example(), strict=True))
+    label, pred = torch.from_numpy(labels), torch.from_numpy(preds)
+    assert MulticlassJaccardIndex(5, average="macro")(pred, label) == pytest.approx(scores["mean_iu"])
+    every = jaccard_score(labels.ravel(), preds.ravel(), average="macro", labels=range(5), zero_division=0)
+    assert every == pytest.approx(scores["mean_iu_all"])
+    pairs = MeanIoU(num_classes=5, input_format="index")
+    assert round(float(pairs(pred, label)), 4) == printed("torchmetrics `MeanIoU`")
+
+
+def test_matrix_beside_torchmetrics():
+    rng = np.random.default_rng(0)
+    label, pred = rng.integers(0, 7, (3, 20, 30)), rng.integers(0, 7, (3, 20, 30))
+    label[:, :4] = 255
+    theirs = MulticlassConfusionMatrix(7, ignore_index=255)(torch.from_numpy(pred), torch.from_numpy(label))
+    assert (confusion_matrix(label, pred, 7) == theirs.numpy()).all()
+    assert (confusion_matrix(label.astype(np.uint8), pred.astype(np.uint8), 7) == theirs.numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("label", "pred", "message"),
+    [
+        ([0, 7], [0, 0], r"label values \[0 7\] reach outside 0 to 2"),
+        ([0, 0], [0, -1], r"prediction values \[-1  0\] reach outside"),
+        ([0, 0, 0], [0, 0], "differ in shape"),
+    ],
+)
+def test_values_that_are_no_class(label, pred, message):
+    with pytest.raises(ValueError, match=message):
+        confusion_matrix(np.array(label), np.array(pred), 3)
+
+
+def test_excluded_classes_enter_no_mean():
+    label, pred = np.array([[0, 0, 1, 1, 2, 2]]), np.array([[0, 1, 1, 1, 2, 0]])
+    with_all, without = Overlap(("a", "b", "c")), Overlap(("a", "b", "c"), excluded=(2,))
+    one, two = (measure.scores(totals(measure, [(label, pred)])) for measure in (with_all, without))
+    a, b, c = 1 / 3, 2 / 3, 1 / 2
+    assert one["mean_iu"] == pytest.approx((a + b + c) / 3)
+    for key in ("mean_iu", "mean_iu_present", "mean_iu_all", "mean_iu_per_image"):
+        assert two[key] == pytest.approx((a + b) / 2)
+    assert two["pixel_acc"] == one["pixel_acc"] == pytest.approx(4 / 6)
+
+
+def test_an_image_of_void_alone():
+    measure = Overlap(("a", "b"))
+    void, other = np.full((2, 2), 255), np.array([[0, 1], [1, 1]])
+    alone = measure.scores(totals(measure, [(void, other)]))
+    assert np.isnan(alone["mean_iu"])
+    assert np.isnan(alone["mean_iu_per_image"])
+    beside = measure.scores(totals(measure, [(void, other), (other, other)]))
+    assert beside["mean_iu_per_image"] == beside["mean_iu"] == 1.0
