@@ -282,6 +282,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise SegbenchError(
             f"{path} cannot be read: {error}", "a whole checkpoint of segbench", "use another with checkpoint=best|last"
         ) from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "global_step"} <= checkpoint.keys():
+        raise SegbenchError(
+            f"{path} holds no state_dict with its global_step", "a checkpoint of segbench", "use a run's own checkpoint"
+        )
     return checkpoint
 
 
