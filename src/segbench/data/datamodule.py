@@ -71,9 +71,6 @@ class SegmentationData(lightning.LightningDataModule):
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
-    def _batches_done(self) -> int:
-        return 0 if self.trainer is None else self.trainer.global_step * self.trainer.accumulate_grad_batches
-
     def require(self, split: str) -> Source:
         """The split.
 
@@ -97,8 +94,16 @@ class SegmentationData(lightning.LightningDataModule):
         tiles = TrainTiles(
             source, self.spec, self._augmentation, self._seed, self._tile, self._geometry.margin, self._weights
         )
+        trainer = self.trainer
         sampler = TrainSampler(
-            len(source), self._batch_size, self._seed, self._repeats, rank, world, self._batches_done
+            len(source),
+            self._batch_size,
+            self._seed,
+            self._repeats,
+            rank,
+            world,
+            steps_done=None if trainer is None else lambda: trainer.global_step,
+            accumulate=1 if trainer is None else trainer.accumulate_grad_batches,
         )
         return ResumableLoader(
             tiles,

@@ -42,7 +42,9 @@ class TrainSampler(Sampler[Draw]):
         repeats: how often each image is drawn in an epoch.
         rank: of this process.
         world_size: k.
-        steps_done: gives the steps of the run so far; an epoch that a resume enters in its midst goes on from there.
+        steps_done: gives the optimiser's steps of the run so far; epoch and place in it follow from them alone, so a
+            resume goes on where the run stood. None: the epoch that `set_epoch` named, from its start.
+        accumulate: batches an optimiser's step.
 
     Raises:
         SegbenchError: fewer draws than one batch on every rank takes.
@@ -56,11 +58,12 @@ class TrainSampler(Sampler[Draw]):
         repeats: int = 1,
         rank: int = 0,
         world_size: int = 1,
-        steps_done: Callable[[], int] = lambda: 0,
+        steps_done: Callable[[], int] | None = None,
+        accumulate: int = 1,
     ) -> None:
         self._count, self._batch, self._seed, self._repeats = count, batch_size, seed, repeats
         self._rank, self._world = rank, world_size
-        self._epoch, self._steps_done = 0, steps_done
+        self._epoch, self._steps_done, self._accumulate = 0, steps_done, accumulate
         self._steps = count * repeats // (batch_size * world_size)
         if self._steps == 0:
             raise SegbenchError(
@@ -70,19 +73,21 @@ class TrainSampler(Sampler[Draw]):
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Choose the epoch, where no count of steps does."""
         self._epoch = epoch
 
     def __len__(self) -> int:
         return self._steps * self._batch
 
     def __iter__(self) -> Iterator[Draw]:
-        order = np.random.default_rng((self._seed, self._epoch)).permutation(self._count * self._repeats)
+        epoch, entered = self._epoch, 0
+        if self._steps_done is not None:
+            epoch, steps = divmod(self._steps_done(), -(-self._steps // self._accumulate))
+            entered = steps * self._accumulate
+        order = np.random.default_rng((self._seed, epoch)).permutation(self._count * self._repeats)
         order = order[: self._steps * self._world * self._batch].reshape(self._steps, self._world, self._batch)
-        # Where this epoch stands follows from the count of steps alone: 0 at its start, more after a resume.
-        entered = min(max(self._steps_done() - self._epoch * self._steps, 0), self._steps)
         for draw in order[entered:, self._rank].reshape(-1).tolist():
-            yield Draw(index=draw % self._count, epoch=self._epoch, draw=draw)
+            yield Draw(index=draw % self._count, epoch=epoch, draw=draw)
 
 
 class EvaluationSampler(Sampler[Draw]):
