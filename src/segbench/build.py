@@ -32,7 +32,7 @@ from segbench.task import Evaluation, SegmentationTask
 log = logging.getLogger(__name__)
 
 Config = Mapping[str, Any]
-LOADER_KEYS = ("batch_size", "tile", "repeats", "eval_batch_size", "num_workers")
+LOADER_KEYS = ("batch_size", "tile", "surround", "repeats", "eval_batch_size", "num_workers")
 
 
 def make(config: Config, /, **arguments: Any) -> Any:

@@ -59,7 +59,8 @@ def train(config: dict[str, Any], directory: Path, given: list[str], resume: boo
                 run.write_dataset(experiment.data.spec.to_dict())
             scores = _fit_and_test(config, run, experiment, first, checkpoint)
             state, exit_code = "finished", 0
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
+            # Lightning turns Ctrl-C into an exit.
             state = "interrupted"
             raise
         finally:

@@ -37,6 +37,7 @@ class SegmentationData(lightning.LightningDataModule):
         seed: of the run.
         batch_size: training samples a step, a process.
         tile: input side of the training tiles in pixels, None for whole images.
+        surround: pixels cut around a tile for its augmentation alone.
         repeats: how often each image is drawn in an epoch.
         eval_batch_size: images a batch in evaluation; no result depends on it.
         num_workers: loading processes; no result depends on it.
@@ -54,6 +55,7 @@ class SegmentationData(lightning.LightningDataModule):
         seed: int,
         batch_size: int = 1,
         tile: int | None = None,
+        surround: int = 0,
         repeats: int = 1,
         eval_batch_size: int = 1,
         num_workers: int = 0,
@@ -65,7 +67,7 @@ class SegmentationData(lightning.LightningDataModule):
         self.dataset, self.spec = dataset, dataset.spec
         self.test_split = "test"
         self._geometry, self._augmentation, self._seed = geometry, augmentation, seed
-        self._batch_size, self._tile, self._repeats = batch_size, tile, repeats
+        self._batch_size, self._tile, self._surround, self._repeats = batch_size, tile, surround, repeats
         self._eval_batch_size, self._num_workers, self._weights = eval_batch_size, num_workers, weights
 
     def _ranks(self) -> tuple[int, int]:
@@ -92,7 +94,14 @@ class SegmentationData(lightning.LightningDataModule):
         rank, world = self._ranks()
         source = self.require("train")
         tiles = TrainTiles(
-            source, self.spec, self._augmentation, self._seed, self._tile, self._geometry.margin, self._weights
+            source,
+            self.spec,
+            self._augmentation,
+            self._seed,
+            self._tile,
+            self._geometry.margin,
+            self._surround,
+            self._weights,
         )
         trainer = self.trainer
         sampler = TrainSampler(

@@ -33,8 +33,8 @@ def to_sample(raw: RawImage, spec: DatasetSpec, index: int, weight_HW: NDArray[n
         targets={head: torch.from_numpy(label.astype(np.int64)) for head, label in raw.labels.items()},
         id=raw.id,
         index=index,
-        instances=None if raw.instances is None else torch.from_numpy(raw.instances),
-        weight=None if weight_HW is None else torch.from_numpy(weight_HW),
+        instances=None if raw.instances is None else torch.from_numpy(np.ascontiguousarray(raw.instances)),
+        weight=None if weight_HW is None else torch.from_numpy(np.ascontiguousarray(weight_HW)),
     )
 
 
@@ -51,6 +51,8 @@ class TrainTiles(Dataset[Sample]):
         seed: of the run.
         tile: input side in pixels, or None for whole images.
         margin: pixels that the network loses on each side.
+        surround: pixels cut around the tile for the augmentation alone and cropped after it: a rotation or a
+            deformation then brings real image into the tile's corners in place of a mirrored one.
         weights: makes the loss weight of an image, or None.
     """
 
@@ -62,10 +64,11 @@ class TrainTiles(Dataset[Sample]):
         seed: int,
         tile: int | None = None,
         margin: int = 0,
+        surround: int = 0,
         weights: LossWeights | None = None,
     ) -> None:
         self._source, self._spec, self._augmentation, self._seed = source, spec, augmentation, seed
-        self._tile, self._margin, self._weights = tile, margin, weights
+        self._tile, self._margin, self._surround, self._weights = tile, margin, surround, weights
 
     def __len__(self) -> int:
         return len(self._source)
@@ -81,6 +84,9 @@ class TrainTiles(Dataset[Sample]):
             raw.images, raw.labels, raw.instances, weight, int(rng.integers(2**31)), reweigh
         )
         augmented = RawImage(images, labels, raw.id, instances)
+        if self._tile is not None and self._surround:
+            inside = (slice(self._surround, -self._surround),) * 2
+            augmented, weight = _part(augmented, weight, inside)
         return to_sample(augmented, self._spec, draw.index, weight)
 
     def _cut(
@@ -89,15 +95,20 @@ class TrainTiles(Dataset[Sample]):
         assert self._tile is not None
         output = self._tile - 2 * self._margin
         height, width = next(iter(raw.images.values())).shape[:2]
-        starts = [_place(size, output, rng) - self._margin for size in (height, width)]
+        edge, side = self._margin + self._surround, self._tile + 2 * self._surround
+        starts = [_place(size, output, rng) - edge for size in (height, width)]
         sizes = (height, width)
-        grid = np.ix_(*(mirrored(start, start + self._tile, size) for start, size in zip(starts, sizes, strict=True)))
+        grid = np.ix_(*(mirrored(start, start + side, size) for start, size in zip(starts, sizes, strict=True)))
+        return _part(raw, weight, grid)
 
-        def cut(array: NDArray[Any] | None) -> Any:
-            return None if array is None else array[grid]
 
-        tile = RawImage(_each(raw.images, cut), _each(raw.labels, cut), raw.id, cut(raw.instances))
-        return tile, cut(weight)
+def _part(
+    raw: RawImage, weight: NDArray[np.float32] | None, where: tuple[Any, ...]
+) -> tuple[RawImage, NDArray[np.float32] | None]:
+    def cut(array: NDArray[Any] | None) -> Any:
+        return None if array is None else array[where]
+
+    return RawImage(_each(raw.images, cut), _each(raw.labels, cut), raw.id, cut(raw.instances)), cut(weight)
 
 
 def _place(size: int, output: int, rng: np.random.Generator) -> int:
