@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.measure import label as skimage_label
 from skimage.metrics import contingency_table
 
 from segbench.metrics import contingency, regions
+from segbench.metrics.region_runs import overlap, region_runs
 
 
 def dense(table, shape):
@@ -48,7 +49,27 @@ def test_shapes_must_agree():
         contingency(np.zeros(2, int), np.zeros(3, int))
 
 
-@given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+MASKS = st.shared(st.tuples(st.integers(1, 20), st.integers(1, 20)))
+
+
+@settings(deadline=None)
+@given(arrays(bool, MASKS), arrays(bool, MASKS))
+def test_overlap_of_regions_is_their_contingency(one, two):
+    table = overlap(region_runs(one), region_runs(two))
+    expected = contingency(regions(one), regions(two), skip_background=True)
+    shape = one.size + 1, one.size + 1
+    assert (dense(table, shape) == dense(expected, shape)).all()
+    assert (table.pixels > 0).all()
+
+
+def test_regions_are_numbered_as_rows_meet_them():
+    mask = np.array([[0, 1, 0, 1], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1]])
+    assert regions(mask).tolist() == [[0, 1, 0, 2], [3, 0, 0, 2], [3, 3, 0, 0], [0, 0, 0, 4]]
+    assert regions(np.zeros((0, 3))).shape == (0, 3)
+
+
+@settings(deadline=None)
+@given(arrays(bool, st.tuples(st.integers(1, 20), st.integers(1, 20))))
 def test_regions_are_four_connected_components(mask):
     ours, theirs = regions(mask), skimage_label(mask, connectivity=1)
     pairs = contingency(ours, theirs)

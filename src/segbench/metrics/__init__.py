@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from segbench.metrics.measure import Counts, ImageResult, Measure
     from segbench.metrics.pixel import PixelError, pixel_error
     from segbench.metrics.rand import RandError, rand_error
-    from segbench.metrics.region_overlap import Contingency, contingency, regions
+    from segbench.metrics.region_overlap import Contingency, contingency
+    from segbench.metrics.region_runs import regions
     from segbench.metrics.splits_and_merges import WarpingError, WarpingScores, warping_error
     from segbench.metrics.thinned_rand import VRand, VRandScores, v_rand
     from segbench.metrics.thinning import thin
@@ -37,7 +38,8 @@ _NAMES = {
     "measure": "Counts ImageResult Measure",
     "pixel": "PixelError pixel_error",
     "rand": "RandError rand_error",
-    "region_overlap": "Contingency contingency regions",
+    "region_overlap": "Contingency contingency",
+    "region_runs": "regions",
     "splits_and_merges": "WarpingError WarpingScores warping_error",
     "thinned_rand": "VRand VRandScores v_rand",
     "thinning": "thin",

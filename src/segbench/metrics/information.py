@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from segbench.metrics.cell import cell_view
 from segbench.metrics.measure import Counts, ImageResult
 from segbench.metrics.rand import margins
-from segbench.metrics.region_overlap import Contingency, contingency, regions
+from segbench.metrics.region_overlap import Contingency
+from segbench.metrics.region_runs import overlap, region_runs
 from segbench.metrics.stack import over_slices
 from segbench.metrics.thinned_rand import mean_of_slices
 from segbench.metrics.thinning import thinned_tables
@@ -109,8 +110,8 @@ def v_info(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic], thinn
         levels_HW = threshold_levels(prob_HW, where)
         if thinned:
             return [entropies(table) for table in thinned_tables(levels_HW, cell_HW)]
-        truth = regions(cell_HW)
-        return per_mask(levels_HW, lambda mask: entropies(contingency(truth, regions(mask), skip_background=True)))
+        truth = region_runs(cell_HW)
+        return per_mask(levels_HW, lambda mask: entropies(overlap(truth, region_runs(mask))))
 
     return v_info_scores(np.array(over_slices(score, np.asarray(prob_NHW), np.asarray(label_NHW))))
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
 from segbench.metrics.measure import Counts, ImageResult
-from segbench.metrics.region_overlap import contingency, regions
+from segbench.metrics.region_overlap import contingency
+from segbench.metrics.region_runs import regions
 from segbench.spec import ScoreInfo
 
 IOU_PERCENT = np.arange(50, 100, 5)

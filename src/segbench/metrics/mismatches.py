@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from segbench.metrics.region_overlap import regions
+from segbench.metrics.region_runs import regions
 from segbench.metrics.simple_points import RING
 
 MERGE, SPLIT, HOLE_ADDITION, OBJECT_DELETION, OBJECT_ADDITION, HOLE_DELETION = 1, 2, 4, 8, 16, 32

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from segbench.metrics.cell import cell_view
 from segbench.metrics.measure import Counts, ImageResult
-from segbench.metrics.region_overlap import Contingency, contingency, regions
+from segbench.metrics.region_overlap import Contingency
+from segbench.metrics.region_runs import overlap, region_runs
 from segbench.metrics.stack import over_slices
 from segbench.metrics.thresholds import FScores, f_error, harmonic_mean, per_mask, precision_recall, threshold_levels
 from segbench.spec import ScoreInfo
@@ -60,10 +61,8 @@ def rand_counts(levels_HW: NDArray[np.uint8], cell_HW: NDArray[np.bool_]) -> NDA
     Returns:
         int64 (4, 11): TP, FP, FN and n, see `rand_parts`.
     """
-    truth = regions(cell_HW)
-    columns = per_mask(
-        levels_HW, lambda mask_HW: rand_parts(contingency(truth, regions(mask_HW), skip_background=True))
-    )
+    truth = region_runs(cell_HW)
+    columns = per_mask(levels_HW, lambda mask_HW: rand_parts(overlap(truth, region_runs(mask_HW))))
     return np.array(columns, np.int64).T
 
 

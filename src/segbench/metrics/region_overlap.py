@@ -1,28 +1,15 @@
-"""Which region meets which: regions of a mask, and the sparse table of how two labellings overlap."""
+"""Which region meets which: the sparse table of how two labellings overlap."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 BLOCK = 1024
 """Pixels whose runs are listed at a time: 16 KiB, which the first-level cache holds."""
-
-
-def regions(mask_HW: NDArray[np.generic]) -> NDArray[np.int32]:
-    """Number the 4-connected components of a mask from 1; 0 elsewhere.
-
-    Args:
-        mask_HW: bool or uint8, non-zero = inside.
-
-    Returns:
-        int32 HW.
-    """
-    return np.asarray(cv2.connectedComponents(mask_HW.view(np.uint8), connectivity=4, ltype=cv2.CV_32S)[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +37,26 @@ def _slot(key: np.uint64, keys: NDArray[np.uint64], pixels: NDArray[np.int64], b
 
 
 @njit(cache=True, nogil=True)
-def _run_ends(
-    first: NDArray[np.integer], second: NDArray[np.integer], begin: int, stop: int, ends: NDArray[np.int64]
-) -> int:
-    # The end is written at every pixel and kept by adding a truth value: a branch would be mispredicted at each run.
-    runs = 0
-    for position in range(begin, stop):
-        ends[runs] = position
-        changed = (first[position] != first[position - 1]) | (second[position] != second[position - 1])
-        runs += int(changed)
-    return runs
+def flagged(flags: NDArray[np.uint8], offset: int, found: int, places: NDArray[np.integer]) -> int:
+    """Append `offset` plus the place of every 1 among `flags` to `places`, of which `found` are taken.
+
+    Args:
+        flags: 0 or 1; a multiple of 8 of them, since eight are looked at together.
+        offset: of the first flag.
+        found: places so far.
+        places: written to; one more than is found may be overwritten.
+
+    Returns:
+        places found, with those before.
+    """
+    words = flags.view(np.uint64)
+    for word in range(words.size):
+        if words[word]:
+            for index in range(8 * word, 8 * word + 8):
+                # Written each time and kept by adding the flag: a branch would be mispredicted at every other one.
+                places[found] = offset + index
+                found += flags[index]
+    return found
 
 
 @njit(cache=True, nogil=True)
@@ -83,6 +80,19 @@ def _add_runs(
 
 
 @njit(cache=True, nogil=True)
+def _sum_by_key(
+    run_keys: NDArray[np.uint64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    bits = 4
+    while 1 << bits < 2 * run_keys.size:
+        bits += 1
+    keys, pixels = np.empty(1 << bits, np.uint64), np.zeros(1 << bits, np.int64)
+    slots = np.empty(1 << bits, np.int64)
+    used = _add_runs(run_keys, lengths, keys, pixels, slots, 0, bits)
+    return keys[slots[:used]], pixels[slots[:used]]
+
+
+@njit(cache=True, nogil=True)
 def _pairs(
     first: NDArray[np.integer], second: NDArray[np.integer], skip_zero: bool
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -90,11 +100,8 @@ def _pairs(
     bits, used, start, size = 12, 0, 0, first.size
     keys, pixels = np.empty(1 << bits, np.uint64), np.zeros(1 << bits, np.int64)
     slots = np.empty(1 << bits, np.int64)
-    ends, run_keys, lengths = (
-        np.empty(BLOCK + 1, np.int64),
-        np.empty(BLOCK + 1, np.uint64),
-        np.empty(BLOCK + 1, np.int64),
-    )
+    changed, ends = np.empty(BLOCK, np.uint8), np.empty(BLOCK + 2, np.int64)
+    run_keys, lengths = np.empty(BLOCK + 1, np.uint64), np.empty(BLOCK + 1, np.int64)
     for block in range(0, size, BLOCK):
         if 2 * (used + BLOCK + 1) > 1 << bits:
             old_keys, old_pixels = keys[slots[:used]], pixels[slots[:used]]
@@ -103,7 +110,12 @@ def _pairs(
             slots = np.empty(1 << bits, np.int64)
             _add_runs(old_keys, old_pixels, keys, pixels, slots, 0, bits)
         stop = min(block + BLOCK, size)
-        runs = _run_ends(first, second, max(block, 1), stop, ends)
+        changed[stop - block :] = 0
+        changed[0] = block > 0 and (first[block] != first[block - 1] or second[block] != second[block - 1])
+        for position in range(block + 1, stop):
+            differs = (first[position] != first[position - 1]) | (second[position] != second[position - 1])
+            changed[position - block] = differs
+        runs = flagged(changed, block, 0, ends)
         if stop == size:
             ends[runs] = size
             runs += 1
@@ -116,6 +128,22 @@ def _pairs(
             kept += int(not (skip_zero and row == 0))
         used = _add_runs(run_keys[:kept], lengths[:kept], keys, pixels, slots, used, bits)
     return keys[slots[:used]], pixels[slots[:used]]
+
+
+def _unpacked(keys: NDArray[np.uint64], pixels: NDArray[np.int64]) -> Contingency:
+    return Contingency(
+        (keys >> np.uint64(32)).astype(np.int64), (keys & np.uint64(0xFFFFFFFF)).astype(np.int64), pixels
+    )
+
+
+def gather(run_keys: NDArray[np.uint64], lengths: NDArray[np.int64]) -> Contingency:
+    """The table of runs that each lie in one region of either labelling.
+
+    Args:
+        run_keys: uint64, id in the first labelling times 2^32 plus id in the second.
+        lengths: pixels of each run, at least 1.
+    """
+    return _unpacked(*_sum_by_key(run_keys, lengths))
 
 
 def contingency(first: NDArray[np.integer], second: NDArray[np.integer], skip_background: bool = False) -> Contingency:
@@ -138,7 +166,4 @@ def contingency(first: NDArray[np.integer], second: NDArray[np.integer], skip_ba
     """
     if first.shape != second.shape:
         raise ValueError(f"labellings of shape {first.shape} and {second.shape} share no pixels")
-    keys, pixels = _pairs(first.reshape(-1), second.reshape(-1), skip_background)
-    return Contingency(
-        (keys >> np.uint64(32)).astype(np.int64), (keys & np.uint64(0xFFFFFFFF)).astype(np.int64), pixels
-    )
+    return _unpacked(*_pairs(first.reshape(-1), second.reshape(-1), skip_background))

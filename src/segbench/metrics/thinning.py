@@ -12,7 +12,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
-from segbench.metrics.region_overlap import Contingency, contingency, regions
+from segbench.metrics.region_overlap import Contingency, contingency
+from segbench.metrics.region_runs import regions
 from segbench.metrics.thresholds import per_mask
 
 LINE, WAITING, QUEUED, OUTSIDE = 0, -1, -2, -3

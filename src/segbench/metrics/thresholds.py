@@ -42,20 +42,18 @@ ROUNDING = 1e-5
 
 
 @njit(cache=True, nogil=True)
-def _levels(prob: NDArray[np.floating], thresholds: NDArray[np.float64], levels: NDArray[np.uint8]) -> bool:
-    last, valid = thresholds.size, True
+def _levels(prob: NDArray[np.float32], thresholds: NDArray[np.float64], levels: NDArray[np.uint8]) -> bool:
+    valid = True
+    last = thresholds.size - 1
     for position in range(prob.size):
         value = np.float64(prob[position])
         # Written so that NaN fails it.
-        if not (-ROUNDING <= value <= 1.0 + ROUNDING):
-            valid, value = False, np.float64(0.0)
-        # The guess is off by at most one where value * 10 rounds; the loops settle it by the true thresholds.
-        level = min(max(int(value * 10.0) + 1, 0), last)
-        while level > 0 and not value > thresholds[level - 1]:
-            level -= 1
-        while level < last and value > thresholds[level]:
-            level += 1
-        levels[position] = level
+        inside = -ROUNDING <= value <= 1.0 + ROUNDING
+        if not inside:
+            valid = False
+        # The tenth below tells all but one comparison: no float32 lies between a tenth and its threshold.
+        tenth = min(max(int(value * 10.0), 0), last) if inside else 0
+        levels[position] = tenth + int(value > thresholds[tenth])
     return valid
 
 
