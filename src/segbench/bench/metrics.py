@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import cv2
@@ -21,6 +20,7 @@ from segbench.metrics import (
     rand_error,
     regions,
 )
+from segbench.metrics.stack import available_cores
 
 SLICES, SIDE, CELLS = 30, 512, 250
 
@@ -81,7 +81,7 @@ def challenge() -> list[Row]:
     all_five = best_of(lambda: challenge_scores(prob, label), repeats=2)[0]
     pixel, pixel_reference = best_of(lambda: pixel_error(prob, label), pixel_by_numpy)
     rand, rand_reference = best_of(lambda: rand_error(prob, label), rand_by_skimage)
-    cores = f"{len(os.sched_getaffinity(0))} cores"
+    cores = f"{available_cores()} cores"
     size = f"{SLICES}x{SIDE}x{SIDE}, all thresholds"
     plugin = f"{cores}; the challenge's plugin takes about 9 s a slice on one"
     return [

@@ -19,6 +19,11 @@ from segbench.errors import SegbenchError
 T = TypeVar("T")
 
 
+def available_cores() -> int:
+    """Cores that this process may use; all of the machine where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def check_stack(prob_NHW: NDArray[np.generic], label_NHW: NDArray[np.generic]) -> None:
     """Refuse stacks that cannot be scored.
 
@@ -94,7 +99,7 @@ def over_slices(
         prob_HW = np.array(prob_NHW[index], np.float32, order="C")
         return score(prob_HW, cells(label_NHW[index], f"label slice {index}"), f"slice {index} of the probabilities")
 
-    workers = min(len(prob_NHW), len(os.sched_getaffinity(0)))
+    workers = min(len(prob_NHW), available_cores())
     if workers == 1:
         return [one(index) for index in range(len(prob_NHW))]
     with ThreadPoolExecutor(workers) as pool:
