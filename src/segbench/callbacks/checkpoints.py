@@ -50,15 +50,18 @@ class Checkpoints(Checkpoint):
         return {"best_score": self.best_score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best score so far."""
+        """Take up the best score so far: that of `best.ckpt`, where a validation came after the loaded checkpoint."""
         self.best_score = state_dict["best_score"]
+        best = self._directory / "best.ckpt"
+        if best.is_file():
+            self.best_score = torch.load(best, weights_only=True)["callbacks"][self.state_key]["best_score"]
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write `last.ckpt` at its cadence."""
         step = trainer.global_step
-        if step % self._every == 0 and step != self._written_at:
+        if step > 0 and step % self._every == 0 and step != self._written_at:
             self._write_last(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -100,7 +103,11 @@ class Checkpoints(Checkpoint):
             os.fsync(file.fileno())
         final = self._directory / name
         if keep is not None and final.exists():
-            os.replace(final, self._directory / keep)
+            # Linked, not moved: a process that ends between the two leaves its `last.ckpt`.
+            linked = self._directory / f".{keep}.partial"
+            linked.unlink(missing_ok=True)
+            os.link(final, linked)
+            os.replace(linked, self._directory / keep)
         os.replace(partial, final)
         folder = os.open(self._directory, os.O_RDONLY)
         os.fsync(folder)

@@ -23,6 +23,7 @@ class AveragedWeights(lightning.Callback):
         self._decay = decay
         self.average: dict[str, Tensor] = {}
         self._trained: dict[str, Tensor] = {}
+        self._averaged_at = 0
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start from the weights as they are, unless a checkpoint brought an average."""
@@ -30,13 +31,17 @@ class AveragedWeights(lightning.Callback):
         if not self.average:
             self.average = {name: tensor.detach().clone() for name, tensor in model.items()}
         self.average = {name: tensor.to(model[name].device) for name, tensor in self.average.items()}
+        self._averaged_at = trainer.global_step
 
     @torch.no_grad()
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the average."""
+        """Move the average, once a step also where several batches make one."""
         step = trainer.global_step
+        if step == self._averaged_at:
+            return
+        self._averaged_at = step
         share = 1.0 - min(self._decay, (1 + step) / (10 + step))
         model = _network(pl_module).state_dict()
         floating = [name for name, tensor in self.average.items() if tensor.is_floating_point()]
