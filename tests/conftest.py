@@ -81,9 +81,21 @@ def real_isbi():
 
 
 @pytest.fixture(scope="session")
+def tiny_overrides():
+    """What `tiny_config` sets, for a command line."""
+    return DRAWN
+
+
+@pytest.fixture(scope="session")
 def tiny_config(compose):
     """`tiny_config(*overrides)`: three steps of a small U-Net on five drawn test images."""
     return lambda *overrides: compose(*DRAWN, *overrides)
+
+
+@pytest.fixture(scope="session")
+def isbi_config(compose, drawn_isbi):
+    """`isbi_config(*overrides)`: three steps of a small U-Net on the drawn ISBI slices."""
+    return lambda *overrides: compose("data=isbi_em", *TINY, f"data.root={drawn_isbi}", *overrides)
 
 
 @pytest.fixture(scope="session")

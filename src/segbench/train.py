@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.config import choose_run_id
 from segbench.entry import hydra_entry, job, overrides, plain
+from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -38,6 +39,12 @@ def train(config: dict[str, Any], directory: Path, given: list[str], resume: boo
     from segbench.entry import is_main_process, log_to
     from segbench.runs import Run, provenance
 
+    if not config["callbacks"].get("checkpoint"):
+        raise SegbenchError(
+            "callbacks.checkpoint=null",
+            "checkpoints, from which a run is scored",
+            "leave callbacks.checkpoint as it is",
+        )
     first = is_main_process()
     said = resolve_hardware(config)
     run = Run.create(directory, config, given) if first and not resume else Run(directory)
@@ -74,6 +81,7 @@ def train(config: dict[str, Any], directory: Path, given: list[str], resume: boo
 def _fit_and_test(
     config: dict[str, Any], run: Run, experiment: Experiment, first: bool, checkpoint: Path | None
 ) -> dict[str, float]:
+    from segbench.build import load_weights
     from segbench.evaluate import score_split, task_protocol
     from segbench.predict import evaluating, predict_images, write_probabilities
     from segbench.tables import print_results
@@ -95,6 +103,7 @@ def _fit_and_test(
         scores = scored.scores if selected == "best" else scores | scored.scores
         timing |= scored.timing
     if first and (volume := experiment.dataset.split("predict")) is not None:
+        load_weights(task, run.checkpoint(selected))
         with evaluating(task, config["trainer"]) as device:
             images = (volume.read(index) for index in range(len(volume)))
             predictions = predict_images(task, images, device)
@@ -125,7 +134,6 @@ RESUMABLE = ("trainer.max_steps", "trainer.max_epochs", "trainer.devices")
 def resume_run(arguments: list[str]) -> None:
     """Continue a run in place, with its own configuration; Hydra has no part in it."""
     from segbench.entry import fail
-    from segbench.errors import SegbenchError
     from segbench.runs import Run
 
     try:

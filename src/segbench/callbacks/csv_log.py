@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
 
 
 class RunCsv(CSVLogger):
@@ -25,20 +27,19 @@ class RunCsv(CSVLogger):
         self._resumed_at = resumed_at
 
     @property
-    def experiment(self) -> ExperimentWriter:
-        """The writer; it takes up the file that is there."""
-        if self._experiment is None:
-            path = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
-            kept, keys = _rows(path, self._resumed_at)
-            writer = super().experiment
-            if kept:
-                with path.open("w", newline="") as file:
-                    table = csv.DictWriter(file, keys)
-                    table.writeheader()
-                    table.writerows(kept)
-                writer.metrics_keys = keys
+    def experiment(self) -> Any:
+        """The writer; it takes up the file that is there. On ranks other than 0 one that does nothing."""
+        if self._experiment is not None or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            return super().experiment
+        path = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
+        kept, keys = _rows(path, self._resumed_at)
         writer = super().experiment
-        assert isinstance(writer, ExperimentWriter)
+        if kept:
+            with path.open("w", newline="") as file:
+                table = csv.DictWriter(file, keys)
+                table.writeheader()
+                table.writerows(kept)
+            writer.metrics_keys = keys
         return writer
 
 
