@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import tifffile
 import torch
 import yaml
 
+from segbench import cli
 from segbench.build import build_dataset, build_measures
 from segbench.callbacks.progress import RunProgress
 from segbench.errors import SegbenchError
@@ -36,25 +36,6 @@ def equal(one, other):
 def rows(directory, column):
     with (directory / "metrics.csv").open() as file:
         return [(int(row["step"]), float(row[column])) for row in csv.DictReader(file) if row.get(column)]
-
-
-@pytest.fixture
-def command(tmp_path):
-    """Run the installed command in a process of its own, in `tmp_path`."""
-
-    def run(*arguments):
-        done = subprocess.run(
-            [SEGBENCH, *arguments],
-            cwd=tmp_path,
-            env=os.environ | {"SEGBENCH_RUN_ID": "here"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    return run
 
 
 def test_a_run_directory_holds_what_it_should(tiny_run):
@@ -276,8 +257,12 @@ def test_quickstart_writes_checkpoints_often(compose):
     assert compose("name=quickstart")["callbacks"]["checkpoint"]["every_n_train_steps"] <= 4
 
 
-def test_a_sweep_runs_its_jobs_in_directories_of_their_own(command, tiny_overrides, tmp_path):
-    command("train", "-m", *tiny_overrides, "seed=0,1", "trainer.max_steps=1", "data.test=1", "callbacks.panels=null")
+def test_a_sweep_runs_its_jobs_in_directories_of_their_own(tiny_overrides, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGBENCH_RUN_ID", "here")
+    given = ("seed=0,1", "trainer.max_steps=1", "data.test=1", "callbacks.panels=null")
+    monkeypatch.setattr(sys, "argv", ["segbench", "train", "-m", *tiny_overrides, *given])
+    cli.main()
     jobs = tmp_path / "outputs" / "tiny" / "sweep_here"
     assert [state(jobs / number) for number in ("0", "1")] == ["finished"] * 2
     assert [Run(jobs / number).config()["seed"] for number in ("0", "1")] == [0, 1]
@@ -285,11 +270,13 @@ def test_a_sweep_runs_its_jobs_in_directories_of_their_own(command, tiny_overrid
     assert not equal(weights(jobs / "0"), weights(jobs / "1"))
 
 
-def test_two_processes_learn_what_one_learns_with_twice_the_batch(command, tiny_config, tiny_overrides, tmp_path):
+def test_two_processes_learn_what_one_learns_with_twice_the_batch(tiny_config, tiny_overrides, tmp_path):
     given = ("model.dropout=0", "callbacks.panels=null", "data.test=3")
     ranks = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=1")
-    # The others' precision follows the trainer that they are for.
-    command("train", *ranks, *tiny_overrides, *given, "hydra.run.dir=two")
+    command = [SEGBENCH, "train", *ranks, *tiny_overrides, *given, f"hydra.run.dir={tmp_path}/two"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run:   ") == 1
     train(tiny_config(*given, "data.batch_size=2"), tmp_path / "one", [])
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert one.keys() == two.keys()

@@ -85,16 +85,20 @@ def write_probabilities(
             parts = [stem, *([head] if len(heads) > 1 else []), *([spec.class_names[k]] if len(classes) > 1 else [])]
             names[head, k] = directory / f"{'-'.join(parts)}.tif"
     directory.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        partials = {key: path.with_name(f".{path.name}.{os.getpid()}.partial") for key, path in names.items()}
-        writers = {key: stack.enter_context(tifffile.TiffWriter(path)) for key, path in partials.items()}
-        console = Console(stderr=True)
-        pages = track(predictions, "predict", count, console=console, disable=not console.is_terminal, transient=True)
-        for prob in pages:
-            for (head, k), writer in writers.items():
-                writer.write(prob[head][k], photometric="minisblack", contiguous=True, metadata=None)
-    for key, path in names.items():
-        os.replace(partials[key], path)
+    partials = {key: path.with_name(f".{path.name}.{os.getpid()}.partial") for key, path in names.items()}
+    try:
+        with contextlib.ExitStack() as stack:
+            writers = {key: stack.enter_context(tifffile.TiffWriter(path)) for key, path in partials.items()}
+            console = Console(stderr=True)
+            hidden = not console.is_terminal
+            for prob in track(predictions, "predict", count, console=console, disable=hidden, transient=True):
+                for (head, k), writer in writers.items():
+                    writer.write(prob[head][k], photometric="minisblack", contiguous=True, metadata=None)
+        for key, path in names.items():
+            os.replace(partials[key], path)
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
     return list(names.values())
 
 
@@ -120,7 +124,7 @@ def read_pages(path: Path, spec: DatasetSpec) -> list[RawImage]:
         raise SegbenchError(
             f"{path} has {channels} channels", f"{modality.channels} ({name}, {modality.unit})", "convert it first"
         )
-    if "0 to 255" in modality.unit and (stack.min() < 0 or stack.max() > 255):
+    if "0 to 255" in modality.unit and not (stack.min() >= 0 and stack.max() <= 255):
         raise SegbenchError(
             f"{path} holds values from {stack.min()} to {stack.max()} ({stack.dtype})",
             f"{modality.unit}, as the network was trained",
@@ -147,18 +151,19 @@ def predict(given: dict[str, Any]) -> list[Path]:
     config = recorded(run.config(), given)
     said = resolve_hardware(config)
     spec = build_dataset_spec(run)
-    images = read_pages(Path(given["input"]), spec)
+    source, output = Path(given["input"]), Path(given["output"])
+    images = read_pages(source, spec)
+    if (output / f"{source.stem}.tif").exists() and source.samefile(output / f"{source.stem}.tif"):
+        raise SegbenchError(f"output={output} would write over the input {source}", "another folder", "change output=")
     task = build_task(config, spec)
     step = load_weights(task, checkpoint)
     log.info("%s; %s of step %d; tta=%s", "; ".join(said), checkpoint.name, step, task.evaluation.tta)
     with evaluating(task, config["trainer"]) as device:
         predictions = predict_images(task, images, device)
         try:
-            return write_probabilities(
-                predictions, len(images), dict(spec.heads), Path(given["output"]), Path(given["input"]).stem
-            )
+            return write_probabilities(predictions, len(images), dict(spec.heads), output, source.stem)
         except OSError as error:
-            raise not_writable(Path(given["output"]), error) from error
+            raise not_writable(output, error) from error
 
 
 @job

@@ -78,16 +78,16 @@ def score_files(given: dict[str, Any], directory: Path, said: list[str]) -> dict
 
     prob_NHW = read_slices(Path(given["predictions"]), "predictions")
     label_NHW = read_slices(Path(given["labels"]), "labels")
-    run = Run.create(directory, given, said)
-    started = time.monotonic()
-    scored = challenge_scores(cast("NDArray[np.floating]", prob_NHW), label_NHW)
-    values = scored.values()
-    protocol = {"dataset": given["labels"], "split": f"{len(label_NHW)} slices of {given['predictions']}"}
-    try:
-        run.write_results(values, {"evaluate_s": time.monotonic() - started}, provenance(), protocol)
-        run.set_state("finished")
-    except OSError as error:
-        raise not_writable(directory, error) from error
+    with Run.create(directory, given, said) as run:
+        started = time.monotonic()
+        scored = challenge_scores(cast("NDArray[np.floating]", prob_NHW), label_NHW)
+        values = scored.values()
+        protocol = {"dataset": given["labels"], "split": f"{len(label_NHW)} slices of {given['predictions']}"}
+        try:
+            run.write_results(values, {"evaluate_s": time.monotonic() - started}, provenance(), protocol)
+            run.set_state("finished")
+        except OSError as error:
+            raise not_writable(directory, error) from error
     print_scores(scored, len(label_NHW))
     print(json.dumps(values))
     print(f"run: {directory}")
