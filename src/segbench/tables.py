@@ -48,7 +48,7 @@ def score_table(
         if paper:
             row.append(_show(published.get(name)))
         table.add_row(*row)
-    for name in published.keys() - shown.keys() if paper else ():
+    for name in (name for name in published if name not in shown):
         table.add_row(name, "", *([""] if baseline is not None else []), _show(published[name]))
     captions = [f"paper: {paper.get('source', '')}"] if paper else []
     if "rand_error_pairs" in shown:

@@ -3,6 +3,7 @@
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import ProgressBar
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -52,7 +53,7 @@ def fit(tmp_path):
             callbacks=list(callbacks),
             logger=False,
             enable_checkpointing=True,
-            enable_progress_bar=False,
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
             enable_model_summary=False,
             num_sanity_val_steps=0,
             limit_val_batches=len(module.scores) and 1,

@@ -29,8 +29,8 @@ def test_k_ranks_of_b_take_in_each_step_what_one_rank_of_kb_takes(count, batch, 
     ranks = [
         batched(epoch(TrainSampler(count, batch, seed, repeats, rank, world), number), batch) for rank in range(world)
     ]
-    together = [sorted(draw for part in step for draw in part) for step in zip(*ranks, strict=True)]
-    assert together == [sorted(step) for step in alone]
+    together = [sorted(draw.draw for part in step for draw in part) for step in zip(*ranks, strict=True)]
+    assert together == [sorted(draw.draw for draw in step) for step in alone]
 
 
 @given(count=st.integers(1, 30), batch=small, repeats=small, world=small)
@@ -67,6 +67,17 @@ def test_those_left_out_change_from_epoch_to_epoch():
     sampler = TrainSampler(5, 4, seed=0)
     left_out = {frozenset(range(5)) - {draw.index for draw in epoch(sampler, number)} for number in range(60)}
     assert len(left_out) == 5
+
+
+@given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.data())
+def test_a_resume_draws_what_the_whole_run_would_have_drawn(count, batch, repeats, accumulate, data):
+    if count * repeats < batch:
+        return
+    steps = -(-(count * repeats // batch) // accumulate)  # the last step of an epoch takes the batches that are left
+    done = data.draw(st.integers(0, 3 * steps))
+    resumed = list(TrainSampler(count, batch, 5, repeats, steps_done=lambda: done, accumulate=accumulate))
+    number, entered = divmod(done, steps)
+    assert resumed == epoch(TrainSampler(count, batch, 5, repeats), number)[entered * accumulate * batch :]
 
 
 def test_fewer_draws_than_a_step_takes_are_refused():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,23 @@ def test_a_tile_is_a_window_of_the_mirrored_image_and_its_label():
     np.testing.assert_array_equal(sample.targets["semantic"].numpy(), mirrored > 600)
 
 
+def test_a_surround_serves_the_augmentation_alone():
+    seen = []
+
+    class Watched(Augmentation):
+        def __call__(self, images, *arguments):
+            seen.append(images["em"])
+            return super().__call__(images, *arguments)
+
+    bare, surrounded = (
+        TrainTiles(Numbered(), SPEC, Watched(), 0, 24, 4, surround=surround)[Draw(1, 0, 3)] for surround in (0, 5)
+    )
+    assert torch.equal(bare.images["em"], surrounded.images["em"])
+    assert torch.equal(bare.targets["semantic"], surrounded.targets["semantic"])
+    assert [image.shape for image in seen] == [(24, 24), (34, 34)]
+    np.testing.assert_array_equal(seen[1][5:-5, 5:-5], seen[0])
+
+
 def test_every_output_window_lies_inside_and_all_places_are_met():
     starts = set()
     for draw in range(600):
@@ -114,7 +133,7 @@ def test_whole_images_are_taken_where_there_is_no_tile():
 @pytest.mark.parametrize("change", [{"epoch": 1}, {"draw": 6}])
 def test_another_epoch_or_draw_gives_another_tile(change):
     dataset = tiles(augmentation=flips())
-    one, other = (dataset[Draw(0, 0, 5)], dataset[Draw(0, 0, 5)._replace(**change)])
+    one, other = (dataset[Draw(0, 0, 5)], dataset[replace(Draw(0, 0, 5), **change)])
     assert not torch.equal(one.images["em"], other.images["em"])
 
 
@@ -182,7 +201,7 @@ def test_loss_weights_are_cut_with_the_tile(drawn_isbi):
     source = IsbiEM(drawn_isbi).split("train")
     spec = IsbiEM(drawn_isbi).spec
     weights = LossWeights(spec)
-    sample = TrainTiles(source, spec, Augmentation(), 0, 40, 4, weights)[Draw(2, 0, 0)]
+    sample = TrainTiles(source, spec, Augmentation(), 0, 40, 4, weights=weights)[Draw(2, 0, 0)]
     whole, image = weights(source.read(2)), normalise(source.read(2).images["em"], spec.modalities["em"])[0].numpy()
     places = np.lib.stride_tricks.sliding_window_view(np.pad(image, 40, mode="reflect"), (40, 40))
     y, x = np.argwhere((places == sample.images["em"][0].numpy()).all((2, 3)))[0]
