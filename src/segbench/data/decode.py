@@ -1,0 +1,237 @@
+"""Image, label and .mat files to arrays; every complaint names the file and the image.
+
+OpenCV decodes colour (it lets other threads run); Pillow reads labels, since OpenCV turns palette indices into colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.raw import RawImage
+from segbench.errors import SegbenchError
+from segbench.spec import VOID
+
+_INVALID = 254
+
+
+def _bytes(path: Path, name: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SegbenchError(
+            f"{path}, of image {name}, cannot be read: {error.strerror}",
+            "the file, as the data set's lists promise",
+            "restore it, or look the whole data set through with segbench data check",
+        ) from error
+    return content
+
+
+def _damaged(path: Path, name: str, size: int, why: str) -> SegbenchError:
+    return SegbenchError(
+        f"{path}, of image {name}, cannot be decoded ({size} bytes): {why}",
+        "a whole file",
+        "unpack or fetch it again; segbench data check names every such file",
+    )
+
+
+def _is_cut(content: bytes) -> bool:
+    # OpenCV fills the missing part of a cut file with grey and says nothing. The end marker must follow the last scan;
+    # inside a scan neither marker can occur.
+    if content.startswith(b"\xff\xd8"):
+        return content.rfind(b"\xff\xd9") <= content.rfind(b"\xff\xda")
+    return content.startswith(b"\x89PNG") and b"IEND" not in content[-64:]
+
+
+def _decode(path: Path, name: str, flags: int) -> NDArray[Any]:
+    content = _bytes(path, name)
+    if _is_cut(content):
+        raise _damaged(path, name, len(content), "its end is missing")
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    except cv2.error as error:
+        raise _damaged(path, name, len(content), str(error.err)) from error
+    if image is None:
+        raise _damaged(path, name, len(content), "no image, or damaged inside")
+    decoded: NDArray[Any] = image
+    return decoded
+
+
+def read_rgb(path: Path, name: str) -> NDArray[np.uint8]:
+    """Decode a colour image.
+
+    Args:
+        path: JPEG or PNG; a grey one is given three equal channels.
+        name: the image's id.
+
+    Returns:
+        HW3 uint8 in the order R, G, B; never turned by an EXIF tag, as labels are not.
+
+    Raises:
+        SegbenchError: missing, cut or damaged.
+    """
+    image_HW3 = _decode(path, name, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    rgb_HW3: NDArray[np.uint8] = cv2.cvtColor(image_HW3, cv2.COLOR_BGR2RGB, dst=image_HW3)
+    return rgb_HW3
+
+
+def read_depth(path: Path, name: str) -> NDArray[np.uint16]:
+    """Decode a 16-bit grey PNG to HW uint16.
+
+    Raises:
+        SegbenchError: missing, damaged, or of another kind.
+    """
+    depth_HW = _decode(path, name, cv2.IMREAD_UNCHANGED)
+    if depth_HW.dtype != np.uint16 or depth_HW.ndim != 2:
+        raise SegbenchError(
+            f"{path}, of image {name}, is {depth_HW.dtype} of shape {depth_HW.shape}",
+            "one 16-bit channel, depth in millimetres",
+            "use the data set's own depth files, not a rendering of them",
+        )
+    depth: NDArray[np.uint16] = depth_HW
+    return depth
+
+
+def read_indices(path: Path, name: str) -> NDArray[np.uint8]:
+    """Decode a label PNG to its HW uint8 values: palette indices, not colours.
+
+    Raises:
+        SegbenchError: missing, damaged, or a colour rendering.
+    """
+    from PIL import Image
+
+    _bytes_missing(path, name)
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            label_HW = np.asarray(image) if mode in ("P", "L") else None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _damaged(path, name, path.stat().st_size, str(error)) from error
+    if label_HW is None:
+        raise SegbenchError(
+            f"{path}, of image {name}, is a picture of mode {mode}",
+            "an 8-bit palette or grey PNG whose values are class ids",
+            "use the data set's own label files, not a colour rendering of them",
+        )
+    return label_HW
+
+
+def _bytes_missing(path: Path, name: str) -> None:
+    if not path.is_file():
+        _bytes(path, name)
+
+
+def write_indices(path: Path, label_HW: NDArray[np.uint8], palette: tuple[tuple[int, int, int], ...]) -> None:
+    """Write HW uint8 class ids as a palette PNG, the form that the PASCAL VOC server takes.
+
+    Args:
+        path: the file; its folder is made.
+        label_HW: class ids.
+        palette: RGB by id; ids beyond it are drawn black.
+    """
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(label_HW)
+    image.putpalette([value for colour in palette for value in colour])
+    image.save(path, format="PNG")
+
+
+def read_mat(path: Path, name: str, variable: str) -> Any:
+    """One variable of a MATLAB file of version 4 to 7.
+
+    Args:
+        path: the file.
+        name: the image's id.
+        variable: its name.
+
+    Raises:
+        SegbenchError: missing, damaged, or without the variable.
+    """
+    from scipy.io import loadmat
+
+    size = len(_bytes(path, name))
+    try:
+        content = loadmat(path, variable_names=[variable])
+    except Exception as error:  # a damaged file ends in errors of zlib, struct, numpy and scipy's own
+        raise _damaged(path, name, size, f"{type(error).__name__}: {error}") from error
+    if variable not in content:
+        raise SegbenchError(
+            f"{path}, of image {name}, has no variable {variable}",
+            f"{variable}, the label",
+            "use the data set's own .mat files",
+        )
+    return content[variable]
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Ids as they stand in files to classes 0 to K-1 and void.
+
+    Args:
+        classes: K.
+        first: the file's id of class 0.
+        void: the file's ids that count nowhere, -1 to 255.
+    """
+
+    classes: int
+    first: int = 0
+    void: tuple[int, ...] = (VOID,)
+
+    @cached_property
+    def _table(self) -> NDArray[np.uint8]:
+        # By id + 1, so that -1 has its place.
+        table = np.full(257, _INVALID, np.uint8)
+        table[np.arange(self.classes) + self.first + 1] = np.arange(self.classes)
+        table[np.array(self.void, int) + 1] = VOID
+        return table
+
+    def __call__(self, label: NDArray[Any], path: Path, name: str) -> NDArray[np.uint8]:
+        """HW of any number type to HW uint8.
+
+        Raises:
+            SegbenchError: the label is no HW array, or holds an id that is neither a class nor void.
+        """
+        if label.ndim != 2 or not np.issubdtype(label.dtype, np.number):
+            raise self._refusal(path, name, f"a label of shape {label.shape} and type {label.dtype}")
+        if label.dtype == np.uint8:
+            mapped: NDArray[np.uint8] = cv2.LUT(label, self._table[1:])
+        else:
+            known = (label >= -1) & (label <= 255) & (label == np.floor(label))
+            mapped = np.where(known, self._table[np.where(known, label, 0).astype(np.int64) + 1], np.uint8(_INVALID))
+        if (mapped == _INVALID).any():
+            ids = np.unique(label[mapped == _INVALID])
+            shown = ", ".join(f"{value:g}" for value in ids[:6]) + (" ..." if len(ids) > 6 else "")
+            raise self._refusal(path, name, f"label ids {shown}")
+        return mapped
+
+    def _refusal(self, path: Path, name: str, found: str) -> SegbenchError:
+        void = " or ".join(str(value) for value in sorted(self.void))
+        return SegbenchError(
+            f"{path}, of image {name}, holds {found}",
+            f"height x width of class ids {self.first} to {self.first + self.classes - 1}, void {void}",
+            "use the label files of this data set's own release",
+        )
+
+
+def paired(images: Mapping[str, NDArray[Any]], labels: Mapping[str, NDArray[np.uint8]], name: str) -> RawImage:
+    """The image with its labels.
+
+    Raises:
+        SegbenchError: they differ in height or width.
+    """
+    sizes = {what: array.shape[:2] for what, array in (*images.items(), *labels.items())}
+    if len(set(sizes.values())) > 1:
+        raise SegbenchError(
+            f"image {name} differs in size: " + ", ".join(f"{what} {h} x {w}" for what, (h, w) in sizes.items()),
+            "one height and width for the image, its modalities and its labels",
+            "use images and labels of one release; segbench data check names every such image",
+        )
+    return RawImage(images, labels, name)

@@ -1,0 +1,284 @@
+import os
+
+import cv2
+import numpy as np
+import pytest
+import scipy.io
+
+from segbench.data.id_lists import read_list, refuse_shared, set_apart, shipped
+from segbench.data.pascal_voc import CLASSES, SERVER_PATH, PascalVOC, voc_palette
+from segbench.errors import SegbenchError
+
+
+def opened(voc, **settings):
+    return PascalVOC(voc, **({"partial": True} | settings))
+
+
+def test_the_palette_is_the_official_one():
+    # As printed on the challenge's page: aeroplane maroon, person light pink, tvmonitor blue, void cream.
+    palette = voc_palette(256)
+    assert [palette[k] for k in (0, 1, 15, 20, 255)] == [
+        (0, 0, 0),
+        (128, 0, 0),
+        (192, 128, 128),
+        (0, 64, 128),
+        (224, 224, 192),
+    ]
+    assert CLASSES[1] == "aeroplane" and CLASSES[15] == "person" and CLASSES[20] == "tvmonitor"
+
+
+def test_the_papers_protocol(voc):
+    dataset = opened(voc)
+    assert dataset.split("train").ids == ("2008_000001", "2008_000002", "2008_000003", "2008_000004")
+    assert dataset.split("test").ids == shipped("pascal_seg11valid")[:4]
+    assert dataset.split("val") is None and dataset.split("predict") is None
+    protocol = dataset.spec.protocol
+    assert protocol == "seg11valid: train sbd_train 4, test seg11valid 4 of 736 (data.partial); VOC 2011"
+    rgb = dataset.spec.modalities["rgb"]
+    assert (rgb.mean, rgb.std) == ((122.67892, 116.66877, 104.00699), (1, 1, 1))
+    assert dataset.spec.heads["semantic"].num_classes == 21
+
+
+def test_seg11valid_whole(tmp_path, voc):
+    # 736 names of one picture.
+    folder = voc / "VOCdevkit" / "VOC2012"
+    for place, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        first = folder / place / f"{shipped('pascal_seg11valid')[0]}.{suffix}"
+        for name in shipped("pascal_seg11valid")[4:]:
+            os.link(first, folder / place / f"{name}.{suffix}")
+    dataset = PascalVOC(voc, year=2012)
+    assert len(dataset.split("test")) == 736
+    assert dataset.spec.protocol == "seg11valid: train sbd_train 4, test seg11valid 736; VOC 2012"
+
+
+def test_images_are_rgb_and_labels_are_indices(voc):
+    name = shipped("pascal_seg11valid")[0]
+    folder = voc / "TrainVal" / "VOCdevkit" / "VOC2011"
+    red = np.zeros((12, 16, 3), np.uint8)
+    red[..., 2] = 250  # OpenCV writes B, G, R
+    cv2.imwrite(str(folder / "JPEGImages" / f"{name}.jpg"), red)
+    label = np.arange(192, dtype=np.uint8).reshape(12, 16) % 21
+    label[3] = 255
+    from segbench.data.decode import write_indices
+
+    write_indices(folder / "SegmentationClass" / f"{name}.png", label, voc_palette(256))
+    raw = opened(voc).split("test").read(0)
+    assert raw.id == name
+    assert raw.images["rgb"].shape == (12, 16, 3)
+    assert abs(raw.images["rgb"].astype(int) - [250, 0, 0]).max() <= 4
+    np.testing.assert_array_equal(raw.labels["semantic"], label)
+
+
+def test_sbd_labels_come_from_their_mat(voc):
+    raw = opened(voc).split("train").read(1)
+    expected = scipy.io.loadmat(voc / "benchmark_RELEASE/dataset/cls/2008_000002.mat")["GTcls"]["Segmentation"][0, 0]
+    np.testing.assert_array_equal(raw.labels["semantic"], expected)
+    assert raw.labels["semantic"].dtype == np.uint8
+
+
+@pytest.mark.parametrize("year", [2011, 2012])
+def test_the_plain_protocols(voc, year):
+    dataset = PascalVOC(voc, protocol=f"voc{year}")
+    assert dataset.split("train").ids == tuple(f"{year}_00000{n}" for n in range(1, 5))
+    assert dataset.spec.protocol == f"voc{year}: train voc{year}_train 4, test voc{year}_val 4; VOC 2011"
+    sizes = {dataset.split("train").read(index).images["rgb"].shape for index in range(4)}
+    assert sizes == {(12, 16, 3), (15, 16, 3)}
+
+
+def test_a_leak_is_refused_with_its_number(voc):
+    valid = shipped("pascal_seg11valid")
+    (voc / "benchmark_RELEASE/dataset/train.txt").write_text("\n".join(("2008_000001", *valid[:3])))
+    with pytest.raises(SegbenchError, match=r"data\.train=sbd_train and data\.test=seg11valid share 3 of 736 images"):
+        opened(voc)
+    with pytest.raises(SegbenchError, match=r"sbd_train and data\.test=voc2012_val share 3 of 4 images"):
+        opened(voc, test="voc2012_val")
+
+
+def test_a_list_of_ones_own(voc, tmp_path):
+    names = (*shipped("pascal_seg11valid")[:2], "2008_000001")
+    own = tmp_path / "own.txt"
+    # Two columns, as lists of file pairs have them.
+    own.write_text("".join(f"{name} label/{name}.png\n" for name in names))
+    dataset = PascalVOC(voc, protocol="voc2012", test=str(own))
+    assert [raw.id for raw in map(dataset.split("test").read, range(3))] == list(names)
+
+
+def test_held_out_images_are_not_trained_on(voc):
+    dataset = opened(voc, hold_out=1)
+    train, val = dataset.split("train").ids, dataset.split("val").ids
+    assert len(train) == 3 and len(val) == 1 and not set(train) & set(val)
+    assert "1 of train held out for selection" in dataset.spec.protocol
+    with pytest.raises(SegbenchError, match=r"data\.hold_out=4 of 4 training images"):
+        opened(voc, hold_out=4)
+
+
+def test_the_choice_of_held_out_images_is_of_the_ids_alone():
+    ids = shipped("siftflow_trainval")
+    train, val = set_apart(ids, 100)
+    assert sorted((*train, *val)) == sorted(ids) and len(val) == 100
+    assert set(set_apart(ids[::-1], 100)[1]) == set(val)
+    # One image less changes the choice by one at most.
+    assert len(set(set_apart(ids[1:], 100)[1]) - set(val)) <= 1
+
+
+def test_images_to_predict_have_no_label(voc):
+    lists = voc / "TrainVal/VOCdevkit/VOC2011/ImageSets/Segmentation"
+    (lists / "test.txt").write_text("2011_000001\n")
+    raw = opened(voc).split("predict").read(0)
+    assert raw.id == "2011_000001" and not raw.labels
+
+
+def test_the_servers_archive_layout():
+    # VOC 2012 development kit: results/VOC2012/Segmentation/comp6_test_cls/2008_000001.png
+    said = SERVER_PATH.format(year=2012, competition="comp6", id="2008_000001")
+    assert said == "results/VOC2012/Segmentation/comp6_test_cls/2008_000001.png"
+
+
+def test_shipped_lists_are_the_authors():
+    counts = {"pascal_seg11valid": 736, "nyud_train": 381, "nyud_val": 414, "nyud_test": 654}
+    counts |= {"siftflow_trainval": 2486, "siftflow_test": 200}
+    assert {name: len(set(shipped(name))) for name in counts} == counts
+
+
+def test_a_changed_list_is_refused(tmp_path, monkeypatch):
+    import shutil
+    from importlib import resources
+
+    shutil.copytree(resources.files("segbench.data") / "splits", tmp_path / "splits")
+    with (tmp_path / "splits" / "nyud_val.txt").open("a") as file:
+        file.write("5001\n")
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path)
+    with pytest.raises(SegbenchError, match=r"nyud_val\.txt has sha256"):
+        shipped("nyud_val")
+    assert len(shipped("nyud_train")) == 381
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"protocol": "voc2010"}, r"data\.protocol=voc2010"),
+        ({"year": 2010}, r"data\.year=2010"),
+        ({"train": "sbd"}, r"data\.train=sbd\n.*expected: seg11valid, sbd_train"),
+        ({"test": "nowhere.txt"}, r"no file nowhere\.txt \(data\.test\)"),
+        ({"train": "voc2011_trainval"}, r"no file .*trainval\.txt"),
+        (
+            {"partial": False},
+            r"seg11valid in .*: 732 of 736 images lack their files, first 2007_\d+.*data\.partial=true",
+        ),
+    ],
+)
+def test_bad_settings(voc, settings, message):
+    with pytest.raises(SegbenchError, match=f"(?s){message}"):
+        opened(voc, **settings)
+
+
+def test_no_data_says_how_to_get_it(tmp_path):
+    with pytest.raises(SegbenchError, match="run segbench data prepare pascal_voc root="):
+        PascalVOC(tmp_path / "none")
+    with pytest.raises(SegbenchError, match=r"(?s)no SBD in .*parts=sbd"):
+        PascalVOC(tmp_path)
+    with pytest.raises(SegbenchError, match=r"(?s)no VOC2012 in .*parts=voc2012"):
+        PascalVOC(tmp_path, protocol="voc2012")
+
+
+def test_lists_of_bad_form(tmp_path):
+    path = tmp_path / "list.txt"
+    for content, message in ((b"a\nb\na\n", "1 ids twice, first a"), (b"\n", "holds no id"), (b"\xff\xfe", "no text")):
+        path.write_bytes(content)
+        with pytest.raises(SegbenchError, match=message):
+            read_list(path, "data.train")
+    refuse_shared(("a",), ("b",), ("one", "other"), "nothing")
+
+
+def test_bad_files_are_named_with_their_image(voc):
+    folder = voc / "TrainVal" / "VOCdevkit" / "VOC2011"
+    name = shipped("pascal_seg11valid")[0]
+    jpeg, png = folder / "JPEGImages" / f"{name}.jpg", folder / "SegmentationClass" / f"{name}.png"
+    good_jpeg, good_png = jpeg.read_bytes(), png.read_bytes()
+    test = opened(voc).split("test")
+
+    def refuses(path, content, message):
+        good = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(SegbenchError, match=message) as caught:
+            test.read(0)
+        assert str(path) in caught.value.found and name in caught.value.found
+        path.write_bytes(good)
+
+    refuses(jpeg, good_jpeg[:-40], "its end is missing")
+    refuses(jpeg, b"", "cannot be decoded")
+    refuses(jpeg, b"\xff\xd8" + bytes(300) + b"\xff\xda\xff\xd9", "no image, or damaged inside")
+    refuses(png, good_png[:-30], "cannot be decoded")
+    refuses(png, b"no picture", "cannot be decoded")
+    refuses(png, cv2.imencode(".png", np.zeros((15, 16, 3), np.uint8))[1].tobytes(), "picture of mode RGB")
+    refuses(png, cv2.imencode(".png", np.full((15, 16), 21, np.uint8))[1].tobytes(), "holds label ids 21")
+    refuses(png, cv2.imencode(".png", np.full((15, 16), 254, np.uint8))[1].tobytes(), "holds label ids 254")
+    png.write_bytes(cv2.imencode(".png", np.zeros((16, 15), np.uint8))[1].tobytes())
+    with pytest.raises(SegbenchError, match=rf"image {name} differs in size: rgb 15 x 16, semantic 16 x 15"):
+        test.read(0)
+    png.unlink()
+    with pytest.raises(SegbenchError, match="cannot be read: No such file"):
+        test.read(0)
+
+
+def test_bad_mat_files_are_named_with_their_image(voc):
+    path = voc / "benchmark_RELEASE/dataset/cls/2008_000001.mat"
+    good = path.read_bytes()
+    train = opened(voc).split("train")
+    for content in (good[: len(good) // 2], b"MATLAB", b"", bytes(500)):
+        path.write_bytes(content)
+        with pytest.raises(SegbenchError, match=r"2008_000001\.mat, of image 2008_000001, (cannot|has no)"):
+            train.read(0)
+    scipy.io.savemat(path, {"GTinst": {"Segmentation": np.zeros((12, 16), np.uint8)}})
+    with pytest.raises(SegbenchError, match="has no variable GTcls"):
+        train.read(0)
+    scipy.io.savemat(path, {"GTcls": {"Other": 1}})
+    with pytest.raises(SegbenchError, match="GTcls has no field Segmentation"):
+        train.read(0)
+    scipy.io.savemat(path, {"GTcls": {"Segmentation": np.full((12, 16), 33, np.uint8)}})
+    with pytest.raises(SegbenchError, match="holds label ids 33"):
+        train.read(0)
+
+
+def test_images_of_different_size_share_a_batch(voc, compose):
+    from segbench.build import build_dataset
+    from segbench.data.augment import Augmentation
+    from segbench.data.datamodule import SegmentationData
+    from segbench.spec import TileGeometry
+
+    config = compose("name=x", "data=pascal_voc", f"data.root={voc}", "data.partial=true", "augment=none")
+    dataset = build_dataset(config)
+    data = SegmentationData(dataset, TileGeometry(), Augmentation(), seed=0, eval_batch_size=2, batch_size=4)
+    batch = next(iter(data.test_dataloader()))
+    assert batch.images["rgb"].shape == (2, 3, 15, 16)
+    assert sorted(batch.sizes) == [(12, 16), (15, 16)]
+    small = batch.sizes.index((12, 16))
+    assert (batch.targets["semantic"][small, 12:] == 255).all()
+    assert (batch.images["rgb"][small, :, 12:] == 0).all()
+    assert next(iter(data.train_dataloader())).images["rgb"].shape[0] == 4
+
+
+def test_real_sample(shared_data):
+    root = shared_data("voc2012")
+    dataset = PascalVOC(root, protocol="voc2012", test="seg11valid", partial=True)
+    assert (len(dataset.split("train")), len(dataset.split("test"))) == (40, 229)
+    from PIL import Image
+
+    for index in range(0, 229, 40):
+        raw = dataset.split("test").read(index)
+        with Image.open(root / "VOCdevkit/VOC2012/JPEGImages" / f"{raw.id}.jpg") as image:
+            # Two decoders, one picture.
+            assert abs(np.asarray(image).astype(int) - raw.images["rgb"]).max() <= 4
+        with Image.open(root / "VOCdevkit/VOC2012/SegmentationClass" / f"{raw.id}.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), raw.labels["semantic"])
+            assert tuple(image.getpalette()[: 3 * 21]) == tuple(np.array(voc_palette()).ravel())
+
+
+def test_real_lists_leak_or_not(shared_data):
+    folder = shared_data("voc2012", "VOCdevkit", "VOC2012", "ImageSets", "Segmentation", "full_lists")
+    lists = {name: read_list(folder / f"{name}.txt", "test") for name in ("train", "val", "train_aug")}
+    valid = shipped("pascal_seg11valid")
+    for name in ("train", "train_aug"):
+        refuse_shared(lists[name], valid, (name, "seg11valid"), "")
+    with pytest.raises(SegbenchError, match="val and seg11valid share 736 of 736 images"):
+        refuse_shared(lists["val"], valid, ("val", "seg11valid"), "")
