@@ -10,6 +10,7 @@ from torch.nn.functional import relu
 
 from segbench.models.backbone import Backbone, Layer, Upsampling
 from segbench.models.layers import lrn, max_pool, scaled
+from segbench.models.matrix_conv import MatrixConv2d
 
 PAD = 100
 GROUPS = 2
@@ -24,7 +25,7 @@ def build(in_channels: int, width: float) -> dict[str, nn.Module]:
         "conv3": nn.Conv2d(c256, c384, 3, padding=1),
         "conv4": nn.Conv2d(c384, c384, 3, padding=1, groups=GROUPS),
         "conv5": nn.Conv2d(c384, c256, 3, padding=1, groups=GROUPS),
-        "fc6": nn.Conv2d(c256, c4096, 6),
+        "fc6": MatrixConv2d(c256, c4096, 6),
         "fc7": nn.Conv2d(c4096, c4096, 1),
     }
 

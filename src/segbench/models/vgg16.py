@@ -10,6 +10,7 @@ from torch.nn.functional import relu
 
 from segbench.models.backbone import Backbone, Layer, Upsampling
 from segbench.models.layers import max_pool, scaled
+from segbench.models.matrix_conv import MatrixConv2d
 
 # 3x3 convolutions, their channels, and the 2x2 pooling that follows.
 STAGES = (
@@ -34,7 +35,7 @@ def build(in_channels: int, width: float) -> dict[str, nn.Module]:
             layers[name] = nn.Conv2d(in_channels, out_channels, 3, padding=1 if layers else PAD)
             in_channels = out_channels
     fc_channels = scaled(FC_CHANNELS, width)
-    layers["fc6"] = nn.Conv2d(in_channels, fc_channels, 7)
+    layers["fc6"] = MatrixConv2d(in_channels, fc_channels, 7)
     layers["fc7"] = nn.Conv2d(fc_channels, fc_channels, 1)
     return layers
 
