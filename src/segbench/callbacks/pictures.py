@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.metrics import ImageResult, WarpingError, overlay, warp
-from segbench.panels import draw_panel, draw_sample, write_png
+from segbench.panels import draw_panel, draw_sample, grey_to_rgb, montage, write_png
 from segbench.spec import Batch
 from segbench.task import SegmentationTask
 
@@ -71,8 +71,11 @@ class Panels(lightning.Callback):
                 if _scores_warping(pl_module) and result.prob_KHW is not None:
                     # The challenge's picture of splits and merges, at the threshold of a plain decision.
                     mismatch_HW = warp(result.label_HW == 1, result.prob_KHW[1], 0.5).mismatch_HW
-                    raw_HW = _raw(pl_module, batch, position)[0]
-                    pictures[f"{batch.ids[position]}-splits-merges"] = overlay(raw_HW, mismatch_HW)
+                    raw_CHW = _raw(pl_module, batch, position)
+                    pictures[f"{batch.ids[position]}-splits-merges"] = montage(
+                        [grey_to_rgb(raw_CHW), overlay(raw_CHW[0], mismatch_HW)],
+                        [batch.ids[position], "red merges, blue splits; paler: holes and objects"],
+                    )
                 for name, picture in pictures.items():
                     write_png(self._directory / f"{name}.png", picture)
                     show(trainer, f"test/{name}", picture)
