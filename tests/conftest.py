@@ -14,11 +14,22 @@ import torch
 
 REPO = Path(__file__).resolve().parents[1]
 
+# Everything that a test counts on, so that the experiments may change.
 TINY = (
     "name=tiny",
+    "model=unet",
     "model.width=4",
     "model.depth=2",
+    "model.dropout=0.2",
     "data.tile=60",
+    "data.batch_size=2",
+    "data.repeats=10",
+    "optimizer.lr=2e-3",
+    "scheduler.warmup_steps=20",
+    "callbacks.checkpoint.every_n_train_steps=4",
+    "callbacks.checkpoint.monitor=val/mean_iu",
+    "callbacks.panels.count=4",
+    "tta=none",
     "trainer.max_steps=3",
     "trainer.val_check_interval=2",
     "trainer.log_every_n_steps=1",

@@ -272,8 +272,8 @@ def test_a_sweep_runs_its_jobs_in_directories_of_their_own(tiny_overrides, tmp_p
 
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(tiny_config, tiny_overrides, tmp_path):
     given = ("model.dropout=0", "callbacks.panels=null", "data.test=3")
-    ranks = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=1")
-    command = [SEGBENCH, "train", *ranks, *tiny_overrides, *given, f"hydra.run.dir={tmp_path}/two"]
+    ranks = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path}/two")
+    command = [SEGBENCH, "train", *ranks, *tiny_overrides, *given, "data.batch_size=1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run:   ") == 1
