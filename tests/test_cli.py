@@ -1,4 +1,5 @@
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import yaml
 
 import segbench
 from segbench import cli
+from segbench.runs import Run
 
 
 @pytest.fixture
@@ -121,6 +123,64 @@ def test_a_directory_in_use_is_told(run, tiny_run):
     assert code == 1
     assert "holds a run already" in err
     assert "Traceback" not in err
+
+
+@pytest.fixture
+def continued(tiny_run, tmp_path):
+    """A copy of the finished tiny run that may be continued."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def test_a_run_is_continued_in_place_with_its_own_config(run, continued):
+    before = (continued / "config.yaml").read_text()
+    code, out, err = run("train", f"resume={continued}", "trainer.max_steps=5")
+    assert code == 0, err
+    assert f"run:   {continued}\n" in out
+    assert (continued / "config.yaml").read_text() == before
+    results = Run(continued).results()
+    assert (results["timing"]["steps"], results["protocol"]["checkpoint"]) == (5, "best")
+
+
+def test_a_finished_run_that_is_continued_gives_the_same_scores(run, continued):
+    before = Run(continued).results()["metrics"]
+    assert run("train", f"resume={continued}")[0] == 0
+    assert Run(continued).results()["metrics"] == before
+
+
+def test_a_continued_run_keeps_its_configuration(run, continued):
+    code, _, err = run("train", f"resume={continued}", "optimizer.lr=1", "trainer.max_steps=9")
+    assert code == 1
+    assert "with optimizer.lr=1\n  expected: beside resume= only trainer.max_steps" in err
+    assert "to do:    leave it out, or start a new run" in err
+
+
+def test_a_continued_run_takes_whole_numbers(run, continued):
+    code, _, err = run("train", f"resume={continued}", "trainer.max_steps=many")
+    assert code == 1
+    assert err == (
+        "error: trainer.max_steps=many\n  expected: a whole number\n  to do:    correct trainer.max_steps=\n"
+    )
+
+
+def test_continuing_what_is_no_run_is_told(run, tmp_path):
+    code, _, err = run("train", f"resume={tmp_path}/nowhere")
+    assert code == 1
+    assert "config.yaml is missing" in err
+
+
+def test_continuing_a_run_without_a_checkpoint_is_told(run, continued):
+    shutil.rmtree(continued / "checkpoints")
+    code, _, err = run("train", f"resume={continued}")
+    assert code == 1
+    assert "no last checkpoint in" in err
+
+
+def test_continuing_a_run_that_runs_is_refused(run, continued):
+    with Run(continued) as running:
+        running.lock()
+        code, _, err = run("train", f"resume={continued}")
+    assert code == 1
+    assert "in use by another process" in err
 
 
 def test_list_shows_what_an_axis_offers_with_its_header(run):

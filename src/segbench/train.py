@@ -48,9 +48,9 @@ def train(config: dict[str, Any], directory: Path, given: list[str], resume: boo
     first = is_main_process()
     said = resolve_hardware(config)
     run = Run.create(directory, config, given) if first and not resume else Run(directory)
+    checkpoint = run.checkpoint("last") if resume else None
     if first and resume:
         run.lock()
-    checkpoint = run.checkpoint("last") if resume else None
     experiment: Experiment | None = None
     with run, log_to(directory / "run.log" if first else None):
         if first:
@@ -148,6 +148,8 @@ def resume_run(arguments: list[str]) -> None:
             )
         config = run.config()
         for key, value in pairs.items():
+            if not value.removeprefix("-").isdecimal():
+                raise SegbenchError(f"{key}={value}", "a whole number", f"correct {key}=")
             config["trainer"][key.removeprefix("trainer.")] = int(value)
         train(config, run.path, arguments, resume=True)
     except SegbenchError as error:
