@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from segbench.data.fetch import Listener
+from segbench.data.downloads import Listener
 from segbench.errors import SegbenchError
 
 
