@@ -242,15 +242,22 @@ def test_tensorboard_is_one_word_away(tiny_config, tmp_path):
     assert (tmp_path / "run" / "metrics.csv").is_file()
 
 
-def test_wandb_runs_offline_without_a_key(tiny_config, tmp_path, monkeypatch):
+def test_wandb_runs_offline_without_a_key_and_ends_in_its_true_state(tiny_config, tmp_path, monkeypatch):
     import wandb
 
+    finish, codes = wandb.finish, []
+    monkeypatch.setattr(wandb, "finish", lambda exit_code: (codes.append(exit_code), finish(exit_code=exit_code)))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    train(tiny_config("logger=wandb", "trainer.max_steps=1", "data.test=1"), tmp_path / "run_1", [])
+    given = ("logger=wandb", "data.test=1", "callbacks.panels.count=1")
+    train(tiny_config(*given, "trainer.max_steps=1"), tmp_path / "good", [])
+    with pytest.raises(SegbenchError, match="a loss of"):
+        train(tiny_config(*given, "optimizer.lr=1e30"), tmp_path / "bad", [])
+    assert codes == [0, 1]
     assert wandb.run is None
-    (folder,) = (tmp_path / "run_1" / "wandb").glob("offline-run-*")
-    assert folder.name.endswith("-run-1")
-    assert (tmp_path / "run_1" / "metrics.csv").is_file()
+    for name in ("good", "bad"):
+        (folder,) = (tmp_path / name / "wandb").glob("offline-run-*")
+        assert folder.name.endswith((tmp_path / name / "wandb_id.txt").read_text())
+        assert (tmp_path / name / "metrics.csv").is_file()
 
 
 def test_quickstart_writes_checkpoints_often(compose):

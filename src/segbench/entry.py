@@ -159,6 +159,8 @@ def _silence_known() -> None:
     warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
     # A protocol without validation split gives no loader, which is meant.
     warnings.filterwarnings("ignore", message=".*`list` across ranks is zero.*")
+    # Lightning 2.6 gathers by a function that torch 2.13 renames.
+    warnings.filterwarnings("ignore", message=".*nn.functional.all_gather is deprecated.*")
     # Lightning 2.6 calls torch's pytree by its former name.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     # Evaluation on several processes is exact here: padding is dropped before it reaches a metric.

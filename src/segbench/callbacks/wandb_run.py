@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,17 @@ def _has_key() -> bool:
         return False
 
 
-def wandb_settings(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `WandbLogger` that follow from the run and the machine.
+def _run_id(directory: Path) -> str:
+    # Kept in the directory: a resume is the same run, and the jobs 0 of two sweeps are two.
+    path = directory / "wandb_id.txt"
+    if not path.is_file():
+        name = "".join(letter if letter.isalnum() else "-" for letter in directory.name)
+        path.write_text(f"{name}-{secrets.token_hex(4)}")
+    return path.read_text()
 
-    The run's id is made of its directory's name, so an offline run that is synced later is recognised as the same.
-    """
+
+def wandb_settings(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `WandbLogger` that follow from the run and the machine."""
     from wandb import Settings
 
     offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun") or not _has_key()
@@ -38,7 +45,7 @@ def wandb_settings(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
     return {
         "save_dir": str(directory),
         "name": f"{config['name']}/{directory.name}",
-        "id": directory.name.replace("_", "-").replace(":", "-"),
+        "id": _run_id(directory),
         "offline": offline,
         "config": config,
         "settings": Settings(init_timeout=15, silent=True),
