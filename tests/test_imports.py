@@ -19,6 +19,7 @@ LAYERS = (
     ("entry", "task"),
     ("callbacks",),
     ("build",),
+    ("initialise",),
     ("train", "evaluate", "predict", "score", "bench", "listing", "data_command"),
     ("cli", "completion"),
 )
