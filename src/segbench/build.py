@@ -14,7 +14,7 @@ from typing import Any
 import lightning
 import torch
 from hydra.utils import get_object, instantiate
-from torch import nn
+from torch import Tensor, nn
 
 from segbench.callbacks.checkpoints import Checkpoints
 from segbench.config import allowed_targets, targets_in
@@ -289,6 +289,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The network's state dict in a checkpoint, the averaged weights where it has them."""
+    if checkpoint.get("averaged_model"):
+        return dict(checkpoint["averaged_model"])
+    state: Mapping[str, Tensor] = checkpoint["state_dict"]
+    return {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+
+
 def load_weights(task: SegmentationTask, path: Path) -> int:
     """Load a checkpoint's network, the averaged weights where it has them.
 
@@ -299,9 +307,7 @@ def load_weights(task: SegmentationTask, path: Path) -> int:
         SegbenchError: the file is damaged, or of another network.
     """
     checkpoint = read_checkpoint(path)
-    averaged = checkpoint.get("averaged_model")
-    own = {key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items() if "model." in key[:6]}
-    weights = averaged or own
+    weights = network_weights(checkpoint)
     expected = task.model.state_dict()
     differing = [
         name

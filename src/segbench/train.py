@@ -64,6 +64,11 @@ def train(config: dict[str, Any], directory: Path, given: list[str], resume: boo
             experiment = build_experiment(config, directory, checkpoint)
             if first:
                 run.write_dataset(experiment.data.spec.to_dict())
+            if not resume:
+                from segbench.initialise import initialise
+
+                for report in initialise(experiment.task.model, config):
+                    log.info("%s", report)
             scores = _fit_and_test(config, run, experiment, first, checkpoint)
             state, exit_code = "finished", 0
         except (KeyboardInterrupt, SystemExit):

@@ -74,7 +74,7 @@ class Panels(lightning.Callback):
                     raw_CHW = _raw(pl_module, batch, position)
                     pictures[f"{batch.ids[position]}-splits-merges"] = montage(
                         [grey_to_rgb(raw_CHW), overlay(raw_CHW[0], mismatch_HW)],
-                        [batch.ids[position], "red merges, blue splits; paler: holes and objects"],
+                        [batch.ids[position], "merge red, split light blue; holes yellow, green; objects pink, blue"],
                     )
                 for name, picture in pictures.items():
                     write_png(self._directory / f"{name}.png", picture)

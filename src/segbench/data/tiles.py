@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,10 +21,15 @@ from segbench.tiling import mirrored
 
 def normalise(image: NDArray[np.generic], spec: ModalitySpec) -> torch.Tensor:
     """HW or HWC raw values to a CHW float32 tensor, `(raw - mean) / std`."""
-    raw_HWC = image.astype(np.float32, copy=False)
-    raw_HWC = raw_HWC[..., np.newaxis] if raw_HWC.ndim == 2 else raw_HWC
-    scaled = (raw_HWC - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+    # Plane by plane, cast and then shifted in place: a broadcast over the last axis takes over ten times as long.
+    planes = [image] if image.ndim == 2 else cv2.split(image)
+    scaled_CHW = np.empty((len(planes), *image.shape[:2]), np.float32)
+    for plane_HW, scaled_HW, mean, std in zip(planes, scaled_CHW, spec.mean, spec.std, strict=True):
+        np.copyto(scaled_HW, plane_HW)
+        scaled_HW -= np.float32(mean)
+        if std != 1:
+            scaled_HW /= np.float32(std)
+    return torch.from_numpy(scaled_CHW)
 
 
 def to_sample(raw: RawImage, spec: DatasetSpec, index: int, weight_HW: NDArray[np.float32] | None = None) -> Sample:
