@@ -40,12 +40,24 @@ def test_a_step_of_several_batches_is_averaged_once(fit, scripted):
 
 
 def test_a_checkpoint_holds_both(fit, scripted, tmp_path):
-    # `best` is written from within a validation, where the module holds the average.
     fit(scripted([1.0, 2.0, 3.0]), AveragedWeights(), Checkpoints(tmp_path, 1, "val/score"), steps=3)
     for name in ("last", "best"):
         checkpoint = torch.load(tmp_path / f"{name}.ckpt", weights_only=True)
         assert checkpoint["state_dict"]["model.weight"].item() == -3
         assert checkpoint["averaged_model"]["weight"].item() == pytest.approx(averages(3)[-1])
+
+
+def test_a_checkpoint_from_within_a_validation_holds_the_trained_weights_too(fit, scripted):
+    module, callback = scripted(), AveragedWeights()
+    trainer = fit(module, callback, steps=2)
+    trainer.state.fn = "fit"
+    callback.on_validation_start(trainer, module)
+    checkpoint = {"state_dict": module.state_dict()}
+    callback.on_save_checkpoint(trainer, module, checkpoint)
+    assert checkpoint["state_dict"]["model.weight"].item() == -2
+    assert checkpoint["averaged_model"]["weight"].item() == module.model.weight.item() == pytest.approx(averages(2)[-1])
+    callback.on_validation_end(trainer, module)
+    assert module.model.weight.item() == -2
 
 
 def test_a_continued_run_goes_on_averaging(fit, scripted, tmp_path):
