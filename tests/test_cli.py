@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import yaml
 
 import segbench
@@ -181,6 +183,18 @@ def test_continuing_a_run_that_runs_is_refused(run, continued):
         code, _, err = run("train", f"resume={continued}")
     assert code == 1
     assert "in use by another process" in err
+
+
+def test_predict_prints_its_file_and_leaves_no_run_directory(run, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("page.tif", np.full((20, 20), 100, np.uint8))
+    code, out, err = run("predict", f"run={tiny_run}", "input=page.tif", "output=out", "trainer=cpu")
+    assert (code, out) == (0, "out/page.tif\n"), err
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "out",
+        "out/page.tif",
+        "page.tif",
+    ]
 
 
 def test_list_shows_what_an_axis_offers_with_its_header(run):
