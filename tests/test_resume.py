@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from segbench.callbacks.checkpoints import Checkpoints
+from segbench.runs import Run
 from segbench.train import train
 
 SMALL = [
@@ -65,6 +66,9 @@ def test_a_continued_run_ends_with_the_same_weights(compose, tmp_path, monkeypat
 
     expected, continued = weights(whole), weights(cut)
     assert all(torch.equal(expected[name], continued[name]) for name in expected)
+    provenance = Run.open(cut).provenance()
+    assert len(provenance["resumed"]) == 1
+    assert provenance["started"] <= provenance["resumed"][0]["started"]
     with (cut / "metrics.csv").open() as file:
         steps = [int(row["step"]) for row in csv.DictReader(file)]
     assert steps == sorted(steps)

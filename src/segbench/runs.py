@@ -14,6 +14,7 @@ RUN/
   per_image.npz     counts of every image, from which any score is recomputed
   panels/           pictures
   predictions/      what was predicted
+  wandb_id.txt      the id of the W&B run, where there is one
 ```
 """
 
@@ -166,7 +167,10 @@ class Run:
         self._write("state.json", json.dumps({"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
-        """Write provenance.json."""
+        """Write provenance.json; what a resume differs in is put behind what the run began with."""
+        if (self.path / "provenance.json").is_file():
+            first = self.provenance()
+            provenance = first | {"resumed": [*first.get("resumed", []), dict(provenance)]}
         self._write("provenance.json", json.dumps(provenance, indent=2, default=str))
 
     def write_dataset(self, spec: Mapping[str, Any]) -> None:
