@@ -11,11 +11,11 @@ from segbench.build import (
     build_measures,
     build_model,
     build_task,
-    load_weights,
     make,
     resolve_hardware,
 )
 from segbench.callbacks.checkpoints import Checkpoints
+from segbench.checkpoint import load_weights
 from segbench.errors import SegbenchError
 from segbench.runs import Run
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
@@ -222,7 +222,7 @@ def test_a_run_that_does_not_is_refused(tmp_path):
 def test_weights_load_from_a_checkpoint(tiny, tiny_run):
     task = build_task(tiny | {"seed": 9}, build_dataset(tiny).spec)
     path = Run.open(tiny_run).checkpoint("last")
-    assert load_weights(task, path) == 3
+    assert load_weights(task.model, path) == 3
     stored = torch.load(path, weights_only=True)["state_dict"]
     assert all(torch.equal(value, stored[f"model.{name}"]) for name, value in task.model.state_dict().items())
 
@@ -234,7 +234,7 @@ def test_a_damaged_checkpoint_is_refused(tiny, tiny_run, tmp_path):
     with pytest.raises(
         SegbenchError, match=r"half\.ckpt cannot be read: (.|\n)*whole checkpoint.*\n.*checkpoint=best\|last"
     ):
-        load_weights(task, tmp_path / "half.ckpt")
+        load_weights(task.model, tmp_path / "half.ckpt")
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tiny, tmp_path):
@@ -244,14 +244,14 @@ def test_a_checkpoint_that_would_run_code_is_refused(tiny, tmp_path):
 
     torch.save({"state_dict": {}, "global_step": 0, "code": Code()}, tmp_path / "code.ckpt")
     with pytest.raises(SegbenchError, match=r"code\.ckpt cannot be read"):
-        load_weights(build_task(tiny, build_dataset(tiny).spec), tmp_path / "code.ckpt")
+        load_weights(build_task(tiny, build_dataset(tiny).spec).model, tmp_path / "code.ckpt")
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_file_that_is_no_checkpoint_of_ours_is_refused(tiny, tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.ckpt")
     with pytest.raises(SegbenchError, match=r"other\.ckpt holds no state_dict.*\n.*\n.*own checkpoint"):
-        load_weights(build_task(tiny, build_dataset(tiny).spec), tmp_path / "other.ckpt")
+        load_weights(build_task(tiny, build_dataset(tiny).spec).model, tmp_path / "other.ckpt")
 
 
 def test_weights_of_another_network_are_refused(tiny_config, tiny_run):
@@ -260,4 +260,4 @@ def test_weights_of_another_network_are_refused(tiny_config, tiny_run):
     with pytest.raises(
         SegbenchError, match=r"last\.ckpt: \d+ weights do not fit the network, first conv_d0a_b\..*\n.*\n.*run=RUN"
     ):
-        load_weights(task, Run.open(tiny_run).checkpoint("last"))
+        load_weights(task.model, Run.open(tiny_run).checkpoint("last"))

@@ -15,7 +15,7 @@ LAYERS = (
     ("__init__", "errors"),
     ("spec",),
     ("models", "losses", "metrics", "optim", "inference", "runs"),
-    ("config", "data", "panels", "tables"),
+    ("config", "data", "panels", "tables", "checkpoint"),
     ("entry", "task"),
     ("callbacks",),
     ("build",),

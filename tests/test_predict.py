@@ -5,7 +5,8 @@ import pytest
 import tifffile
 import torch
 
-from segbench.build import build_dataset_spec, build_task, load_weights
+from segbench.build import build_dataset_spec, build_task
+from segbench.checkpoint import load_weights
 from segbench.data.em_drawing import draw_slice
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
@@ -49,7 +50,7 @@ def test_each_page_gets_its_probability_of_cell(predicted, tiny_run, compose, st
     config = Run.open(tiny_run).config()
     described = build_dataset_spec(Run.open(tiny_run))
     task = build_task(config, described).eval()
-    load_weights(task, Run.open(tiny_run).checkpoint("best"))
+    load_weights(task.model, Run.open(tiny_run).checkpoint("best"))
     expected = [task.predict({"em": normalise(page, described.modalities["em"])})["semantic"][1] for page in stack]
     np.testing.assert_array_equal(tifffile.imread(path), torch.stack(expected).numpy())
 

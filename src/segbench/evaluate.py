@@ -57,10 +57,10 @@ def score_split(
         checkpoint: the file.
         first: whether this process writes.
     """
-    from segbench.build import load_weights
+    from segbench.checkpoint import load_weights
 
     source = data.require(split)
-    step = load_weights(task, checkpoint)
+    step = load_weights(task.model, checkpoint)
     log.info("scoring %s on %s: %d images, tta=%s", checkpoint.name, split, len(source), task.evaluation.tta)
     task.test_split = data.test_split = split
     started = time.monotonic()

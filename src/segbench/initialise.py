@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from segbench.build import network_weights, read_checkpoint
+from segbench.checkpoint import network_weights, read_checkpoint
 from segbench.errors import SegbenchError
 from segbench.models.weights import load, transfer
 from segbench.runs import Run

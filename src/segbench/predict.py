@@ -142,7 +142,8 @@ def predict(given: dict[str, Any]) -> list[Path]:
     Returns:
         the files written.
     """
-    from segbench.build import build_dataset_spec, build_task, load_weights, resolve_hardware
+    from segbench.build import build_dataset_spec, build_task, resolve_hardware
+    from segbench.checkpoint import load_weights
     from segbench.evaluate import recorded
     from segbench.runs import Run, not_writable
 
@@ -156,7 +157,7 @@ def predict(given: dict[str, Any]) -> list[Path]:
     if (output / f"{source.stem}.tif").exists() and source.samefile(output / f"{source.stem}.tif"):
         raise SegbenchError(f"output={output} would write over the input {source}", "another folder", "change output=")
     task = build_task(config, spec)
-    step = load_weights(task, checkpoint)
+    step = load_weights(task.model, checkpoint)
     log.info("%s; %s of step %d; tta=%s", "; ".join(said), checkpoint.name, step, task.evaluation.tta)
     with evaluating(task, config["trainer"]) as device:
         predictions = predict_images(task, images, device)

@@ -86,7 +86,7 @@ def train(config: dict[str, Any], directory: Path, given: list[str], resume: boo
 def _fit_and_test(
     config: dict[str, Any], run: Run, experiment: Experiment, first: bool, checkpoint: Path | None
 ) -> dict[str, float]:
-    from segbench.build import load_weights
+    from segbench.checkpoint import load_weights
     from segbench.evaluate import score_split, task_protocol
     from segbench.predict import evaluating, predict_images, write_probabilities
     from segbench.tables import print_results
@@ -108,7 +108,7 @@ def _fit_and_test(
         scores = scored.scores if selected == "best" else scores | scored.scores
         timing |= scored.timing
     if first and (volume := experiment.dataset.split("predict")) is not None:
-        load_weights(task, run.checkpoint(selected))
+        load_weights(task.model, run.checkpoint(selected))
         with evaluating(task, config["trainer"]) as device:
             images = (volume.read(index) for index in range(len(volume)))
             predictions = predict_images(task, images, device)

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from segbench.build import build_dataset, build_task, load_weights
+from segbench.build import build_dataset, build_task
 from segbench.callbacks.checkpoints import Checkpoints
 from segbench.callbacks.ema import AveragedWeights
+from segbench.checkpoint import load_weights
 from segbench.runs import Run
 from segbench.train import train
 
@@ -82,7 +83,7 @@ def test_what_is_scored_is_the_average(tiny_config, tmp_path):
     train(config, tmp_path / "run", [])
     path = Run.open(tmp_path / "run").checkpoint()
     task = build_task(config, build_dataset(config).spec)
-    load_weights(task, path)
+    load_weights(task.model, path)
     averaged = torch.load(path, weights_only=True)["averaged_model"]
     assert all(torch.equal(value, averaged[name]) for name, value in task.model.state_dict().items())
     trained = torch.load(path, weights_only=True)["state_dict"]
