@@ -47,7 +47,7 @@ def task(model=None, described=None, **settings):
 
 def training(task, step=0, rank=0, ranks=1):
     """The task as it stands in the midst of a training."""
-    task._trainer = SimpleNamespace(global_step=step, global_rank=rank, world_size=ranks)
+    task._trainer = SimpleNamespace(global_step=step, global_rank=rank, world_size=ranks, log_every_n_steps=1)
     task.log = lambda *arguments, **named: None
     return task.train()
 

@@ -98,10 +98,16 @@ class SegmentationTask(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the heads' losses."""
         # Dropout is counted, not drawn: a resume or another number of workers changes nothing.
-        torch.manual_seed(_mix(self.seed, self.global_step, self.global_rank))
+        seed = _mix(self.seed, self.global_step, self.global_rank)
+        # Not torch.manual_seed: without a GPU it formats a traceback a call, for a GPU that may come later.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         logits = self(batch.images)
         loss = torch.stack([self._loss(head, logits[head], batch) for head in self.spec.heads]).sum()
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.ids))
+        # Logging costs half a millisecond, so it is done in the steps whose values are written.
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log("train/loss", loss.detach(), batch_size=len(batch.ids))
         return loss
 
     def _loss(self, head: str, logits_BKHW: Tensor, batch: Batch) -> Tensor:

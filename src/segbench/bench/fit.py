@@ -15,7 +15,7 @@ from segbench.bench.timing import Row
 from segbench.spec import Batch
 from segbench.task import SegmentationTask, centre_crop
 
-STEPS = 30
+STEPS, PAIRS = 30, 9
 
 
 class _Clock(lightning.Callback):
@@ -106,12 +106,15 @@ def fit_overhead() -> list[Row]:
     ours, bare = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for _ in range(5):
+        for _ in range(PAIRS):
             bare.append(_bare(config))
             ours.append(_fit(config))
-    ratio = min(bare) / min(ours)
-    note = f"ratio of medians {sorted(bare)[2] / sorted(ours)[2]:.3f}"
-    return [Row("a step of fit, quickstart", min(ours), "bare loop", min(bare), ">= 0.97", ratio >= 0.97, note)]
+    # Three percent is less than two runs of one loop differ by: the figure is the median over pairs.
+    ratios = sorted(reference / own for reference, own in zip(bare, ours, strict=True))
+    median = ratios[PAIRS // 2]
+    note = f"median of {PAIRS} pairs {median:.3f}, from {ratios[0]:.3f} to {ratios[-1]:.3f}; times are medians"
+    times = sorted(ours)[PAIRS // 2], sorted(bare)[PAIRS // 2]
+    return [Row("a step of fit, quickstart", times[0], "bare loop", times[1], ">= 0.97", median >= 0.97, note)]
 
 
 BENCHES: dict[str, Callable[[], list[Row]]] = {"fit_overhead": fit_overhead}
