@@ -277,6 +277,16 @@ def test_a_sweep_runs_its_jobs_in_directories_of_their_own(tiny_overrides, tmp_p
     assert not equal(weights(jobs / "0"), weights(jobs / "1"))
 
 
+def test_a_sweep_is_named_after_its_experiment(tiny_overrides, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGBENCH_RUN_ID", "here")
+    unnamed = [override for override in tiny_overrides if not override.startswith("name=")]
+    monkeypatch.setattr(sys, "argv", ["segbench", "train", "-m", *unnamed, "trainer.max_steps=1", "seed=0"])
+    cli.main()
+    job = tmp_path / "outputs" / "quickstart" / "sweep_here" / "0"
+    assert Run(job).config()["name"] == "quickstart"
+
+
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(tiny_config, tiny_overrides, tmp_path):
     given = ("model.dropout=0", "callbacks.panels=null", "data.test=3")
     ranks = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path}/two")

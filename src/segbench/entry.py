@@ -41,6 +41,15 @@ def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     return told
 
 
+def _experiment_name(*, _root_: DictConfig) -> str:
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    # A sweeper asks before Hydra has set its own config, a job after that was taken out of the root.
+    chosen = OmegaConf.select(_root_, "hydra.runtime.choices.experiment")
+    return str(chosen or HydraConfig.get().runtime.choices["experiment"])
+
+
 def hydra_entry(function: Callable[[DictConfig], None], config_name: str, writes: bool = True) -> None:
     """Compose `config_name` from the packaged configs and sys.argv, and run `function` with it.
 
@@ -50,9 +59,11 @@ def hydra_entry(function: Callable[[DictConfig], None], config_name: str, writes
         writes: whether it fills a run directory.
     """
     import hydra
+    from omegaconf import OmegaConf
 
     if writes and not any(argument.split("=")[0] in _SHOWING for argument in sys.argv[1:]):
         _check_directories(sys.argv[1:])
+    OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
     hydra.main(version_base="1.3", config_path=str(conf_root()), config_name=config_name)(function)()
 
 
