@@ -168,6 +168,8 @@ def _silence_known() -> None:
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     # The logger takes its name and version from the run directory, which is never empty when it starts.
     warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
+    # On a login node of a cluster a run may well be meant for this machine.
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     # A protocol without validation split gives no loader, which is meant.
     warnings.filterwarnings("ignore", message=".*`list` across ranks is zero.*")
     # Lightning 2.6 gathers by a function that torch 2.13 renames.
