@@ -19,7 +19,7 @@ LAYERS = (
     ("entry", "task"),
     ("callbacks",),
     ("build",),
-    ("initialise",),
+    ("initialise", "stages"),
     ("train", "evaluate", "predict", "score", "bench", "listing", "data_command"),
     ("cli", "completion"),
 )

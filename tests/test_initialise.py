@@ -54,3 +54,9 @@ def test_a_run_that_is_not_there_is_refused(tmp_path):
 def test_a_weight_set_needs_its_file():
     with pytest.raises(SegbenchError, match="weights without path"):
         initialise(fcn16s(**SMALL), {"weights": {"name": "VGG_ILSVRC_16_layers"}})
+
+
+def test_a_run_to_start_from_stands_in_for_the_weights_that_it_began_with(coarse):
+    given = {"weights": {"name": "VGG_ILSVRC_16_layers", "path": None}, "init_from": str(coarse[0])}
+    (report,) = initialise(fcn16s(**SMALL), given)
+    assert str(coarse[0]) in report

@@ -19,7 +19,8 @@ def initialise(model: nn.Module, config: Mapping[str, Any]) -> list[str]:
     Args:
         model: the network.
         config: `weights` is null or `{name, path}` with `leave` (layer patterns) beside them; `init_from` is null, a
-            run directory, or one a modality (late fusion starts from trained single-modality nets).
+            run directory, or one a modality (late fusion starts from trained single-modality nets). A run to start from
+            has its weights already: `weights` are then what that run began with, and are not read again.
 
     Returns:
         a report for the log on what was loaded, drawn and left over; where nothing is asked for, that all is drawn.
@@ -28,7 +29,8 @@ def initialise(model: nn.Module, config: Mapping[str, Any]) -> list[str]:
         SegbenchError: weights that do not fit, an unknown set, no such run.
     """
     reports = []
-    if (weights := config.get("weights")) is not None:
+    source = config.get("init_from")
+    if source is None and (weights := config.get("weights")) is not None:
         missing = [key for key in ("name", "path") if weights.get(key) is None]
         if missing:
             raise SegbenchError(
@@ -40,7 +42,7 @@ def initialise(model: nn.Module, config: Mapping[str, Any]) -> list[str]:
         order = "RGB" if weights["name"] != "phseg_v5" else None
         leave = tuple(weights.get("leave") or ())
         reports.append(load(model, weights["name"], weights["path"], channel_order=order, leave=leave))
-    if (source := config.get("init_from")) is not None:
+    if source is not None:
         runs = source if isinstance(source, Mapping) else {None: source}
         for stream, directory in runs.items():
             reports.append(transfer(model, _trained(directory), stream=stream, source=str(directory)))

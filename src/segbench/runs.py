@@ -6,7 +6,7 @@ RUN/
   overrides.yaml    what the command line said
   dataset.json      modalities, heads, protocol of the data set
   provenance.json   command, git state, versions, hardware, and the settings that follow from it
-  state.json        running | finished | failed | interrupted
+  state.json        prepared | running | finished | failed | interrupted
   run.log           the log
   metrics.csv       scores and losses over steps
   checkpoints/      last.ckpt, the one before it (previous.ckpt), best.ckpt
@@ -14,6 +14,7 @@ RUN/
   per_image.npz     counts of every image, from which any score is recomputed
   panels/           pictures
   predictions/      what was predicted
+  stages/           the runs that this one starts from, where it is trained in stages
   wandb_id.txt      the id of the W&B run, where there is one
 ```
 """
@@ -87,6 +88,18 @@ class Run:
         return run
 
     @classmethod
+    def prepare(cls, path: Path, config: Mapping[str, Any], overrides: list[str]) -> Run:
+        """Write down what will run in a directory, for a process that comes later; it is let go again.
+
+        Raises:
+            SegbenchError: as `create`.
+        """
+        run = cls.create(path, config, overrides)
+        run.set_state("prepared")
+        run.release()
+        return run
+
+    @classmethod
     def open(cls, path: str | Path) -> Run:
         """An existing run.
 
@@ -140,6 +153,10 @@ class Run:
             )
         return config
 
+    def overrides(self) -> list[str]:
+        """The overrides that the run was started with."""
+        return list(read_yaml(self.path / "overrides.yaml") or [])
+
     def checkpoint(self, which: str | None = None) -> Path:
         """The file of a checkpoint.
 
@@ -162,8 +179,18 @@ class Run:
             "choose checkpoint=best|last by what is there, or train the run further",
         )
 
+    def latest(self) -> Path | None:
+        """The checkpoint that a resume continues from; None where none was written yet."""
+        path = self.checkpoints / "last.ckpt"
+        return path if path.is_file() else None
+
+    def state(self) -> str:
+        """How the run stands; `failed` where no process could write it down."""
+        path = self.path / "state.json"
+        return str(json.loads(path.read_text())["state"]) if path.is_file() else "failed"
+
     def set_state(self, state: str) -> None:
-        """Write down how the run stands: running, finished, failed or interrupted."""
+        """Write down how the run stands: prepared, running, finished, failed or interrupted."""
         self._write("state.json", json.dumps({"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:

@@ -6,30 +6,36 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config import choose_run_id
 from segbench.entry import hydra_entry, job, overrides, plain
 from segbench.errors import SegbenchError
+from segbench.stages import FOLDER
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from segbench.build import Experiment
     from segbench.runs import Run
+    from segbench.stages import Stage
 
 log = logging.getLogger(__name__)
 
 
-def train(config: dict[str, Any], directory: Path, given: list[str], resume: bool = False) -> dict[str, float]:
+def train(
+    config: dict[str, Any], directory: Path, given: list[str], resume: bool = False, stages: Sequence[Stage] = ()
+) -> dict[str, float]:
     """Run one experiment in a new directory, or continue one in its own.
 
     Args:
         config: resolved, plain containers.
         directory: the run's own.
         given: the command line's overrides, for the record.
-        resume: continue from the last checkpoint in `directory`.
+        resume: `directory` holds a run already: continue from its last checkpoint, or begin where it has none.
+        stages: runs that come before this one, in their order, below `directory`.
 
     Returns:
         the scores that go into results.json.
@@ -38,6 +44,7 @@ def train(config: dict[str, Any], directory: Path, given: list[str], resume: boo
     from segbench.callbacks.wandb_run import finish_wandb
     from segbench.entry import is_main_process, log_to
     from segbench.runs import Run, provenance
+    from segbench.stages import prepare_stages, start_of
 
     if not config["callbacks"].get("checkpoint"):
         raise SegbenchError(
@@ -48,7 +55,7 @@ def train(config: dict[str, Any], directory: Path, given: list[str], resume: boo
     first = is_main_process()
     said = resolve_hardware(config)
     run = Run.create(directory, config, given) if first and not resume else Run(directory)
-    checkpoint = run.checkpoint("last") if resume else None
+    checkpoint = run.latest() if resume else None
     if first and resume:
         run.lock()
     experiment: Experiment | None = None
@@ -61,13 +68,16 @@ def train(config: dict[str, Any], directory: Path, given: list[str], resume: boo
             run.write_provenance(provenance())
         state, exit_code = "failed", 1
         try:
+            if first and not resume:
+                prepare_stages(directory, stages)
+            _run_stages(config, run, stages)
             experiment = build_experiment(config, directory, checkpoint)
             if first:
                 run.write_dataset(experiment.data.spec.to_dict())
-            if not resume:
+            if checkpoint is None:
                 from segbench.initialise import initialise
 
-                for report in initialise(experiment.task.model, config):
+                for report in initialise(experiment.task.model, config | {"init_from": start_of(config, directory)}):
                     log.info("%s", report)
             scores = _fit_and_test(config, run, experiment, first, checkpoint)
             state, exit_code = "finished", 0
@@ -81,6 +91,23 @@ def train(config: dict[str, Any], directory: Path, given: list[str], resume: boo
             if experiment is not None:
                 finish_wandb(experiment.trainer.loggers, exit_code)
     return scores
+
+
+def _run_stages(config: dict[str, Any], run: Run, stages: Sequence[Stage]) -> None:
+    from segbench.runs import Run
+    from segbench.stages import start_of
+
+    for number, stage in enumerate(stages):
+        before = Run(run.path / FOLDER / stage.experiment)
+        if before.state() == "finished":
+            log.info("stage %d of %d, %s: finished", number + 1, len(stages) + 1, stage.experiment)
+            continue
+        log.info("stage %d of %d: %s in %s", number + 1, len(stages) + 1, stage.experiment, before.path)
+        own = stage.config if stage.stages else stage.config | {"init_from": start_of(config, run.path, number)}
+        devices = {"devices": config["trainer"]["devices"]}
+        train(own | {"trainer": own["trainer"] | devices}, before.path, stage.overrides, True, stage.stages)
+    if stages:
+        log.info("stage %d of %d: %s in %s", len(stages) + 1, len(stages) + 1, config["name"], run.path)
 
 
 def _fit_and_test(
@@ -127,9 +154,11 @@ def run_job(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from segbench.entry import relative
+    from segbench.stages import compose_stages
 
     directory = Path(HydraConfig.get().runtime.output_dir)
-    train(plain(config), relative(directory), overrides())
+    resolved = plain(config)
+    train(resolved, relative(directory), overrides(), stages=compose_stages(resolved, overrides()))
 
 
 RESUMABLE = ("trainer.max_steps", "trainer.max_epochs", "trainer.devices")
@@ -140,6 +169,7 @@ def resume_run(arguments: list[str]) -> None:
     """Continue a run in place, with its own configuration; Hydra has no part in it."""
     from segbench.entry import fail
     from segbench.runs import Run
+    from segbench.stages import read_stages
 
     try:
         pairs = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
@@ -156,7 +186,10 @@ def resume_run(arguments: list[str]) -> None:
             if not value.removeprefix("-").isdecimal():
                 raise SegbenchError(f"{key}={value}", "a whole number", f"correct {key}=")
             config["trainer"][key.removeprefix("trainer.")] = int(value)
-        train(config, run.path, arguments, resume=True)
+        if run.state() == "finished" and not pairs:
+            print(f"{run.path} is finished; trainer.max_steps=N (or trainer.max_epochs=N) continues it")
+            return
+        train(config, run.path, arguments, True, read_stages(config, run.path))
     except SegbenchError as error:
         fail(error)
 
