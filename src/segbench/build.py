@@ -25,6 +25,7 @@ from segbench.data.raw import DataSet
 from segbench.data.weights import LossWeights
 from segbench.entry import is_main_process
 from segbench.errors import SegbenchError
+from segbench.metrics.decoding import Decoding
 from segbench.metrics.measure import Measure
 from segbench.runs import Run
 from segbench.spec import DatasetSpec, TileGeometry
@@ -144,6 +145,12 @@ def build_measures(config: Config, spec: DatasetSpec) -> dict[str, list[Measure]
             given = {key: value for key, value in offered.items() if key in wanted and key not in measure}
             measures[head].append(make(measure, name=name, **given))
     return measures
+
+
+def build_decoding(config: Config) -> Decoding:
+    """How a run reads objects off probabilities; components where its config is from before there was a choice."""
+    decoding = config.get("decoding")
+    return make(decoding) if decoding else Decoding()
 
 
 def _known(config: Config) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from segbench.config import conf_root
 from segbench.errors import SegbenchError
 
-AXES = ("experiment", "data", "model", "augment", "loss", "optimizer", "scheduler", "metrics")
+AXES = ("experiment", "data", "model", "augment", "loss", "optimizer", "scheduler", "decoding", "metrics")
 FURTHER = ("trainer", "callbacks", "logger")
 
 

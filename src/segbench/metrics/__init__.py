@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segbench.metrics.boundary import BoundaryF1, boundary_f1
     from segbench.metrics.challenge import ChallengeScores, challenge_scores
     from segbench.metrics.confusion import Overlap, confusion_matrix
+    from segbench.metrics.decoding import Decoding, decode_instances
     from segbench.metrics.error_picture import overlay
     from segbench.metrics.information import VInfo, VInfoScores, v_info
     from segbench.metrics.instances import InstanceOverlap, Seg, seg
@@ -32,6 +33,7 @@ _NAMES = {
     "boundary": "BoundaryF1 boundary_f1",
     "challenge": "ChallengeScores challenge_scores",
     "confusion": "Overlap confusion_matrix",
+    "decoding": "Decoding decode_instances",
     "error_picture": "overlay",
     "information": "VInfo VInfoScores v_info",
     "instances": "InstanceOverlap Seg seg",
@@ -56,6 +58,7 @@ __all__ = [
     "ChallengeScores",
     "Contingency",
     "Counts",
+    "Decoding",
     "FScores",
     "ImageResult",
     "InstanceOverlap",
@@ -76,6 +79,7 @@ __all__ = [
     "challenge_scores",
     "confusion_matrix",
     "contingency",
+    "decode_instances",
     "overlay",
     "pixel_error",
     "rand_error",
