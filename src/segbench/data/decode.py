@@ -42,7 +42,8 @@ def _damaged(path: Path, name: str, size: int, why: str) -> SegbenchError:
     )
 
 
-def _is_cut(content: bytes) -> bool:
+def is_cut(content: bytes) -> bool:
+    """Whether the end of a JPEG or PNG file is missing."""
     # OpenCV fills the missing part of a cut file with grey and says nothing. The end marker must follow the last scan;
     # inside a scan neither marker can occur.
     if content.startswith(b"\xff\xd8") and not content.endswith(b"\xff\xd9"):
@@ -52,7 +53,7 @@ def _is_cut(content: bytes) -> bool:
 
 def _decode(path: Path, name: str, flags: int) -> NDArray[Any]:
     content = _bytes(path, name)
-    if _is_cut(content):
+    if is_cut(content):
         raise _damaged(path, name, len(content), "its end is missing")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None

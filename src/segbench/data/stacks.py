@@ -34,7 +34,7 @@ def read_stack(path: Path, key: str) -> NDArray[np.generic]:
         beside = f"; beside it: {', '.join(near)}" if near else ""
         raise SegbenchError(f"no file {path}{beside}", "a TIFF stack", f"set {key} to where it is")
     try:
-        with _complaints_raised(), tifffile.TiffFile(path) as tiff:
+        with complaints_raised(), tifffile.TiffFile(path) as tiff:
             pages = [page.asarray() for page in tiff.pages] if len(tiff.pages) > 1 else [*_planes(tiff.asarray())]
         declared = {page.shape for page in pages}
     except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, IndexError, KeyError, TypeError) as error:
@@ -51,8 +51,12 @@ def read_stack(path: Path, key: str) -> NDArray[np.generic]:
 
 
 @contextlib.contextmanager
-def _complaints_raised() -> Iterator[None]:
-    # Of a truncated file tifffile gives the pages before the cut, and logs an error.
+def complaints_raised() -> Iterator[None]:
+    """Raise what tifffile only logs: of a truncated file it gives the pages before the cut.
+
+    Raises:
+        ValueError: with the complaints.
+    """
     complaints: list[str] = []
     handler = logging.Handler(logging.ERROR)
     handler.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]

@@ -1,0 +1,104 @@
+"""Image files of any depth and number of channels: PNG, JPEG, BMP by OpenCV, TIFF by tifffile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.decode import is_cut
+from segbench.data.tiff_images import TiffImages
+from segbench.errors import SegbenchError
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF_SUFFIXES)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether the file's name is that of a TIFF."""
+    return path.suffix.lower() in TIFF_SUFFIXES
+
+
+def count_pages(path: Path) -> int:
+    """The number of images in a file: 1 but for TIFF, see `TiffImages`.
+
+    Raises:
+        SegbenchError: as `read_image`.
+    """
+    _check(path)
+    if not is_tiff(path):
+        return 1
+    with TiffImages(path) as images:
+        return len(images)
+
+
+def read_image(path: Path, page: int | None = None) -> NDArray[Any]:
+    """Decode an image as it is in the file.
+
+    Args:
+        path: a file whose name ends in one of `IMAGE_SUFFIXES`.
+        page: the image's number in the file, from 0; None for the only one.
+
+    Returns:
+        HWC in the file's dtype (bool for TIFF of one bit a pixel); C is 1 for grey, colours are in the order R, G, B
+        (A); a palette is replaced by its colours. Never turned by an EXIF tag, as labels are not.
+
+    Raises:
+        SegbenchError: missing, of another kind, cut, damaged, without that page, or of several pages where none is
+            said.
+    """
+    _check(path)
+    if is_tiff(path):
+        with TiffImages(path) as images:
+            return images.read(_one_of(path, page, len(images)))
+    _one_of(path, page, 1)
+    return _decode(path)
+
+
+def _check(path: Path) -> None:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise SegbenchError(f"{path} ends in {path.suffix or 'nothing'}", " ".join(IMAGE_SUFFIXES), "convert it first")
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.iterdir())[:6] if path.parent.is_dir() else []
+        beside = f"; beside it: {', '.join(near)}" if near else ""
+        raise SegbenchError(f"no file {path}{beside}", "an image file", "correct the name")
+
+
+def _one_of(path: Path, page: int | None, count: int) -> int:
+    if page is None and count == 1:
+        return 0
+    if page is None or not 0 <= page < count:
+        raise SegbenchError(
+            f"{path} has {count} page{'s' * (count != 1)}, asked for is {'the only one' if page is None else page}",
+            "one page" if page is None else f"a page from 0 to {count - 1}",
+            "say which page is meant, or split the file",
+        )
+    return page
+
+
+def _decode(path: Path) -> NDArray[Any]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SegbenchError(
+            f"{path} cannot be read: {error.strerror}", "a file that this user may read", "restore it"
+        ) from error
+    why, image = "no image, or damaged inside", None
+    try:
+        # OpenCV fills the missing part of a cut file with grey and says nothing.
+        if is_cut(content):
+            why = "its end is missing"
+        elif content:
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        why = str(error.err)
+    if image is None:
+        raise SegbenchError(
+            f"{path} cannot be decoded ({len(content)} bytes): {why}", "a whole image file", "fetch or write it again"
+        )
+    decoded_HWC: NDArray[Any] = image[..., np.newaxis] if image.ndim == 2 else image
+    turned = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}.get(decoded_HWC.shape[2])
+    return decoded_HWC if turned is None else np.asarray(cv2.cvtColor(decoded_HWC, turned))
