@@ -151,7 +151,17 @@ def test_a_finished_run_says_so_and_is_left_alone(tiny_run, capsys):
 def test_a_prepared_run_is_begun_by_a_resume(tiny_config, tiny_run, tmp_path):
     run = Run.prepare(tmp_path / "run", tiny_config(), [])
     assert run.state() == "prepared"
+    assert run.config()["task"]["channels_last"] is False
+    assert run.config()["trainer"]["accelerator"] == "cpu"
     resume_run([f"resume={run.path}"])
     assert run.state() == "finished"
     expected, begun = final_weights(tiny_run), final_weights(run.path)
     assert all(torch.equal(expected[key], begun[key]) for key in expected)
+
+
+def test_what_is_left_to_the_machine_is_settled_where_a_prepared_run_begins(tiny_config, tmp_path):
+    run = Run.prepare(tmp_path / "run", tiny_config("threads=auto", "trainer.accelerator=auto"), [])
+    assert run.config()["threads"] == "auto"
+    resume_run([f"resume={run.path}"])
+    assert isinstance(run.config()["threads"], int)
+    assert run.config()["trainer"]["accelerator"] in ("cpu", "gpu")

@@ -2,7 +2,7 @@
 
 ```
 RUN/
-  config.yaml       the resolved configuration; never rewritten
+  config.yaml       the resolved configuration; never rewritten once the run has begun
   overrides.yaml    what the command line said
   dataset.json      modalities, heads, protocol of the data set
   provenance.json   command, git state, versions, hardware, and the settings that follow from it
@@ -98,6 +98,10 @@ class Run:
         run.set_state("prepared")
         run.release()
         return run
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Record what a prepared run's settings mean on the machine that it begins on; from here on they stay."""
+        self._write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
     @classmethod
     def open(cls, path: str | Path) -> Run:

@@ -58,6 +58,8 @@ def train(
     checkpoint = run.latest() if resume else None
     if first and resume:
         run.lock()
+        if run.state() == "prepared":
+            run.begin(config)
     experiment: Experiment | None = None
     with run, log_to(directory / "run.log" if first else None):
         if first:
@@ -77,7 +79,8 @@ def train(
             if checkpoint is None:
                 from segbench.initialise import initialise
 
-                for report in initialise(experiment.task.model, config | {"init_from": start_of(config, directory)}):
+                begun = config | {"init_from": start_of(config, directory)}
+                for report in initialise(experiment.task.model, begun, experiment.dataset.spec.modalities):
                     log.info("%s", report)
             scores = _fit_and_test(config, run, experiment, first, checkpoint)
             state, exit_code = "finished", 0
