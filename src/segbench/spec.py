@@ -114,6 +114,7 @@ class Sample:
         images: CHW float32 by modality, normalised.
         targets: HW int64 by head; empty where there is no label.
         instances: HW int32 object ids, 0 = none.
+        references: further object ids of the same kind by name, for evaluation.
         weight: HW float32 loss weight a pixel.
         id: the image's name in its data set.
         index: its position in the split; -1 marks padding, which no metric sees.
@@ -125,6 +126,7 @@ class Sample:
     index: int
     instances: Tensor | None = None
     weight: Tensor | None = None
+    references: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class Batch:
         sizes: B pairs (H, W) before padding.
         instances: BHW int32 or None.
         weight: BHW float32 or None.
+        references: BHW int32 by name.
     """
 
     images: Mapping[str, Tensor]
@@ -148,6 +151,7 @@ class Batch:
     sizes: tuple[tuple[int, int], ...]
     instances: Tensor | None = None
     weight: Tensor | None = None
+    references: Mapping[str, Tensor] = field(default_factory=dict)
 
     def _map(self, move: Any) -> Batch:
         changed: dict[str, Any] = {}
@@ -198,6 +202,7 @@ def collate(samples: Sequence[Sample], ignore_index: Mapping[str, int] | None = 
         if first.instances is None
         else stack([s.instances for s in samples if s.instances is not None], 0),
         weight=None if first.weight is None else stack([s.weight for s in samples if s.weight is not None], 0.0),
+        references={name: stack([s.references[name] for s in samples], 0) for name in first.references},
     )
 
 

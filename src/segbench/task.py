@@ -143,6 +143,7 @@ class SegmentationTask(lightning.LightningModule):
     def _score(self, stage: str, batch: Batch, position: int, tta: str) -> dict[str, ImageResult]:
         height, width = batch.sizes[position]
         images = {name: image[position, :, :height, :width] for name, image in batch.images.items()}
+        instances_HW, references = _objects(batch, position)
         results = {}
         for head, prob_KHW in self.predict(images, tta).items():
             states = [state for (name, _), state in self.states_of(stage).items() if name == head]
@@ -154,6 +155,8 @@ class SegmentationTask(lightning.LightningModule):
                 pred_HW=prob_KHW.argmax(0).cpu().numpy(),
                 prob_KHW=prob_KHW.cpu().numpy() if needs_prob else None,
                 raw_CHW=self.raw(images) if any(m.needs_raw for m in measures) else None,
+                instances_HW=instances_HW,
+                references=references,
                 ignore_index=self.spec.heads[head].ignore_index,
             )
             for state in states:
@@ -264,6 +267,17 @@ def centre_crop(target: Tensor, logits_BKHW: Tensor) -> Tensor:
             "correct the network's geometry",
         )
     return target[..., dy // 2 : dy // 2 + height, dx // 2 : dx // 2 + width]
+
+
+def _objects(batch: Batch, position: int) -> tuple[NDArray[np.int32] | None, dict[str, NDArray[np.int32]]]:
+    height, width = batch.sizes[position]
+
+    def ids(objects_BHW: Tensor) -> NDArray[np.int32]:
+        ids_HW: NDArray[np.int32] = objects_BHW[position, :height, :width].cpu().numpy()
+        return ids_HW
+
+    instances_HW = None if batch.instances is None else ids(batch.instances)
+    return instances_HW, {name: ids(objects) for name, objects in batch.references.items()}
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

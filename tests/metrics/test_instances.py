@@ -8,7 +8,7 @@ from ctc_metrics.utils.representations import match as ctc_match
 from scipy.optimize import linear_sum_assignment
 
 from segbench.errors import SegbenchError
-from segbench.metrics import ImageResult, InstanceOverlap, Seg, seg
+from segbench.metrics import Decoding, ImageResult, InstanceOverlap, Seg, seg
 from segbench.metrics.instances import IOU_PERCENT, match
 
 
@@ -117,3 +117,54 @@ def test_bad_ids():
         match(np.array([[1]]), np.array([[1.0]]))
     with pytest.raises(SegbenchError, match=r"shape \(1, 1\) and segments of shape \(1, 2\)"):
         match(np.array([[1]]), np.array([[1, 1]]))
+
+
+def certain(classes_HW, classes=3):
+    return np.eye(classes, dtype=np.float32)[np.asarray(classes_HW)].transpose(2, 0, 1)
+
+
+def test_segments_come_from_the_decoding():
+    objects = np.array([[1, 1, 1, 2, 2, 2]], np.int32)
+    pred = np.array([[1, 1, 2, 2, 1, 1]])
+    image = ImageResult((objects > 0).astype(int), pred, certain(pred), instances_HW=objects)
+    for measure, expected in ((Seg(), 2 / 3), (Seg(decoding=Decoding(grow=1)), 1.0)):
+        assert measure.needs_prob == (measure.decoding is not None)
+        assert measure.scores(measure.counts(image))["seg"] == pytest.approx(expected)
+    overlap = InstanceOverlap(decoding=Decoding(grow=1))
+    assert overlap.scores(overlap.counts(image))["instance_ap"] == 1.0
+    assert InstanceOverlap().scores(InstanceOverlap().counts(image))["instance_ap_75"] == 0.0
+
+
+def test_a_decoding_needs_probabilities():
+    with pytest.raises(SegbenchError, match="no probabilities"):
+        Seg(decoding=Decoding()).counts(result(np.array([[1]]), np.array([[1]])))
+
+
+def test_a_segment_in_void_costs_where_the_challenge_counts():
+    objects, pred = np.array([[1, 1, 0, 0]]), np.array([[1, 1, 1, 1]])
+    label = np.array([[1, 1, 255, 255]])
+    cropped, whole = Seg(), Seg(crop_void=False)
+    assert cropped.scores(cropped.counts(result(objects, pred, label)))["seg"] == 1.0
+    assert whole.scores(whole.counts(result(objects, pred, label)))["seg"] == 0.5
+    assert cropped.version != whole.version
+
+
+def test_a_further_reference_has_a_score_of_its_own_name():
+    silver, gold = np.array([[1, 1, 0]], np.int32), np.array([[1, 1, 1]], np.int32)
+    pred = np.array([[1, 1, 0]])
+    measure = Seg(reference="gold", name="seg_gold")
+    image = ImageResult(pred, pred, instances_HW=silver, references={"gold": gold})
+    assert [info.name for info in measure.infos()] == ["seg_gold"]
+    assert measure.scores(measure.counts(image)) == {"seg_gold": pytest.approx(2 / 3)}
+    nothing = ImageResult(pred, pred, instances_HW=silver, references={"gold": np.zeros_like(gold)})
+    assert np.isnan(measure.scores(measure.counts(nothing))["seg_gold"])
+    with pytest.raises(SegbenchError, match="an image without gold reference objects"):
+        measure.counts(result(silver, pred))
+
+
+def test_counts_of_an_unannotated_image_are_of_the_kind_of_the_others():
+    pred = np.array([[1, 0]])
+    one, none = (Seg().counts(result(objects, pred)) for objects in (np.array([[1, 0]]), np.zeros((1, 2), int)))
+    assert {key: (value.shape, value.dtype) for key, value in one.items()} == {
+        key: (value.shape, value.dtype) for key, value in none.items()
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -21,12 +21,15 @@ class RawImage:
         labels: HW uint8 by head; empty where there is no label.
         id: the image's name in its data set.
         instances: HW int32 object ids, 0 = none, where the data set has them.
+        references: further object ids by name (gold truth beside silver), for evaluation alone; 0 everywhere where
+            this image has none.
     """
 
     images: Mapping[str, NDArray[np.generic]]
     labels: Mapping[str, NDArray[np.uint8]]
     id: str
     instances: NDArray[np.int32] | None = None
+    references: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
 
 
 class Source(Protocol):

@@ -41,6 +41,7 @@ def to_sample(raw: RawImage, spec: DatasetSpec, index: int, weight_HW: NDArray[n
         index=index,
         instances=None if raw.instances is None else torch.from_numpy(np.ascontiguousarray(raw.instances)),
         weight=None if weight_HW is None else torch.from_numpy(np.ascontiguousarray(weight_HW)),
+        references={name: torch.from_numpy(np.ascontiguousarray(ids)) for name, ids in raw.references.items()},
     )
 
 

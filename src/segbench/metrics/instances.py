@@ -1,6 +1,6 @@
 """Object by object: the Cell Tracking Challenge's SEG, and average precision and F1 over IoU thresholds.
 
-Objects and segments are matched within one image; an image of a sequence is a slice. Void pixels belong to nothing.
+Objects and segments are matched within one image; an image of a sequence is a slice.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
+from segbench.metrics.decoding import Decoding, decode_instances
 from segbench.metrics.measure import Counts, ImageResult
 from segbench.metrics.region_overlap import contingency
 from segbench.metrics.region_runs import regions
@@ -101,71 +102,121 @@ def seg(instances_NHW: NDArray[np.integer], segments_NHW: NDArray[np.integer]) -
     return float(jaccard.mean()) if jaccard.size else float("nan")
 
 
-def segments_of(image: ImageResult, cell_class: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Reference ids and the 4-connected components of the predicted class; both 0 where the label is void.
+def reference_of(image: ImageResult, name: str | None) -> NDArray[np.int32]:
+    """The reference ids of a name; None: the image's own.
 
     Raises:
-        SegbenchError: the image has no reference objects.
+        SegbenchError: the image has none.
     """
-    if image.instances_HW is None:
+    ids_HW = image.instances_HW if name is None else image.references.get(name)
+    if ids_HW is None:
         raise SegbenchError(
-            "an image without reference objects",
-            "ImageResult.instances_HW, int32",
+            "an image without reference objects" if name is None else f"an image without {name} reference objects",
+            "ImageResult.instances_HW, int32" if name is None else f"ImageResult.references[{name!r}], int32",
             "leave the instance metrics out for data that has none",
         )
-    counted = image.label_HW != image.ignore_index
-    segments_HW = regions(np.ascontiguousarray(image.pred_HW == cell_class))
-    return np.where(counted, image.instances_HW, 0).astype(np.int32), np.where(counted, segments_HW, 0)
+    return ids_HW
+
+
+def segments_of(image: ImageResult, cell_class: int, decoding: Decoding | None) -> NDArray[np.int32]:
+    """The predicted objects: decoded from the probabilities, or the predicted class's 4-connected components.
+
+    Raises:
+        SegbenchError: there is a decoding, and no probabilities.
+    """
+    if decoding is None:
+        return regions(np.ascontiguousarray(image.pred_HW == cell_class))
+    if image.prob_KHW is None:
+        raise SegbenchError(
+            "no probabilities to decode objects from",
+            "ImageResult.prob_KHW, float32 in [0, 1]",
+            "pass prob_KHW: the measure declares needs_prob",
+        )
+    return decode_instances(image.prob_KHW, decoding)
+
+
+def without_void(ids_HW: NDArray[np.int32], image: ImageResult) -> NDArray[np.int32]:
+    """The ids, 0 where the label is void."""
+    return np.where(image.label_HW == image.ignore_index, 0, ids_HW).astype(np.int32, copy=False)
 
 
 @dataclass(frozen=True)
 class Seg:
-    """`seg` of a split, the segments being the 4-connected components of the predicted class.
+    """`seg` of a split.
 
     Attributes:
-        cell_class: the class that objects are of.
+        cell_class: the class that objects are of, where there is no decoding.
+        decoding: how segments are read off the probabilities; None: the predicted class's 4-connected components.
+        reference: the name of the reference objects (`gold`); None: those that the image was labelled from.
+        crop_void: void pixels belong to no object and no segment. The challenge knows no void: a segment that reaches
+            into an area without annotation pays for it.
+        name: of the score.
     """
 
     cell_class: int = 1
+    decoding: Decoding | None = None
+    reference: str | None = None
+    crop_void: bool = True
     name: str = "seg"
-    version: str = "ctc-1"
-    needs_prob: bool = False
     needs_raw: bool = False
     test_only: bool = False
 
+    @property
+    def version(self) -> str:
+        """Of the definition."""
+        return "ctc-1" if self.crop_void else "ctc-1-uncropped"
+
+    @property
+    def needs_prob(self) -> bool:
+        """Whether there is a decoding."""
+        return self.decoding is not None
+
     def infos(self) -> tuple[ScoreInfo, ...]:
         """SEG."""
-        return (ScoreInfo("seg", (0.0, 1.0), True, self.version),)
+        return (ScoreInfo(self.name, (0.0, 1.0), True, self.version),)
 
     def counts(self, image: ImageResult) -> Counts:
         """`jaccard`: float64, summed over the image's objects; `objects`: int64."""
-        found = match(*segments_of(image, self.cell_class))
+        reference_HW = reference_of(image, self.reference)
+        if not reference_HW.any():
+            # A frame that nobody annotated, of many: no segment of it needs to be found.
+            return {"jaccard": np.zeros(()), "objects": np.zeros((), np.int64)}
+        segments_HW = segments_of(image, self.cell_class, self.decoding)
+        if self.crop_void:
+            reference_HW, segments_HW = without_void(reference_HW, image), without_void(segments_HW, image)
+        found = match(reference_HW, segments_HW)
         return {"jaccard": np.asarray(found.jaccard.sum()), "objects": np.array(found.objects, np.int64)}
 
     def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
         """The mean over objects; NaN without one."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return {"seg": np.asarray(totals["jaccard"], np.float64) / np.asarray(totals["objects"])}
+            return {self.name: np.asarray(totals["jaccard"], np.float64) / np.asarray(totals["objects"])}
 
 
 @dataclass(frozen=True)
 class InstanceOverlap:
-    """Average precision and F1 of objects, the segments being the 4-connected components of the predicted class.
+    """Average precision and F1 of objects; void pixels belong to no object and no segment.
 
     At each IoU threshold a hit is an object and a segment with a larger IoU; hits, objects and segments are summed over
     the split: AP = hits / (objects + segments - hits), F1 = 2 hits / (objects + segments). `instance_ap` and
     `instance_f1` are means over 0.50, 0.55 ... 0.95. There is no confidence here, so AP is no area under a curve.
 
     Attributes:
-        cell_class: the class that objects are of.
+        cell_class: the class that objects are of, where there is no decoding.
+        decoding: how segments are read off the probabilities; None: the predicted class's 4-connected components.
     """
 
     cell_class: int = 1
+    decoding: Decoding | None = None
     name: str = "instances"
     version: str = "1"
-    needs_prob: bool = False
     needs_raw: bool = False
     test_only: bool = False
+
+    @property
+    def needs_prob(self) -> bool:
+        """Whether there is a decoding."""
+        return self.decoding is not None
 
     def infos(self) -> tuple[ScoreInfo, ...]:
         """AP and F1, as means over the thresholds and at 0.5 and 0.75."""
@@ -174,7 +225,8 @@ class InstanceOverlap:
 
     def counts(self, image: ImageResult) -> Counts:
         """`hits`: int64 (10,); `objects`, `segments`: int64."""
-        found = match(*segments_of(image, self.cell_class))
+        reference_HW = without_void(reference_of(image, None), image)
+        found = match(reference_HW, without_void(segments_of(image, self.cell_class, self.decoding), image))
         return {
             "hits": found.hits.astype(np.int64),
             "objects": np.array(found.objects, np.int64),

@@ -7,7 +7,7 @@ not care for order; and an interval, a paired test or another formula can be com
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -27,6 +27,7 @@ class ImageResult:
         raw_CHW: the input before normalisation, in its unit, where a measure asks for it (`needs_raw`), else None.
         instances_HW: int32 reference object ids, 0 = none, where the data set has them.
         ignore_index: the void label.
+        references: further reference object ids by name, int32.
     """
 
     label_HW: NDArray[np.integer]
@@ -35,6 +36,7 @@ class ImageResult:
     raw_CHW: NDArray[np.float32] | None = None
     instances_HW: NDArray[np.int32] | None = None
     ignore_index: int = VOID
+    references: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
 
 
 Counts = dict[str, NDArray[np.generic]]
