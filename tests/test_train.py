@@ -208,6 +208,7 @@ def test_bad_data_fails_the_run_and_leaves_the_directory_free(isbi_config, tmp_p
     with pytest.raises(SegbenchError, match=r"no folder .*nowhere"):
         train(config, tmp_path / "run", [])
     assert state(tmp_path / "run") == "failed"
+    assert "nowhere" in Run(tmp_path / "run").reason()
     with Run(tmp_path / "run") as run:
         run.lock()
 

@@ -193,9 +193,16 @@ class Run:
         path = self.path / "state.json"
         return str(json.loads(path.read_text())["state"]) if path.is_file() else "failed"
 
-    def set_state(self, state: str) -> None:
-        """Write down how the run stands: prepared, running, finished, failed or interrupted."""
-        self._write("state.json", json.dumps({"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
+    def reason(self) -> str | None:
+        """Why the run failed, as its error said."""
+        path = self.path / "state.json"
+        reason: str | None = json.loads(path.read_text()).get("reason") if path.is_file() else None
+        return reason
+
+    def set_state(self, state: str, reason: str | None = None) -> None:
+        """Write down how the run stands: prepared, running, finished, failed (and why) or interrupted."""
+        written = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        self._write("state.json", json.dumps(written | ({"reason": reason} if reason else {})))
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Write provenance.json; what a resume differs in is put behind what the run began with."""

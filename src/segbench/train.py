@@ -68,7 +68,7 @@ def train(
                 log.info("%s", sentence)
             run.set_state("running")
             run.write_provenance(provenance())
-        state, exit_code = "failed", 1
+        state, exit_code, reason = "failed", 1, None
         try:
             if first and not resume:
                 prepare_stages(directory, stages)
@@ -88,9 +88,12 @@ def train(
             # Lightning turns Ctrl-C into an exit.
             state = "interrupted"
             raise
+        except Exception as error:
+            reason = f"{error}" if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}"
+            raise
         finally:
             if first:
-                run.set_state(state)
+                run.set_state(state, reason)
             if experiment is not None:
                 finish_wandb(experiment.trainer.loggers, exit_code)
     return scores
