@@ -115,16 +115,32 @@ class Overlap:
             "images": np.array(np.isfinite(mean), np.int64),
         }
 
+    def reduced(self, counts: Mapping[str, NDArray[np.generic]]) -> Counts:
+        """What `scores` reads of the counts, linear in them: 3 K numbers for each matrix (..., K, K).
+
+        Returns:
+            `hit`, `labelled`, `predicted`: int64 (..., K), the matrix's diagonal and its sums by row and column; the
+            other counts as they are.
+        """
+        matrix = counts["matrix"]
+        margins = {
+            "hit": np.diagonal(matrix, axis1=-2, axis2=-1),
+            "labelled": np.asarray(matrix.sum(-1)),
+            "predicted": np.asarray(matrix.sum(-2)),
+        }
+        return margins | {key: value for key, value in counts.items() if key != "matrix"}
+
     def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
-        """Scores from one KxK matrix or from any number of them (..., K, K)."""
-        matrix = np.asarray(totals["matrix"], np.float64)
-        hit, labelled = np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(-1)
+        """Scores from one KxK matrix or from any number of them (..., K, K), or from what `reduced` makes of them."""
+        totals = self.reduced(totals) if "matrix" in totals else totals
+        hit, labelled, predicted = (np.asarray(totals[key], np.float64) for key in ("hit", "labelled", "predicted"))
         kept = self._kept()
-        iu = class_iu(matrix)
+        pixels = labelled.sum(-1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = labelled / labelled.sum(-1, keepdims=True)
+            iu = hit / (labelled + predicted - hit)
+            share = labelled / pixels[..., None]
             scores = {
-                "pixel_acc": hit.sum(-1) / matrix.sum((-2, -1)),
+                "pixel_acc": hit.sum(-1) / pixels,
                 "mean_acc": _mean_of_finite((hit / labelled)[..., kept]),
                 "mean_iu": _mean_of_finite(iu[..., kept]),
                 "mean_iu_present": _mean_of_finite(np.where(labelled > 0, iu, np.nan)[..., kept]),
