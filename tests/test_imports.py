@@ -14,7 +14,7 @@ SRC = Path(segbench.__file__).parent
 LAYERS = (
     ("__init__", "errors"),
     ("spec",),
-    ("models", "losses", "metrics", "optim", "inference", "runs"),
+    ("models", "losses", "metrics", "optim", "loss_rate", "inference", "runs"),
     ("config", "data", "panels", "tables", "checkpoint"),
     ("entry", "task"),
     ("callbacks",),

@@ -21,12 +21,16 @@ from segbench.checkpoint import read_checkpoint
 from segbench.config import allowed_targets, targets_in
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
+from segbench.data.inputs import rescaled
 from segbench.data.raw import DataSet
 from segbench.data.weights import LossWeights
 from segbench.entry import is_main_process
 from segbench.errors import SegbenchError
+from segbench.loss_rate import loss_rate_mismatch
 from segbench.metrics.decoding import Decoding
 from segbench.metrics.measure import Measure
+from segbench.models.weight_sets import WEIGHT_SETS
+from segbench.optim import freeze_others
 from segbench.runs import Run
 from segbench.spec import DatasetSpec, TileGeometry
 from segbench.task import Evaluation, SegmentationTask
@@ -97,9 +101,10 @@ def _cpu_computes_bf16() -> bool:
 
 
 def build_dataset(config: Config) -> DataSet:
-    """The data set that `config.data` names."""
+    """The data set that `config.data` names, on the scale of the weights that `config.weights` names."""
     dataset: DataSet = make({key: value for key, value in config["data"].items() if key not in LOADER_KEYS})
-    return dataset
+    weights = WEIGHT_SETS.get(str((config.get("weights") or {}).get("name")))
+    return dataset if weights is None else rescaled(dataset, weights.inputs)
 
 
 def build_dataset_spec(run: Run) -> DatasetSpec:
@@ -269,7 +274,42 @@ def build_experiment(config: Config, directory: Path, checkpoint: Path | None = 
     resumed_at = None if checkpoint is None else int(read_checkpoint(checkpoint)["global_step"])
     loggers = build_loggers(config, directory, resumed_at)
     trainer = build_trainer(config, directory, build_callbacks(config, directory, task), loggers)
+    _say_inputs(dataset.spec)
+    _freeze(config, task)
+    _complain_of_rate(config, dataset, task, trainer.world_size)
     return Experiment(dataset, data, task, trainer)
+
+
+def _say_inputs(spec: DatasetSpec) -> None:
+    for name, modality in spec.modalities.items():
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (modality.mean, modality.std))
+        over = "" if set(modality.std) == {1.0} else f", over {std}"
+        log.info("input %s: %s, less %s%s", name, modality.unit, mean, over)
+
+
+def _freeze(config: Config, task: SegmentationTask) -> None:
+    if (named := config["task"].get("train_only")) is not None:
+        trained, frozen = freeze_others(task.model, named)
+        log.info("task.train_only: %s trained; %s frozen", ", ".join(trained), ", ".join(frozen))
+
+
+def _complain_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, processes: int) -> None:
+    source = dataset.split("train")
+    # A clipped gradient is of the clip's size, whatever the loss's.
+    if not is_main_process() or source is None or config["trainer"].get("gradient_clip_val"):
+        return
+    if tile := config["data"].get("tile"):
+        pixels = (tile - 2 * geometry_of(task.model).margin) ** 2
+    else:
+        height, width = next(iter(source.read(0).images.values())).shape[:2]
+        pixels = height * width
+    pixels *= config["data"]["batch_size"] * processes
+    optimizer = make(config["optimizer"], module=task.model)
+    for loss in task.losses.values():
+        summed = any(getattr(part, "reduction", "mean") == "sum" for part in loss.modules())
+        complaint = loss_rate_mismatch("sum" if summed else "mean", optimizer, pixels)
+        if complaint is not None:
+            log.warning("warning: %s", complaint)
 
 
 def geometry_of(model: nn.Module) -> TileGeometry:

@@ -1,18 +1,62 @@
-"""Optimisers with the papers' treatment of biases, and learning-rate schedules over steps."""
+"""Which layers are trained, optimisers with the papers' treatment of biases, and learning-rate schedules over steps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from segbench.errors import SegbenchError
+
+
+def freeze_others(module: nn.Module, train_only: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Keep every layer as it is but the named ones; a layer is a module with parameters of its own.
+
+    Frozen layers take no gradient, so nothing is propagated below the first trained one. Norm layers among them keep
+    their running statistics too.
+
+    Args:
+        module: the network.
+        train_only: patterns of layer names, as in a shell: `score_*`.
+
+    Returns:
+        names of the layers that are trained, and of those that are not.
+
+    Raises:
+        SegbenchError: a pattern names no layer.
+    """
+    layers = {name: layer for name, layer in module.named_modules() if any(True for _ in layer.parameters(False))}
+    trained = _matching(train_only, layers, "task.train_only")
+    for name, layer in layers.items():
+        if name not in trained:
+            for parameter in layer.parameters(False):
+                parameter.requires_grad_(False)
+            if isinstance(layer, nn.modules.batchnorm._NormBase):
+                layer.momentum = 0.0
+    return trained, [name for name in layers if name not in trained]
+
+
+def _matching(patterns: Sequence[str], layers: Iterable[str], key: str) -> list[str]:
+    known = list(layers)
+    if unmatched := [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in known)]:
+        raise SegbenchError(
+            f"{key}: no layer {', '.join(unmatched)}", f"patterns of {', '.join(known)}", f"correct {key}"
+        )
+    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
 
 def parameter_groups(
-    module: nn.Module, lr: float, weight_decay: float, bias_lr_factor: float, bias_weight_decay: float | None
+    module: nn.Module,
+    lr: float,
+    weight_decay: float,
+    bias_lr_factor: float,
+    bias_weight_decay: float | None,
+    bias_layers: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Split parameters into weights and the rest (biases, scales and shifts of norms: all of one dimension).
 
@@ -22,13 +66,21 @@ def parameter_groups(
         weight_decay: of the weights.
         bias_lr_factor: the biases' rate is `lr` times this (2 in Caffe's habit and both FCN protocols).
         bias_weight_decay: of the biases; None = as the weights.
+        bias_layers: patterns of the layers whose biases are treated so, others' as weights; None: all.
 
     Returns:
         groups named `weight` and `bias`, those that are not empty.
+
+    Raises:
+        SegbenchError: a pattern names no layer with a bias.
     """
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    weights = [parameter for parameter in trained if parameter.ndim > 1]
-    biases = [parameter for parameter in trained if parameter.ndim <= 1]
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    owners = {name: name.rpartition(".")[0] for name, parameter in trained.items() if parameter.ndim <= 1}
+    if bias_layers is not None:
+        apart = _matching(bias_layers, dict.fromkeys(owners.values()), "optimizer.bias_layers")
+        owners = {name: layer for name, layer in owners.items() if layer in apart}
+    weights = [parameter for name, parameter in trained.items() if name not in owners]
+    biases = [trained[name] for name in owners]
     bias_decay = weight_decay if bias_weight_decay is None else bias_weight_decay
     groups = [
         {"name": "weight", "params": weights, "lr": lr, "weight_decay": weight_decay},
@@ -45,13 +97,14 @@ def sgd(
     nesterov: bool = False,
     bias_lr_factor: float = 1.0,
     bias_weight_decay: float | None = None,
+    bias_layers: Sequence[str] | None = None,
 ) -> torch.optim.SGD:
     """Stochastic gradient descent with momentum (U-Net, section 3; FCN, section 4.3).
 
     torch keeps v = momentum v + g and subtracts lr v, Caffe keeps v = momentum v + lr g: the same while the rate is
     constant, as it is in both papers.
     """
-    groups = parameter_groups(module, lr, weight_decay, bias_lr_factor, bias_weight_decay)
+    groups = parameter_groups(module, lr, weight_decay, bias_lr_factor, bias_weight_decay, bias_layers)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
 
@@ -93,6 +146,39 @@ def cosine(optimizer: torch.optim.Optimizer, total_steps: int, warmup_steps: int
             return _warmed(step, warmup_steps)
         progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)
+
+
+def poly(
+    optimizer: torch.optim.Optimizer,
+    total_steps: int,
+    warmup_steps: int = 0,
+    power: float = 0.9,
+    final: float = 0.0,
+) -> LambdaLR:
+    """(1 - t)^power of the given rate, t from 0 to 1 over the steps after a linear warm-up, down to `final` times it.
+
+    Caffe's policy `poly`, with the power of DeepLab (arXiv:1606.00915, section 4.1).
+
+    Args:
+        optimizer: whose rates are scheduled.
+        total_steps: of the whole training.
+        warmup_steps: steps over which the rate rises from 0.
+        power: above 0; 1 falls in a straight line.
+        final: the last rate as a share of the given one.
+
+    Raises:
+        SegbenchError: the power is 0 or less.
+    """
+    if not power > 0:
+        raise SegbenchError(f"scheduler.power={power}", "a number above 0", "set scheduler.power=0.9")
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return _warmed(step, warmup_steps)
+        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        return final + (1 - final) * (1 - progress) ** power
 
     return LambdaLR(optimizer, factor)
 
