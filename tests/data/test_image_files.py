@@ -4,7 +4,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from segbench.data.image_files import count_pages, read_image
+from segbench.data.image_files import count_pages, images_of, read_image
 from segbench.errors import SegbenchError
 
 
@@ -97,3 +97,17 @@ def test_a_missing_file_and_another_kind_are_told(tmp_path):
         read_image(tmp_path / "b.png")
     with pytest.raises(SegbenchError, match=r"a\.gif ends in \.gif\n.*\.png \.jpg .*\.tiff\n"):
         count_pages(tmp_path / "a.gif")
+
+
+def test_all_images_of_a_file_are_those_read_one_by_one(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for page in (values(9, 7), values(5, 6, dtype=np.uint16)):
+            writer.write(page, metadata=None, photometric="minisblack")
+    Image.fromarray(values(4, 3, 3)).save(tmp_path / "b.png")
+    for name in ("a.tif", "b.png"):
+        read = list(images_of(tmp_path / name))
+        assert len(read) == count_pages(tmp_path / name)
+        for page, image in enumerate(read):
+            np.testing.assert_array_equal(image, read_image(tmp_path / name, page))
+    with pytest.raises(SegbenchError, match=r"no file .*gone\.png"):
+        next(images_of(tmp_path / "gone.png"))

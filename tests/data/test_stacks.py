@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import tifffile
@@ -122,3 +124,19 @@ def test_pages_of_two_sizes_are_refused(path):
             tiff.write(page, metadata=None)
     with pytest.raises(SegbenchError, match=r"pages of sizes \[\(8, 9\), \(8, 10\)\]\n.*one size\n.*split"):
         read_stack(path, "input")
+
+
+def test_a_thread_hears_only_of_its_own_file(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (6, 32, 32), dtype=np.uint8)
+    write_stack(tmp_path / "whole.tif", noise)
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "whole.tif").read_bytes()[:4000])
+
+    def read(name):
+        try:
+            return np.array_equal(read_stack(tmp_path / name, "input"), noise)
+        except SegbenchError:
+            return "refused"
+
+    names = ["whole.tif", "cut.tif"] * 100
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(read, names)) == [True, "refused"] * 100

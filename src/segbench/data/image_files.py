@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,21 @@ def read_image(path: Path, page: int | None = None) -> NDArray[Any]:
             return images.read(_one_of(path, page, len(images)))
     _one_of(path, page, 1)
     return _decode(path)
+
+
+def images_of(path: Path) -> Iterator[NDArray[Any]]:
+    """Every image of a file in order, as `read_image` gives them; the file is opened once.
+
+    Raises:
+        SegbenchError: as `read_image`.
+    """
+    _check(path)
+    if not is_tiff(path):
+        yield _decode(path)
+        return
+    with TiffImages(path) as images:
+        for page in range(len(images)):
+            yield images.read(page)
 
 
 def _check(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,24 +51,35 @@ def read_stack(path: Path, key: str) -> NDArray[np.generic]:
     return np.stack(pages)
 
 
+_hearing = threading.local()
+
+
+def _hear(record: logging.LogRecord) -> bool:
+    complaints: list[str] | None = getattr(_hearing, "complaints", None)
+    if complaints is None or record.levelno < logging.ERROR:
+        return True
+    complaints.append(record.getMessage())
+    return False
+
+
 @contextlib.contextmanager
 def complaints_raised() -> Iterator[None]:
     """Raise what tifffile only logs: of a truncated file it gives the pages before the cut.
 
     Raises:
-        ValueError: with the complaints.
+        ValueError: with the complaints, those of this thread alone: others may be reading other files.
     """
-    complaints: list[str] = []
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("tifffile")
-    propagated, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
+    if _hear not in logger.filters:
+        # It stays: the filters of a logger that other threads write to must not be taken away.
+        logger.addFilter(_hear)
+    before: list[str] | None = getattr(_hearing, "complaints", None)
+    complaints: list[str] = []
+    _hearing.complaints = complaints
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagated
+        _hearing.complaints = before
     if complaints:
         raise ValueError("; ".join(complaints))
 
