@@ -11,7 +11,7 @@ from segbench.data.datamodule import SegmentationData
 from segbench.data.raw import RawImage
 from segbench.entry import log_to
 from segbench.errors import SegbenchError
-from segbench.losses import CrossEntropy
+from segbench.losses import CrossEntropy, Dice, Focal, LovaszSoftmax, Sum
 from segbench.metrics.confusion import Overlap
 from segbench.models.unet import UNet
 from segbench.optim import constant, sgd
@@ -45,9 +45,11 @@ def task(model=None, described=None, **settings):
     )
 
 
-def training(task, step=0, rank=0, ranks=1):
+def training(task, step=0, rank=0, ranks=1, accumulated=1):
     """The task as it stands in the midst of a training."""
-    task._trainer = SimpleNamespace(global_step=step, global_rank=rank, world_size=ranks, log_every_n_steps=1)
+    task._trainer = SimpleNamespace(
+        global_step=step, global_rank=rank, world_size=ranks, log_every_n_steps=1, accumulate_grad_batches=accumulated
+    )
     task.log = lambda *arguments, **named: None
     return task.train()
 
@@ -91,6 +93,14 @@ def test_dropout_is_a_function_of_seed_step_and_rank():
     assert len({loss(), loss(step=4), loss(rank=1), loss(seed=1)}) == 4
 
 
+def test_accumulated_batches_drop_other_units():
+    """Batch 4 is the first of its step where two are accumulated, and as without accumulation."""
+    given = batch(1)
+    losses = [training(task(unet()), accumulated=2).training_step(given, position).item() for position in (4, 5, 6)]
+    assert losses[0] == losses[2] == training(task(unet())).training_step(given, 0).item()
+    assert losses[1] != losses[0]
+
+
 def test_the_loss_is_that_of_the_cropped_target():
     made = training(task(unet(dropout=0)))
     given = batch(1)
@@ -99,25 +109,77 @@ def test_the_loss_is_that_of_the_cropped_target():
     torch.testing.assert_close(made.training_step(given, 0), expected)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_two_ranks_learn_what_one_with_twice_the_batch_learns(reduction):
+OVER_RANKS = {
+    "mean": CrossEntropy,
+    "sum": lambda: CrossEntropy("sum"),
+    "dice": Dice,
+    "lovasz": LovaszSoftmax,
+    "terms": lambda: Sum({"a": Focal(), "b": Dice(squared=True)}, {"a": 2.0, "b": 0.5}),
+}
+
+
+@pytest.mark.parametrize("loss", OVER_RANKS.values(), ids=OVER_RANKS)
+def test_two_ranks_learn_what_one_with_twice_the_batch_learns(loss):
     def made(ranks=1, rank=0):
-        model = unet(dropout=0)
-        return training(task(model, losses={"semantic": CrossEntropy(reduction)}), rank=rank, ranks=ranks)
+        return training(task(unet(dropout=0), losses={"semantic": loss()}), rank=rank, ranks=ranks)
 
     # Rank 1 has fewer labelled pixels: a mean of means would weigh them double.
-    given = [batch(0, void=29), batch(1, void=29)]
     alone = made()
-    alone.training_step(batch(0, 1, void=29), 0).backward()
+    expected = alone.training_step(batch(0, 1, void=29), 0)
+    expected.backward()
     ranks = [made(2, rank) for rank in range(2)]
-    for rank, mine in zip(ranks, given, strict=True):
-        labelled = torch.stack([(each.targets["semantic"][:, 20:-20, 20:-20] != 255).sum().float() for each in given])
-        rank.all_gather = lambda local, labelled=labelled: labelled
-        rank.training_step(mine, 0).backward()
+    sent = []
+    for gathered in (lambda own: sent.append(own) or own[None], lambda own: torch.stack(sent)):
+        for rank, mine in zip(ranks, [batch(0, void=29), batch(1, void=29)], strict=True):
+            rank.zero_grad()
+            rank.all_gather = gathered
+            value = rank.training_step(mine, 0)
+            value.backward()
+    # The last loss is, on every rank, that of both.
+    torch.testing.assert_close(value, expected)
     for single, first, second in zip(*(each.model.parameters() for each in (alone, *ranks)), strict=True):
         # DDP averages gradients.
         scale = float(single.grad.abs().max())
         torch.testing.assert_close((first.grad + second.grad) / 2, single.grad, rtol=0, atol=1e-5 * scale)
+
+
+class Foreign(nn.Module):
+    """A loss that knows nothing of sums."""
+
+    def forward(self, logits_BKHW, target_BHW, weight_BHW=None):
+        return logits_BKHW.square().mean()
+
+
+@pytest.mark.parametrize("loss", [LovaszSoftmax(per_image=False), Foreign()], ids=["set of a batch", "foreign"])
+def test_several_processes_refuse_a_loss_that_is_no_function_of_sums(loss):
+    training(task(losses={"semantic": loss})).on_fit_start()
+    with pytest.raises(SegbenchError, match=r"a loss of semantic on 2 processes .*\n.*Loss.*\n.*trainer\.devices=1"):
+        training(task(losses={"semantic": loss}), ranks=2).on_fit_start()
+
+
+def test_any_module_is_a_loss_on_one_process():
+    made = training(task(unet(dropout=0), losses={"semantic": Foreign()}))
+    torch.testing.assert_close(made.training_step(batch(1), 0), made(batch(1).images)["semantic"].square().mean())
+
+
+@pytest.mark.parametrize("heads", [("semantic",), ("semantic", "geometric")])
+def test_each_term_of_a_sum_is_logged_apart(heads):
+    described = spec(SCENES.modalities, {head: SCENES.heads[head] for head in heads})
+    losses = {head: Sum({"a": CrossEntropy(), "b": Dice()}, {"a": 1, "b": 2}) for head in heads}
+    made = training(task(TwoStreams(), described, losses=losses))
+    logged = {}
+    made.log = lambda name, value, **named: logged.update({name: value.item()})
+    generator = torch.Generator().manual_seed(0)
+    images = {name: torch.rand(1, m.channels, 8, 8, generator=generator) for name, m in SCENES.modalities.items()}
+    given = Batch(
+        images, {head: torch.randint(2, (1, 8, 8), generator=generator) for head in heads}, ("",), (0,), ((8, 8),)
+    )
+    loss = made.training_step(given, 0).item()
+    terms = {name: value for name, value in logged.items() if name != "train/loss"}
+    middle = ("semantic/", "geometric/") if len(heads) > 1 else ("",)
+    assert set(terms) == {f"train/{head}loss/{name}" for head in middle for name in "ab"}
+    assert logged["train/loss"] == loss
+    assert loss == pytest.approx(sum(value * (2 if name.endswith("b") else 1) for name, value in terms.items()))
 
 
 def test_the_raw_image_comes_back_from_the_normalised():

@@ -289,7 +289,7 @@ def test_a_sweep_is_named_after_its_experiment(tiny_overrides, tmp_path, monkeyp
 
 
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(tiny_config, tiny_overrides, tmp_path):
-    given = ("model.dropout=0", "callbacks.panels=null", "data.test=3")
+    given = ("model.dropout=0", "callbacks.panels=null", "data.test=3", "loss=cross_entropy_dice")
     ranks = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path}/two")
     command = [SEGBENCH, "train", *ranks, *tiny_overrides, *given, "data.batch_size=1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

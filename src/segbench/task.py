@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from segbench.errors import SegbenchError
 from segbench.inference import as_heads, predict_image
+from segbench.losses import Loss
+from segbench.losses.loss import Sums
 from segbench.metrics.measure import ImageResult, Measure
 from segbench.metrics.states import MeasureState
 from segbench.optim import Schedule
@@ -43,12 +45,13 @@ class SegmentationTask(lightning.LightningModule):
     Args:
         model: maps images to `{head: logits_BKHW}`, or to logits alone where there is one head.
         spec: of the data set.
-        losses: one a head, `loss(logits_BKHW, target_BHW, weight_BHW)`; they are summed.
+        losses: one a head, `loss(logits_BKHW, target_BHW, weight_BHW)`; they are summed. Several processes need a
+            `segbench.losses.Loss`, whose sums are added over them.
         measures: some a head.
         optimizer: makes the optimiser of the model.
         schedule: makes the rate's schedule, stepped every step.
         evaluation: how predictions are made at validation and test.
-        seed: dropout of a step is a function of (seed, step, rank).
+        seed: dropout of a step is a function of (seed, step, rank), and of the batch where several are accumulated.
         channels_last: memory format of the model and its inputs.
     """
 
@@ -95,36 +98,70 @@ class SegmentationTask(lightning.LightningModule):
         only = next(iter(images.values())) if len(images) == 1 else images
         return as_heads(self.model(only), tuple(self.spec.heads))
 
+    def on_fit_start(self) -> None:
+        """Look at whether the losses can be had over several processes.
+
+        Raises:
+            SegbenchError: one cannot.
+        """
+        ranks = self.trainer.world_size
+        for head, loss in _modules(self.losses):
+            if ranks > 1 and not (isinstance(loss, Loss) and loss.additive):
+                raise SegbenchError(
+                    f"a loss of {head} on {ranks} processes that is no function of sums: {type(loss).__name__}",
+                    "a segbench.losses.Loss; LovaszSoftmax sums over images, not over the pixels of a batch",
+                    "set trainer.devices=1, or for LovaszSoftmax per_image=true",
+                )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The sum of the heads' losses."""
+        """The sum of the heads' losses.
+
+        Where batches are accumulated (`trainer.accumulate_grad_batches`), Lightning divides each one's loss by their
+        number: the gradient is the mean of the batches' gradients. It is that of one large batch for a mean over
+        pixels if each batch has as many labelled ones (otherwise a pixel of a batch with few counts more), one part in
+        their number of it for a sum over pixels (as Caffe's `iter_size` has it), and another for losses of a set of
+        pixels (Dice). Several processes differ: their pixels are those of one batch, whatever the loss.
+        """
+        self._seed_dropout(batch_idx)
+        logits = self(batch.images)
+        # Logging costs half a millisecond, so it is done in the steps whose values are written.
+        logged = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        loss = torch.stack([self._loss(head, logits[head], batch, logged) for head in self.spec.heads]).sum()
+        if logged:
+            self.log("train/loss", loss.detach(), batch_size=len(batch.ids))
+        return loss
+
+    def _seed_dropout(self, batch_idx: int) -> None:
         # Dropout is counted, not drawn: a resume or another number of workers changes nothing.
-        seed = _mix(self.seed, self.global_step, self.global_rank)
+        accumulated = batch_idx % self.trainer.accumulate_grad_batches
+        seed = _mix(self.seed, self.global_step, self.global_rank, *([accumulated] if accumulated else []))
         # Not torch.manual_seed: without a GPU it formats a traceback a call, for a GPU that may come later.
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
-        logits = self(batch.images)
-        loss = torch.stack([self._loss(head, logits[head], batch) for head in self.spec.heads]).sum()
-        # Logging costs half a millisecond, so it is done in the steps whose values are written.
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log("train/loss", loss.detach(), batch_size=len(batch.ids))
-        return loss
 
-    def _loss(self, head: str, logits_BKHW: Tensor, batch: Batch) -> Tensor:
+    def _loss(self, head: str, logits_BKHW: Tensor, batch: Batch, logged: bool) -> Tensor:
         criterion = self.losses[head]
         target = centre_crop(batch.targets[head], logits_BKHW)
         weight = None if batch.weight is None else centre_crop(batch.weight, logits_BKHW)
-        loss: Tensor = criterion(logits_BKHW, target, weight)
+        if not isinstance(criterion, Loss):
+            loss: Tensor = criterion(logits_BKHW, target, weight)
+            return loss
+        sums = self._over_ranks(criterion.sums(logits_BKHW, target, weight))
+        if logged:
+            for name, term in criterion.terms(sums).items():
+                self.log(self.key("train", head, f"loss/{name}"), term.detach(), batch_size=len(batch.ids))
+        return criterion.value(sums)
+
+    def _over_ranks(self, sums: Sums) -> Sums:
+        """The sums over all ranks' batches. Their gradient is the own batch's, times the ranks that DDP averages."""
         ranks = self.trainer.world_size
         if ranks == 1:
-            return loss
-        # DDP averages gradients over ranks. A summed loss is undone of that; a mean over labelled pixels becomes the
-        # mean over all ranks' labelled pixels.
-        if criterion.reduction == "sum":
-            return loss * ranks
-        local: Tensor = criterion.normaliser(target, weight)  # type: ignore[operator]
-        everywhere = torch.as_tensor(self.all_gather(local)).sum()
-        return loss * (ranks * local / everywhere.clamp_min(torch.finfo(local.dtype).tiny))
+            return sums
+        own = torch.cat([each.reshape(-1) for each in sums.values()])
+        everywhere = torch.as_tensor(self.all_gather(own.detach())).sum(0)
+        shares = torch.split(everywhere + ranks * (own - own.detach()), [each.numel() for each in sums.values()])
+        return {name: share.view_as(each) for (name, each), share in zip(sums.items(), shares, strict=True)}
 
     def configure_optimizers(self) -> Any:
         """The optimiser and a schedule that steps every step."""
@@ -280,8 +317,8 @@ def _objects(batch: Batch, position: int) -> tuple[NDArray[np.int32] | None, dic
     return instances_HW, {name: ids(objects) for name, objects in batch.references.items()}
 
 
-def _mix(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
+def _mix(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _modules(modules: nn.Module) -> Iterable[tuple[str, nn.Module]]:

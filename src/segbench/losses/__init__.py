@@ -1,0 +1,10 @@
+"""The losses, one a head; what they have in common is in `loss.py`."""
+
+from segbench.losses.cross_entropy import CrossEntropy, WeightedCrossEntropy
+from segbench.losses.dice import Dice
+from segbench.losses.focal import Focal
+from segbench.losses.loss import Loss
+from segbench.losses.lovasz import LovaszSoftmax
+from segbench.losses.weighted_sum import Sum
+
+__all__ = ["CrossEntropy", "Dice", "Focal", "Loss", "LovaszSoftmax", "Sum", "WeightedCrossEntropy"]

@@ -1,0 +1,79 @@
+"""Pixel-wise cross-entropy: plain, weighted by a map, averaged or summed.
+
+U-Net (arXiv:1505.04597, section 3, equation 1) weights each pixel's cross-entropy by a map w(x); FCN (arXiv:1411.4038,
+released nets) sums it over the image without a denominator, which its learning rates (1e-10 and the like) are made for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from segbench.errors import SegbenchError
+from segbench.losses.loss import Loss, Reduction, Sums, check_option
+from segbench.spec import VOID
+
+
+class CrossEntropy(Loss):
+    """Softmax cross-entropy over labelled pixels, with a weight a pixel where one is given.
+
+    With l(x) = -log softmax(logits(x))[target(x)], w(x) the weight (1 where none is given), and the sums over all
+    pixels x of the batch whose target is not `ignore_index`:
+
+        sum:   L = sum_x w(x) l(x)
+        mean:  L = sum_x w(x) l(x) / n,   n = the number of labelled pixels
+
+    The denominator counts pixels and not weights on purpose. A pixel's gradient is then w(x) / n in every tile: a
+    weight raises the loss where it is high. Divided by the sum of weights, a tile with many borders would count its
+    other pixels less than a tile with few, and scaling the whole map would do nothing. For w = 1 it is the usual mean.
+
+    Args:
+        reduction: `mean` or `sum`, as above.
+        ignore_index: the void label.
+
+    Raises:
+        SegbenchError: the reduction is neither of the two.
+    """
+
+    def __init__(self, reduction: Reduction = "mean", ignore_index: int = VOID) -> None:
+        super().__init__(ignore_index)
+        check_option("reduction", reduction, reduction in ("mean", "sum"), "mean or sum", "mean")
+        self.reduction = reduction
+
+    def value(self, sums: Sums) -> Tensor:
+        """The sum, or the mean over labelled pixels."""
+        return sums["total"] if self.reduction == "sum" else sums["total"] / sums["pixels"].clamp(min=1)
+
+    def _sums(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None) -> Sums:
+        loss_BHW = self._pixel_losses(logits_BKHW, target_BHW)
+        if weight_BHW is not None:
+            loss_BHW = loss_BHW * weight_BHW
+        return {"total": loss_BHW.sum(), "pixels": (target_BHW != self.ignore_index).sum().to(torch.float32)}
+
+    def _pixel_losses(self, logits_BKHW: Tensor, target_BHW: Tensor) -> Tensor:
+        """l(x), BHW; 0 on void pixels."""
+        return cross_entropy(logits_BKHW, target_BHW, reduction="none", ignore_index=self.ignore_index)
+
+
+class WeightedCrossEntropy(CrossEntropy):
+    """`CrossEntropy` that refuses a batch without a weight map, so that the map is never left out unnoticed.
+
+    This is U-Net's energy (arXiv:1505.04597, equation 1) with the map of `segbench.data.weight_map`.
+    """
+
+    needs_weight = True
+
+    def sums(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None = None) -> Sums:
+        """As `Loss.sums`.
+
+        Raises:
+            SegbenchError: also where there is no weight.
+        """
+        if weight_BHW is None:
+            raise SegbenchError(
+                "loss=weighted_cross_entropy, and a batch without a weight map",
+                "samples that carry a weight (Sample.weight)",
+                "turn the data set's weight map on, or choose loss=cross_entropy",
+            )
+        return super().sums(logits_BKHW, target_BHW, weight_BHW)

@@ -1,0 +1,115 @@
+"""What a loss is: sums over the pixels of a batch, and a function of them.
+
+Since sums of several batches add up, a loss over the batches of several processes is exactly that of one batch: the
+task adds the processes' sums, and takes the function of the total.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from segbench.errors import SegbenchError
+from segbench.spec import VOID
+
+Reduction = Literal["mean", "sum"]
+
+Sums = dict[str, Tensor]
+"""Sums by name; scalars, or one value a class."""
+
+
+class Loss(nn.Module):
+    """A loss of one head: `value(sums(logits, target, weight))`.
+
+    Whatever the loss, a void pixel has no influence on value or gradient, a batch without a labelled pixel has loss 0
+    and gradient 0, and half-precision logits are taken to float32 first, inside and outside autocast (float64 stays).
+
+    Args:
+        ignore_index: the void label.
+    """
+
+    needs_weight = False
+    """Whether `sums` refuses a batch without a weight map; `build` reads it before training starts."""
+
+    reduction: Reduction = "mean"
+    """Whether it grows with the number of pixels (`sum`) or not, which its learning rate is made for."""
+
+    additive = True
+    """Whether the sums of two batches are those of both in one; the task refuses several processes where not."""
+
+    def __init__(self, ignore_index: int = VOID) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+
+    def forward(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None = None) -> Tensor:
+        """The scalar loss of a batch, float32 (float64 for float64 logits); arguments as for `sums`."""
+        return self.value(self.sums(logits_BKHW, target_BHW, weight_BHW))
+
+    def sums(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None = None) -> Sums:
+        """What the batch adds to the loss.
+
+        Args:
+            logits_BKHW: scores before softmax, any float type.
+            target_BHW: int64 labels in [0, K) or `ignore_index`.
+            weight_BHW: float weights >= 0; finite also on void pixels. 1 where none is given.
+
+        Raises:
+            SegbenchError: target or weight are not of the logits' size.
+        """
+        B, _, H, W = logits_BKHW.shape
+        for name, tensor in (("target", target_BHW), ("weight", weight_BHW)):
+            # A B1HW weight would broadcast without an error, to a wrong loss.
+            if tensor is not None and tensor.shape != (B, H, W):
+                raise SegbenchError(
+                    f"a {name} of shape {tuple(tensor.shape)} for logits of shape {tuple(logits_BKHW.shape)}",
+                    f"a {name} of shape {(B, H, W)}",
+                    f"crop or squeeze the {name} to the size of the network's output",
+                )
+        logits_BKHW = logits_BKHW.to(torch.promote_types(logits_BKHW.dtype, torch.float32))
+        kind = logits_BKHW.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+            return self._sums(logits_BKHW, target_BHW, weight_BHW)
+
+    def value(self, sums: Sums) -> Tensor:
+        """The scalar loss of what was summed, over one batch or over several."""
+        raise NotImplementedError
+
+    def terms(self, sums: Sums) -> dict[str, Tensor]:
+        """Scalars that are logged beside the loss, by name: what it is made of."""
+        return {}
+
+    def _sums(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None) -> Sums:
+        raise NotImplementedError
+
+
+def one_hot(target_BHW: Tensor, labelled_BHW: Tensor, classes: int) -> Tensor:
+    """Where each class is labelled, BKHW bool; nowhere on void pixels.
+
+    Args:
+        target_BHW: int64 labels.
+        labelled_BHW: bool.
+        classes: K. A label beyond it is an IndexError on a CPU and a device assert on a GPU, as in cross-entropy.
+    """
+    B, H, W = target_BHW.shape
+    label_B1HW = torch.where(labelled_BHW, target_BHW, 0)[:, None]
+    return target_BHW.new_zeros((B, classes, H, W), dtype=torch.bool).scatter_(1, label_B1HW, labelled_BHW[:, None])
+
+
+def check_option(key: str, value: object, good: bool, expected: str, instead: object) -> None:
+    """Refuse an option of a loss.
+
+    Args:
+        key: its name, as in `loss.KEY`.
+        value: what was given.
+        good: whether it is accepted.
+        expected: what is.
+        instead: a value that is.
+
+    Raises:
+        SegbenchError: it is not good.
+    """
+    if not good:
+        raise SegbenchError(f"loss.{key}={value}", expected, f"set loss.{key}={instead}")

@@ -1,0 +1,80 @@
+"""Lovász-softmax loss (Berman, Rannen Triki and Blaschko: CVPR 2018, arXiv:1705.08790): mean IU, made trainable."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from segbench.losses.dice import Classes
+from segbench.losses.loss import Loss, Sums, check_option, one_hot
+from segbench.spec import VOID
+
+
+class LovaszSoftmax(Loss):
+    """The Lovász extension of each class's Jaccard loss at the errors of the softmax, averaged over classes.
+
+    For class k the error of a pixel is m(x) = |g_k(x) - p_k(x)| (equation 11), the set function is 1 - IU of class k
+    when the pixels of a set M are wrong, delta(M) = |M| / |{g_k = 1} or M| (equation 6), and the loss is its Lovász
+    extension (definition 2, equations 8 and 9): with the errors sorted downwards,
+
+        sum_i m(i) (delta({1..i}) - delta({1..i-1}))
+
+    averaged over classes. At probabilities of 0 and 1 it is 1 - mean IU. Under a weight map |.| is the
+    sum of weights, for which delta stays submodular; the paper has none.
+
+    Each image is a set of its own, and the loss is the mean over images with a labelled pixel; `per_image=false` takes
+    all pixels of a batch for one set, nearer to a score over the whole data set. Sorting then needs them all at
+    once, so it is refused on several processes, and accumulated batches are sets of their own.
+
+    Args:
+        per_image: as above.
+        classes: `present`, those labelled in the set (as the paper trains), or `all`.
+        ignore_index: the void label.
+
+    Raises:
+        SegbenchError: classes is neither of the two.
+    """
+
+    def __init__(self, per_image: bool = True, classes: Classes = "present", ignore_index: int = VOID) -> None:
+        super().__init__(ignore_index)
+        check_option("classes", classes, classes in ("present", "all"), "present or all", "present")
+        self.classes, self.per_image = classes, per_image
+        self.additive = per_image
+
+    def value(self, sums: Sums) -> Tensor:
+        """The mean over the sets."""
+        return sums["total"] / sums["sets"].clamp(min=1)
+
+    def _sums(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None) -> Sums:
+        labelled_BHW = target_BHW != self.ignore_index
+        true_BKHW = one_hot(target_BHW, labelled_BHW, logits_BKHW.shape[1])
+        error_BKHW = torch.where(labelled_BHW[:, None], true_BKHW.to(logits_BKHW.dtype) - logits_BKHW.softmax(1), 0)
+        counted_BHW = labelled_BHW.to(logits_BKHW.dtype)
+        if weight_BHW is not None:
+            counted_BHW = counted_BHW * weight_BHW
+        # Sets S of N pixels: the images, or the batch.
+        sets = len(logits_BKHW) if self.per_image else 1
+        error_SKN, true_SKN, weight_S1N = (
+            x_BKHW.movedim(1, -1).reshape(sets, -1, x_BKHW.shape[1]).movedim(-1, 1)
+            for x_BKHW in (error_BKHW.abs(), true_BKHW, counted_BHW[:, None])
+        )
+        losses = [self._of_set(*of_set) for of_set in zip(error_SKN, true_SKN, weight_S1N, strict=True)]
+        counted_S = labelled_BHW.reshape(sets, -1).any(1)
+        return {"total": torch.stack(losses).sum(), "sets": counted_S.sum().to(torch.float32)}
+
+    def _of_set(self, error_KN: Tensor, true_KN: Tensor, weight_1N: Tensor) -> Tensor:
+        # Void pixels have neither error nor weight: wherever they are sorted, they change nothing.
+        present_K = true_KN.any(1)
+        if self.classes == "present":
+            error_KN, true_KN = error_KN[present_K], true_KN[present_K]
+        error_KN, order_KN = error_KN.sort(dim=1, descending=True)
+        weight_KN = weight_1N.expand_as(error_KN).gather(1, order_KN)
+        true_weight_KN = weight_KN * true_KN.gather(1, order_KN)
+        # The class and the wrong pixels so far: all of it that is left right, and their union.
+        size_K1 = true_weight_KN.sum(1, keepdim=True)
+        shared_KN = size_K1 - true_weight_KN.cumsum(1)
+        union_KN = size_K1 + (weight_KN - true_weight_KN).cumsum(1)
+        delta_KN = torch.where(union_KN > 0, 1 - shared_KN / torch.where(union_KN > 0, union_KN, 1), 0)
+        loss_K = (error_KN * pad(delta_KN, (1, 0)).diff(dim=1)).sum(1)
+        return loss_K.sum() / max(len(loss_K), 1)

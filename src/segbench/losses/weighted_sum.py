@@ -1,0 +1,71 @@
+"""A weighted sum of losses, each logged apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from segbench.errors import SegbenchError
+from segbench.losses.loss import Loss, Sums, check_option
+from segbench.spec import VOID
+
+
+class Sum(Loss):
+    """L = the sum over terms of weight times term; a weight map, where there is one, is of all terms.
+
+    Args:
+        terms: losses by name; None leaves one out (`loss.terms.NAME=null`).
+        weights: a factor >= 0 for each of them.
+        ignore_index: the void label, of all terms.
+
+    Raises:
+        SegbenchError: no terms, a term without weight or the reverse, or a weight outside its range.
+    """
+
+    def __init__(
+        self, terms: Mapping[str, Loss | None], weights: Mapping[str, float], ignore_index: int = VOID
+    ) -> None:
+        super().__init__(ignore_index)
+        kept = {name: term for name, term in terms.items() if term is not None}
+        check_option("terms", dict(terms), bool(kept), "losses by name", "{cross_entropy: ...}")
+        unmatched = [name for name in kept if name not in weights] + [name for name in weights if name not in terms]
+        if unmatched:
+            raise SegbenchError(
+                f"loss.terms of {', '.join(terms)} and loss.weights of {', '.join(weights) or 'none'}",
+                "a weight for each term, and a term for each weight",
+                f"correct loss.terms.{unmatched[0]} or loss.weights.{unmatched[0]}",
+            )
+        for name, weight in weights.items():
+            check_option(f"weights.{name}", weight, 0 <= weight < math.inf, "a finite number, 0 or more", 1)
+        self._terms = nn.ModuleDict(kept)
+        for module in self.modules():
+            if isinstance(module, Loss):
+                module.ignore_index = ignore_index
+        self.weights = {name: float(weights[name]) for name in kept}
+        self.needs_weight = any(term.needs_weight for term in kept.values())
+        self.reduction = "sum" if any(term.reduction == "sum" for term in kept.values()) else "mean"
+        self.additive = all(term.additive for term in kept.values())
+
+    def terms(self, sums: Sums) -> dict[str, Tensor]:
+        """Each term's value, before its weight."""
+        return {
+            name: term.value({key.removeprefix(f"{name}/"): x for key, x in sums.items() if key.startswith(f"{name}/")})
+            for name, term in self._losses()
+        }
+
+    def value(self, sums: Sums) -> Tensor:
+        """The weighted sum."""
+        weighted = [self.weights[name] * term for name, term in self.terms(sums).items()]
+        return sum(weighted[1:], start=weighted[0])
+
+    def _sums(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None) -> Sums:
+        return {
+            f"{name}/{key}": x
+            for name, term in self._losses()
+            for key, x in term.sums(logits_BKHW, target_BHW, weight_BHW).items()
+        }
+
+    def _losses(self) -> list[tuple[str, Loss]]:
+        return [(name, term) for name, term in self._terms.items() if isinstance(term, Loss)]
