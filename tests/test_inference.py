@@ -5,7 +5,7 @@ from torch import nn
 
 from segbench import inference
 from segbench.errors import SegbenchError
-from segbench.inference import as_heads, geometry_of, predict_image, predict_windows
+from segbench.inference import ReadableImage, as_heads, geometry_of, predict_image, predict_stream, predict_windows
 from segbench.models.unet import UNet
 from segbench.spec import TileGeometry
 
@@ -260,6 +260,61 @@ def test_a_tile_beyond_main_memory_is_refused_before_it_is_tried(monkeypatch):
     monkeypatch.setattr(inference, "free_bytes", lambda: 2e6)
     predict_image(model, images, ["semantic"], tile=200)
     assert forwards[1:] == [(44, 44), (240, 240)]
+
+
+def test_a_whole_image_beyond_main_memory_is_refused_before_it_is_read(monkeypatch):
+    monkeypatch.setattr(inference, "WHOLE_PIXELS", 100)
+    monkeypatch.setattr(inference, "free_bytes", lambda: 1e6)
+    model = nn.Conv2d(3, 2, 1).eval()
+    parts = []
+
+    def read(*window):
+        parts.append(window)
+        return {"rgb": torch.zeros(3, window[1] - window[0], window[3] - window[2])}
+
+    # 5 float32 channels of 300 x 400 pixels are 2.4 MB.
+    with pytest.raises(SegbenchError, match=r"a tile of 300 x 400 .* GiB needed at least[^$]*takes it whole"):
+        list(predict_windows(model, read, (300, 400), ["semantic"]))
+    assert parts == [(0, 1, 0, 1)]
+    monkeypatch.setattr(inference, "free_bytes", lambda: 1e7)
+    list(predict_windows(model, read, (300, 400), ["semantic"]))
+    assert parts[-1] == (0, 300, 0, 400)
+
+
+def readable(key, *size):
+    pixels = image(1, *size)["em"]
+    return ReadableImage(key, size, lambda y0, y1, x0, x1: {"em": pixels[:, y0:y1, x0:x1]})
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_tiles_of_several_images_go_through_together_where_they_are_of_one_size(batch):
+    model, batches = unet(), []
+    model.register_forward_pre_hook(lambda _, inputs: batches.append(tuple(inputs[0].shape)))
+    images = [readable("a", 40, 40), readable("b", 40, 40), readable("c", 40, 60), readable("d", 40, 60)]
+    found = {}
+    for window in predict_stream(model, images, ["semantic"], tile=40, tta="rot4", batch=batch):
+        found[window.key, window.y, window.x] = window.probabilities["semantic"]
+    # The wider ones are cut into two tiles of 32 and 28, for which 72 are read.
+    assert list(found) == [("a", 0, 0), ("b", 0, 0), ("c", 0, 0), ("c", 0, 32), ("d", 0, 0), ("d", 0, 32)]
+    expected = {1: [1, 1, 1, 1, 1, 1], 3: [2, 3, 1], 100: [2, 4]}[batch]
+    assert [shape[0] for shape in batches] == [count for count in expected for _ in range(4)]
+    for each in images:
+        pixels = {"em": each.read(0, each.size[0], 0, each.size[1])["em"]}
+        alone = predict_image(model, pixels, ["semantic"], tile=40, tta="rot4")["semantic"]
+        for (key, y, x), window in found.items():
+            if key == each.key:
+                h, w = window.shape[-2:]
+                torch.testing.assert_close(window, alone[:, y : y + h, x : x + w], rtol=0, atol=1e-6)
+
+
+def test_a_batch_that_does_not_fit_proposes_a_smaller_one():
+    model = Hungry(torch.OutOfMemoryError("CUDA out of memory"))
+    model.eval()
+    images = [readable(key, 32, 32) for key in "abcd"]
+    with pytest.raises(SegbenchError, match=r"4 tiles of 32 x 32 pixels do not fit[^$]*batch_size=, say 2"):
+        list(predict_stream(model, images, ["semantic"], batch=4))
+    with pytest.raises(SegbenchError, match=r"batch_size=0\n.*positive"):
+        predict_stream(model, images, ["semantic"], batch=0)
 
 
 class Liar(nn.Module):

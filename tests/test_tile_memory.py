@@ -1,7 +1,8 @@
+import pytest
 import torch
 from torch import nn
 
-from segbench.tile_memory import free_bytes, least_bytes_per_pixel
+from segbench.tile_memory import extrapolated_bytes, free_bytes, least_bytes_per_pixel
 
 
 def test_the_widest_layer_counts_with_its_input_and_output():
@@ -23,6 +24,13 @@ class TwoInputs(nn.Module):
 def test_several_modalities_are_weighed_as_they_come():
     images = {"rgb": torch.zeros(1, 3, 4, 4), "depth": torch.zeros(1, 1, 4, 4)}
     assert least_bytes_per_pixel(TwoInputs().eval(), images) == 16
+
+
+def test_a_wide_padding_counts_on_each_side_once():
+    # 1 channel of (s + 200)^2 in, 3 out, each of 4 bytes.
+    model = nn.Sequential(nn.ZeroPad2d(100), nn.Conv2d(1, 3, 1)).eval()
+    needed = extrapolated_bytes(model, lambda side: torch.zeros(1, 1, side, side), 1000, 3000)
+    assert needed == pytest.approx(16 * 1200 * 3200, rel=1e-6)
 
 
 def test_free_memory_is_the_smaller_of_the_machines_and_the_containers(tmp_path):

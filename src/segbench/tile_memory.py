@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+PROBES = (64, 192)
+"""Sides of the two inputs, apart enough that layers of stride 32 grow between them."""
 
 
 def least_bytes_per_pixel(model: nn.Module, probe: Tensor | Mapping[str, Tensor]) -> float:
@@ -21,6 +25,32 @@ def least_bytes_per_pixel(model: nn.Module, probe: Tensor | Mapping[str, Tensor]
         Bytes a pixel of the input: of the layer with the largest input and output taken together.
     """
     first = probe if isinstance(probe, Tensor) else next(iter(probe.values()))
+    return _largest_layer(model, probe) / (first.shape[-2] * first.shape[-1])
+
+
+def extrapolated_bytes(
+    model: nn.Module, probe: Callable[[int], Tensor | Mapping[str, Tensor]], height: int, width: int
+) -> float:
+    """A lower bound for networks that pad by much, as an FCN by 100 pixels, from two small inputs.
+
+    The feature maps of an input of side s grow as (s + p)^2; two sides give p and the factor.
+
+    Args:
+        model: in eval mode.
+        probe: makes a square input of a given side, as the model takes it.
+        height: of the image.
+        width: of the image.
+
+    Returns:
+        Bytes of the layer with the largest input and output taken together.
+    """
+    small, large = (math.sqrt(_largest_layer(model, probe(side))) for side in PROBES)
+    slope = (large - small) / (PROBES[1] - PROBES[0])
+    start = small - slope * PROBES[0]
+    return (slope * height + start) * (slope * width + start)
+
+
+def _largest_layer(model: nn.Module, probe: Tensor | Mapping[str, Tensor]) -> int:
     largest = 0
 
     def weigh(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -35,7 +65,7 @@ def least_bytes_per_pixel(model: nn.Module, probe: Tensor | Mapping[str, Tensor]
     finally:
         for hook in hooks:
             hook.remove()
-    return largest / (first.shape[-2] * first.shape[-1])
+    return largest
 
 
 def _bytes(value: Any) -> int:
