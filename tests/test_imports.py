@@ -16,11 +16,11 @@ LAYERS = (
     ("spec",),
     ("models", "losses", "metrics", "optim", "loss_rate", "inference", "runs"),
     ("config", "data", "panels", "tables", "checkpoint"),
-    ("entry", "task"),
+    ("entry", "task", "ledger", "deviations"),
     ("callbacks",),
     ("build",),
     ("initialise", "stages"),
-    ("train", "evaluate", "predict", "score", "bench", "listing", "data_command"),
+    ("train", "evaluate", "predict", "score", "bench", "listing", "data_command", "reproduce"),
     ("cli", "completion"),
 )
 LAYER = {part: level for level, parts in enumerate(LAYERS) for part in parts}

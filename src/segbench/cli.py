@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("segbench.train", "train, then score on the test split"),
     "evaluate": ("segbench.evaluate", "score a run, or a stack of predictions"),
     "predict": ("segbench.predict", "predict images with a run's network"),
+    "reproduce": ("segbench.reproduce", "a paper's number beside ours, and every deviation"),
     "data": ("segbench.data_command", "fetch a data set, or look one through"),
     "list": ("segbench.listing", "what each config axis offers"),
     "bench": ("segbench.bench.command", "measured speed, each figure beside a reference"),
