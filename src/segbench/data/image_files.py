@@ -1,10 +1,10 @@
-"""Image files of any depth and number of channels: PNG, JPEG, BMP by OpenCV, TIFF by tifffile."""
+"""Image files of any depth and number of channels: PNG, JPEG, BMP by OpenCV, TIFF by tifffile, zarr."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from segbench.data.decode import is_cut
 from segbench.data.tiff_images import TiffImages
+from segbench.data.zarr_images import ZarrImages, is_zarr
 from segbench.errors import SegbenchError
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -21,6 +22,82 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF_SUFFIXES)
 def is_tiff(path: Path) -> bool:
     """Whether the file's name is that of a TIFF."""
     return path.suffix.lower() in TIFF_SUFFIXES
+
+
+class Images(Protocol):
+    """The images of one file, read part by part.
+
+    Attributes:
+        path: of the file.
+    """
+
+    path: Path
+
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """H, W and C of an image."""
+        ...
+
+    def dtype(self, index: int) -> np.dtype[Any]:
+        """The type of an image's values."""
+        ...
+
+    def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
+        """Rows y0 to y1 and columns x0 to x1 (exclusive) of an image, HWC."""
+        ...
+
+    def close(self) -> None:
+        """Let the file go."""
+        ...
+
+
+class DecodedImage:
+    """A file of one image, decoded as a whole: PNG, JPEG and BMP can be had no other way.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._image_HWC = path, _decode(path)
+
+    def __len__(self) -> int:
+        return 1
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """H, W and C."""
+        height, width, channels = self._image_HWC.shape
+        return height, width, channels
+
+    def dtype(self, index: int) -> np.dtype[Any]:
+        """The type of its values."""
+        return self._image_HWC.dtype
+
+    def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
+        """Rows y0 to y1 and columns x0 to x1 (exclusive), HWC."""
+        return self._image_HWC[y0:y1, x0:x1]
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def open_images(path: Path, channels: int | None = None) -> Images:
+    """The images of a file or of a zarr folder, as `read_image` gives them.
+
+    Args:
+        path: a file whose name ends in one of `IMAGE_SUFFIXES`, or a zarr folder.
+        channels: C that is expected, which tells the axes of a zarr array whose axes have no names.
+
+    Raises:
+        SegbenchError: as `read_image`; `read` raises it too.
+    """
+    if is_zarr(path):
+        return ZarrImages(path, channels)
+    _check(path)
+    return TiffImages(path) if is_tiff(path) else DecodedImage(path)
 
 
 def count_pages(path: Path) -> int:

@@ -1,0 +1,136 @@
+"""zarr arrays and OME-Zarr as images that are read part by part; needs the extra `segbench[zarr]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.errors import SegbenchError
+
+_MARKS = ("zarr.json", ".zarray", ".zgroup")
+_CHANNEL = ("c", "channel", "channels", "band", "bands")
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a zarr array or group."""
+    return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
+
+
+def import_zarr() -> Any:
+    """The library.
+
+    Raises:
+        SegbenchError: it is not installed, or older than version 3.
+    """
+    try:
+        import zarr
+    except ImportError as error:
+        raise SegbenchError(
+            "zarr is not installed", "the extra zarr of segbench", "pip install 'segbench[zarr]'"
+        ) from error
+    if int(zarr.__version__.split(".")[0]) < 3:
+        raise SegbenchError(f"zarr {zarr.__version__}", "zarr 3", "pip install 'segbench[zarr]'")
+    return zarr
+
+
+class ZarrImages:
+    """The images of a zarr array, or of the largest level of an OME-Zarr group.
+
+    Which axes are y, x and the channels is read from the dimension names or from OME's metadata. An unnamed array is
+    taken as HW, HWC, CHW, NHW, NHWC or NCHW: an axis before or behind the pixels that is as long as `channels` holds
+    them, the last one first. Along all other axes lie images.
+
+    Args:
+        path: the folder.
+        channels: C that is expected, to tell the axes of an unnamed array; None: 1.
+
+    Raises:
+        SegbenchError: zarr is not installed, the folder is damaged, or its axes cannot be told.
+    """
+
+    def __init__(self, path: Path, channels: int | None = None) -> None:
+        zarr = import_zarr()
+        self.path = path
+        try:
+            found = zarr.open(str(path), mode="r")
+            self._array, names = _level(found, zarr)
+        except Exception as error:  # damaged metadata ends in errors of json, zarr, numcodecs and numpy
+            raise self._damaged(error) from error
+        self._axes = _axes(names or _guessed(self._array.shape, channels or 1), self._array.shape, path)
+        self._others = [place for place, axis in enumerate(self._axes) if axis == "n"]
+
+    def __len__(self) -> int:
+        return int(np.prod([self._array.shape[place] for place in self._others], dtype=np.int64))
+
+    def __enter__(self) -> ZarrImages:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """H, W and C of an image."""
+        height, width = (self._array.shape[self._axes.index(axis)] for axis in "yx")
+        return height, width, self._array.shape[self._axes.index("c")] if "c" in self._axes else 1
+
+    def dtype(self, index: int) -> np.dtype[Any]:
+        """The type of an image's values."""
+        dtype: np.dtype[Any] = np.dtype(self._array.dtype)
+        return dtype
+
+    def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
+        """Rows y0 to y1 and columns x0 to x1 (exclusive) of an image, HWC."""
+        places = iter(np.unravel_index(index, [self._array.shape[place] for place in self._others] or [1]))
+        selection = {"y": slice(y0, y1), "x": slice(x0, x1), "c": slice(None)}
+        chosen = tuple(selection[axis] if axis in selection else int(next(places)) for axis in self._axes)
+        try:
+            part = np.asarray(self._array[chosen])
+        except Exception as error:  # a damaged chunk ends in whatever its codec raises
+            raise self._damaged(error) from error
+        kept = [axis for axis in self._axes if axis != "n"]
+        if "c" not in kept:
+            kept, part = [*kept, "c"], part[..., np.newaxis]
+        return np.ascontiguousarray(part.transpose([kept.index(axis) for axis in "yxc"]))
+
+    def _damaged(self, error: object) -> SegbenchError:
+        return SegbenchError(
+            f"{self.path} cannot be read as zarr: {error}", "a whole zarr array or OME-Zarr image", "copy it again"
+        )
+
+
+def _level(found: Any, zarr: Any) -> tuple[Any, Sequence[str] | None]:
+    """The array of pixels and its axes' names, where they are given."""
+    if not isinstance(found, zarr.Group):
+        named = found.attrs.get("_ARRAY_DIMENSIONS") or getattr(found.metadata, "dimension_names", None)
+        return found, named if named and all(named) else None
+    # Version 0.5 of the format puts its metadata under a key of their own.
+    images = (dict(found.attrs).get("ome") or dict(found.attrs)).get("multiscales")
+    if not images:
+        raise ValueError(f"a group of {', '.join(sorted(found.keys())[:6]) or 'nothing'} without OME's metadata")
+    axes = [axis["name"] if isinstance(axis, dict) else axis for axis in images[0].get("axes") or []]
+    return found[images[0]["datasets"][0]["path"]], axes or None
+
+
+def _guessed(shape: tuple[int, ...], channels: int) -> list[str]:
+    for axes, place in ((["y", "x", "c"], -1), (["c", "y", "x"], -3)):
+        if len(shape) in (3, 4) and shape[place] == channels and (channels > 1 or place == -1):
+            return ["n"] * (len(shape) - 3) + axes
+    return ["n"] * (len(shape) - 2) + ["y", "x"]
+
+
+def _axes(names: Sequence[str], shape: tuple[int, ...], path: Path) -> list[str]:
+    short = ["c" if name.lower() in _CHANNEL else name.lower() for name in names]
+    if len(short) != len(shape) or short.count("y") != 1 or short.count("x") != 1 or short.count("c") > 1:
+        raise SegbenchError(
+            f"{path} is of shape {tuple(shape)} with axes {', '.join(names) or 'unnamed'}",
+            "axes y and x, at most one c, and others along which images lie",
+            "name the array's dimensions, or write it as height x width (x channels)",
+        )
+    return [axis if axis in ("y", "x", "c") else "n" for axis in short]
