@@ -50,6 +50,8 @@ def test_another_augmentation_is_told_whole(reference):
     assert "augment: [] instead of [RigidElastic, RandomBrightnessContrast, RandomGamma]" in said(other, reference)
     other = copy.deepcopy(reference)
     other["augment"]["transforms"][0]["sigma"] = 5
+    other["task"] |= {"train_only": ["head"], "compile": True}
+    assert "task.train_only.0: head instead of None" in said(other, reference)
     assert "augment.transforms.0.sigma: 5 instead of 10" in said(other, reference)
 
 
