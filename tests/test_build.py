@@ -11,12 +11,16 @@ from segbench.build import (
     build_measures,
     build_model,
     build_task,
+    build_trainer,
     make,
     resolve_hardware,
 )
 from segbench.callbacks.checkpoints import Checkpoints
 from segbench.checkpoint import load_weights
+from segbench.config import conf_root
 from segbench.errors import SegbenchError
+from segbench.listing import options
+from segbench.losses import Loss
 from segbench.runs import Run
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
@@ -94,6 +98,38 @@ def test_arguments_pass_as_they_are(tmp_path):
     # Hydra alone would turn dataclasses and paths into configs.
     made = make({"_target_": "segbench.callbacks.pictures.Panels", "count": 2}, directory=tmp_path)
     assert (made._directory, made._count) == (tmp_path, 2)
+
+
+@pytest.mark.parametrize("name", options("loss", [conf_root()]))
+def test_every_loss_is_built_with_the_heads_void_label(tiny_config, name):
+    given = tiny_config(f"loss={name}")
+    (loss,) = build_task(given, spec(semantic=HeadSpec(("a", "b"), ((0, 0, 0),) * 2, ignore_index=9))).losses.values()
+    assert {part.ignore_index for part in loss.modules() if isinstance(part, Loss)} == {9}
+    assert loss.additive
+
+
+def test_the_factors_of_a_sum_and_its_terms_are_of_the_config(tiny_config):
+    given = tiny_config("loss=cross_entropy_dice", "loss.weights.dice=0.5", "loss.terms.dice.squared=true")
+    (loss,) = build_task(given, build_dataset(given).spec).losses.values()
+    assert loss.weights == {"cross_entropy": 1.0, "dice": 0.5}
+    assert loss._terms["dice"].squared
+
+
+@pytest.mark.parametrize("name", options("scheduler", [conf_root()]))
+def test_every_schedule_warms_up_over_the_runs_own_steps(tiny_config, tmp_path, name):
+    given = tiny_config(f"scheduler={name}", "scheduler.warmup_steps=4", "optimizer.lr=1.0", "trainer.max_steps=8")
+    task = build_task(given, build_dataset(given).spec)
+    task.trainer = build_trainer(given, tmp_path, [], [])
+    schedule = task.configure_optimizers()["lr_scheduler"]["scheduler"]
+    factors = [schedule.lr_lambdas[0](step) for step in range(9)]
+    assert factors[:5] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert factors[8] == (1 if name == "constant" else 0)
+
+
+def test_clipping_and_accumulation_are_picks_of_the_trainer(tiny_config, tmp_path):
+    picked = ("trainer.gradient_clip_val=0.5", "trainer.accumulate_grad_batches=3", "data.repeats=9")
+    made = build_trainer(tiny_config(*picked), tmp_path, [], [])
+    assert (made.gradient_clip_val, made.gradient_clip_algorithm, made.accumulate_grad_batches) == (0.5, "norm", 3)
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda"])

@@ -31,14 +31,14 @@ def unet(dropout=0.5):
     return UNet(width=4, depth=2, dropout=dropout)
 
 
-def task(model=None, described=None, **settings):
+def task(model=None, described=None, lr=0.1, **settings):
     described = described or spec()
     return SegmentationTask(
         model=model or unet(),
         spec=described,
         losses=settings.pop("losses", {head: CrossEntropy() for head in described.heads}),
         measures={head: [Overlap(head_spec.class_names)] for head, head_spec in described.heads.items()},
-        optimizer=lambda module: sgd(module, lr=0.1, momentum=0.9),
+        optimizer=lambda module: sgd(module, lr=lr, momentum=0.9),
         schedule=constant,
         evaluation=settings.pop("evaluation", Evaluation()),
         **settings,
@@ -99,6 +99,67 @@ def test_accumulated_batches_drop_other_units():
     losses = [training(task(unet()), accumulated=2).training_step(given, position).item() for position in (4, 5, 6)]
     assert losses[0] == losses[2] == training(task(unet())).training_step(given, 0).item()
     assert losses[1] != losses[0]
+
+
+def fitted(batches, loss=CrossEntropy, lr=0.1, **settings):
+    """A net without dropout after one epoch of those batches by the Trainer, and its parameters before."""
+    made = task(unet(dropout=0), losses={"semantic": loss()}, lr=lr)
+    before = [parameter.detach().clone() for parameter in made.model.parameters()]
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
+    with log_to(None):
+        trainer.fit(made, torch.utils.data.DataLoader(batches, batch_size=None), [])
+    steps = [(old - new).detach() / lr for old, new in zip(before, made.model.parameters(), strict=True)]
+    return torch.cat([step.flatten() for step in steps]), trainer.global_step
+
+
+def gradient_of(*batches, loss=CrossEntropy):
+    made = training(task(unet(dropout=0), losses={"semantic": loss()}))
+    total = sum(made.training_step(given, 0) for given in batches) / len(batches)
+    return torch.cat([g.flatten() for g in torch.autograd.grad(total, list(made.model.parameters()))])
+
+
+def same_direction_and_size(step, expected):
+    torch.testing.assert_close(step, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy, Focal, LovaszSoftmax])
+def test_two_accumulated_batches_with_as_many_labels_are_one_of_twice_the_size(loss):
+    step, taken = fitted([batch(0), batch(2)], loss, accumulate_grad_batches=2)
+    assert taken == 1
+    same_direction_and_size(step, gradient_of(batch(0, 2), loss=loss))
+
+
+def test_accumulated_batches_with_other_numbers_of_labels_count_alike():
+    step, _ = fitted([batch(0), batch(1, void=29)], accumulate_grad_batches=2)
+    same_direction_and_size(step, gradient_of(batch(0), batch(1, void=29)))
+    together = gradient_of(batch(0, 1, void=29))
+    assert (step - together).norm() > 0.02 * together.norm()
+
+
+def test_an_accumulated_sum_over_pixels_is_one_part_of_the_large_batchs():
+    def loss():
+        return CrossEntropy("sum")
+
+    step, _ = fitted([batch(0), batch(2)], loss, lr=1e-4, accumulate_grad_batches=2)
+    same_direction_and_size(step, gradient_of(batch(0, 2), loss=loss) / 2)
+
+
+def test_gradients_are_clipped_by_norm_or_by_value():
+    gradient = gradient_of(batch(0))
+    clip = float(gradient.norm()) / 3
+    by_norm, _ = fitted([batch(0)], gradient_clip_val=clip)
+    same_direction_and_size(by_norm, gradient / 3)
+    clip = float(gradient.abs().max()) / 3
+    by_value, _ = fitted([batch(0)], gradient_clip_val=clip, gradient_clip_algorithm="value")
+    same_direction_and_size(by_value, gradient.clamp(-clip, clip))
 
 
 def test_the_loss_is_that_of_the_cropped_target():

@@ -304,3 +304,18 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(tiny_config, t
     assert state(tmp_path / "two") == "finished"
     with np.load(tmp_path / "two" / "per_image.npz") as stored:
         assert stored["ids"].tolist() == ["test-0000", "test-0001", "test-0002"]
+
+
+def test_sums_of_losses_clipping_and_accumulation_in_one_run(tiny_config, tmp_path):
+    picked = ("loss=cross_entropy_lovasz", "scheduler=poly", "scheduler.warmup_steps=0", "optimizer=sgd")
+    limits = ("optimizer.lr=1e-2", "trainer.gradient_clip_val=1e-3", "trainer.accumulate_grad_batches=2")
+    train(tiny_config(*picked, *limits), tmp_path, [])
+    losses, entropies, lovasz, norms, rates = (
+        rows(tmp_path, f"train/{name}") for name in ("loss", "loss/cross_entropy", "loss/lovasz", "gradient_norm", "lr")
+    )
+    assert [step for step, _ in losses] == [0, 1, 2]
+    sums = [first + second for (_, first), (_, second) in zip(entropies, lovasz, strict=True)]
+    assert [loss for _, loss in losses] == pytest.approx(sums, rel=1e-6)
+    assert [rate for _, rate in rates] == pytest.approx([1e-2 * (1 - step / 3) ** 0.9 for step in range(3)])
+    # Logged before it is clipped.
+    assert all(norm > 1e-3 for _, norm in norms)
