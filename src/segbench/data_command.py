@@ -87,7 +87,7 @@ def _without_config_dir(arguments: list[str]) -> tuple[list[str], list[Path]]:
 
 
 def _config(name: str, directories: list[Path]) -> dict[str, Any]:
-    """The data set's own keys, as its config file gives them.
+    """The data set's own keys, as its config file and those it builds on give them.
 
     Raises:
         SegbenchError: there is no such file.
@@ -100,9 +100,11 @@ def _config(name: str, directories: list[Path]) -> dict[str, Any]:
     if found is None:
         known = sorted({p.stem for root in roots for p in (root / "data").glob("*.yaml") if not p.stem.startswith("_")})
         raise SegbenchError(f"no data set {name}", f"one of {', '.join(known)}", "segbench list data")
-    config = dict(read_yaml(found))
-    config.pop("defaults", None)
-    return config
+    own = dict(read_yaml(found))
+    config: dict[str, Any] = {}
+    for base in own.pop("defaults", []):
+        config |= {} if base in ("_self_", "_loader") else _config(base, directories)
+    return config | own
 
 
 def _prepare(name: str, given: dict[str, str], directories: list[Path]) -> int:

@@ -37,6 +37,22 @@ def connected_cells(label_HW: NDArray[np.integer], background: int = 0, ignore_i
     return instances_HW
 
 
+def near_others(instances_HW: NDArray[np.int32], width: int = 1) -> NDArray[np.bool_]:
+    """Pixels of cells whose square neighbourhood, `width` pixels to each side, holds another cell.
+
+    Args:
+        instances_HW: int32 ids in [0, 2^24), 0 = background.
+        width: in pixels, >= 1; 1 is the 3x3 neighbourhood.
+    """
+    # Morphology knows no int32; float32 holds these ids exactly.
+    ids_HW = instances_HW.astype(np.float32)
+    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    highest_HW = cv2.dilate(ids_HW, kernel)
+    lowest_HW = cv2.erode(np.where(ids_HW > 0, ids_HW, np.float32(np.inf)), kernel)
+    near_HW: NDArray[np.bool_] = (ids_HW > 0) & ((highest_HW != ids_HW) | (lowest_HW != ids_HW))
+    return near_HW
+
+
 def carve_borders(instances_HW: NDArray[np.int32]) -> NDArray[np.int32]:
     """Touching cells with one pixel of each turned to background along their common border.
 
@@ -47,13 +63,7 @@ def carve_borders(instances_HW: NDArray[np.int32]) -> NDArray[np.int32]:
     Args:
         instances_HW: int32 ids in [0, 2^24), 0 = background.
     """
-    # Morphology knows no int32; float32 holds these ids exactly.
-    ids_HW = instances_HW.astype(np.float32)
-    kernel = np.ones((3, 3), np.uint8)
-    highest_HW = cv2.dilate(ids_HW, kernel)
-    lowest_HW = cv2.erode(np.where(ids_HW > 0, ids_HW, np.float32(np.inf)), kernel)
-    touching_HW = (ids_HW > 0) & ((highest_HW != ids_HW) | (lowest_HW != ids_HW))
-    return np.where(touching_HW, 0, instances_HW).astype(np.int32)
+    return np.where(near_others(instances_HW), 0, instances_HW).astype(np.int32)
 
 
 def two_nearest(instances_HW: NDArray[np.int32], reach: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

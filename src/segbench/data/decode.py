@@ -99,6 +99,29 @@ def read_depth(path: Path, name: str) -> NDArray[np.uint16]:
     return depth
 
 
+def read_grey(path: Path, name: str) -> NDArray[np.uint8 | np.uint16]:
+    """Decode a grey image or a map of ids in its own type.
+
+    Args:
+        path: TIFF or PNG of one page, compressed or not.
+        name: the image's id.
+
+    Returns:
+        HW uint8 or uint16, the values as they stand in the file.
+
+    Raises:
+        SegbenchError: missing, damaged, or of another kind.
+    """
+    grey_HW = _decode(path, name, cv2.IMREAD_UNCHANGED)
+    if grey_HW.dtype not in (np.uint8, np.uint16) or grey_HW.ndim != 2:
+        raise SegbenchError(
+            f"{path}, of image {name}, is {grey_HW.dtype} of shape {grey_HW.shape}",
+            "one 8-bit or 16-bit channel",
+            "use the data set's own files, not a rendering of them",
+        )
+    return grey_HW
+
+
 def read_indices(path: Path, name: str) -> NDArray[np.uint8]:
     """Decode a label PNG to its HW uint8 values: palette indices, not colours.
 

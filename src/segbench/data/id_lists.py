@@ -33,12 +33,13 @@ def shipped(name: str) -> tuple[str, ...]:
     return tuple(content.decode().split())
 
 
-def read_list(path: Path, key: str) -> tuple[str, ...]:
+def read_list(path: Path, key: str, whole_lines: bool = False) -> tuple[str, ...]:
     """The ids of a text file, one a line; of several words in a line the first counts.
 
     Args:
         path: the file.
         key: the config key that named it, for messages.
+        whole_lines: an id may have spaces in it, as file names do: all words of a line count.
 
     Raises:
         SegbenchError: no such file, no text, no id, or an id that stands twice.
@@ -46,7 +47,8 @@ def read_list(path: Path, key: str) -> tuple[str, ...]:
     if not path.is_file():
         raise SegbenchError(f"no file {path} ({key})", "a text file with one image id a line", f"set {key} to one")
     try:
-        ids = tuple(line.split()[0] for line in path.read_text().splitlines() if line.strip())
+        lines = (line.strip() for line in path.read_text().splitlines())
+        ids = tuple(line if whole_lines else line.split()[0] for line in lines if line)
     except UnicodeDecodeError as error:
         raise SegbenchError(f"{path} ({key}) is no text: {error}", "one image id a line", f"set {key}") from error
     twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
@@ -125,3 +127,14 @@ def present(ids: Sequence[str], lacking: Sequence[str], what: str, partial: bool
 def count_of(used: Sequence[str], ids: Sequence[str]) -> str:
     """The number of images in words: `736`, or `229 of 736` where some lack."""
     return f"{len(used)}" if len(used) == len(ids) else f"{len(used)} of {len(ids)} (data.partial)"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as runs, for messages: `0-3 and 7 and 9-10`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return " and ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

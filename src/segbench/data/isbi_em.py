@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.id_lists import ranges
 from segbench.data.raw import RawImage
 from segbench.data.stacks import read_stack
 from segbench.errors import SegbenchError
@@ -107,7 +108,7 @@ class IsbiEM:
             protocol = "all 30 training slices train; the test volume is predicted; no held-out score"
         else:
             which = "default" if self._fold is None else f"fold {self._fold} of {FOLDS}"
-            parts = (f"{name} {_ranges(indices)}" for name, indices in self._splits.items())
+            parts = (f"{name} {ranges(indices)}" for name, indices in self._splits.items())
             protocol = f"{which}: {', '.join(parts)}; held-out training data, not the challenge server"
         return DatasetSpec(
             name="isbi_em",
@@ -155,13 +156,3 @@ def _split(protocol: str, fold: int | None, count: int) -> dict[str, list[int]]:
     start = (fold + 1) % FOLDS * size
     val = list(range(start, start + size // 2))
     return {"train": [i for i in range(SLICES) if i not in test and i not in val], "val": val, "test": test}
-
-
-def _ranges(indices: list[int]) -> str:
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return " and ".join(f"{first}-{last}" for first, last in runs)

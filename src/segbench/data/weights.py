@@ -22,6 +22,7 @@ class LossWeights:
         sigma: its width in pixels.
         balance: how classes are balanced, as in `weight_map`.
         folder: where maps are kept between runs; None keeps them in memory.
+        cell_class: the class of objects, in data that has them.
     """
 
     def __init__(
@@ -31,16 +32,25 @@ class LossWeights:
         sigma: float = 5.0,
         balance: Balance = "image",
         folder: str | None = None,
+        cell_class: int = 1,
     ) -> None:
         self._head = next(iter(spec.heads))
         self._void = spec.heads[self._head].ignore_index
         self._maps = WeightMapCache(folder, w0, sigma, balance)
+        self._cell_class = cell_class
 
     def instances(self, raw: RawImage) -> NDArray[np.int32]:
-        """The image's objects, or the connected cells of its label where it has none."""
-        if raw.instances is not None:
-            return raw.instances
-        return connected_cells(raw.labels[self._head], ignore_index=self._void)
+        """The image's objects where its label is cell, or the connected cells of its label where it has no objects.
+
+        Objects may touch; it is the label that parts them, by background or by a class between them, and there the
+        border term has its place.
+        """
+        return self._cells(raw.labels[self._head], raw.instances)
+
+    def _cells(self, label_HW: NDArray[Any], instances_HW: NDArray[np.int32] | None) -> NDArray[np.int32]:
+        if instances_HW is None:
+            return connected_cells(label_HW, ignore_index=self._void)
+        return np.where(label_HW == self._cell_class, instances_HW, 0).astype(np.int32, copy=False)
 
     def __call__(self, raw: RawImage) -> NDArray[np.float32]:
         """HW float32, read-only, computed once for the same label."""
@@ -49,5 +59,4 @@ class LossWeights:
     def of_warped(self, labels: Mapping[str, NDArray[Any]], instances: NDArray[np.int32] | None) -> NDArray[np.float32]:
         """HW float32 of a tile that is seen once: not remembered."""
         label_HW = labels[self._head]
-        cells = connected_cells(label_HW, ignore_index=self._void) if instances is None else instances
-        return self._maps.compute(cells, label_HW == self._void)
+        return self._maps.compute(self._cells(label_HW, instances), label_HW == self._void)
