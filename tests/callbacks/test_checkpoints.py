@@ -24,6 +24,7 @@ def steps(folder):
         (2, 4, {"last": 4, "previous": 2}),
         (3, 5, {"last": 5, "previous": 3}),
         (9, 5, {"last": 5}),
+        (2, 0, {"last": 0}),
     ],
 )
 def test_the_last_two_are_kept_at_their_cadence(fit, scripted, folder, every, length, expected):

@@ -85,6 +85,11 @@ class Checkpoints(Checkpoint):
         if trainer.global_step != self._written_at:
             self._write_last(trainer)
 
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write the start, where no step was to be taken (trainer.max_steps=0): published weights are scored so."""
+        if trainer.global_step == 0 and self._written_at < 0:
+            self._write_last(trainer)
+
     def _write_last(self, trainer: lightning.Trainer) -> None:
         self._save(trainer, "last.ckpt", keep="previous.ckpt")
         self._written_at = trainer.global_step
