@@ -1,4 +1,4 @@
-"""An experiment starts from a published file: what goes where, in which order of channels and scale, and what is said."""
+"""An experiment starts from a published file: what goes where, in which channel order and scale, and what is said."""
 
 from pathlib import Path
 
