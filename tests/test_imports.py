@@ -12,7 +12,7 @@ import segbench
 SRC = Path(segbench.__file__).parent
 
 LAYERS = (
-    ("__init__", "errors"),
+    ("__init__", "errors", "processes"),
     ("spec",),
     ("models", "losses", "metrics", "optim", "loss_rate", "inference", "runs"),
     ("config", "data", "panels", "tables", "checkpoint"),
