@@ -71,7 +71,9 @@ def _published(model: nn.Module, weights: Mapping[str, Any], modalities: Collect
             f"images of {', '.join(known.inputs)}, which these weights were trained on",
             "choose data with these modalities, or other weights",
         )
-    order = "RGB" if known is not None and {"rgb"} <= set(known.inputs) & set(modalities) else None
+    # Whatever a data set calls its colours: HHA and depth are none.
+    colours = set(modalities) - {"hha", "depth"}
+    order = "RGB" if known is not None and "rgb" in known.inputs and colours else None
     return load(model, name, path, channel_order=order, leave=tuple(weights.get("leave") or ()))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 _HOME = {
     "UNet": "segbench.models.unet",
+    "UNetVGG16": "segbench.models.unet_vgg16",
     "FCN": "segbench.models.fcn",
     "fcn32s": "segbench.models.fcn",
     "fcn16s": "segbench.models.fcn",

@@ -6,6 +6,7 @@ Shape letters: B batch, C channels, K classes, H and W the input size, h and w t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -43,24 +44,29 @@ def tile_geometry(depth: int = 4, padding: Padding = "valid") -> TileGeometry:
         raise SegbenchError(f"a U-Net of depth {depth}", "at least one pooling", "set model.depth to 1 or more")
     step = 2**depth
     if _one_of("padding", padding, ("valid", "same")) == "same":
-        return TileGeometry(step=step, context=_reach(depth))
+        return TileGeometry(step=step, context=reach([2] * (depth + 1)))
     margin = 6 * step - 4
     smallest_bottom = (4 * step - 4) // step + 1
     return TileGeometry(step, offset=4 * (step - 1), margin=margin, minimum=smallest_bottom + 4, context=margin)
 
 
-def _reach(depth: int) -> int:
-    """The largest distance from which an input pixel can act on an output pixel, over all positions in the grid."""
-    reach = 0
-    for pixel in range(2**depth):
+def reach(convolutions: Sequence[int]) -> int:
+    """The largest distance from which an input pixel can act on an output pixel, over all positions in the grid.
+
+    Args:
+        convolutions: 3x3 ones on the way down, by level; two follow at each level on the way up.
+    """
+    *levels, bottom = convolutions
+    farthest = 0
+    for pixel in range(2 ** len(levels)):
         first = last = pixel
-        for _ in range(depth):
-            first, last = (first - 2) // 2, (last + 2) // 2
-        first, last = first - 2, last + 2
-        for _ in range(depth):
+        for count in levels:
+            first, last = (first - count) // 2, (last + count) // 2
+        first, last = first - bottom, last + bottom
+        for _ in levels:
             first, last = 2 * first - 2, 2 * last + 1 + 2
-        reach = max(reach, pixel - first, last - pixel)
-    return reach
+        farthest = max(farthest, pixel - first, last - pixel)
+    return farthest
 
 
 def _one_of(key: str, value: str, known: tuple[str, ...]) -> str:
@@ -146,12 +152,7 @@ class UNet(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the weights anew from N(0, 2/N), zero the biases."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                taps = 1 if isinstance(module, nn.ConvTranspose2d) else math.prod(module.kernel_size)
-                nn.init.normal_(module.weight, std=math.sqrt(2 / (taps * module.in_channels)))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        draw(self)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Class scores of every pixel that keeps its full context.
@@ -193,6 +194,17 @@ class UNet(nn.Module):
                 features = self.get_submodule(f"norm_{level}{target}")(features)
             features = relu(features, inplace=True)
         return features
+
+
+def draw(module: nn.Module) -> None:
+    """Draw all convolutions anew from N(0, 2/N), N the incoming nodes of one neuron; zero their biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            # Of an up-convolution of stride 2, one tap meets each output pixel.
+            taps = 1 if isinstance(layer, nn.ConvTranspose2d) else math.prod(layer.kernel_size)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / (taps * layer.in_channels)))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def _centre_crop(skip_BCHW: Tensor, like_BChw: Tensor) -> Tensor:

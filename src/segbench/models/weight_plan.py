@@ -16,6 +16,7 @@ from segbench.models.caffemodel import Blob
 from segbench.models.fcn import FCN
 from segbench.models.streams import Stream
 from segbench.models.unet import UNet
+from segbench.models.unet_vgg16 import UNetVGG16
 
 SHARED = ("upscore*", "scale_*")
 """Layers that all streams of an FCN share."""
@@ -62,6 +63,7 @@ class Rules:
         fully_connected: layers whose (O, I) rows become kernels (O, C, h, w).
         extend: a first layer of four channels takes a kernel of three, and their mean as the fourth.
         flip: a first layer that sees colours takes its first three channels in reverse.
+        grey: a first layer of one channel takes the sum of the three, which grey on all three channels would meet.
     """
 
     unplaced: Sequence[str] = ()
@@ -70,6 +72,7 @@ class Rules:
     fully_connected: Sequence[str] = ()
     extend: bool = False
     flip: bool = False
+    grey: bool = False
 
 
 class Plan:
@@ -86,8 +89,8 @@ class Plan:
         self.source, self.rules, self.only = source, rules, only
         self.described = describe(model)
         self.state: dict[str, Tensor] = model.state_dict()
-        self.streams = model.streams if isinstance(model, FCN) else ()
-        self.first = model.backbone.first if isinstance(model, FCN) else ""
+        self.streams = model.streams if isinstance(model, FCN | UNetVGG16) else ()
+        self.first = model.backbone.first if isinstance(model, FCN | UNetVGG16) else ""
         self.computed = model.computed_blobs() if isinstance(model, FCN) else {}
         self.assigned: dict[str, Callable[[], Tensor]] = {}
         self.checked: dict[str, None] = {}
@@ -128,7 +131,8 @@ class Plan:
         meets = next((stream for stream in self.streams if target == f"{stream.first}{stream.suffix}.weight"), None)
         extend = self.rules.extend and meets is not None and meets.first != self.first
         flip = self.rules.flip and meets is not None and "hha" not in meets.modalities
-        wanted = (shape[0], 3, *shape[2:]) if extend else shape
+        grey = self.rules.grey and meets is not None and meets.channels == 1
+        wanted = (shape[0], 3, *shape[2:]) if extend or grey else shape
         fitted = _fit(value, wanted, name.rpartition(".")[0] in self.rules.fully_connected)
         if fitted is None:
             self.problems.append(f"{name} is {_by(value.shape)}, {target} {_by(shape)}")
@@ -137,7 +141,7 @@ class Plan:
         elif not _is_finite(fitted):
             self.problems.append(f"{name} holds values that are no numbers")
         else:
-            self.assigned[target] = lambda: _first_layer(torch.as_tensor(_writeable(fitted)), extend, flip)
+            self.assigned[target] = lambda: _first_layer(torch.as_tensor(_writeable(fitted)), extend, flip, grey)
 
     def _compare(self, target: str, value: Tensor | Blob) -> None:
         expected = self.computed[target]()
@@ -201,6 +205,8 @@ def describe(model: nn.Module) -> str:
     """The network's architecture, as `WeightSet.architecture` names it."""
     if isinstance(model, UNet):
         return f"unet {'phseg_v5' if model.relu_after_up else 'paper'}"
+    if isinstance(model, UNetVGG16):
+        return "unet_vgg16"
     return model.architecture if isinstance(model, FCN) else type(model).__name__
 
 
@@ -211,14 +217,18 @@ def _matches(layer: str, patterns: Sequence[str]) -> bool:
 def _fit(value: Tensor | Blob, shape: tuple[int, ...], fully_connected: bool) -> Tensor | Blob | None:
     """The value in the shape, if it is of it; Caffe's leading ones and, where they may, rows become kernels."""
     given = tuple(value.shape)
+    if given == shape:
+        return value
     bare = given[next((axis for axis, side in enumerate(given) if side != 1), len(given) - 1) :]
-    rows = (shape[0], math.prod(shape[1:]))
-    if given == shape or (len(shape) == 1 and bare == shape) or (fully_connected and bare == rows):
+    rows = (*shape[:1], math.prod(shape[1:]))
+    if (len(shape) == 1 and bare == shape) or (fully_connected and bare == rows):
         return value.reshape(shape)
     return None
 
 
-def _first_layer(kernel_OChw: Tensor, extend: bool, flip: bool) -> Tensor:
+def _first_layer(kernel_OChw: Tensor, extend: bool, flip: bool, grey: bool) -> Tensor:
+    if grey:
+        return kernel_OChw.sum(dim=1, keepdim=True)
     if flip:
         kernel_OChw = torch.cat([kernel_OChw[:, :3].flip(1), kernel_OChw[:, 3:]], dim=1)
     if extend:

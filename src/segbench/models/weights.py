@@ -16,6 +16,7 @@ from segbench.errors import SegbenchError
 from segbench.models.caffemodel import Blob, read_caffemodel
 from segbench.models.fcn import FCN
 from segbench.models.streams import Stream
+from segbench.models.unet_vgg16 import UNetVGG16
 from segbench.models.weight_plan import LoadReport, Plan, Rules, describe
 from segbench.models.weight_sets import WEIGHT_SETS, WeightSet
 
@@ -34,10 +35,11 @@ def load(
     """Fill a network from a published file.
 
     An ImageNet net goes into every stream, its fully connected layers cut into convolutions; where a stream has a
-    fourth channel, that filter is the mean of the three (release, `nyud-fcn32s-color-d/solve.py`).
+    fourth channel, that filter is the mean of the three (release, `nyud-fcn32s-color-d/solve.py`). A `UNetVGG16` takes
+    its convolutions alone, and for grey images the sum of the three first filters.
 
     Args:
-        model: an `FCN` or `UNet` of the set's architecture.
+        model: an `FCN`, `UNet` or `UNetVGG16` of the set's architecture.
         weight_set: a name of `WEIGHT_SETS`.
         path: the file.
         stream: fill the stream of this modality alone (late fusion starts from trained single-modality nets).
@@ -54,21 +56,24 @@ def load(
         raise SegbenchError(f"unknown weights {weight_set!r}", f"one of {', '.join(WEIGHT_SETS)}", "choose one of them")
     only = _stream_of(model, stream)
     of_imagenet = chosen.kind == "ImageNet"
-    built = model.backbone.name if of_imagenet and isinstance(model, FCN) else describe(model)
+    built = model.backbone.name if of_imagenet and isinstance(model, FCN | UNetVGG16) else describe(model)
     if built != chosen.architecture:
         raise SegbenchError(
             f"weights {chosen.name} for {built}",
             f"a network of {chosen.architecture}",
             "build that one; a trained FCN goes into a finer one by segbench.models.weights.transfer",
         )
-    flip = _must_flip(chosen, channel_order)
+    of_unet = isinstance(model, UNetVGG16)
+    grey = isinstance(model, UNetVGG16) and model.streams[0].channels == 1
+    flip = _must_flip(chosen, channel_order) and not grey
     rules = Rules(
-        unplaced=chosen.left_over,
-        drawn=chosen.drawn,
+        unplaced=(*chosen.left_over, *UNetVGG16.unplaced) if of_unet else chosen.left_over,
+        drawn=UNetVGG16.drawn if of_unet else chosen.drawn,
         leave=leave,
         fully_connected=chosen.fully_connected,
         extend=of_imagenet,
         flip=flip,
+        grey=grey,
     )
     plan = Plan(model, f"{chosen.name} ({path})", rules, only)
     everywhere: Sequence[Stream | None] = plan.streams if of_imagenet else (None,)
@@ -79,6 +84,8 @@ def load(
         scales = [name for name in plan.computed if name.startswith("scale_")]
         plan.problems += [f"no {name}" for name in scales if name not in plan.checked]
     inputs = {modality: str(expected) for modality, expected in chosen.inputs.items()}
+    if grey:
+        inputs["rgb"] += "; its first filters were added up to take grey"
     if flip:
         inputs["rgb"] += f"; its first filters were turned round to take {channel_order}"
     return plan.carry_out(inputs, chosen.deviation)
