@@ -178,7 +178,7 @@ def poly(
         if step < warmup_steps:
             return _warmed(step, warmup_steps)
         progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-        return final + (1 - final) * (1 - progress) ** power
+        return final + (1 - final) * math.pow(1 - progress, power)
 
     return LambdaLR(optimizer, factor)
 
