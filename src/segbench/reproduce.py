@@ -178,15 +178,17 @@ def _run(arguments: Sequence[str]) -> int:
     # What a machine settles, and where the files lie, is no part of a command that others type.
     command = shlex.join(["segbench", "reproduce", *(_without_paths(argument) for argument in arguments)])
     row = {"experiment": order.experiment, "row": paper["row"], "method": paper["method"], "paper": _of_paper(paper)}
+    directories = [order.output / f"seed_{each.config['seed']}" for each in composed]
+    for directory, each in zip(directories, composed, strict=True):
+        _check_same(directory, each)
     try:
         _have_data(composed[0])
-        directories = [_prepare(order, each) for each in composed]
-        for directory in directories:
-            _train(directory)
+        for directory, each in zip(directories, composed, strict=True):
+            _train(directory, order, each)
     except SegbenchError as error:
         if not _has_numbers(order):
-            when = time.strftime("%Y-%m-%d")
-            blocked = row | {"verdict": "not run", "why": [error.found], "command": command, "date": when}
+            why = [_without_places(error.found, order.overrides)]
+            blocked = row | {"verdict": "not run", "why": why, "command": command, "date": time.strftime("%Y-%m-%d")}
             _say(blocked, write_row(order.ledger, blocked))
         raise
     measured = row | _measured(directories, reference, paper) | {"command": command, "date": time.strftime("%Y-%m-%d")}
@@ -241,15 +243,10 @@ def _have_data(composed: Composed) -> None:
         build_dataset(composed.config)
 
 
-def _prepare(order: Order, composed: Composed) -> Path:
-    """The run's directory: a new one, or the one that holds the very same run."""
-    from segbench.stages import prepare_stages
-
-    directory = order.output / f"seed_{composed.config['seed']}"
+def _check_same(directory: Path, composed: Composed) -> None:
+    """Refuse a directory that holds another run."""
     if not (directory / "config.yaml").is_file():
-        prepare_stages(directory, composed.stages)
-        Run.prepare(directory, composed.config, order.overrides)
-        return directory
+        return
     differing = _differences(composed.config, Run.open(directory).config())
     if differing:
         raise SegbenchError(
@@ -257,7 +254,6 @@ def _prepare(order: Order, composed: Composed) -> Path:
             "runs of this experiment with these overrides",
             "choose another output=DIR",
         )
-    return directory
 
 
 def _differences(wanted: Mapping[str, Any], recorded: Mapping[str, Any], key: str = "") -> list[str]:
@@ -273,7 +269,13 @@ def _differences(wanted: Mapping[str, Any], recorded: Mapping[str, Any], key: st
     return found
 
 
-def _train(directory: Path) -> None:
+def _train(directory: Path, order: Order, composed: Composed) -> None:
+    """Begin, or go on with, the run that belongs there."""
+    from segbench.stages import prepare_stages
+
+    if not (directory / "config.yaml").is_file():
+        prepare_stages(directory, composed.stages)
+        Run.prepare(directory, composed.config, order.overrides)
     run = Run.open(directory)
     if run.state() == "finished":
         print(f"{directory}: finished", file=sys.stderr)
@@ -327,6 +329,14 @@ def _without_paths(argument: str) -> str:
     if not given:
         return argument if "/" not in argument else "DIR"
     return f"{key}=FOLDER" if "/" in value or (len(value) > 1 and Path(value).exists()) else argument
+
+
+def _without_places(text: str, overrides: Sequence[str]) -> str:
+    """A reason that says nothing of where this machine keeps its files."""
+    for value in sorted((each.partition("=")[2] for each in overrides), key=len, reverse=True):
+        if "/" in value:
+            text = text.replace(value, "FOLDER")
+    return text
 
 
 def _say(row: Mapping[str, Any], path: Path) -> None:
