@@ -73,13 +73,15 @@ def test_two_seeds_are_trained_once_and_stand_in_the_ledger(mine, tmp_path, monk
     assert "holds a run of another config: optimizer.lr: 0.004, now 1" in capfd.readouterr().err
 
 
-def test_what_could_not_be_run_says_why_in_the_ledger(tmp_path, monkeypatch, capfd):
-    code = reproduce(tmp_path, monkeypatch, "unet_isbi_em_cpu", f"data.root={tmp_path / 'nowhere'}")
-    assert code == 1
-    row = yaml.safe_load((tmp_path / "ledger" / "unet_isbi_em_cpu.yaml").read_text())
+def test_what_could_not_be_run_says_why_in_the_ledger(mine, tmp_path, monkeypatch, capfd):
+    blocked = EXPERIMENT.format(reference="row") + "weights: {name: VGG_ILSVRC_16_layers, path: vgg.caffemodel}\n"
+    (mine / "experiment" / "blocked.yaml").write_text(blocked)
+    arguments = ("blocked", "--config-dir", str(mine), f"weights.path={tmp_path / 'nowhere'}")
+    assert reproduce(tmp_path, monkeypatch, *arguments) == 1
+    row = yaml.safe_load((tmp_path / "ledger" / "blocked.yaml").read_text())
     assert row["verdict"] == "not run"
-    assert "FOLDER" in row["why"][0]
-    assert str(tmp_path) not in (tmp_path / "ledger" / "unet_isbi_em_cpu.yaml").read_text()
+    assert row["why"] == ["no file FOLDER (weights.path), from which the network starts"]
+    assert str(tmp_path) not in (tmp_path / "ledger" / "blocked.yaml").read_text()
     assert "nowhere" in capfd.readouterr().err
 
 
