@@ -14,10 +14,10 @@ SRC = Path(segbench.__file__).parent
 LAYERS = (
     ("__init__", "errors", "processes"),
     ("spec",),
-    ("models", "losses", "metrics", "optim", "loss_rate", "inference", "runs"),
+    ("models", "losses", "metrics", "optim", "loss_rate", "inference", "runs", "wandb_source"),
     ("config", "data", "panels", "tables", "checkpoint"),
     ("entry", "task", "ledger", "deviations"),
-    ("callbacks",),
+    ("callbacks", "compare", "prediction"),
     ("build",),
     ("initialise", "stages"),
     ("train", "evaluate", "predict", "score", "bench", "listing", "data_command", "reproduce"),
@@ -107,7 +107,7 @@ def test_metrics_are_numpy(name):
 @pytest.mark.parametrize("name", [name for name in FILES if PARTS[name] in ("runs", "compare", "report")])
 def test_a_run_directory_is_read_without_torch(name):
     assert not outside(name) & {"torch", "lightning", "torchmetrics"}
-    assert inside(name) <= {"errors", "runs", "metrics", "compare"}
+    assert inside(name) <= {"errors", "spec", "runs", "metrics", "wandb_source", "config", "entry", "compare"}
 
 
 def test_wandb_is_met_at_the_edge_only():
@@ -121,7 +121,9 @@ def test_only_build_instantiates():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["completion", "query", "segbench train mod"], ["list", "model"]], ids=lambda a: a[0]
+    "arguments",
+    [["--help"], ["completion", "query", "segbench train mod"], ["list", "model"], ["compare", "--help"]],
+    ids=lambda a: a[0],
 )
 def test_help_completion_and_list_start_without_torch(arguments):
     code = (

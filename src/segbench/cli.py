@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": ("segbench.predict", "predict images with a run's network"),
     "reproduce": ("segbench.reproduce", "a paper's number beside ours, and every deviation"),
     "data": ("segbench.data_command", "fetch a data set, or look one through"),
+    "compare": ("segbench.compare.command", "tell runs apart: settings, scores, intervals, tests"),
     "list": ("segbench.listing", "what each config axis offers"),
     "bench": ("segbench.bench.command", "measured speed, each figure beside a reference"),
     "completion": ("segbench.completion", 'tab completion: eval "$(segbench completion bash)"'),

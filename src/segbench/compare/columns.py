@@ -1,0 +1,106 @@
+"""The scores of a table, each by one definition."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from segbench.compare.records import RunRecord
+from segbench.errors import SegbenchError
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A score over the runs of a group.
+
+    Attributes:
+        mean: over the runs in which it is defined; NaN without one.
+        sd: sample standard deviation (n - 1); NaN below two runs.
+        n: runs in which it is defined.
+    """
+
+    mean: float
+    sd: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Column:
+    """A score of the table: one metric under one definition.
+
+    Attributes:
+        key: `<split>/<head, if several>/<metric>`.
+        version: of the definition, None where no run recorded it.
+        mixed: whether runs of this comparison compute the metric by other definitions too.
+    """
+
+    key: str
+    version: str | None
+    mixed: bool = False
+
+    def holds(self, run: RunRecord) -> bool:
+        """Whether the run has the score, by this definition."""
+        return self.key in run.metrics and (not self.mixed or run.versions.get(self.key) == self.version)
+
+    @property
+    def split(self) -> str:
+        """Whose images were scored."""
+        return self.key.split("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The metric without the split; its definition where there are several."""
+        name = self.key.split("/", 1)[-1]
+        return f"{name} [{self.version or 'definition unknown'}]" if self.mixed else name
+
+    @property
+    def of_class(self) -> str | None:
+        """The class whose IU this is; None for a score of all classes."""
+        parts = self.key.split("/")
+        return parts[-1] if len(parts) > 2 and parts[-2] == "iu" else None
+
+
+def choose_columns(
+    columns: Sequence[Column], metrics: Sequence[str] = (), split: str | None = None
+) -> tuple[Column, ...]:
+    """The scores that are shown: of one split, of all classes together unless a class is asked for.
+
+    Args:
+        columns: all there are.
+        metrics: names or patterns, the first of which leads; empty for all.
+        split: whose scores; None for `test` where there is one.
+
+    Raises:
+        SegbenchError: a metric or a split that no run has.
+    """
+    splits = list(dict.fromkeys(column.split for column in columns))
+    if split is not None and split not in splits:
+        raise SegbenchError(
+            f"split={split}", f"a split that was scored: {', '.join(splits) or 'none'}", "correct split="
+        )
+    split = split or ("test" if "test" in splits or not splits else splits[0])
+    of_split = [column for column in columns if column.split == split]
+    if not metrics:
+        return tuple(column for column in of_split if column.of_class is None)
+    chosen: list[Column] = []
+    for pattern in metrics:
+        found = [column for column in of_split if _matches(column, pattern)]
+        if not found:
+            known = list(dict.fromkeys(column.key.split("/", 1)[-1] for column in of_split))
+            near = difflib.get_close_matches(pattern, known, n=3)
+            raise SegbenchError(
+                f"metric={pattern}",
+                f"a score of the {split} split: {', '.join(near or [k for k in known if '/' not in k]) or 'none'}",
+                "correct metric=; patterns such as metric=iu/* are taken",
+            )
+        chosen += [column for column in found if column not in chosen]
+    return tuple(chosen)
+
+
+def _matches(column: Column, pattern: str) -> bool:
+    key = column.key
+    tails = [key.split("/", start)[-1] for start in range(key.count("/") + 1)]
+    # A pattern for all of a head's or a class's scores is meant for its level alone.
+    return any(fnmatchcase(tail, pattern) and tail.count("/") == pattern.count("/") for tail in tails)

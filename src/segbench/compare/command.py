@@ -1,0 +1,239 @@
+"""Compare runs: `segbench compare RUN_OR_DIR... [metric=NAME] [format=FORMAT] [output=FILE]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.errors import SegbenchError
+
+if TYPE_CHECKING:
+    from segbench.compare.comparison import Comparison, Settings
+
+USAGE = """\
+usage: segbench compare RUN_OR_DIR ... [KEY=VALUE ...]
+
+RUN_OR_DIR    run directories, folders of them (a sweep), globs, wandb:ENTITY/PROJECT or wandb:ENTITY/PROJECT/RUN.
+              Runs that differ in their seed alone are one group.
+
+metric=A,B    scores to show and test, the leading one first; patterns such as iu/* are taken. Default: all
+split=NAME    whose scores; default: test where there is one
+baseline=X    test all groups against this one (its letter, label or a run of it); default: all pairs of up to 10 groups
+seeds=apart   every run for itself; default: grouped
+ignore=A,B    settings that set no groups apart, e.g. ignore=trainer.devices
+folds=KEY     runs that differ in KEY alone (data.fold) are one cross-validation: their images are pooled
+confidence=   of the intervals; default 0.95
+draws=        of the bootstrap; default 10000
+seed=         of the resampling; default 0
+images=       how many of the images that changed most; default 10
+format=       terminal, markdown, latex, csv, json or html; default: by the name of output, else terminal
+output=FILE   write there instead of printing
+table=NAME    one table alone: scores, settings, differences, classes, images, left_out or runs (the default of csv)
+
+examples:
+  segbench compare outputs/fcn32s_voc outputs/fcn16s_voc            two experiments, each with its seeds
+  segbench compare 'outputs/sweep/*' metric=mean_iu baseline=A      a sweep against its first configuration
+  segbench compare A B metric=rand_error output=comparison.html     two runs
+
+exit code: 1 where runs that should have been compared could not be
+"""
+
+_TEXTS = ("format", "output", "table")
+_SETTINGS: dict[str, Callable[[str], Any]] = {
+    "metric": lambda text: tuple(part for part in text.split(",") if part),
+    "split": str,
+    "baseline": str,
+    "confidence": float,
+    "draws": int,
+    "seed": int,
+    "images": int,
+}
+_READING = ("ignore", "folds", "seeds")
+_KEYS = (*_TEXTS, *_SETTINGS, *_READING)
+
+
+def main() -> None:
+    """The entry point; sys.argv holds sources and key=value pairs."""
+    from segbench.entry import fail
+
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return
+    try:
+        raise SystemExit(run(arguments))
+    except SegbenchError as error:
+        fail(error)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """What the arguments ask for.
+
+    Returns:
+        the exit code: 1 where something is wrong with runs that should have been compared.
+
+    Raises:
+        SegbenchError: anything wrong with the arguments or the sources.
+    """
+    sources, given = split_arguments(arguments)
+    form = _format(given)
+    comparison = compare(
+        sources,
+        settings_of(given),
+        ignore=[key for key in given.get("ignore", "").split(",") if key],
+        seeds_apart=_seeds_apart(given.get("seeds")),
+        folds=given.get("folds"),
+    )
+    if "output" in given:
+        _write(Path(given["output"]), comparison, form, given.get("table"))
+    else:
+        _print(comparison, form, given.get("table"))
+    wrong = [refusal for refusal in comparison.refusals if refusal.wrong]
+    for refusal in wrong:
+        print(f"error: {refusal.error}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def compare(
+    sources: Sequence[str],
+    settings: Settings | None = None,
+    ignore: Sequence[str] = (),
+    seeds_apart: bool = False,
+    folds: str | None = None,
+) -> Comparison:
+    """Read, group and test runs.
+
+    Args:
+        sources: run directories, folders, globs, or `wandb:ENTITY/PROJECT[/RUN]`.
+        settings: how to test; the defaults where None.
+        ignore: dotted keys that set no groups apart.
+        seeds_apart: every run is a group of its own.
+        folds: the dotted key in which the folds of one cross-validation differ.
+
+    Raises:
+        SegbenchError: sources without runs, a metric, split or baseline that is not there, folds that share images.
+    """
+    from segbench.compare.folds import pool_folds
+    from segbench.compare.grouping import group_runs
+    from segbench.compare.pairwise import compare_groups
+    from segbench.compare.reading import read_runs
+
+    records, left_out = read_runs(sources)
+    if not records:
+        said = "; ".join(f"{entry.source}: {entry.reason}" for entry in left_out[:5])
+        raise SegbenchError(
+            f"no run with results among {len(left_out)} ({said}{'; ...' if len(left_out) > 5 else ''})",
+            "runs that were scored",
+            "let them finish (segbench train resume=RUN), or score them (segbench evaluate run=RUN)",
+        )
+    if folds is not None:
+        records = pool_folds(records, folds, ignore)
+    return compare_groups(group_runs(records, left_out, ignore, seeds_apart), settings)
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Sources and key=value pairs; a path may hold an equals sign, as the folders of some sweeps do.
+
+    Raises:
+        SegbenchError: an unknown key, one that is given twice, or no source.
+    """
+    sources: list[str] = []
+    given: dict[str, str] = {}
+    for argument in arguments:
+        key, is_pair, value = argument.partition("=")
+        if is_pair and key in _KEYS and not os.path.exists(argument):
+            if key in given:
+                raise SegbenchError(f"{key}= given twice", f"{key}= once", "leave one out")
+            given[key] = value
+        elif is_pair and key.isidentifier() and not os.path.exists(argument):
+            import difflib
+
+            near = difflib.get_close_matches(key, _KEYS, n=1)
+            expected = f"one of {', '.join(_KEYS)}" + (f"; did you mean {near[0]}=?" if near else "")
+            raise SegbenchError(argument, expected, "segbench compare --help")
+        else:
+            sources.append(argument)
+    if not sources:
+        raise SegbenchError("nothing to compare", "run directories", "segbench compare outputs/EXPERIMENT")
+    return sources, given
+
+
+def settings_of(given: dict[str, str]) -> Settings:
+    """The settings that the command line gives.
+
+    Raises:
+        SegbenchError: a value that is no number where one is expected, or out of range.
+    """
+    from segbench.compare.comparison import Settings
+
+    values: dict[str, Any] = {}
+    for key, kind in _SETTINGS.items():
+        if key in given:
+            try:
+                values["metrics" if key == "metric" else key] = kind(given[key])
+            except ValueError as error:
+                wanted = "a whole number" if kind is int else "a number"
+                raise SegbenchError(f"{key}={given[key]}", wanted, f"correct {key}=") from error
+    return Settings(**values)
+
+
+def _seeds_apart(said: str | None) -> bool:
+    if said not in (None, "apart", "grouped"):
+        raise SegbenchError(f"seeds={said}", "apart or grouped", "correct seeds=")
+    return said == "apart"
+
+
+def _format(given: dict[str, str]) -> str:
+    from segbench.compare.formats import FORMATS, SUFFIXES
+
+    if "format" in given:
+        if given["format"] not in FORMATS:
+            raise SegbenchError(f"format={given['format']}", f"one of {', '.join(FORMATS)}", "correct format=")
+        return given["format"]
+    if "output" not in given:
+        return "terminal"
+    suffix = Path(given["output"]).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise SegbenchError(
+            f"output={given['output']}, whose name says no format",
+            f"a file ending in {', '.join(SUFFIXES)}, or format=",
+            "add format=html, or rename the file",
+        )
+    return SUFFIXES[suffix]
+
+
+def _write(path: Path, comparison: Comparison, form: str, table: str | None) -> None:
+    from segbench.compare.formats import write
+    from segbench.runs import not_writable
+
+    text = write(comparison, form, table)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise not_writable(path, error) from error
+    print(path)
+
+
+def _print(comparison: Comparison, form: str, table: str | None) -> None:
+    from segbench.compare.formats import chosen, write
+
+    if form != "terminal":
+        print(write(comparison, form, table), end="")
+        return
+    from rich.console import Console
+
+    from segbench.compare.terminal import PIPE_WIDTH, show
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PIPE_WIDTH)
+    show(chosen(comparison, table), console)
+
+
+if __name__ == "__main__":
+    main()

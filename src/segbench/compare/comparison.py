@@ -1,0 +1,195 @@
+"""What is said of two groups of runs: by how much they differ, how sure that is, in which classes, on which images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from segbench.compare.columns import Column
+from segbench.compare.grouping import RunTable
+from segbench.compare.resampling import Permutation
+from segbench.errors import SegbenchError
+from segbench.spec import ScoreInfo
+
+FEW_IMAGES = 30
+"""Below it a percentile interval is too narrow: over 6 images it covers 84 % where it claims 95 %, over 30 93 %."""
+FEW_SEEDS = 5
+"""Below it the spread of seeds is hardly known."""
+MOST_GROUPS = 10
+"""With more groups, pairs are tested on request alone."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a comparison is made.
+
+    Attributes:
+        metrics: names or patterns of the metrics to show and test, the first of which leads; empty for all.
+        split: whose scores are shown; None for `test` where there is one.
+        baseline: the group, by letter, label or a run's directory, that all others are tested against; None tests all
+            pairs.
+        confidence: of the intervals.
+        draws: of the bootstrap, and of a permutation test that is not exact.
+        seed: of the resampling.
+        images: how many of the images that changed most are shown.
+    """
+
+    metrics: tuple[str, ...] = ()
+    split: str | None = None
+    baseline: str | None = None
+    confidence: float = 0.95
+    draws: int = 10_000
+    seed: int = 0
+    images: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.confidence < 1:
+            raise SegbenchError(f"confidence={self.confidence}", "a share from 0.5 to below 1", "e.g. confidence=0.95")
+        for name, least in (("draws", 100), ("seed", 0), ("images", 0)):
+            if getattr(self, name) < least:
+                raise SegbenchError(f"{name}={getattr(self, name)}", f"{least} or more", f"raise {name}=")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A score of two groups on the same images.
+
+    Attributes:
+        key: `<split>/<head, if several>/<metric>`.
+        info: what the score says of itself.
+        first: the first group's letter.
+        second: the second group's.
+        scores: of the first and of the second group, means over their runs.
+        low: the bootstrap interval of `difference`.
+        high: likewise.
+        p_bootstrap: two-sided.
+        undefined: share of the draws in which the difference is not defined.
+        permutation: the test beside it where images are few and the groups have as many runs.
+        p: what a conclusion rests on: of the bootstrap; with few images of the permutation test, and with several
+            seeds beside few images the larger of the two.
+        p_adjusted: `p` adjusted for the number of comparisons.
+        images: N.
+        seeds: runs of the first and of the second group.
+    """
+
+    key: str
+    info: ScoreInfo
+    first: str
+    second: str
+    scores: tuple[float, float]
+    low: float
+    high: float
+    p_bootstrap: float
+    undefined: float
+    permutation: Permutation | None
+    p: float
+    p_adjusted: float
+    images: int
+    seeds: tuple[int, int]
+
+    @property
+    def difference(self) -> float:
+        """Second less first."""
+        return self.scores[1] - self.scores[0]
+
+    @property
+    def name(self) -> str:
+        """The score without the split."""
+        return self.key.split("/", 1)[1]
+
+    @property
+    def few_images(self) -> bool:
+        """Whether the interval is too narrow."""
+        return self.images < FEW_IMAGES
+
+    @property
+    def better(self) -> str | None:
+        """The letter of the group with the better score; None where they are equal or not defined."""
+        if not math.isfinite(self.difference) or self.difference == 0:
+            return None
+        return self.second if (self.difference > 0) == self.info.higher_is_better else self.first
+
+    def is_shown(self, confidence: float) -> bool:
+        """Whether the difference is more than noise at this confidence, adjusted for the number of comparisons."""
+        return self.p_adjusted < 1 - confidence
+
+
+@dataclass(frozen=True)
+class ImageChange:
+    """An image on which two groups differ.
+
+    Attributes:
+        id: of the image.
+        scores: of the image alone, first and second group, means over their runs.
+        without: the difference of the groups' scores over all other images.
+    """
+
+    id: str
+    scores: tuple[float, float]
+    without: float
+
+    @property
+    def difference(self) -> float:
+        """Second less first."""
+        return self.scores[1] - self.scores[0]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two groups that were scored on the same images.
+
+    Attributes:
+        first: the letter of one.
+        second: the letter of the other; differences are second less first.
+        images: N.
+        differences: of every score that is shown, the leading one first.
+        classes: of the IU of each class.
+        changed: the images that changed most in the leading score, first the one that changed most.
+        equal: scores that follow from counts that are the same in all runs, such as a baseline of the data.
+        untested: scores that one of them lacks, or has by another definition.
+    """
+
+    first: str
+    second: str
+    images: int
+    differences: tuple[Difference, ...]
+    classes: tuple[Difference, ...]
+    changed: tuple[ImageChange, ...]
+    equal: tuple[str, ...] = ()
+    untested: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Two groups that are not compared, or a run whose counts are not.
+
+    Attributes:
+        what: the groups or the run.
+        error: why.
+        wrong: whether something is wrong, rather than not there.
+    """
+
+    what: str
+    error: SegbenchError
+    wrong: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All that is said of some runs.
+
+    Attributes:
+        table: the groups.
+        columns: the scores that are shown, the leading one first.
+        settings: how it was made.
+        pairs: tested.
+        refusals: not tested, and why.
+        notes: sentences on what was left out of the tests.
+    """
+
+    table: RunTable
+    columns: tuple[Column, ...]
+    settings: Settings
+    pairs: tuple[Pair, ...]
+    refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...]

@@ -1,0 +1,251 @@
+"""Scores under any weighting of the images, from the counts that a run kept of each.
+
+A score of a data set is no mean of scores of images: counts are summed under the weights, and the score is formed from
+the sum, by the same code that scored the run.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.compare.definitions import run_measures
+from segbench.compare.records import RunRecord
+from segbench.errors import SegbenchError
+from segbench.metrics.measure import Counts, Measure
+from segbench.spec import ScoreInfo
+
+EXACT = 2.0**53
+"""Below it float64 holds every integer, so that a matrix product of integers is exact in any order."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageCounts:
+    """What a run counted in each image of a split.
+
+    Attributes:
+        source: the run.
+        split: whose images they are.
+        ids: N names.
+        measures: by (head, first score): what a measure is called in a configuration is no part of it.
+        counts: likewise, each array with a leading N, reduced to what the scores need.
+        several_heads: whether score keys name the head.
+        data: the data set's name.
+        unread: sentences on measures that the file holds and this code cannot score.
+    """
+
+    source: str
+    split: str
+    ids: tuple[str, ...]
+    measures: Mapping[tuple[str, str], Measure]
+    counts: Mapping[tuple[str, str], Counts]
+    several_heads: bool
+    data: str = ""
+    unread: tuple[str, ...] = ()
+
+    @cached_property
+    def infos(self) -> dict[str, ScoreInfo]:
+        """What each score says of itself, by its key."""
+        return {
+            self._key(head, info.name): info for (head, _), measure in self.measures.items() for info in measure.infos()
+        }
+
+    @cached_property
+    def measure_of(self) -> dict[str, tuple[str, str]]:
+        """Which of the measures each score is of, by its key."""
+        return {self._key(key[0], info.name): key for key, measure in self.measures.items() for info in measure.infos()}
+
+    def _key(self, head: str, name: str) -> str:
+        return "/".join([self.split, *([head] if self.several_heads else []), name])
+
+    def _scores(self, totals: Mapping[tuple[str, str], Counts]) -> dict[str, NDArray[np.float64]]:
+        return {
+            self._key(key[0], score): value
+            for key, counts in totals.items()
+            for score, value in self.measures[key].scores(counts).items()
+        }
+
+    def scores(self, weights_DN: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Scores when image n counts `weights_DN[d, n]` times.
+
+        Args:
+            weights_DN: D weightings, float64 that holds integers.
+
+        Returns:
+            float64 (D,) by key; NaN where a score is not defined.
+        """
+        return self._scores(
+            {
+                key: {name: weighted_sums(array, weights_DN) for name, array in counts.items()}
+                for key, counts in self.counts.items()
+            }
+        )
+
+    def only(self, keys: Collection[tuple[str, str]]) -> ImageCounts:
+        """The measures of `keys` alone."""
+        kept = {key: measure for key, measure in self.measures.items() if key in keys}
+        return replace(self, measures=kept, counts={key: self.counts[key] for key in kept})
+
+    def of_all(self) -> dict[str, float]:
+        """The scores of the split, to the last bit as the run's results.json has them."""
+        totals = {
+            key: {name: np.asarray(array.sum(0)) for name, array in counts.items()}
+            for key, counts in self.counts.items()
+        }
+        return {key: float(value) for key, value in self._scores(totals).items()}
+
+    def of_each(self) -> dict[str, NDArray[np.float64]]:
+        """The scores of every image for itself, (N,): to look at, not to average."""
+        return self._scores(dict(self.counts))
+
+    def take(self, order: NDArray[np.intp]) -> ImageCounts:
+        """The images at `order`."""
+        return replace(
+            self,
+            ids=tuple(self.ids[place] for place in order),
+            counts={
+                key: {name: np.asarray(array[order]) for name, array in counts.items()}
+                for key, counts in self.counts.items()
+            },
+        )
+
+    def in_order(self) -> ImageCounts:
+        """The images in the order of their ids."""
+        return self.take(np.argsort(np.array(self.ids), kind="stable"))
+
+
+def weighted_sums(counts_N: NDArray[np.generic], weights_DN: NDArray[np.float64]) -> NDArray[np.generic]:
+    """Sum counts under integer weights; exact for integers.
+
+    Args:
+        counts_N: int64 or float64, N first.
+        weights_DN: D weightings, float64 that holds integers from 0.
+
+    Returns:
+        the dtype of the counts, (D, ...).
+
+    Raises:
+        SegbenchError: sums that int64 does not hold.
+    """
+    flat_NP = counts_N.reshape(len(counts_N), -1)
+    shape = (len(weights_DN), *counts_N.shape[1:])
+    if counts_N.dtype.kind == "f":
+        return np.asarray(weights_DN @ flat_NP.astype(np.float64)).reshape(shape)
+    integers_NP = flat_NP.astype(np.int64)
+    largest = float(np.abs(integers_NP).max(initial=0)) * float(weights_DN.sum(1).max(initial=0))
+    if largest < EXACT:
+        return np.asarray(weights_DN @ integers_NP.astype(np.float64)).astype(np.int64).reshape(shape)
+    if largest >= 2.0**63 or float(weights_DN.sum(1).max()) >= 2.0**21:
+        raise SegbenchError(
+            f"counts whose sums reach {largest:.1g}",
+            "sums that 64-bit integers hold",
+            "compare fewer or smaller images",
+        )
+    # Two words of less than 2^32, whose sums stay below 2^53.
+    high_NP, low_NP = integers_NP >> 32, integers_NP & 0xFFFFFFFF
+    high, low = (np.asarray(weights_DN @ word.astype(np.float64)).astype(np.int64) for word in (high_NP, low_NP))
+    return ((high << 32) + low).reshape(shape)
+
+
+def read_counts(run: RunRecord) -> ImageCounts:
+    """Read the counts of a run, and the definitions that make scores of them.
+
+    Raises:
+        SegbenchError: there are none, the file is damaged, or the run's definitions are not those of this version.
+    """
+    if run.folds:
+        from segbench.compare.pairing import pool
+
+        return pool([read_counts(fold) for fold in run.folds], run.source)
+    if run.path is None:
+        raise SegbenchError(
+            f"{run.source} is read from W&B, where no counts of images are",
+            "a run directory with per_image.npz",
+            "compare the directory that the run was made in",
+        )
+    path = run.path / "per_image.npz"
+    if not path.is_file():
+        raise SegbenchError(
+            f"no {path}",
+            "the counts of every image, which a test resamples",
+            f"segbench evaluate run={run.trained or run.path} split=val (or test), and compare what that writes",
+        )
+    ids, split, versions, arrays = _read(path)
+    measures = run_measures(run)
+    heads = {head for head, _ in measures}
+    known: dict[tuple[str, str], Measure] = {}
+    counts: dict[tuple[str, str], Counts] = {}
+    unread: list[str] = []
+    for named, version in versions.items():
+        head, _, name = named.rpartition("/")
+        measure = measures.get((head, name))
+        if measure is None:
+            unread.append(f"{run.source}: {named} is in no metrics of its configuration.")
+        elif measure.version != version:
+            unread.append(
+                f"{run.source}: {named} was counted by definition {version}, this version of segbench "
+                f"has {measure.version}; its scores are not tested."
+            )
+        else:
+            own = {key[len(named) + 1 :]: array for key, array in arrays.items() if key.startswith(f"{named}/")}
+            key = (head, measure.infos()[0].name)
+            known[key], counts[key] = measure, reduced(measure, own)
+    if not known:
+        raise SegbenchError(
+            f"{path}: {' '.join(unread) or 'no metric in it'}",
+            "metrics that this version of segbench can score",
+            f"score the run again: segbench evaluate run={run.trained or run.path}",
+        )
+    data = str(run.protocol.get("dataset", ""))
+    found = ImageCounts(run.source, split, ids, known, counts, len(heads) > 1, data, tuple(unread))
+    _check_scorable(found, path)
+    return found
+
+
+def reduced(measure: Measure, counts: Counts) -> Counts:
+    """The counts in the smaller form that some measures offer, linear in them: 3 K numbers for a K x K matrix."""
+    reduce = getattr(measure, "reduced", None)
+    return counts if reduce is None else dict(reduce(counts))
+
+
+def _check_scorable(counts: ImageCounts, path: Path) -> None:
+    try:
+        counts.of_all()
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise _damaged(path, f"its counts make no scores ({error!r})") from error
+
+
+def _damaged(path: Path, why: str) -> SegbenchError:
+    return SegbenchError(
+        f"{path} is damaged: {why}",
+        "the file as segbench wrote it: ids, split, versions and counts with one row an image",
+        f"score the run again: segbench evaluate run={path.parent}",
+    )
+
+
+def _read(path: Path) -> tuple[tuple[str, ...], str, dict[str, str], dict[str, NDArray[np.generic]]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        ids = tuple(str(name) for name in arrays.pop("ids"))
+        split, versions = str(arrays.pop("split")), json.loads(str(arrays.pop("versions")))
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    if not isinstance(versions, dict):
+        raise _damaged(path, "its versions are no mapping")
+    wrong = [key for key, array in arrays.items() if array.shape[:1] != (len(ids),) or array.dtype.kind not in "iuf"]
+    if wrong:
+        raise _damaged(path, f"{wrong[0]} does not hold numbers of {len(ids)} images")
+    if len(set(ids)) != len(ids):
+        raise _damaged(path, "an image is in it twice")
+    if not ids:
+        raise _damaged(path, "no image in it")
+    return ids, split, {str(key): str(value) for key, value in versions.items()}, arrays

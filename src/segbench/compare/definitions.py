@@ -1,0 +1,124 @@
+"""The measures of a run, made again from its configuration without torch, so that scores follow from its counts."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from segbench.compare.records import RunRecord
+from segbench.config import allowed_targets
+from segbench.errors import SegbenchError
+from segbench.metrics.measure import Measure
+from segbench.spec import DatasetSpec, ScoreInfo
+
+
+def run_heads(run: RunRecord) -> DatasetSpec:
+    """What the run's data set said of itself.
+
+    Raises:
+        SegbenchError: the run recorded nothing that can be read.
+    """
+    if run.trained is None:
+        raise SegbenchError(
+            f"{run.source} is no run directory", "a run whose files are here", "compare the directory it was made in"
+        )
+    path = run.trained / "dataset.json"
+    try:
+        return DatasetSpec.from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SegbenchError(
+            f"{path} cannot be read: {error!r}", "the description of the data set", "score the run again"
+        ) from error
+
+
+def run_measures(run: RunRecord) -> dict[tuple[str, str], Measure]:
+    """The measures that counted a run's images, by (head, name in the configuration).
+
+    Raises:
+        SegbenchError: a definition that is not allowed or not there any more, or a run without a data set.
+    """
+    heads = {head: (spec.class_names, spec.excluded) for head, spec in run_heads(run).heads.items()}
+    return dict(_measures(json.dumps(dict(run.config.get("metrics") or {}), sort_keys=True), json.dumps(heads)))
+
+
+@cache
+def _measures(configs: str, heads: str) -> Mapping[tuple[str, str], Measure]:
+    made: dict[tuple[str, str], Measure] = {}
+    for head, (class_names, excluded) in json.loads(heads).items():
+        for name, config in json.loads(configs).items():
+            if config is not None:
+                offered = {"name": name, "class_names": tuple(class_names), "excluded": tuple(excluded)}
+                made[head, name] = _make(config, offered)
+    return made
+
+
+def _make(config: Mapping[str, Any], offered: Mapping[str, Any]) -> Any:
+    """As `segbench.build.make` and `build_measures`, which need Hydra and torch: exact, allowed names only."""
+    kind = definition(str(config.get("_target_")))
+    given = {key: _argument(value) for key, value in config.items() if key != "_target_"}
+    parameters = inspect.signature(kind).parameters
+    head = {key: value for key, value in offered.items() if key in parameters and (key == "name" or key not in given)}
+    try:
+        return kind(**given | head)
+    except TypeError as error:
+        raise SegbenchError(
+            f"metrics: {config['_target_']} does not take what the run set: {error}",
+            "the definition by which the run was scored",
+            "score the run again with this version: segbench evaluate run=RUN",
+        ) from error
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, Mapping) and "_target_" in value:
+        return _make(value, {})
+    return tuple(map(_argument, value)) if isinstance(value, list) else value
+
+
+def definition(target: str) -> Callable[..., Any]:
+    """The class that a dotted name stands for.
+
+    Raises:
+        SegbenchError: it is not on the list of `segbench.config.allowed_targets`, or not there.
+    """
+    if target not in allowed_targets():
+        raise SegbenchError(
+            f"metrics: {target}, which is not allowed",
+            "a definition that stands in the packaged configs",
+            f"if you trust it, set SEGBENCH_TARGETS={target}",
+        )
+    module, _, name = target.rpartition(".")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SegbenchError(
+            f"metrics: {target} is not there: {error}", "the code that scored the run", "install it"
+        ) from error
+    return found
+
+
+def score_infos(run: RunRecord) -> dict[str, ScoreInfo]:
+    """What each score of a run says of itself, by its key without the split.
+
+    Raises:
+        SegbenchError: as `run_measures`.
+    """
+    measures = run_measures(run)
+    several = len({head for head, _ in measures}) > 1
+    return {
+        f"{head}/{info.name}" if several else info.name: info
+        for (head, _), measure in measures.items()
+        for info in measure.infos()
+    }
+
+
+def alike(first: Measure, second: Measure) -> bool:
+    """Whether two measures define the same scores; the name in the configuration is no part of a definition."""
+
+    def parts(measure: Measure) -> dict[str, Any]:
+        return {key: value for key, value in vars(measure).items() if key != "name"}
+
+    return type(first) is type(second) and parts(first) == parts(second)

@@ -1,0 +1,303 @@
+"""A comparison as a reader meets it: headed tables and sentences, before any format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segbench.compare.columns import Column, Summary
+from segbench.compare.comparison import Comparison, Difference, Pair
+from segbench.compare.conclusions import conclusions, method, number, overview, p_value
+from segbench.compare.definitions import score_infos
+from segbench.compare.grouping import Group, show_setting
+from segbench.errors import SegbenchError
+
+SIDE_BY_SIDE = 4
+"""Up to this many groups are columns; more are rows."""
+DETAILED = 3
+"""Up to this many pairs have their own sentences and tables of classes and images."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text.
+
+    Attributes:
+        name: by which `table=` chooses it.
+        title: over it.
+        header: a name a column.
+        rows: cells, as many as the header has.
+        numeric: whether each column is of numbers.
+        caption: what a reader must know, a sentence each.
+        fixed: leading columns that name the row; a narrow terminal leaves out columns behind them.
+    """
+
+    name: str
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[bool, ...]
+    caption: tuple[str, ...] = ()
+    fixed: int = 1
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Sentences under a heading.
+
+    Attributes:
+        title: the heading.
+        sentences: a list.
+        warning: whether something is wrong or missing.
+    """
+
+    title: str
+    sentences: tuple[str, ...]
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Document:
+    """What is shown.
+
+    Attributes:
+        title: the heading.
+        blocks: in their order.
+    """
+
+    title: str
+    blocks: tuple[Table | Sentences, ...]
+
+
+def document(comparison: Comparison) -> Document:
+    """Everything that is said of some runs."""
+    table = comparison.table
+    blocks: list[Table | Sentences] = [*_scores(comparison)]
+    detailed = comparison.pairs if len(comparison.pairs) <= DETAILED else ()
+    for pair in detailed:
+        blocks.append(Sentences(f"What may be concluded of {_names(pair)}", tuple(conclusions(comparison, pair))))
+    if comparison.pairs and not detailed:
+        blocks.append(Sentences("What may be concluded", tuple(overview(comparison))))
+    if comparison.pairs:
+        blocks.append(_differences(comparison))
+    for pair in detailed:
+        if pair.classes:
+            title = f"IU of each class, {_names(pair)}"
+            blocks.append(_difference_table("classes", title, pair.classes, False, comparison.settings.confidence))
+    for pair in detailed:
+        if pair.changed:
+            blocks.append(_images(pair))
+    wrong = [f"{refusal.what}: {_one_line(refusal.error)}" for refusal in comparison.refusals]
+    if wrong:
+        blocks.append(Sentences("Not tested", tuple(wrong), warning=True))
+    if table.left_out:
+        rows = tuple((entry.source, entry.reason) for entry in table.left_out)
+        blocks.append(Table("left_out", "Left out", ("run", "why"), rows, (False, False)))
+    if notes := (*comparison.notes, *table.notes, *_hints(comparison)):
+        blocks.append(Sentences("Notes", notes))
+    if how := method(comparison):
+        blocks.append(Sentences("Method", tuple(how)))
+    return Document(_title(comparison), tuple(blocks))
+
+
+def _title(comparison: Comparison) -> str:
+    table = comparison.table
+    data = list(dict.fromkeys(str(run.protocol["dataset"]) for run in table.runs if "dataset" in run.protocol))
+    splits = list(dict.fromkeys(column.split for column in comparison.columns))
+    of = f", {', '.join(data[:3])}" if data else ""
+    runs, groups = len(table.runs), len(table.groups)
+    counted = f"{runs} run{'s' * (runs != 1)}" + (f" in {groups} group{'s' * (groups != 1)}" if runs != groups else "")
+    return f"Comparison of {counted}{of}{f', {splits[0]}' if splits else ''}"
+
+
+def _names(pair: Pair) -> str:
+    return f"{pair.first} and {pair.second}"
+
+
+def _one_line(error: SegbenchError) -> str:
+    return f"{error.found}. Expected: {error.expected}. To do: {error.action}."
+
+
+def _hints(comparison: Comparison) -> list[str]:
+    table = comparison.table
+    if len(comparison.pairs) > DETAILED:
+        return ["Of two or three groups, classes and images are shown too; csv and json have them for all pairs."]
+    if len(table.groups) == 1 and len(table.runs) > 1:
+        return ["The runs differ in their seed alone, so there is nothing to tell apart; seeds=apart compares them."]
+    return []
+
+
+def directions(comparison: Comparison) -> dict[str, bool]:
+    """Whether a larger score is better, by column key; a score is not in it where no run says."""
+    wanted = {column.key for column in comparison.columns}
+    known: dict[str, bool] = {}
+    for run in comparison.table.runs:
+        if wanted <= known.keys():
+            break
+        try:
+            infos = score_infos(run)
+        except SegbenchError:
+            continue
+        for key in wanted - known.keys():
+            if info := infos.get(key.split("/", 1)[-1]):
+                known[key] = info.higher_is_better
+    return known
+
+
+def _scores(comparison: Comparison) -> list[Table]:
+    groups = comparison.table.groups
+    if not groups:
+        return []
+    return _as_columns(comparison) if len(groups) <= SIDE_BY_SIDE else [_as_rows(comparison)]
+
+
+def show_summary(summary: Summary) -> str:
+    """Mean and standard deviation of a score."""
+    if not summary.n:
+        return ""
+    return number(summary.mean) + (f" ± {number(summary.sd)}" if summary.n > 1 else "")
+
+
+def _as_columns(comparison: Comparison) -> list[Table]:
+    groups, tables = comparison.table.groups, []
+    heads = tuple(group.name for group in groups)
+    if comparison.table.differing:
+        rows = [(key, *(show_setting(group.settings[key]) for group in groups)) for key in comparison.table.differing]
+        tables.append(Table("settings", "What differs", ("setting", *heads), tuple(rows), (False,) * (len(heads) + 1)))
+    better = directions(comparison)
+    rows = [("runs", "", *(_members(group) for group in groups))]
+    for column in comparison.columns:
+        rows.append((column.name, _better(better, column), *(show_summary(group.summary(column)) for group in groups)))
+    caption = tuple(f"{group.name}: {group.label}." for group in groups if group.label)
+    if any(len(group.runs) > 1 for group in groups):
+        caption += ("Mean ± standard deviation over the runs.",)
+    numeric = (False, False, *(True for _ in groups))
+    tables.append(Table("scores", "Scores", ("score", "better", *heads), tuple(rows), numeric, caption, 2))
+    return tables
+
+
+def _members(group: Group) -> str:
+    seeds = [str(run.seed) for run in group.runs if run.seed is not None]
+    if not seeds:
+        return str(len(group.runs))
+    return f"{len(group.runs)} (seed{'s' * (len(seeds) > 1)} {', '.join(seeds)})"
+
+
+def _better(better: dict[str, bool], column: Column) -> str:
+    return {True: "higher", False: "lower", None: ""}[better.get(column.key)]
+
+
+def _as_rows(comparison: Comparison) -> Table:
+    table, columns, better = comparison.table, comparison.columns, directions(comparison)
+    leading = columns[0] if columns else None
+
+    def place(group: Group) -> tuple[bool, float]:
+        mean = group.summary(leading).mean if leading else 0.0
+        return mean != mean, -mean if leading and better.get(leading.key, True) else mean
+
+    arrow = {True: " ↑", False: " ↓", None: ""}
+    rows = [
+        (
+            group.name,
+            str(len(group.runs)),
+            *(show_setting(group.settings[key]) for key in table.differing),
+            *(show_summary(group.summary(column)) for column in columns),
+        )
+        for group in sorted(table.groups, key=place)
+    ]
+    header = ("group", "runs", *table.differing, *(c.name + arrow[better.get(c.key)] for c in columns))
+    numeric = (False, True, *(False for _ in table.differing), *(True for _ in columns))
+    caption: tuple[str, ...] = ()
+    if leading:
+        caption += (f"Best {leading.name} first; ↑ higher is better, ↓ lower is better.",)
+    if any(len(group.runs) > 1 for group in table.groups):
+        caption += ("Mean ± standard deviation over the runs.",)
+    fixed = 2 + len(table.differing)
+    return Table("scores", "Scores", header, tuple(rows), numeric, caption, fixed)
+
+
+def _differences(comparison: Comparison) -> Table:
+    differences = [d for pair in comparison.pairs for d in pair.differences]
+    return _difference_table(
+        "differences", "Differences", differences, len(comparison.pairs) > 1, comparison.settings.confidence
+    )
+
+
+def _difference_table(
+    name: str, title: str, differences: Sequence[Difference], several_pairs: bool, confidence: float
+) -> Table:
+    permuted = any(d.permutation is not None for d in differences)
+    adjusted = any(d.p_adjusted != d.p for d in differences if d.p == d.p)
+    first, second = (
+        (differences[0].first, differences[0].second) if not several_pairs and differences else ("1st", "2nd")
+    )
+    header = (
+        *(("pair",) if several_pairs else ()),
+        "class" if name == "classes" else "score",
+        first,
+        second,
+        f"{second} - {first}",
+        f"{confidence:.0%} interval",
+        "p (bootstrap)",
+        *(("p (permutation)",) if permuted else ()),
+        *(("p (adjusted)",) if adjusted else ()),
+        "better",
+    )
+    rows = [_difference_row(d, several_pairs, permuted, adjusted, name == "classes", confidence) for d in differences]
+    caption: tuple[str, ...] = ("In brackets: not shown to be more than noise.",)
+    if any(d.few_images for d in differences):
+        caption += ("! too narrow: fewer than 30 images.",)
+    undefined = [d for d in differences if d.undefined > 0.05]
+    if undefined:
+        caption += (
+            "Not defined in some draws, whose interval is of the others: "
+            + ", ".join(f"{d.name} ({d.undefined:.0%})" for d in undefined)
+            + ".",
+        )
+    text = 2 if several_pairs else 1
+    numeric = (*(False for _ in range(text)), *(True for _ in range(len(header) - text - 1)), False)
+    return Table(name, title, header, tuple(rows), numeric, caption, text)
+
+
+def _difference_row(
+    d: Difference, several: bool, permuted: bool, adjusted: bool, of_class: bool, confidence: float
+) -> tuple[str, ...]:
+    flag = " !" if d.few_images else ""
+    p = "" if d.permutation is None else _bare(d.permutation.p)
+    return (
+        *((f"{d.first}, {d.second}",) if several else ()),
+        d.name.split("iu/", 1)[-1] if of_class else d.name,
+        number(d.scores[0]),
+        number(d.scores[1]),
+        number(d.difference, sign=True),
+        f"{number(d.low, sign=True)} to {number(d.high, sign=True)}{flag}",
+        _bare(d.p_bootstrap),
+        *((p,) if permuted else ()),
+        *((_bare(d.p_adjusted),) if adjusted else ()),
+        "" if d.better is None else d.better if d.is_shown(confidence) else f"({d.better})",
+    )
+
+
+def _bare(p: float) -> str:
+    return p_value(p).removeprefix("p = ").removeprefix("p ")
+
+
+def _images(pair: Pair) -> Table:
+    leading = (*pair.differences, *pair.classes)[0]
+    header = ("image", pair.first, pair.second, f"{pair.second} - {pair.first}", "all others")
+    rows = [
+        (
+            image.id,
+            number(image.scores[0]),
+            number(image.scores[1]),
+            number(image.difference, sign=True),
+            number(image.without, sign=True),
+        )
+        for image in pair.changed
+    ]
+    caption = (
+        f"{leading.name} of each image alone, to look at and not to average; 'all others' is the difference that is "
+        "left without the image.",
+    )
+    title = f"Images that changed most, {_names(pair)}"
+    return Table("images", title, header, tuple(rows), (False, True, True, True, True), caption)

@@ -1,0 +1,229 @@
+"""Seeds of one configuration as a group, and what sets the groups apart."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from string import ascii_uppercase
+from typing import Any
+
+import numpy as np
+
+from segbench.compare.circumstances import circumstances
+from segbench.compare.columns import Column, Summary
+from segbench.compare.records import LeftOut, RunRecord, identity, is_circumstance, written
+
+_LABEL = 48
+"""Characters of a group's label; longer ones are cut at a setting."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Runs of one configuration that differ in their seed alone.
+
+    Attributes:
+        name: a letter, by which the text calls it.
+        label: what sets it apart, in short.
+        runs: at least one, in the order of their seeds.
+        settings: what sets it apart, by the keys that differ between groups.
+    """
+
+    name: str
+    label: str
+    runs: tuple[RunRecord, ...]
+    settings: Mapping[str, Any]
+
+    def values(self, column: Column) -> list[float]:
+        """The score of each run that has it under the column's definition; NaN where it is not defined."""
+        return [run.metrics[column.key] for run in self.runs if column.holds(run)]
+
+    def summary(self, column: Column) -> Summary:
+        """Mean, standard deviation and number of runs."""
+        finite = [value for value in self.values(column) if math.isfinite(value)]
+        mean = float(np.mean(finite)) if finite else math.nan
+        return Summary(mean, float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan, len(finite))
+
+    @property
+    def title(self) -> str:
+        """Letter and label."""
+        return f"{self.name} ({self.label})" if self.label else self.name
+
+
+@dataclass(frozen=True, eq=False)
+class RunTable:
+    """Groups of runs, and all that is known of them without a test.
+
+    Attributes:
+        groups: in the order in which their first runs were met.
+        differing: dotted keys in which groups differ.
+        left_out: runs that are not in it.
+        notes: sentences on what is not in the configurations or was done to the runs.
+    """
+
+    groups: tuple[Group, ...]
+    differing: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+
+    @cached_property
+    def runs(self) -> tuple[RunRecord, ...]:
+        """The runs of all groups."""
+        return tuple(run for group in self.groups for run in group.runs)
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """Every score that a run has: those of the paper's row first, then the one that chose checkpoints."""
+        leading = [name for run in self.runs for name in _leading(run)]
+        versions: dict[str, list[str | None]] = {}
+        for run in self.runs:
+            for key in run.metrics:
+                known = versions.setdefault(key, [])
+                if (version := run.versions.get(key)) not in known:
+                    known.append(version)
+        columns: list[Column] = []
+        for key, met in versions.items():
+            recorded = sorted(version for version in met if version is not None)
+            if len(recorded) < 2:
+                # Of an unrecorded definition nothing speaks against the one that is recorded.
+                columns.append(Column(key, recorded[0] if recorded else None))
+            else:
+                columns += [Column(key, version, mixed=True) for version in met]
+        place = {name: number for number, name in reversed(list(enumerate(leading)))}
+        return tuple(sorted(columns, key=lambda column: place.get(column.key.rsplit("/", 1)[-1], len(leading))))
+
+
+def _leading(run: RunRecord) -> list[str]:
+    published = (run.config.get("paper") or {}).get("metrics") or {}
+    monitored = run.settings.get("callbacks.checkpoint.monitor")
+    return [*published, *([str(monitored).rsplit("/", 1)[-1]] if monitored else [])]
+
+
+def letters(number: int) -> str:
+    """A, B ... Z, AA, AB ... for 0, 1 ...
+
+    Example:
+        >>> letters(0), letters(25), letters(26), letters(701), letters(702)
+        ('A', 'Z', 'AA', 'ZZ', 'AAA')
+    """
+    name = ""
+    while number >= 0:
+        name = ascii_uppercase[number % 26] + name
+        number = number // 26 - 1
+    return name
+
+
+def group_runs(
+    records: Sequence[RunRecord],
+    left_out: Sequence[LeftOut] = (),
+    ignore: Sequence[str] = (),
+    seeds_apart: bool = False,
+) -> RunTable:
+    """Put runs that differ by their seed alone into one group.
+
+    Runs of one network on one split, or of one seed with the same scores, are one run: they are counted once.
+
+    Args:
+        records: the runs.
+        left_out: those that could not be read, handed through.
+        ignore: dotted keys that set no runs apart, beside the names, places and loaders that never do.
+        seeds_apart: make every run a group of its own.
+    """
+    once, twice = _without_repetitions(records, ignore)
+    members: dict[Any, list[RunRecord]] = {}
+    for number, record in enumerate(once):
+        key = (record.split, identity(record.settings, ignore), number if seeds_apart else None)
+        members.setdefault(key, []).append(record)
+    runs = [tuple(sorted(group, key=lambda run: (run.seed is None, run.seed or 0))) for group in members.values()]
+    differing = _differing([group[0] for group in runs], ignore)
+    if seeds_apart and len({record.seed for record in once}) > 1:
+        differing = ("seed", *differing)
+    groups = tuple(
+        Group(letters(number), "", group, {key: _setting(group[0], key) for key in differing})
+        for number, group in enumerate(runs)
+    )
+    labels = _labels(groups)
+    groups = tuple(replace(group, label=label) for group, label in zip(groups, labels, strict=True))
+    notes = (*_repeated_seeds(groups), *circumstances(once))
+    return RunTable(groups, differing, (*left_out, *twice), notes)
+
+
+def _without_repetitions(records: Sequence[RunRecord], ignore: Sequence[str]) -> tuple[list[RunRecord], list[LeftOut]]:
+    kept: dict[Any, RunRecord] = {}
+    twice: list[LeftOut] = []
+    for record in records:
+        same = (record.split, record.seed, identity(record.settings, ignore))
+        scores = tuple(sorted((k, v) for k, v in record.metrics.items() if k.startswith(f"{record.split}/")))
+        network = ("network", record.trained, *same) if record.trained is not None else None
+        keys = [key for key in (network, ("scores", *same, scores) if scores else None) if key is not None]
+        before = next((kept[key] for key in keys if key in kept), None)
+        if before is not None:
+            twice.append(LeftOut(record.source, f"the same run as {before.source}: counted once"))
+            continue
+        for key in keys:
+            kept[key] = record
+    gone = {entry.source for entry in twice}
+    return [record for record in records if record.source not in gone], twice
+
+
+def _setting(run: RunRecord, key: str) -> Any:
+    return run.seed if key == "seed" else run.settings.get(key)
+
+
+def _differing(runs: Sequence[RunRecord], ignore: Sequence[str]) -> tuple[str, ...]:
+    keys = dict.fromkeys(key for run in runs for key in run.settings if not is_circumstance(key, ignore))
+    return tuple(key for key in keys if len({written(run.settings.get(key)) for run in runs}) > 1)
+
+
+def _labels(groups: Sequence[Group]) -> list[str]:
+    names = [group.runs[0].name for group in groups]
+    if len(set(names)) == len(groups):
+        return names
+    labels = []
+    for group in groups:
+        parts = [f"{short(key)}={show_setting(value)}" for key, value in group.settings.items()]
+        label = ", ".join(parts)
+        while len(label) > _LABEL and len(parts) > 1:
+            parts.pop()
+            label = ", ".join([*parts, "..."])
+        labels.append(label if len(label) <= _LABEL + 5 else f"{label[:_LABEL]}...")
+    return labels
+
+
+def short(key: str) -> str:
+    """The last word of a dotted key that says what it is: `model` for `model._target_`.
+
+    Example:
+        >>> short("optimizer.lr"), short("model._target_")
+        ('lr', 'model')
+    """
+    parts = [part for part in key.split(".") if part != "_target_"]
+    return parts[-1] if parts else key
+
+
+def show_setting(value: Any) -> str:
+    """A setting as the command line would write it; a class by its own name."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, str):
+        # segbench.models.unet.UNet is known as UNet.
+        return value.rsplit(".", 1)[-1] if value.startswith(("segbench.", "lightning.", "albumentations.")) else value
+    return str(value) if isinstance(value, int) else written(value)
+
+
+def _repeated_seeds(groups: Sequence[Group]) -> list[str]:
+    notes = []
+    for group in groups:
+        repeated = [str(seed) for seed, count in Counter(run.seed for run in group.runs).items() if count > 1]
+        if repeated:
+            notes.append(
+                f"{group.name} holds several runs of seed {', '.join(repeated)} whose scores differ: "
+                "the configuration and the seed do not determine them."
+            )
+    return notes

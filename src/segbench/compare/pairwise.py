@@ -1,0 +1,302 @@
+"""Tests of groups of runs against one another, on the images that both were scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.compare.columns import Column, choose_columns
+from segbench.compare.comparison import (
+    FEW_IMAGES,
+    MOST_GROUPS,
+    Comparison,
+    Difference,
+    ImageChange,
+    Pair,
+    Refusal,
+    Settings,
+)
+from segbench.compare.counts import ImageCounts, read_counts
+from segbench.compare.definitions import alike
+from segbench.compare.grouping import Group, RunTable
+from segbench.compare.pairing import check_same_images
+from segbench.compare.resampling import Permutation, bootstrap_scores, holm, interval, permutation_test
+from segbench.errors import SegbenchError
+from segbench.spec import ScoreInfo
+
+Runs = Mapping[str, Sequence[ImageCounts]]
+"""Counts of the runs of each group, by its letter."""
+
+
+def compare_groups(table: RunTable, settings: Settings | None = None) -> Comparison:
+    """Compare groups of runs: in pairs, by the images that both were scored on.
+
+    Args:
+        table: the groups.
+        settings: how; the defaults where None.
+
+    Raises:
+        SegbenchError: a metric, split or baseline that is not there.
+    """
+    settings = settings or Settings()
+    columns = choose_columns(table.columns, settings.metrics, settings.split)
+    pairs = _pairs(table, settings)
+    involved = [group for group in table.groups if any(group in pair for pair in pairs)]
+    runs, refusals = _read(involved)
+    for group in involved:
+        if error := _inconsistent(runs[group.name]):
+            refusals.append(Refusal(group.title, error, wrong=True))
+            runs[group.name] = []
+    unread = list(dict.fromkeys(said for of_group in runs.values() for run in of_group for said in run.unread))
+    tested: list[Pair] = []
+    for members in _comparable(involved, runs):
+        tested += _test([pair for pair in pairs if all(group in members for group in pair)], runs, columns, settings)
+    done = {(pair.first, pair.second) for pair in tested}
+    for first, second in pairs:
+        if (first.name, second.name) not in done and runs[first.name] and runs[second.name]:
+            refusals.append(_refusal(first, second, runs))
+    order = {(first.name, second.name): number for number, (first, second) in enumerate(pairs)}
+    tested.sort(key=lambda pair: order[pair.first, pair.second])
+    notes = [*unread]
+    if len(table.groups) > MOST_GROUPS and settings.baseline is None:
+        notes.append(
+            f"Of {len(table.groups)} groups no pair is tested: give two of them, or baseline=LETTER "
+            "to test all others against one."
+        )
+    return Comparison(table, columns, settings, tuple(_adjusted(tested)), tuple(refusals), tuple(notes))
+
+
+def _pairs(table: RunTable, settings: Settings) -> list[tuple[Group, Group]]:
+    groups = table.groups
+    if settings.baseline is not None:
+        baseline = _baseline(table, settings.baseline)
+        return [(baseline, group) for group in groups if group is not baseline]
+    if len(groups) > MOST_GROUPS:
+        return []
+    return [(first, second) for number, first in enumerate(groups) for second in groups[number + 1 :]]
+
+
+def _baseline(table: RunTable, named: str) -> Group:
+    for group in table.groups:
+        sources = {run.source.rstrip("/") for run in group.runs}
+        if named in (group.name, group.label) or named.rstrip("/") in sources:
+            return group
+    known = ", ".join(group.title for group in table.groups[:MOST_GROUPS])
+    raise SegbenchError(
+        f"baseline={named}", f"a group's letter, its label, or one of its runs: {known}", "correct baseline="
+    )
+
+
+def _read(groups: Sequence[Group]) -> tuple[dict[str, list[ImageCounts]], list[Refusal]]:
+    runs: dict[str, list[ImageCounts]] = {}
+    refusals: list[Refusal] = []
+    for group in groups:
+        runs[group.name] = []
+        for run in group.runs:
+            try:
+                counts = read_counts(run)
+                _check_agreement(counts, run.metrics)
+                runs[group.name].append(counts.in_order())
+            except SegbenchError as error:
+                absent = run.path is None or not (run.folds or (run.path / "per_image.npz").is_file())
+                refusals.append(Refusal(f"{group.name}: {run.source}", error, wrong=not absent))
+    return runs, refusals
+
+
+def _check_agreement(counts: ImageCounts, recorded: Mapping[str, float]) -> None:
+    for key, value in counts.of_all().items():
+        if key in recorded and not np.isclose(value, recorded[key], rtol=1e-9, atol=1e-12, equal_nan=True):
+            raise SegbenchError(
+                f"{counts.source}: {key} is {recorded[key]:.6g} in results.json and {value:.6g} by per_image.npz",
+                "two files of one evaluation",
+                f"score the run again: segbench evaluate run={counts.source}",
+            )
+
+
+def _inconsistent(runs: Sequence[ImageCounts]) -> SegbenchError | None:
+    for other in runs[1:]:
+        try:
+            check_same_images(runs[0], other)
+        except SegbenchError as error:
+            return error
+    return None
+
+
+def _same_images(first: ImageCounts, second: ImageCounts) -> bool:
+    return _inconsistent([first, second]) is None
+
+
+def _comparable(groups: Sequence[Group], runs: Runs) -> list[list[Group]]:
+    """Groups that were scored on the same images, together."""
+    together: list[list[Group]] = []
+    for group in groups:
+        if not runs[group.name]:
+            continue
+        for members in together:
+            if _same_images(runs[members[0].name][0], runs[group.name][0]):
+                members.append(group)
+                break
+        else:
+            together.append([group])
+    return together
+
+
+def _refusal(first: Group, second: Group, runs: Runs) -> Refusal:
+    error = _inconsistent([runs[first.name][0], runs[second.name][0]])
+    if error is None:
+        error = SegbenchError(
+            f"{first.title} and {second.title} share no metric under one definition",
+            "runs that were scored by the same definitions",
+            "score both with this version: segbench evaluate run=RUN",
+        )
+    return Refusal(f"{first.title} and {second.title}", error, wrong=True)
+
+
+def _test(
+    pairs: Sequence[tuple[Group, Group]],
+    runs: Runs,
+    columns: Sequence[Column],
+    settings: Settings,
+) -> list[Pair]:
+    if not pairs:
+        return []
+    groups = list(dict.fromkeys(group for pair in pairs for group in pair))
+    known = {key: info for group in groups for run in runs[group.name] for key, info in run.infos.items()}
+    wanted = list(dict.fromkeys(column.key for column in columns if column.key in known))
+    keys = [*wanted, *(key for key in _class_keys(known, wanted) if key not in wanted)]
+    measured = {run.measure_of[key] for group in groups for run in runs[group.name] for key in keys if key in run.infos}
+    constant = {name for name in measured if _is_constant(name, [run for g in groups for run in runs[g.name]])}
+    used = {group.name: [run.only(measured - constant) for run in runs[group.name]] for group in groups}
+    drawn_GMD = bootstrap_scores([used[group.name] for group in groups], keys, settings.draws, settings.seed)
+    drawn = dict(zip((group.name for group in groups), drawn_GMD, strict=True))
+    tested = []
+    for first, second in pairs:
+        both = [*used[first.name], *used[second.name]]
+        shared = [key for key in keys if all(key in run.infos for run in both) and _alike(key, both)]
+        if shared:
+            pair = _pair(first, second, used, drawn, keys, shared, len(wanted), settings)
+            equal = tuple(key for key in keys if any(run.measure_of.get(key) in constant for run in runs[first.name]))
+            untested = tuple(key for key in keys if key not in (*shared, *equal))
+            tested.append(replace(pair, equal=equal, untested=untested))
+    return tested
+
+
+def _class_keys(known: dict[str, ScoreInfo], wanted: Sequence[str]) -> list[str]:
+    # The classes belong to overlap scores; who asks for the Rand error alone has no use for them.
+    heads = {key.rsplit("/", 1)[0] for key in wanted if "iu" in key.rsplit("/", 1)[-1].split("_")}
+    return [key for key in known if key.rsplit("/", 2)[-2] == "iu" and key.rsplit("/", 2)[0] in heads]
+
+
+def _is_constant(name: tuple[str, str], runs: Sequence[ImageCounts]) -> bool:
+    counts = [run.counts.get(name) for run in runs]
+    first = counts[0]
+    return first is not None and all(
+        other is not None
+        and first.keys() == other.keys()
+        and all(np.array_equal(first[key], other[key]) for key in first)
+        for other in counts[1:]
+    )
+
+
+def _alike(key: str, runs: Sequence[ImageCounts]) -> bool:
+    measures = [run.measures[run.measure_of[key]] for run in runs]
+    return all(alike(measures[0], other) for other in measures[1:])
+
+
+def _pair(
+    first: Group,
+    second: Group,
+    used: Runs,
+    drawn: Mapping[str, NDArray[np.float64]],
+    keys: Sequence[str],
+    shared: Sequence[str],
+    leading: int,
+    settings: Settings,
+) -> Pair:
+    ours, theirs = used[first.name], used[second.name]
+    images = len(ours[0].ids)
+    permuted: dict[str, Permutation] = {}
+    if images < FEW_IMAGES and len(ours) == len(theirs):
+        permuted = permutation_test(list(zip(ours, theirs, strict=True)), shared, settings.draws, settings.seed)
+    scores = [[run.of_all() for run in side] for side in (ours, theirs)]
+    means = [{key: float(np.mean([of_run[key] for of_run in side])) for key in shared} for side in scores]
+    differences = []
+    for key in shared:
+        place = keys.index(key)
+        found = interval(drawn[second.name][place] - drawn[first.name][place], settings.confidence)
+        permutation = permuted.get(key)
+        p = found.p
+        if permutation is not None:
+            p = permutation.p if len(ours) == 1 else max(permutation.p, found.p)
+        differences.append(
+            Difference(
+                key=key,
+                info=ours[0].infos[key],
+                first=first.name,
+                second=second.name,
+                scores=(means[0][key], means[1][key]),
+                low=found.low,
+                high=found.high,
+                p_bootstrap=found.p,
+                undefined=found.undefined,
+                permutation=permutation,
+                p=p,
+                p_adjusted=p,
+                images=images,
+                seeds=(len(ours), len(theirs)),
+            )
+        )
+    asked = set(keys[:leading])
+    return Pair(
+        first.name,
+        second.name,
+        images,
+        tuple(d for d in differences if d.key in asked),
+        tuple(d for d in differences if d.key not in asked),
+        _changed(ours, theirs, shared[0], settings.images),
+    )
+
+
+def _changed(
+    ours: Sequence[ImageCounts], theirs: Sequence[ImageCounts], key: str, count: int
+) -> tuple[ImageChange, ...]:
+    measures = {run.measure_of[key] for run in (*ours, *theirs)}
+    sides = [[run.only(measures) for run in side] for side in (ours, theirs)]
+    alone = [np.mean([run.of_each()[key] for run in side], axis=0) for side in sides]
+    size = np.abs(alone[1] - alone[0])
+    order = [place for place in np.argsort(-size, kind="stable") if np.isfinite(size[place])][:count]
+    if not order or len(ours[0].ids) < 2:
+        return ()
+    leave_one_out = np.ones((len(order), len(ours[0].ids)))
+    leave_one_out[np.arange(len(order)), order] = 0
+    without = [np.mean([run.scores(leave_one_out)[key] for run in side], axis=0) for side in sides]
+    return tuple(
+        ImageChange(
+            ours[0].ids[place],
+            (float(alone[0][place]), float(alone[1][place])),
+            float(without[1][row] - without[0][row]),
+        )
+        for row, place in enumerate(order)
+    )
+
+
+def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
+    """Adjust p values: of a score over the pairs, of classes over the pairs and classes."""
+    adjusted: dict[tuple[str, str, str], float] = {}
+    keys = dict.fromkeys(difference.key for pair in pairs for difference in pair.differences)
+    families = [[d for pair in pairs for d in pair.differences if d.key == key] for key in keys]
+    families.append([d for pair in pairs for d in pair.classes])
+    for family in families:
+        for difference, p in zip(family, holm([d.p for d in family]), strict=True):
+            adjusted[difference.first, difference.second, difference.key] = p
+
+    def with_adjusted(differences: Sequence[Difference]) -> tuple[Difference, ...]:
+        return tuple(replace(d, p_adjusted=adjusted[d.first, d.second, d.key]) for d in differences)
+
+    return [
+        replace(pair, differences=with_adjusted(pair.differences), classes=with_adjusted(pair.classes))
+        for pair in pairs
+    ]

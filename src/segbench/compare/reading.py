@@ -1,0 +1,238 @@
+"""Run directories and W&B projects, read into records; what cannot be read is listed with its reason."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from segbench.compare.records import LeftOut, RunRecord, flatten, identity
+from segbench.errors import SegbenchError
+from segbench.runs import SCHEMA, read_yaml
+
+if TYPE_CHECKING:
+    from segbench.wandb_source import WandbRun
+
+WANDB = "wandb:"
+_UNREAD = ("checkpoints", "wandb", "panels", "predictions", "stages", "inspect", "tensorboard")
+
+
+def read_runs(sources: Sequence[str]) -> tuple[list[RunRecord], list[LeftOut]]:
+    """All runs of the sources, each once.
+
+    Args:
+        sources: run directories, folders of them, globs, or `wandb:ENTITY/PROJECT[/RUN]`.
+
+    Returns:
+        the runs in the order of the sources, and those left out with their reasons. A run that is met twice is read
+        once; one that is in W&B and here is read here, where its counts are.
+
+    Raises:
+        SegbenchError: a source without any run, or a W&B server that cannot be asked.
+    """
+    cache: dict[Path, Any] = {}
+    read: dict[str, RunRecord | LeftOut] = {}
+    for source in sources:
+        if source.startswith(WANDB):
+            continue
+        for path in find_runs(source):
+            read.setdefault(str(path.resolve()), read_run(path, cache))
+    local = {record.wandb_id for record in read.values() if isinstance(record, RunRecord) and record.wandb_id}
+    for source in sources:
+        if source.startswith(WANDB):
+            from segbench.wandb_source import read_project
+
+            for run in read_project(source.removeprefix(WANDB)):
+                if run.id not in local:
+                    read.setdefault(run.address, _from_wandb(run))
+    records = [record for record in read.values() if isinstance(record, RunRecord)]
+    return records, [record for record in read.values() if isinstance(record, LeftOut)]
+
+
+def find_runs(source: str) -> list[Path]:
+    """Run directories: the source itself, those below it, or those that match it as a glob.
+
+    Stages of a run are part of it and are not listed.
+
+    Raises:
+        SegbenchError: there is none.
+    """
+    path = Path(source)
+    given = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(source, recursive=True))]
+    found = [run for start in given for run in _below(start)]
+    if not found:
+        there = "no such file or folder" if not given else "no config.yaml in it or below it"
+        raise SegbenchError(
+            f"no run in {source}: {there}",
+            "a run directory, a folder of them (a sweep), a glob, or wandb:ENTITY/PROJECT",
+            "give the directory that `segbench train` printed, e.g. outputs/quickstart",
+        )
+    return found
+
+
+def _below(start: Path) -> Iterator[Path]:
+    for folder, below, files in os.walk(start):
+        if "config.yaml" in files and not folder.endswith(".hydra"):
+            yield Path(folder)
+            below.clear()
+        else:
+            below[:] = sorted(name for name in below if name not in _UNREAD and not name.startswith("."))
+
+
+def read_run(path: Path, trained_configs: dict[Path, Any] | None = None) -> RunRecord | LeftOut:
+    """A run directory, of a training or of an evaluation.
+
+    Args:
+        path: with a `config.yaml`.
+        trained_configs: configurations that were read already; evaluations share them.
+
+    Returns:
+        the run, or why it cannot be compared.
+    """
+    cache = {} if trained_configs is None else trained_configs
+    source = str(path)
+    try:
+        config = _config(path, cache)
+        state = _json(path / "state.json").get("state") if (path / "state.json").is_file() else None
+        if state not in (None, "finished"):
+            return LeftOut(source, _unfinished(path, config, str(state)))
+        if not (path / "results.json").is_file():
+            again = f"segbench evaluate run={path}" if (path / "checkpoints").is_dir() else "train it again"
+            return LeftOut(source, f"no results.json: {again}")
+        results = _json(path / "results.json")
+        if results.get("schema") != SCHEMA:
+            return LeftOut(source, f"results.json has schema {results.get('schema')}, this version reads {SCHEMA}")
+        trained = path
+        if "model" not in config and config.get("run"):
+            found = _trained(path, str(config["run"]))
+            if found is None:
+                return LeftOut(source, f"evaluates {config['run']}, which is not there: move both together")
+            trained, config = found, _config(found, cache)
+        return _record(path, trained, config, results, cache)
+    except _Damaged as damaged:
+        return LeftOut(source, str(damaged))
+
+
+class _Damaged(Exception):
+    pass
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise _Damaged(f"{path.name} cannot be read: {error}") from error
+    if not isinstance(read, dict):
+        raise _Damaged(f"{path.name} is no mapping")
+    return read
+
+
+def _config(path: Path, cache: dict[Path, Any]) -> dict[str, Any]:
+    if path not in cache:
+        try:
+            cache[path] = read_yaml(path / "config.yaml")
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise _Damaged(f"config.yaml cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(cache[path], dict):
+        raise _Damaged("config.yaml is no mapping")
+    config: dict[str, Any] = cache[path]
+    return config
+
+
+def _unfinished(path: Path, config: Mapping[str, Any], state: str) -> str:
+    if "model" not in config:
+        return f"{state}: evaluate again"
+    goes_on = {"running": "it is running, or was killed", "prepared": "it has not begun"}.get(state, state)
+    return f"{goes_on}: segbench train resume={path}"
+
+
+def _trained(evaluation: Path, run: str) -> Path | None:
+    # Recorded relative to where the command was given; an outputs folder may have been moved since, as a whole.
+    parents = evaluation.resolve().parents
+    for start in (Path(), *parents):
+        if (start / run / "config.yaml").is_file():
+            return start / run
+    return None
+
+
+def _record(
+    path: Path, trained: Path, config: Mapping[str, Any], results: Mapping[str, Any], cache: dict[Path, Any]
+) -> RunRecord:
+    protocol = results.get("protocol") or {}
+    metrics = results.get("metrics")
+    if not isinstance(metrics, dict) or not all(isinstance(v, int | float | None) for v in metrics.values()):
+        raise _Damaged("results.json holds no table of metrics")
+    settings = flatten(config)
+    for key in ("tta", "tile", "threads"):
+        if key in protocol:
+            settings[key] = protocol[key]
+    # A best checkpoint is what a run is scored by that chooses one.
+    chosen = "best" if settings.get("callbacks.checkpoint.monitor") else "last"
+    if protocol.get("checkpoint", chosen) != chosen:
+        settings["checkpoint"] = protocol["checkpoint"]
+    if protocol.get("precision", settings.get("trainer.precision")) != settings.get("trainer.precision"):
+        settings["evaluated.precision"] = protocol["precision"]
+    if settings.get("init_from"):
+        settings["init_from"] = _ancestor(str(settings["init_from"]), cache)
+    seed = config.get("seed")
+    wandb_id = path / "wandb_id.txt"
+    return RunRecord(
+        source=str(path),
+        path=path,
+        name=str(config.get("name", path.name)),
+        seed=seed if isinstance(seed, int) else None,
+        settings=settings,
+        metrics={key: float("nan") if value is None else float(value) for key, value in metrics.items()},
+        versions=dict(protocol.get("versions") or {}),
+        config=config,
+        protocol=protocol,
+        provenance=results.get("provenance") or {},
+        timing=results.get("timing") or {},
+        trained=trained.resolve(),
+        wandb_id=wandb_id.read_text().strip() if wandb_id.is_file() else None,
+    )
+
+
+def _ancestor(run: str, cache: dict[Path, Any]) -> str:
+    # Seeds of one experiment start from seeds of another: the paths differ, what was set there does not.
+    path = Path(run)
+    if not (path / "config.yaml").is_file():
+        return run
+    config = _config(path, cache)
+    return f"{config.get('name', path.name)} ({identity(flatten(config))[:8]})"
+
+
+def _from_wandb(run: WandbRun) -> RunRecord | LeftOut:
+    if run.state != "finished":
+        return LeftOut(run.address, f"{run.state} in W&B")
+    metrics = {key: number for key, value in run.summary.items() if (number := _score(key, value)) is not None}
+    if not metrics:
+        return LeftOut(run.address, "no score of a split (val/..., test/...) in its W&B summary")
+    seed = run.config.get("seed")
+    return RunRecord(
+        source=run.address,
+        path=None,
+        name=str(run.config.get("name", run.name)),
+        seed=seed if isinstance(seed, int) else None,
+        settings=flatten(run.config),
+        metrics=metrics,
+        config=run.config,
+        provenance={"started": run.created},
+        timing={"fit_s": float(run.summary["_runtime"])} if "_runtime" in run.summary else {},
+        wandb_id=run.id,
+    )
+
+
+def _score(key: str, value: Any) -> float | None:
+    if key.split("/")[0] not in ("val", "test") or "/" not in key:
+        return None
+    try:
+        # W&B writes what JSON lacks as the texts NaN and Infinity.
+        return float(value)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,111 @@
+"""A run as a comparison sees it: what was set, what came out, and where its counts are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CIRCUMSTANCES = ("name", "seed", "resume", "paper", "logger", "threads", "data.root", "data.num_workers")
+"""Keys (with all below them) that set nothing apart: names, places and how many hands helped. `seed` makes a group."""
+CIRCUMSTANCES_OF_LOADING = ("data.eval_batch_size", "callbacks.panels", "callbacks.progress", "callbacks.curves")
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """One scored run.
+
+    Attributes:
+        source: its directory as the user would type it, or its W&B address.
+        path: its directory; None for a run that is read from W&B.
+        name: the experiment's.
+        seed: None where the configuration has none.
+        settings: the configuration by dotted key, with what its evaluation set.
+        metrics: scores by `<split>/<head, if several>/<metric>`; NaN where one is not defined.
+        versions: of the scores' definitions, by the same keys; empty where they are not recorded.
+        config: the nested configuration of the training.
+        protocol: how the scores came about.
+        provenance: command, code, versions, machine.
+        timing: seconds and steps.
+        trained: where the network was trained, resolved; of an evaluation another directory than `path`.
+        wandb_id: of the W&B run, where there is one.
+        folds: the runs whose images are pooled in this one; empty for a plain run.
+    """
+
+    source: str
+    path: Path | None
+    name: str
+    seed: int | None
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, float] = field(default_factory=dict)
+    trained: Path | None = None
+    wandb_id: str | None = None
+    folds: tuple[RunRecord, ...] = ()
+
+    @property
+    def split(self) -> str:
+        """The split that was scored last: `test` where there is one."""
+        splits = [key.split("/")[0] for key in self.metrics if "/" in key]
+        return "test" if "test" in splits or not splits else splits[0]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run that does not enter the comparison.
+
+    Attributes:
+        source: its directory or address.
+        reason: why, and what would mend it.
+    """
+
+    source: str
+    reason: str
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key; lists stay whole.
+
+    Example:
+        >>> flatten({"model": {"width": 4}, "tta": None})
+        {'model.width': 4, 'tta': None}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def is_circumstance(key: str, ignore: Sequence[str] = ()) -> bool:
+    """Whether a setting is one that sets no run apart.
+
+    Args:
+        key: dotted.
+        ignore: further keys, with all below them.
+    """
+    return any(
+        key == other or key.startswith(f"{other}.") for other in (*CIRCUMSTANCES, *CIRCUMSTANCES_OF_LOADING, *ignore)
+    )
+
+
+def identity(settings: Mapping[str, Any], ignore: Sequence[str] = ()) -> str:
+    """A digest of all settings but the circumstances: equal for runs that differ by their seed alone."""
+    kept = {key: written(value) for key, value in settings.items() if not is_circumstance(key, ignore)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def written(value: Any) -> str:
+    """A setting as text, the same for equal ones: a server may return 1 for 1.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, sort_keys=True, default=str)

@@ -1,0 +1,174 @@
+"""A comparison as data: plain rows and containers with all digits, for CSV and JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from segbench.compare.comparison import Comparison, Difference, ImageChange, Pair
+from segbench.compare.conclusions import conclude, conclusions, method
+from segbench.compare.document import directions
+from segbench.compare.grouping import Group
+from segbench.compare.records import RunRecord
+
+SCHEMA = 1
+Row = dict[str, Any]
+
+
+def run_rows(comparison: Comparison) -> list[Row]:
+    """A row a run: where it is, its group, what sets it apart, and every score that it has."""
+    keys = list(dict.fromkeys(key for run in comparison.table.runs for key in run.metrics))
+    settings = [key for key in comparison.table.differing if key != "seed"]
+    return [
+        {"run": run.source, "group": group.name, "name": run.name, "seed": run.seed}
+        | {key: group.settings[key] for key in settings}
+        | {key: run.metrics.get(key) for key in keys}
+        for group in comparison.table.groups
+        for run in group.runs
+    ]
+
+
+def group_rows(comparison: Comparison) -> list[Row]:
+    """A row a group: mean, standard deviation and number of runs of each score shown."""
+    rows = []
+    for group in comparison.table.groups:
+        row: Row = {"group": group.name, "label": group.label, "runs": len(group.runs), **group.settings}
+        for column in comparison.columns:
+            summary = group.summary(column)
+            row |= {f"{column.key} {part}": value for part, value in asdict(summary).items()}
+        rows.append(row)
+    return rows
+
+
+def difference_row(difference: Difference) -> Row:
+    """One score of a pair."""
+    d = difference
+    return {
+        "score": d.key,
+        "first": d.first,
+        "second": d.second,
+        "first_score": d.scores[0],
+        "second_score": d.scores[1],
+        "difference": d.difference,
+        "low": d.low,
+        "high": d.high,
+        "p_bootstrap": d.p_bootstrap,
+        "p_permutation": d.permutation.p if d.permutation else None,
+        "permutation_swaps": d.permutation.swaps if d.permutation else None,
+        "permutation_exact": d.permutation.exact if d.permutation else None,
+        "p": d.p,
+        "p_adjusted": d.p_adjusted,
+        "undefined_draws": d.undefined,
+        "images": d.images,
+        "first_runs": d.seeds[0],
+        "second_runs": d.seeds[1],
+        "interval_too_narrow": d.few_images,
+        "higher_is_better": d.info.higher_is_better,
+        "definition": d.info.version,
+        "better": d.better,
+    }
+
+
+def image_row(pair: Pair, image: ImageChange) -> Row:
+    """One image of a pair."""
+    return {
+        "image": image.id,
+        "first": pair.first,
+        "second": pair.second,
+        "first_score": image.scores[0],
+        "second_score": image.scores[1],
+        "difference": image.difference,
+        "difference_without": image.without,
+    }
+
+
+def tables(comparison: Comparison) -> dict[str, list[Row]]:
+    """Every table as rows, by the name that `table=` chooses it by."""
+    pairs = comparison.pairs
+    return {
+        "runs": run_rows(comparison),
+        "scores": group_rows(comparison),
+        "settings": [{"group": group.name} | dict(group.settings) for group in comparison.table.groups],
+        "differences": [difference_row(d) for pair in pairs for d in pair.differences],
+        "classes": [difference_row(d) for pair in pairs for d in pair.classes],
+        "images": [image_row(pair, image) for pair in pairs for image in pair.changed],
+        "left_out": [{"run": entry.source, "reason": entry.reason} for entry in comparison.table.left_out],
+    }
+
+
+def as_json(comparison: Comparison) -> Row:
+    """The whole comparison, NaN as null."""
+    table = comparison.table
+    better = directions(comparison)
+    whole = {
+        "schema": SCHEMA,
+        "settings": asdict(comparison.settings),
+        "differing": list(table.differing),
+        "groups": [_group(comparison, group) for group in table.groups],
+        "columns": [
+            {"key": c.key, "definition": c.version, "higher_is_better": better.get(c.key)} for c in comparison.columns
+        ],
+        "pairs": [_pair(comparison, pair) for pair in comparison.pairs],
+        "not_tested": [
+            {"what": r.what, "found": r.error.found, "expected": r.error.expected, "to_do": r.error.action}
+            for r in comparison.refusals
+        ],
+        "left_out": [asdict(entry) for entry in table.left_out],
+        "notes": [*comparison.notes, *table.notes],
+        "method": method(comparison),
+    }
+    plain: Row = _plain(whole)
+    return plain
+
+
+def _group(comparison: Comparison, group: Group) -> Row:
+    return {
+        "group": group.name,
+        "label": group.label,
+        "settings": dict(group.settings),
+        "scores": {
+            f"{column.key} [{column.version}]" if column.mixed else column.key: asdict(group.summary(column))
+            for column in comparison.columns
+        },
+        "runs": [_run(run) for run in group.runs],
+    }
+
+
+def _run(run: RunRecord) -> Row:
+    return {
+        "run": run.source,
+        "name": run.name,
+        "seed": run.seed,
+        "metrics": dict(run.metrics),
+        "definitions": dict(run.versions),
+        "timing": dict(run.timing),
+        "commit": (run.provenance.get("git") or {}).get("commit"),
+        "folds": [fold.source for fold in run.folds],
+    }
+
+
+def _pair(comparison: Comparison, pair: Pair) -> Row:
+    confidence, pairs = comparison.settings.confidence, len(comparison.pairs)
+    return {
+        "first": pair.first,
+        "second": pair.second,
+        "images": pair.images,
+        "conclusions": conclusions(comparison, pair),
+        "differences": [difference_row(d) | {"conclusion": conclude(d, confidence, pairs)} for d in pair.differences],
+        "classes": [difference_row(d) for d in pair.classes],
+        "changed": [image_row(pair, image) for image in pair.changed],
+        "same_in_all": list(pair.equal),
+        "untested": list(pair.untested),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, int | float | str | bool | None) else str(value)

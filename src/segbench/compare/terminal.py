@@ -1,0 +1,86 @@
+"""A comparison on a terminal; wide tables show what fits and say what they leave out."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from segbench.compare.document import Document, Sentences, Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_ROWS = 40
+_COLUMNS = 12
+PIPE_WIDTH = 160
+"""Of a file or a pipe, which wraps nothing by itself."""
+
+
+def show(shown: Document, console: Console) -> None:
+    """Print the document."""
+    from rich.text import Text
+
+    console.print(Text(shown.title, style="bold"), soft_wrap=True)
+    for block in shown.blocks:
+        console.print()
+        if isinstance(block, Sentences):
+            console.print(Text(block.title, style="bold yellow" if block.warning else "bold"))
+            for sentence in block.sentences:
+                _bullet(sentence, console)
+        else:
+            _table(cut(block), console)
+
+
+def _bullet(sentence: str, console: Console) -> None:
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    grid = Grid.grid(padding=(0, 1))
+    grid.add_row(Text("-"), Text(sentence))
+    console.print(grid)
+
+
+def _table(table: Table, console: Console) -> None:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    rich = RichTable(
+        title=Text(table.title, style="bold"),
+        caption=Text("\n".join(table.caption)) if table.caption else None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for name, right in zip(table.header, table.numeric, strict=True):
+        rich.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+    for row in table.rows:
+        rich.add_row(*map(Text, row))
+    console.print(rich)
+
+
+def cut(table: Table) -> Table:
+    """What a reader of a terminal can take in; the caption says what is left out."""
+    said: tuple[str, ...] = ()
+    kept = max(_COLUMNS, table.fixed + 3) if table.fixed > 2 else len(table.header)
+    if len(table.header) > kept:
+        said += (f"{len(table.header) - kept} further columns: metric=NAME, or another format.",)
+    if len(table.rows) > _ROWS:
+        said += (f"{len(table.rows) - _ROWS} further rows: another format, e.g. output=comparison.html.",)
+    return replace(
+        table,
+        header=table.header[:kept],
+        rows=tuple(row[:kept] for row in table.rows[:_ROWS]),
+        numeric=table.numeric[:kept],
+        caption=(*table.caption, *said),
+    )
+
+
+def as_text(shown: Document) -> str:
+    """The same as plain text."""
+    from rich.console import Console
+
+    out = io.StringIO()
+    show(shown, Console(file=out, width=PIPE_WIDTH, highlight=False, color_system=None))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
