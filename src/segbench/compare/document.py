@@ -29,7 +29,8 @@ class Table:
         rows: cells, as many as the header has.
         numeric: whether each column is of numbers.
         caption: what a reader must know, a sentence each.
-        fixed: leading columns that name the row; a narrow terminal leaves out columns behind them.
+        fixed: leading columns that name the row, where a narrow terminal may leave out columns behind them; 0 where it
+            may not.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     numeric: tuple[bool, ...]
     caption: tuple[str, ...] = ()
-    fixed: int = 1
+    fixed: int = 0
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _as_columns(comparison: Comparison) -> list[Table]:
     if any(len(group.runs) > 1 for group in groups):
         caption += ("Mean ± standard deviation over the runs.",)
     numeric = (False, False, *(True for _ in groups))
-    tables.append(Table("scores", "Scores", ("score", "better", *heads), tuple(rows), numeric, caption, 2))
+    tables.append(Table("scores", "Scores", ("score", "better", *heads), tuple(rows), numeric, caption))
     return tables
 
 
@@ -256,7 +257,7 @@ def _difference_table(
         )
     text = 2 if several_pairs else 1
     numeric = (*(False for _ in range(text)), *(True for _ in range(len(header) - text - 1)), False)
-    return Table(name, title, header, tuple(rows), numeric, caption, text)
+    return Table(name, title, header, tuple(rows), numeric, caption)
 
 
 def _difference_row(

@@ -131,13 +131,15 @@ def group_runs(
         ignore: dotted keys that set no runs apart, beside the names, places and loaders that never do.
         seeds_apart: make every run a group of its own.
     """
-    once, twice = _without_repetitions(records, ignore)
+    ignored = tuple(ignore)
+    digests = {record.source: identity(record.settings, ignored) for record in records}
+    once, twice = _without_repetitions(records, digests)
     members: dict[Any, list[RunRecord]] = {}
     for number, record in enumerate(once):
-        key = (record.split, identity(record.settings, ignore), number if seeds_apart else None)
+        key = (record.split, digests[record.source], number if seeds_apart else None)
         members.setdefault(key, []).append(record)
     runs = [tuple(sorted(group, key=lambda run: (run.seed is None, run.seed or 0))) for group in members.values()]
-    differing = _differing([group[0] for group in runs], ignore)
+    differing = _differing([group[0] for group in runs], ignored)
     if seeds_apart and len({record.seed for record in once}) > 1:
         differing = ("seed", *differing)
     groups = tuple(
@@ -150,11 +152,13 @@ def group_runs(
     return RunTable(groups, differing, (*left_out, *twice), notes)
 
 
-def _without_repetitions(records: Sequence[RunRecord], ignore: Sequence[str]) -> tuple[list[RunRecord], list[LeftOut]]:
+def _without_repetitions(
+    records: Sequence[RunRecord], digests: Mapping[str, str]
+) -> tuple[list[RunRecord], list[LeftOut]]:
     kept: dict[Any, RunRecord] = {}
     twice: list[LeftOut] = []
     for record in records:
-        same = (record.split, record.seed, identity(record.settings, ignore))
+        same = (record.split, record.seed, digests[record.source])
         scores = tuple(sorted((k, v) for k, v in record.metrics.items() if k.startswith(f"{record.split}/")))
         network = ("network", record.trained, *same) if record.trained is not None else None
         keys = [key for key in (network, ("scores", *same, scores) if scores else None) if key is not None]
@@ -172,7 +176,7 @@ def _setting(run: RunRecord, key: str) -> Any:
     return run.seed if key == "seed" else run.settings.get(key)
 
 
-def _differing(runs: Sequence[RunRecord], ignore: Sequence[str]) -> tuple[str, ...]:
+def _differing(runs: Sequence[RunRecord], ignore: tuple[str, ...]) -> tuple[str, ...]:
     keys = dict.fromkeys(key for run in runs for key in run.settings if not is_circumstance(key, ignore))
     return tuple(key for key in keys if len({written(run.settings.get(key)) for run in runs}) > 1)
 

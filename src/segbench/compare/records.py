@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,8 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def is_circumstance(key: str, ignore: Sequence[str] = ()) -> bool:
+@cache
+def is_circumstance(key: str, ignore: tuple[str, ...] = ()) -> bool:
     """Whether a setting is one that sets no run apart.
 
     Args:
@@ -98,14 +100,17 @@ def is_circumstance(key: str, ignore: Sequence[str] = ()) -> bool:
     )
 
 
-def identity(settings: Mapping[str, Any], ignore: Sequence[str] = ()) -> str:
+def identity(settings: Mapping[str, Any], ignore: tuple[str, ...] = ()) -> str:
     """A digest of all settings but the circumstances: equal for runs that differ by their seed alone."""
-    kept = {key: written(value) for key, value in settings.items() if not is_circumstance(key, ignore)}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    kept = {key: _whole(value) for key, value in settings.items() if not is_circumstance(key, ignore)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _whole(value: Any) -> Any:
+    # A server may return 1 for 1.0.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def written(value: Any) -> str:
-    """A setting as text, the same for equal ones: a server may return 1 for 1.0."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return json.dumps(value, sort_keys=True, default=str)
+    """A setting as text, the same for equal ones."""
+    return json.dumps(_whole(value), sort_keys=True, default=str)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _ROWS = 40
-_COLUMNS = 12
 PIPE_WIDTH = 160
 """Of a file or a pipe, which wraps nothing by itself."""
 
@@ -29,7 +28,7 @@ def show(shown: Document, console: Console) -> None:
             for sentence in block.sentences:
                 _bullet(sentence, console)
         else:
-            _table(cut(block), console)
+            _table(cut(block, console.width), console)
 
 
 def _bullet(sentence: str, console: Console) -> None:
@@ -60,10 +59,14 @@ def _table(table: Table, console: Console) -> None:
     console.print(rich)
 
 
-def cut(table: Table) -> Table:
-    """What a reader of a terminal can take in; the caption says what is left out."""
+def cut(table: Table, width: int) -> Table:
+    """What a reader of a terminal of `width` characters can take in; the caption says what is left out."""
     said: tuple[str, ...] = ()
-    kept = max(_COLUMNS, table.fixed + 3) if table.fixed > 2 else len(table.header)
+    kept = len(table.header)
+    if table.fixed:
+        widths = [max(map(len, column)) + 3 for column in zip(table.header, *table.rows[:_ROWS], strict=True)]
+        while kept > table.fixed + 1 and sum(widths[:kept]) > width:
+            kept -= 1
     if len(table.header) > kept:
         said += (f"{len(table.header) - kept} further columns: metric=NAME, or another format.",)
     if len(table.rows) > _ROWS:
