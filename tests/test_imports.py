@@ -20,7 +20,7 @@ LAYERS = (
     ("callbacks", "compare", "prediction"),
     ("build",),
     ("initialise", "stages"),
-    ("train", "evaluate", "predict", "score", "bench", "listing", "data_command", "reproduce"),
+    ("train", "evaluate", "predict", "score", "bench", "listing", "data_command", "reproduce", "sweep"),
     ("cli", "completion"),
 )
 LAYER = {part: level for level, parts in enumerate(LAYERS) for part in parts}

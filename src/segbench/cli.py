@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("segbench.train", "train, then score on the test split"),
     "evaluate": ("segbench.evaluate", "score a run, or a stack of predictions"),
     "predict": ("segbench.predict", "predict images with a run's network"),
+    "sweep": ("segbench.sweep.command", "how a sweep stands; go on with it, try failed jobs again"),
     "reproduce": ("segbench.reproduce", "a paper's number beside ours, and every deviation"),
     "data": ("segbench.data_command", "fetch a data set, or look one through"),
     "compare": ("segbench.compare.command", "tell runs apart: settings, scores, intervals, tests"),
@@ -24,7 +25,8 @@ examples:
   segbench train                                             a first look, about a minute
   segbench train experiment=unet_isbi_em_cpu data.root=DIR   the paper's net on real EM, two CPU cores
   segbench train optimizer.lr=1e-4 trainer.max_steps=100     any key of the config
-  segbench train -m seed=0,1,2 optimizer.lr=1e-3,1e-4        a sweep
+  segbench train -m seed=0,1,2 optimizer.lr=1e-3,1e-4        a sweep; hydra.launcher.jobs=2 runs two jobs at once
+  segbench sweep status|resume|retry DIR                     how it stands; go on with it
   segbench train --cfg job                                   show the config and stop
   segbench train --config-dir mine experiment=e1             configs of your own
   segbench train resume=RUN                                  continue a run in place

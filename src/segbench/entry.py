@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from segbench.config import conf_root
 from segbench.errors import SegbenchError
@@ -20,19 +20,23 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def fail(error: SegbenchError) -> None:
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+
+def fail(error: SegbenchError) -> NoReturn:
     """Print an error's three parts and leave with exit code 1."""
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(1) from None
 
 
-def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """A Hydra task function whose `SegbenchError` is printed without a traceback."""
+def job(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """A function that Hydra calls, whose `SegbenchError` is printed without a traceback."""
 
     @functools.wraps(function)
-    def told(config: DictConfig) -> None:
+    def told(*arguments: Parameters.args, **named: Parameters.kwargs) -> Returned:
         try:
-            function(config)
+            return function(*arguments, **named)
         except SegbenchError as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import math
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -17,14 +22,18 @@ log = logging.getLogger(__name__)
 class RunProgress(ProgressBar):
     """One bar from the first step to the last, whatever the number of epochs.
 
+    What it shows also stands in `.progress.json` of the run directory, for the launcher of a sweep.
+
     Args:
         log_every_s: seconds between log lines where standard error is no terminal.
         refresh_every_s: seconds between two drawings of the bar.
+        file_every_s: seconds between two writings of the file.
     """
 
-    def __init__(self, log_every_s: float = 15.0, refresh_every_s: float = 0.2) -> None:
+    def __init__(self, log_every_s: float = 15.0, refresh_every_s: float = 0.2, file_every_s: float = 1.0) -> None:
         super().__init__()
-        self._log_every, self._refresh_every = log_every_s, refresh_every_s
+        self._log_every, self._refresh_every, self._file_every = log_every_s, refresh_every_s, file_every_s
+        self._written = 0.0
         self._enabled = True
         self._bar: Progress | None = None
         self._task: Any = None
@@ -66,17 +75,36 @@ class RunProgress(ProgressBar):
         """Draw, at most every `refresh_every_s` seconds: reading the loss waits for a GPU."""
         now = time.monotonic()
         step = trainer.global_step
+        if self._enabled and (now - self._written >= self._file_every or step == self._total):
+            self._written = now
+            self._write(Path(trainer.default_root_dir), step, outputs, now)
         wait = self._refresh_every if self._bar is not None else self._log_every
         if not self._enabled or (now - self._shown < wait and step != self._total):
             return
         self._shown = now
-        rate = (step - self._first_step) / max(now - self._started, 1e-9)
-        loss = float(outputs["loss"]) if outputs else float("nan")
+        rate, loss = self._rate(step, now), _loss(outputs)
         if self._bar is not None:
             self._bar.update(self._task, completed=step, rate=_rate(rate), loss=f"loss {loss:.4f}", refresh=True)
         else:
             left = (self._total - step) / rate if rate else float("inf")
             log.info("step %d of %d, loss %.4f, %s, %s left", step, self._total, loss, _rate(rate), _clock(left))
+
+    def _rate(self, step: int, now: float) -> float:
+        return (step - self._first_step) / max(now - self._started, 1e-9)
+
+    def _write(self, directory: Path, step: int, outputs: Any, now: float) -> None:
+        loss = _loss(outputs)
+        said = {
+            "step": step,
+            "total": self._total,
+            "loss": loss if math.isfinite(loss) else None,
+            "rate": self._rate(step, now),
+        }
+        partial = directory / ".progress.json.partial"
+        # A full disk is told where it matters, by the checkpoint.
+        with contextlib.suppress(OSError):
+            partial.write_text(json.dumps(said))
+            os.replace(partial, directory / ".progress.json")
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Say how the validation went."""
@@ -104,6 +132,10 @@ class RunProgress(ProgressBar):
     ) -> None:
         """Close the bar, so that the message stands below it."""
         self._close()
+
+
+def _loss(outputs: Any) -> float:
+    return float(outputs["loss"]) if outputs else math.nan
 
 
 def _rate(per_second: float) -> str:

@@ -1,0 +1,1 @@
+"""Hydra plugins of segbench: the launcher of sweeps and the search."""

@@ -1,0 +1,101 @@
+"""The launcher under `-m`: every job is a process of its own, run from the config that was frozen for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.plugins.launcher import Launcher
+
+from segbench.entry import job as told
+
+if TYPE_CHECKING:
+    from hydra.types import HydraContext, TaskFunction
+    from omegaconf import DictConfig
+
+    from segbench.sweep.freeze import Composed
+    from segbench.sweep.job import Job
+
+
+class Outcome(JobReturn):
+    """What came of a job. A failed one has no value and raises nothing: the others go on."""
+
+    @property
+    def return_value(self) -> Any:
+        """The score that jobs are compared by, `optimized_metric`; None where the job has none."""
+        return self._return_value
+
+
+class ProcessLauncher(Launcher):
+    """Freezes every job's config in its directory and starts a process for each, several at once.
+
+    Args:
+        settings: `segbench.sweep.settings.Launching`, in words in conf/hydra/launcher/processes.yaml.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.given = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives."""
+        self.context, self.config, self.task_function = hydra_context, config, task_function
+
+    @told
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run jobs that the sweep does not have yet, or that were cut off.
+
+        Args:
+            job_overrides: of each job.
+            initial_job_idx: number of the first.
+        """
+        from segbench.sweep.freeze import check_frozen, freeze_job, open_sweep
+        from segbench.sweep.run import TO_RUN, run_jobs
+        from segbench.sweep.settings import Launching
+        from segbench.sweep.summary import exit_code, show
+
+        settings = Launching.read(self.given)
+        with open_sweep(self.config, settings) as sweep:
+            frozen = [
+                freeze_job(sweep, self.context, self.config, overrides, initial_job_idx + position)
+                for position, overrides in enumerate(job_overrides)
+            ]
+            sweep.save()
+            # Two commands may name one configuration, which is one job.
+            jobs = {job.name: job for job, _ in frozen if job.state() in TO_RUN}
+            check_frozen(list(jobs.values()))
+            if jobs and (stopped := run_jobs(sweep, list(jobs.values()), settings)) is not None:
+                raise SystemExit(exit_code(show(sweep), stopped))
+            return [_outcome(job, composed, str(sweep.working_directory)) for job, composed in frozen]
+
+
+def _outcome(job: Job, composed: Composed, working_directory: str) -> JobReturn:
+    from hydra.core.utils import JobRuntime
+
+    from segbench.sweep.scores import metric_of, score_of
+
+    metric = metric_of(composed.resolved)
+    return Outcome(
+        overrides=composed.overrides,
+        cfg=composed.config,
+        hydra_cfg=composed.hydra,
+        working_dir=working_directory,
+        task_name=JobRuntime.instance().get("name"),
+        status=JobStatus.COMPLETED if job.state() == "finished" else JobStatus.FAILED,
+        _return_value=None if metric is None else score_of(job.run, metric),
+    )
+
+
+class SweepSummary(Callback):
+    """Prints the sweep's table when it is over; the command fails where a job has."""
+
+    @told
+    def on_multirun_end(self, config: DictConfig, **arguments: Any) -> None:
+        """Called by Hydra behind the last job."""
+        from segbench.sweep.directory import Sweep
+        from segbench.sweep.summary import exit_code, show
+
+        code = exit_code(show(Sweep.open(str(config.hydra.sweep.dir))))
+        if code:
+            raise SystemExit(code)

@@ -1,0 +1,147 @@
+"""A sweep on disk: `sweep.yaml` names its jobs, and every job is a run directory beside it.
+
+```
+SWEEP/
+  sweep.yaml   {"schema": 1, "segbench", "commands", "working_directory", "launcher", "search", "jobs"}
+  0/ 1/ ...    run directories (segbench.runs), each with its frozen config.yaml
+  study.db     of a search
+  slurm/       batch scripts and logs of a cluster
+```
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from segbench import __version__
+from segbench.errors import SegbenchError
+from segbench.runs import not_writable, read_yaml
+from segbench.sweep.job import Job
+
+SCHEMA = 1
+
+
+class Sweep:
+    """A sweep directory; `with` takes it for this process.
+
+    Args:
+        path: the directory; `create` and `open` check it.
+        working_directory: where relative paths of the configurations start.
+        launcher: settings by which the jobs are launched.
+        search: what a search needs to go on; None for a plain sweep.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        working_directory: Path,
+        launcher: Mapping[str, Any],
+        search: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path, self.working_directory = path, working_directory
+        self.launcher, self.search = dict(launcher), search
+        self.commands: list[list[str]] = []
+        self.jobs: list[Job] = []
+        self._lock: TextIO | None = None
+
+    @classmethod
+    def open(cls, path: str | Path) -> Sweep:
+        """An existing sweep.
+
+        Raises:
+            SegbenchError: there is none, or one of another version.
+        """
+        path = Path(path)
+        file = path / "sweep.yaml"
+        if not file.is_file():
+            raise SegbenchError(
+                f"no sweep in {path}: sweep.yaml is missing",
+                "a sweep directory, e.g. outputs/quickstart/sweep_<id>",
+                "give the directory that `segbench train -m` printed",
+            )
+        try:
+            read = read_yaml(file)
+            if read["schema"] != SCHEMA:
+                raise SegbenchError(
+                    f"{file} of version {read['schema']}, written by segbench {read.get('segbench')}",
+                    f"version {SCHEMA}, which segbench {__version__} reads",
+                    "use the segbench that wrote it, or launch the sweep again",
+                )
+            sweep = cls(path, Path(read["working_directory"]), read["launcher"], read["search"])
+            sweep.commands = read["commands"]
+            sweep.jobs = [Job(path, **job) for job in read["jobs"]]
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            raise SegbenchError(
+                f"{file} cannot be read: {error!r}", "what segbench wrote", "restore it, or launch the sweep again"
+            ) from error
+        return sweep
+
+    def save(self) -> None:
+        """Write sweep.yaml.
+
+        Raises:
+            SegbenchError: it cannot be written.
+        """
+        kept = [field.name for field in fields(Job) if field.name != "sweep"]
+        content = {
+            "schema": SCHEMA,
+            "segbench": __version__,
+            "commands": self.commands,
+            "working_directory": str(self.working_directory),
+            "launcher": self.launcher,
+            "search": None if self.search is None else dict(self.search),
+            "jobs": [{name: value for name, value in asdict(job).items() if name in kept} for job in self.jobs],
+        }
+        partial = self.path / ".sweep.yaml.partial"
+        try:
+            partial.write_text(yaml.safe_dump(content, sort_keys=False))
+            os.replace(partial, self.path / "sweep.yaml")
+        except OSError as error:
+            raise not_writable(self.path, error) from error
+
+    def find(self, digest: str) -> Job | None:
+        """The job of a configuration."""
+        return next((job for job in self.jobs if job.digest == digest), None)
+
+    def named(self, name: str) -> Job:
+        """The job of a name.
+
+        Raises:
+            SegbenchError: there is none.
+        """
+        for job in self.jobs:
+            if job.name == name:
+                return job
+        known = ", ".join(job.name for job in self.jobs)
+        raise SegbenchError(
+            f"no job {name} in {self.path}", f"one of {known}", "segbench sweep status " + str(self.path)
+        )
+
+    def __enter__(self) -> Sweep:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise not_writable(self.path, error) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise SegbenchError(
+                f"{self.path} is being launched by another process",
+                "one launcher a sweep",
+                f"wait for it, or choose another hydra.sweep.dir=DIR; segbench sweep status {self.path}",
+            ) from error
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None

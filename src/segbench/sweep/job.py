@@ -1,0 +1,107 @@
+"""A job of a sweep: one run directory, and how it stands."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.runs import Run
+
+if TYPE_CHECKING:
+    from segbench.stages import Stage
+
+STATES = ("prepared", "queued", "running", "finished", "pruned", "interrupted", "failed", "missing")
+"""How a job may stand. `missing`: its directory is gone."""
+
+
+def digest_of(config: Mapping[str, Any], stages: Sequence[Stage] = ()) -> str:
+    """What a job is recognised by: SHA-256 over its configuration and over those of the stages before it."""
+    parts = [config, [digest_of(stage.config, stage.stages) for stage in stages]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        sweep: directory of the sweep.
+        name: of the job, its directory below the sweep's.
+        digest: of its frozen configuration.
+        overrides: from which the configuration was composed.
+        environment: variables that its process gets beside the launcher's (`hydra.job.env_set`).
+        seconds: that its processes took so far.
+        pruned: whether a search ended it before its time.
+        slurm: its number on the cluster, `<job>` or `<array>_<index>`.
+    """
+
+    sweep: Path
+    name: str
+    digest: str
+    overrides: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    pruned: bool = False
+    slurm: str | None = None
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return self.sweep / self.name
+
+    @property
+    def run(self) -> Run:
+        """The run, unchecked."""
+        return Run(self.directory)
+
+    def state(self, queue: Mapping[str, str] | None = None) -> str:
+        """How the job stands, one of `STATES`.
+
+        Args:
+            queue: what the cluster says of its jobs by number, PENDING or RUNNING; None where nobody asked it.
+        """
+        if self.pruned:
+            return "pruned"
+        if not (self.directory / "config.yaml").is_file():
+            return "missing"
+        state = self.run.state()
+        if state in ("finished", "failed"):
+            return state
+        if self.slurm is not None and queue is not None:
+            if self.slurm in queue:
+                return "running" if queue[self.slurm] == "RUNNING" else "queued"
+            return "interrupted" if state == "running" else state
+        if state == "running" and not is_held(self.directory):
+            return "interrupted"
+        return state
+
+    def progress(self) -> dict[str, Any]:
+        """What the run says of its training: step, total, loss, rate (steps a second); empty before its first step."""
+        try:
+            read: dict[str, Any] = json.loads((self.directory / ".progress.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return read
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a process of this machine works in a run directory."""
+    try:
+        with (directory / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def differing(jobs: Sequence[Job]) -> list[str]:
+    """Of each job the overrides that not all of them share, as one string; all of them where there is one job."""
+    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    return [" ".join(override for override in job.overrides if override not in shared) for job in jobs]

@@ -1,0 +1,100 @@
+"""Running jobs of a sweep where its settings say, with a view of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from segbench.errors import SegbenchError
+from segbench.sweep.directory import Sweep
+from segbench.sweep.job import Job, differing
+from segbench.sweep.launching import Listed, Machine, Work, launch
+from segbench.sweep.settings import Launching
+from segbench.sweep.view import JobsView
+
+TO_RUN = ("prepared", "interrupted")
+"""States of jobs that a launch begins or continues; failed ones are left, unless a retry asks for them."""
+
+
+def machine_of(sweep: Sweep, settings: Launching, count: int) -> Machine:
+    """Where the jobs of a sweep run.
+
+    Args:
+        sweep: whose.
+        settings: of the launcher.
+        count: how many jobs there are: fewer than may run at once share more cores.
+
+    Raises:
+        SegbenchError: fewer devices than asked for, or no such cluster here.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SegbenchError(
+            f"a sweep as one of WORLD_SIZE={os.environ['WORLD_SIZE']} processes",
+            "one launcher, which starts each job's processes",
+            "call segbench train -m without torchrun; set trainer=ddp trainer.devices=N",
+        )
+    from segbench.sweep.local import LocalJobs
+
+    return LocalJobs(sweep.working_directory, min(settings.jobs or count, max(1, count)), settings.devices_per_job)
+
+
+def run_jobs(sweep: Sweep, jobs: Sequence[Job], settings: Launching) -> int | None:
+    """Run jobs of a sweep that are frozen and wait, or were cut off.
+
+    Args:
+        sweep: which this process has taken.
+        jobs: of it.
+        settings: of the launcher.
+
+    Returns:
+        the signal that ended the launcher early, else None.
+
+    Raises:
+        SegbenchError: a job that cannot run here.
+    """
+    machine = machine_of(sweep, settings, len(jobs))
+    for job in jobs:
+        machine.check(job, job.run.config())
+    return run_work(sweep, machine, Listed(jobs), settings, len(jobs))
+
+
+def run_work(sweep: Sweep, machine: Machine, work: Work, settings: Launching, total: int) -> int | None:
+    """Do the work, writing down in sweep.yaml what came of each job."""
+    with JobsView(_Labels(sweep), total) as view:
+        view.say(f"sweep: {sweep.path}, {total} jobs")
+        return launch(machine, _Saving(sweep, work), view, settings.grace_s)
+
+
+class _Saving:
+    """Work whose ends are written down."""
+
+    def __init__(self, sweep: Sweep, work: Work) -> None:
+        self._sweep, self._work = sweep, work
+        self.next, self.watch = work.next, work.watch
+
+    def ended(self, job: Job) -> None:
+        self._work.ended(job)
+        self._sweep.save()
+
+
+class _Labels(Mapping[str, str]):
+    """What sets each job apart; a search adds jobs meanwhile."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep, self._known = sweep, dict[str, str]()
+
+    def _all(self) -> dict[str, str]:
+        if len(self._known) != len(self._sweep.jobs):
+            labels = differing(self._sweep.jobs)
+            self._known = {job.name: label for job, label in zip(self._sweep.jobs, labels, strict=True)}
+        return self._known
+
+    def __getitem__(self, name: str) -> str:
+        return self._all()[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())

@@ -1,0 +1,76 @@
+"""What jobs are compared by: one score of each, read from its run directory without torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segbench.runs import Run
+
+
+def metric_of(config: Mapping[str, Any]) -> str | None:
+    """The name of the score, `optimized_metric`, else the one that chooses the best checkpoint.
+
+    Args:
+        config: a run's.
+    """
+    named = config.get("optimized_metric") or (config["callbacks"].get("checkpoint") or {}).get("monitor")
+    return None if named is None else str(named)
+
+
+def history(run: Run, metric: str) -> list[tuple[int, float]]:
+    """(step, value) of a score over training, as far as it is written; the step is that of the update before it."""
+    try:
+        text = (run.path / "metrics.csv").read_text()
+    except OSError:
+        return []
+    # The file may be read while it is written: half a line is half a number.
+    whole = text[: text.rfind("\n") + 1]
+    values = []
+    for row in csv.DictReader(io.StringIO(whole)):
+        if row.get(metric) and row.get("step"):
+            values.append((int(row["step"]), float(row[metric])))
+    return values
+
+
+def score_of(run: Run, metric: str) -> float | None:
+    """A finished run's score; None where it has none.
+
+    One that results.json does not hold, since it reports another split, is that of the last validation before the
+    checkpoint that is reported.
+    """
+    path = run.path / "results.json"
+    if not path.is_file():
+        return None
+    results = json.loads(path.read_text())
+    if metric in results["metrics"]:
+        value = results["metrics"][metric]
+        return math.nan if value is None else float(value)
+    step = results["timing"].get("checkpoint_step", results["timing"].get("steps", math.inf))
+    earlier = [value for at, value in history(run, metric) if at < step]
+    return earlier[-1] if earlier else None
+
+
+def reported(run: Run, metric: str) -> tuple[str, float] | None:
+    """The same score on the test split, as (name, value); None where there is none."""
+    path = run.path / "results.json"
+    name = f"test/{metric.split('/', 1)[-1]}"
+    value = json.loads(path.read_text())["metrics"].get(name) if path.is_file() and name != metric else None
+    return None if value is None else (name, float(value))
+
+
+def error_of(directory: Path) -> str:
+    """Why a run ended: the three parts of its error, else the last lines of what it printed."""
+    try:
+        lines = (directory / "console.log").read_text(errors="replace").rstrip().splitlines()
+    except OSError:
+        return "it left no console.log"
+    starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    # The last process's error: a resumed job has those of earlier ones above.
+    told = lines[starts[-1] : starts[-1] + 3] if starts else lines[-5:]
+    return "\n".join(told) or "it printed nothing"

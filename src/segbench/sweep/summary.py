@@ -1,0 +1,89 @@
+"""The table of a sweep's jobs, and why those that failed did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from segbench.sweep.directory import Sweep
+from segbench.sweep.job import Job, differing
+from segbench.sweep.scores import error_of, metric_of, reported, score_of
+from segbench.sweep.view import clock
+
+
+def show(sweep: Sweep, queue: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Print every job with what sets it apart, its state, its score and its time; then the failures.
+
+    Args:
+        sweep: whose jobs.
+        queue: what the cluster says of its jobs by number.
+
+    Returns:
+        the state of each job by its name.
+    """
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=180)
+    states = {job.name: job.state(queue) for job in sweep.jobs}
+    counted = ", ".join(f"{number} {state}" for state, number in Counter(states.values()).items())
+    console.print(f"{sweep.path}: {len(sweep.jobs)} jobs, {counted}", soft_wrap=True)
+    console.print(_table(sweep, states))
+    for job in sweep.jobs:
+        if states[job.name] == "failed":
+            console.print(f"job {job.name} failed, see {job.directory / 'console.log'}", style="red", soft_wrap=True)
+            for line in error_of(job.directory).splitlines():
+                console.print(Text(f"  {line}"), soft_wrap=True)
+    open_ = [name for name, state in states.items() if state in ("interrupted", "prepared")]
+    if open_:
+        console.print(f"continue with: segbench sweep resume {sweep.path}", soft_wrap=True)
+    if "failed" in states.values():
+        console.print(f"try again with: segbench sweep retry {sweep.path}", soft_wrap=True)
+    return states
+
+
+def _table(sweep: Sweep, states: Mapping[str, str]) -> Table:
+    scores = {job.name: _scores(job) for job in sweep.jobs if states[job.name] != "missing"}
+    names = list(dict.fromkeys(name for of_job in scores.values() for name in of_job))
+    table = Table()
+    for column in ("job", "overrides", "state", "step", *names, "time"):
+        table.add_column(column, justify="left" if column in ("overrides", "state") else "right")
+    for job, label in zip(sweep.jobs, differing(sweep.jobs), strict=True):
+        said = job.progress()
+        values = [scores.get(job.name, {}).get(name) for name in names]
+        table.add_row(
+            job.name,
+            Text(label),
+            states[job.name],
+            f"{said['step']}/{said['total']}" if said else "",
+            *("" if value is None else f"{value:.4f}" for value in values),
+            clock(job.seconds) if job.seconds else "",
+        )
+    return table
+
+
+def _scores(job: Job) -> dict[str, float]:
+    metric = metric_of(job.run.config())
+    value = None if metric is None else score_of(job.run, metric)
+    if metric is None or value is None:
+        return {}
+    on_test = reported(job.run, metric)
+    return {metric: value} | (dict([on_test]) if on_test else {})
+
+
+def exit_code(states: Mapping[str, str], stopped: int | None = None) -> int:
+    """What a launcher leaves with.
+
+    Args:
+        states: of the jobs.
+        stopped: the signal that ended it early.
+
+    Returns:
+        128 and the signal; else 1 where a job neither finished nor may still do so; else 0.
+    """
+    if stopped is not None:
+        return 128 + stopped
+    return int(any(state not in ("finished", "pruned", "queued", "running") for state in states.values()))
