@@ -72,6 +72,21 @@ def test_smaller_samples_are_padded_with_void_below_and_on_the_right():
     assert batch.sizes == ((2, 2), (1, 3))
 
 
+@pytest.mark.parametrize("widths", [(3,), (3, 3), (3, 2)])
+def test_colours_keep_the_order_of_their_pixels(widths):
+    def coloured(width, index):
+        image_HWC = torch.arange(2.0 * width * 3).reshape(2, width, 3) + 100 * index
+        return Sample({"rgb": image_HWC.permute(2, 0, 1)}, {}, f"s{index}", index)
+
+    samples = [coloured(width, index) for index, width in enumerate(widths)]
+    batch = collate(samples).images["rgb"]
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    for image_CHW, one in zip(batch, samples, strict=True):
+        width = one.images["rgb"].shape[-1]
+        assert torch.equal(image_CHW[:, :, :width], one.images["rgb"])
+        assert not image_CHW[:, :, width:].any()
+
+
 def test_void_is_255_where_no_head_says_otherwise():
     assert collate([sample(1, 1), sample(1, 2, 1)]).targets["semantic"].tolist() == [[[0, 255]], [[1, 1]]]
 

@@ -180,15 +180,24 @@ def collate(samples: Sequence[Sample], ignore_index: Mapping[str, int] | None = 
         ignore_index: the void label by head, 255 where a head is not named.
     """
     import torch
-    from torch.nn.functional import pad
 
     sizes = tuple((next(iter(s.images.values())).shape[-2], next(iter(s.images.values())).shape[-1]) for s in samples)
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
 
     def stack(tensors: Sequence[Tensor], value: float) -> Tensor:
-        if all(tensor.shape[-2:] == (height, width) for tensor in tensors):
-            return torch.stack(list(tensors))
-        return torch.stack([pad(t, (0, width - t.shape[-1], 0, height - t.shape[-2]), value=value) for t in tensors])
+        if len(tensors) == 1:
+            return tensors[0][None]
+        # Kept in the order that the samples have in memory: torch.stack and pad would turn HWC to CHW.
+        first = tensors[0][None]
+        by_pixel = first.ndim == 4 and not first.is_contiguous()
+        order = torch.channels_last if by_pixel else torch.contiguous_format
+        shape = (len(tensors), *first.shape[1:-2], height, width)
+        batch = torch.empty(shape, dtype=first.dtype, memory_format=order)
+        if any(tensor.shape[-2:] != (height, width) for tensor in tensors):
+            batch.fill_(value)
+        for place, tensor in zip(batch, tensors, strict=True):
+            place[..., : tensor.shape[-2], : tensor.shape[-1]] = tensor
+        return batch
 
     void = ignore_index or {}
     first = samples[0]

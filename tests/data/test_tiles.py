@@ -3,6 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
@@ -55,8 +58,26 @@ def tiles(tile=24, margin=4, augmentation=None, seed=0):
 
 
 def data(**settings):
-    given = {"seed": 0, "batch_size": 2, "tile": 24, "repeats": 2} | settings
-    return SegmentationData(NumberedData(), TileGeometry(margin=4), flips(), **given)
+    chosen = {"seed": 0, "batch_size": 2, "tile": 24, "repeats": 2} | settings
+    return SegmentationData(NumberedData(), TileGeometry(margin=4), flips(), **chosen)
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from([np.uint8, np.uint16, np.float32, np.int64, np.float64]),
+        st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 6)),
+        elements=st.integers(0, 255),
+    ),
+    st.booleans(),
+    st.booleans(),
+)
+def test_normalising_is_the_formula_in_float32_for_any_type_and_order(raw_HWC, divides, turned):
+    channels = raw_HWC.shape[2]
+    mean, std = (tuple(values[:channels]) for values in ((123.68, 116.779, 103.939, 7.8, 0, 1), (2, 3, 5, 7, 11, 13)))
+    spec = ModalitySpec(channels, mean, std if divides else (1.0,) * channels, "")
+    given_HWC = raw_HWC[:, ::-1] if turned else raw_HWC
+    expected = (given_HWC.astype(np.float32) - np.float32(mean)) / np.float32(spec.std)
+    assert np.array_equal(normalise(given_HWC, spec).numpy(), expected.transpose(2, 0, 1))
 
 
 def test_normalised_is_raw_less_mean_over_std_with_channels_first():

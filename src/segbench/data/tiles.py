@@ -18,9 +18,19 @@ from segbench.data.weights import LossWeights
 from segbench.spec import DatasetSpec, ModalitySpec, Sample
 from segbench.tiling import mirrored
 
+_ONE_PASS = (np.uint8, np.uint16, np.float32)
+"""What OpenCV subtracts from without a detour; 32-bit and 64-bit numbers go by plane."""
+
 
 def normalise(image: NDArray[np.generic], spec: ModalitySpec) -> torch.Tensor:
-    """HW or HWC raw values to a CHW float32 tensor, `(raw - mean) / std`."""
+    """HW or HWC raw values to a CHW float32 tensor, `(raw - mean) / std`.
+
+    Colours that only lose their mean keep the order of their pixels in memory, HWC: one pass over them, in half the
+    time of three planes, and a network in channels_last takes them as they are.
+    """
+    if image.ndim == 3 and 2 <= image.shape[2] <= 4 and image.dtype in _ONE_PASS and set(spec.std) == {1.0}:
+        centred_HWC: NDArray[np.float32] = cv2.subtract(image, (*spec.mean, 0.0, 0.0)[:4], dtype=cv2.CV_32F)
+        return torch.from_numpy(centred_HWC).permute(2, 0, 1)
     # Plane by plane, cast and then shifted in place: a broadcast over the last axis takes over ten times as long.
     planes = [image] if image.ndim == 2 else cv2.split(image)
     scaled_CHW = np.empty((len(planes), *image.shape[:2]), np.float32)
