@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.decode import is_cut
+from segbench.data.plain_tiff import read_plain
 from segbench.data.tiff_images import TiffImages
 from segbench.data.zarr_images import ZarrImages, is_zarr
 from segbench.errors import SegbenchError
@@ -130,6 +131,9 @@ def read_image(path: Path, page: int | None = None) -> NDArray[Any]:
     """
     _check(path)
     if is_tiff(path):
+        plain_HWC = read_plain(path) if page in (None, 0) else None
+        if plain_HWC is not None:
+            return plain_HWC
         with TiffImages(path) as images:
             return images.read(_one_of(path, page, len(images)))
     _one_of(path, page, 1)
@@ -145,6 +149,9 @@ def images_of(path: Path) -> Iterator[NDArray[Any]]:
     _check(path)
     if not is_tiff(path):
         yield _decode(path)
+        return
+    if (plain_HWC := read_plain(path)) is not None:
+        yield plain_HWC
         return
     with TiffImages(path) as images:
         for page in range(len(images)):

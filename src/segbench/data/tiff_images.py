@@ -60,9 +60,10 @@ class TiffImages:
         self.path = path
         self._cache: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
         try:
-            with contextlib.ExitStack() as opened, complaints_raised():
-                self._tiff = opened.enter_context(tifffile.TiffFile(path))
-                self._images = list(_images(self))
+            with contextlib.ExitStack() as opened:
+                with complaints_raised():
+                    self._tiff = opened.enter_context(tifffile.TiffFile(path))
+                    self._images = list(_images(self))
                 if not self._images:
                     raise ValueError("it has no image")
                 opened.pop_all()

@@ -1,0 +1,105 @@
+"""The commonest TIFF, one grey or RGB picture and nothing else, decoded by libtiff in one go.
+
+Small files, of which folders hold thousands, take tifffile longer to look through than to decode.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from numpy.typing import NDArray
+
+LARGEST = 2**26
+"""Bytes of a file that is read at once; larger ones are read in parts elsewhere."""
+
+_COMPRESSIONS = (1, 5, 8, 32946)
+"""None, LZW, and zlib under its two numbers: all without loss."""
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 256, 257, 258, 259, 262, 270
+_SAMPLES, _PLANAR, _SUBIFDS, _FORMAT = 277, 284, 330, 339
+_ASCII, _SHORT, _LONG = 2, 3, 4
+_LETTERS = {_ASCII: "B", _SHORT: "H", _LONG: "I"}
+
+
+def read_plain(path: Path) -> NDArray[Any] | None:
+    """Decode the file's only picture.
+
+    Args:
+        path: a file that is there.
+
+    Returns:
+        HWC in the file's dtype; None where the file is of any other kind or damaged, which a full reader then says.
+    """
+    import imagecodecs
+
+    try:
+        with path.open("rb") as file:
+            tags = _tags(file)
+            if tags is None or not _is_plain(tags):
+                return None
+            file.seek(0)
+            image = imagecodecs.tiff_decode(file.read())
+    except (OSError, struct.error, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError):
+        return None
+    decoded: NDArray[Any] = image.reshape(_first(tags, _HEIGHT), _first(tags, _WIDTH), -1)
+    return decoded
+
+
+def _tags(file: BinaryIO) -> dict[int, Any] | None:
+    """The first directory of a classic TIFF, if it is the only one and the file is not large."""
+    head = file.read(8)
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(head[:4])
+    if order is None or os.fstat(file.fileno()).st_size > LARGEST:
+        return None
+    file.seek(struct.unpack(f"{order}I", head[4:])[0])
+    (count,) = struct.unpack(f"{order}H", file.read(2))
+    directory = file.read(12 * count + 4)
+    if struct.unpack_from(f"{order}I", directory, 12 * count)[0]:
+        return None
+    tags: dict[int, Any] = {}
+    for place in range(0, 12 * count, 12):
+        tag, kind, length = struct.unpack_from(f"{order}HHI", directory, place)
+        if kind not in _LETTERS:
+            continue
+        # Offsets of strips are many, and not needed.
+        form = f"{order}{length if kind == _ASCII else min(length, 4)}{_LETTERS[kind]}"
+        value = directory[place + 8 : place + 12]
+        if struct.calcsize(f"{order}{length}{_LETTERS[kind]}") > 4:
+            file.seek(struct.unpack(f"{order}I", value)[0])
+            value = file.read(struct.calcsize(form))
+        tags[tag] = value[:length] if kind == _ASCII else struct.unpack_from(form, value)
+    return tags
+
+
+def _first(tags: dict[int, Any], tag: int, default: int = 1) -> int:
+    return int(tags[tag][0]) if tag in tags else default
+
+
+def _is_plain(tags: dict[int, Any]) -> bool:
+    samples, bits = _first(tags, _SAMPLES), tags.get(_BITS, (1,))
+    return (
+        _first(tags, _COMPRESSION) in _COMPRESSIONS
+        and _first(tags, _PLANAR) == 1
+        and _SUBIFDS not in tags
+        and set(bits) <= ({32} if _first(tags, _FORMAT) == 3 else {8, 16})
+        and len(set(bits)) == 1
+        and _first(tags, _FORMAT) in (1, 3)
+        # 1: dark is 0; 2: RGB. Others invert, look up colours or convert.
+        and (_first(tags, _PHOTOMETRIC, 0), samples) in ((1, 1), (2, 3))
+        and _says_one_picture(tags)
+    )
+
+
+def _says_one_picture(tags: dict[int, Any]) -> bool:
+    """Whether no description tells of more pages or of channels behind the one directory."""
+    description = tags.get(_DESCRIPTION, b"").strip(b"\0 \n")
+    if description.startswith(b'{"shape"'):
+        shape = json.loads(description)["shape"]
+        return [side for side in shape if side != 1] == [
+            side for side in (_first(tags, _HEIGHT), _first(tags, _WIDTH), _first(tags, _SAMPLES)) if side != 1
+        ]
+    return not (description.startswith(b"ImageJ=") or b"<OME" in description)
