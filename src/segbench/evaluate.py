@@ -133,8 +133,7 @@ def evaluate(given: dict[str, Any], directory: Path, said: list[str]) -> dict[st
             dataset = build_dataset(config)
             task = build_task(config, dataset.spec)
             data = build_data(config, dataset, geometry_of(task.model))
-            shown = config["callbacks"].get("panels")
-            drawing = {"panels": shown} if shown else {}
+            drawing = {name: each for name in ("panels", "extremes") if (each := config["callbacks"].get(name))}
             loggers = build_loggers(config | {"logger": given["logger"]}, directory)
             trainer = build_trainer(
                 config, directory, build_callbacks({"callbacks": drawing}, directory, task), loggers
