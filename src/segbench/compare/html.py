@@ -57,18 +57,34 @@ for (const table of document.querySelectorAll("table")) {
 
 def as_html(shown: Document) -> str:
     """The whole file."""
-    title = escape(shown.title)
-    blocks = "\n".join(table(block) if isinstance(block, Table) else _sentences(block) for block in shown.blocks)
+    blocks = "\n".join(section(block) if isinstance(block, Table) else _sentences(block) for block in shown.blocks)
+    return page(shown.title, blocks)
+
+
+def page(title: str, body: str, style: str = "") -> str:
+    """A file that needs nothing beside it.
+
+    Args:
+        title: of the file, and its first heading.
+        body: HTML.
+        style: CSS beside that of tables and sentences.
+    """
+    title = escape(title)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{blocks}\n</main>\n"
+        f"<style>{_STYLE}{style}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{body}\n</main>\n"
         f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
+def section(shown: Table) -> str:
+    """A heading and its table."""
+    return f"<section>\n<h2>{escape(shown.title)}</h2>\n{table(shown)}\n</section>"
+
+
 def table(shown: Table) -> str:
-    """A section with a table whose columns sort by a click or the keyboard."""
+    """A table whose columns sort by a click or the keyboard."""
     kinds = ['class="number"' if right else "" for right in shown.numeric]
     head = "".join(
         f'<th scope="col" {kind}><button type="button" title="sort">{escape(name)}</button></th>'
@@ -77,9 +93,9 @@ def table(shown: Table) -> str:
     rows = "\n".join(f"<tr>{_cells(row, kinds)}</tr>" for row in shown.rows)
     caption = f"<caption>{escape(' '.join(shown.caption))}</caption>" if shown.caption else ""
     return (
-        f'<section>\n<h2>{escape(shown.title)}</h2>\n<div class="scroll" tabindex="0" role="region" '
+        f'<div class="scroll" tabindex="0" role="region" '
         f'aria-label="{escape(shown.title)}">\n<table>{caption}\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody>\n</table>\n</div>\n</section>"
+        f"<tbody>\n{rows}\n</tbody>\n</table>\n</div>"
     )
 
 
