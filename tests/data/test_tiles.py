@@ -227,3 +227,16 @@ def test_loss_weights_are_cut_with_the_tile(drawn_isbi):
     places = np.lib.stride_tricks.sliding_window_view(np.pad(image, 40, mode="reflect"), (40, 40))
     y, x = np.argwhere((places == sample.images["em"][0].numpy()).all((2, 3)))[0]
     np.testing.assert_array_equal(sample.weight.numpy(), np.pad(whole, 40, mode="reflect")[y : y + 40, x : x + 40])
+
+
+class Torn(Numbered):
+    def read(self, index):
+        raise SegbenchError(f"image {self.ids[index]} is\n  torn", "a whole one", "fetch it again")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_file_is_told_alike_by_loading_processes(monkeypatch, workers):
+    monkeypatch.setattr(NumberedData, "split", lambda self, name: Torn())
+    with pytest.raises(SegbenchError) as caught:
+        next(iter(data(num_workers=workers).evaluation_loader("test")))
+    assert str(caught.value) == "image a is\n  torn\n  expected: a whole one\n  to do:    fetch it again"
