@@ -12,15 +12,15 @@ import segbench
 SRC = Path(segbench.__file__).parent
 
 LAYERS = (
-    ("__init__", "errors", "processes"),
+    ("__init__", "errors", "processes", "stopping"),
     ("spec",),
     ("models", "losses", "metrics", "optim", "loss_rate", "inference", "runs", "wandb_source"),
-    ("config", "data", "panels", "tables", "checkpoint"),
-    ("entry", "task", "ledger", "deviations"),
-    ("callbacks", "compare", "prediction"),
+    ("config", "data", "panels", "tables", "checkpoint", "hardware"),
+    ("entry", "task", "ledger", "deviations", "resume"),
+    ("callbacks", "compare", "report", "prediction", "running"),
     ("build",),
     ("initialise", "stages"),
-    ("train", "evaluate", "predict", "score", "bench", "listing", "data_command", "reproduce", "sweep"),
+    ("train", "evaluate", "predict", "export", "score", "bench", "listing", "data_command", "reproduce", "sweep", "ranks"),
     ("cli", "completion"),
 )
 LAYER = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -12,8 +12,8 @@ class MatrixConv2d(nn.Conv2d):
 
     fc6 has 7x7 windows of 512 channels, 4096 outputs and few positions (16x16 for 500x500 pixels). As a matrix product
     its backward pass takes half the time of oneDNN's convolution: a tenth of the whole training step of FCN-8s. Other
-    devices, and maps so large that their windows would outweigh the weights, go the usual way. Equal to `nn.Conv2d` up
-    to rounding, and in its state dict.
+    devices, maps so large that their windows would outweigh the weights, and exports, which have no sizes yet, go the
+    usual way. Equal to `nn.Conv2d` up to rounding, and in its state dict.
 
     Args:
         in_channels: C.
@@ -26,6 +26,8 @@ class MatrixConv2d(nn.Conv2d):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """As `nn.Conv2d`."""
+        if torch.compiler.is_exporting():
+            return super().forward(features_BCHW)
         batch, _, height, width = features_BCHW.shape
         k = self.kernel_size[0]
         h, w = height - k + 1, width - k + 1

@@ -118,9 +118,9 @@ def inputs_by_stream(image: Tensor | Mapping[str, Tensor], into: Sequence[Stream
                 "choose data with these modalities, or a model without them",
             )
         given = [[image[m] for m in stream.modalities] or list(image.values()) for stream in into]
-        sizes = {tuple(x_BCHW.shape[-2:]) for images in given for x_BCHW in images}
-        if len(sizes) > 1:
-            found = " and ".join(f"{h}x{w}" for h, w in sorted(sizes))
+        sizes = [tuple(x_BCHW.shape[-2:]) for images in given for x_BCHW in images]
+        if any(size != sizes[0] for size in sizes):
+            found = " and ".join(f"{h}x{w}" for h, w in sorted(set(sizes)))
             raise SegbenchError(f"modalities of {found} pixels", "one size", "resize them to one another")
     inputs = [images[0] if len(images) == 1 else torch.cat(images, dim=1) for images in given]
     for stream, x_BCHW in zip(into, inputs, strict=True):

@@ -1,0 +1,113 @@
+"""A network as a graph with free batch, height and width, by torch.export."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config
+
+from segbench.errors import SegbenchError
+from segbench.inference import as_heads
+from segbench.spec import DatasetSpec, TileGeometry
+
+
+class ByName(nn.Module):
+    """A network between mappings: images BCHW by modality in, class scores BKhw float32 by head out.
+
+    Args:
+        model: as a run builds it; it takes a bare tensor where there is one modality.
+        spec: names the modalities and heads, in the order of the file's inputs and outputs.
+    """
+
+    def __init__(self, model: nn.Module, spec: DatasetSpec) -> None:
+        super().__init__()
+        self.model = model
+        self._heads = tuple(spec.heads)
+
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The scores."""
+        only = next(iter(images.values())) if len(images) == 1 else images
+        return {head: scores.float() for head, scores in as_heads(self.model(only), self._heads).items()}
+
+
+def trace(
+    network: ByName, images: Mapping[str, Tensor], geometry: TileGeometry, size: Sequence[int] | None
+) -> ExportedProgram:
+    """The network's graph.
+
+    Args:
+        network: in eval mode, on the CPU.
+        images: an example, B = 2 or more.
+        geometry: which sides it takes: the graph takes all of these.
+        size: H and W where they are fixed; None leaves them free.
+
+    Raises:
+        SegbenchError: a network that torch.export cannot follow.
+    """
+    dims: dict[int, Dim] = {0: Dim("batch", min=1)}
+    if size is None:
+        dims |= {2: _side("height", geometry), 3: _side("width", geometry)}
+    # Without it, sides whose maps come down to one pixel are taken for another network.
+    oblivious = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    try:
+        with quiet(), torch.no_grad(), oblivious:
+            program = torch.export.export(
+                network,
+                (dict(images),),
+                dynamic_shapes=({name: dims for name in images},),
+                strict=False,
+                # Rounding in pooled sizes is not to be proven for all sides, but looked at when it runs.
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+    except Exception as error:
+        raise SegbenchError(
+            f"torch.export cannot follow {type(network.model).__name__}: {first_line(error)}",
+            "a network whose course does not depend on its input's values"
+            + ("" if size is not None else " or sides; all of segbench's own are such"),
+            "correct the model" if size is not None else "fix the sides, e.g. size=[512,512]; or correct the model",
+        ) from error
+    _forget_source(program)
+    return program
+
+
+def first_line(error: Exception) -> str:
+    """What an error says before it goes into detail."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _forget_source(program: ExportedProgram) -> None:
+    """Drop the lines of source that each operation came from: they name folders of this machine."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+
+
+def _side(name: str, geometry: TileGeometry) -> Dim:
+    steps = Dim(name, min=geometry.minimum)
+    if geometry.step == 1 and geometry.offset == 0:
+        return steps
+    sides = geometry.step * steps if geometry.step > 1 else steps
+    return sides + geometry.offset if geometry.offset else sides
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Torch's exporters without what they say to their own developers."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    # Operators of torchvision, which is not used here.
+    registration.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # The exporter copies a class that warns of its own constructor.
+            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+            yield
+    finally:
+        registration.setLevel(level)
