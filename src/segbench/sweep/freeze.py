@@ -135,7 +135,7 @@ def freeze_job(
 
 
 def frozen_digest(directory: Path) -> str:
-    """The digest of what lies in a run directory."""
+    """The digest of what lies in the directory of a run that has not begun; its beginning settles every `auto`."""
     config = Run.open(directory).config()
     return digest_of(config, read_stages(config, directory))
 
@@ -144,8 +144,10 @@ def _taken(sweep: Sweep, composed: Composed) -> bool:
     if any(job.name == composed.name for job in sweep.jobs):
         return True
     directory = sweep.path / composed.name
+    if not (directory / "config.yaml").is_file():
+        return False
     # A launcher that was killed before it wrote sweep.yaml leaves frozen jobs, which are taken up.
-    return (directory / "config.yaml").is_file() and frozen_digest(directory) != composed.digest
+    return Run(directory).state() != "prepared" or frozen_digest(directory) != composed.digest
 
 
 def _free_number(sweep: Sweep) -> int:
@@ -154,13 +156,13 @@ def _free_number(sweep: Sweep) -> int:
 
 
 def check_frozen(jobs: Sequence[Job]) -> None:
-    """Refuse jobs whose frozen config is not what it was when they were launched.
+    """Refuse jobs that have not begun and whose config is not what was frozen when they were launched.
 
     Raises:
         SegbenchError: one was edited, or is gone.
     """
     for job in jobs:
-        if frozen_digest(job.directory) != job.digest:
+        if job.run.state() == "prepared" and frozen_digest(job.directory) != job.digest:
             raise SegbenchError(
                 f"{job.directory / 'config.yaml'} is not what was frozen at the launch",
                 "the configuration of a job as it was launched",

@@ -179,8 +179,11 @@ def launch(machine: Machine, work: Work, view: View, grace_s: float) -> int | No
                 time.sleep(TICK_S)
         finally:
             # An error of the launcher's own leaves no process behind.
-            for job in machine.running():
-                machine.kill(job)
+            while left := machine.running():
+                for job in left:
+                    machine.kill(job)
+                time.sleep(TICK_S)
+                machine.ended()
 
 
 def _start(machine: Machine, work: Work, view: View, waiting: Job | None) -> Job | None:

@@ -111,11 +111,10 @@ class LocalJobs:
         """The jobs whose process has ended since the last call; nothing of theirs is left running."""
         done = []
         for name, running in list(self._running.items()):
-            # Seen but not reaped: its number, which names its process group, cannot become another's.
-            if os.waitid(os.P_PID, running.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if (code := running.process.poll()) is None:
                 continue
+            # What it started and left: the group keeps its number as long as one of them lives.
             _kill_group(running.process.pid)
-            code = running.process.wait()
             running.job.seconds += time.monotonic() - running.started
             self._pool.give_back(running.gpus)
             del self._running[name]

@@ -7,7 +7,6 @@ import io
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from segbench.runs import Run
@@ -64,13 +63,12 @@ def reported(run: Run, metric: str) -> tuple[str, float] | None:
     return None if value is None else (name, float(value))
 
 
-def error_of(directory: Path) -> str:
-    """Why a run ended: the three parts of its error, else the last lines of what it printed."""
+def error_of(run: Run) -> str:
+    """Why a run failed: its error, else the last lines of what its process printed."""
+    if (reason := run.reason()) is not None:
+        return reason
     try:
-        lines = (directory / "console.log").read_text(errors="replace").rstrip().splitlines()
+        lines = (run.path / "console.log").read_text(errors="replace").rstrip().splitlines()
     except OSError:
         return "it left no console.log"
-    starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
-    # The last process's error: a resumed job has those of earlier ones above.
-    told = lines[starts[-1] : starts[-1] + 3] if starts else lines[-5:]
-    return "\n".join(told) or "it printed nothing"
+    return "\n".join(lines[-5:])

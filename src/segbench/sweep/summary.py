@@ -35,7 +35,7 @@ def show(sweep: Sweep, queue: Mapping[str, str] | None = None) -> dict[str, str]
     for job in sweep.jobs:
         if states[job.name] == "failed":
             console.print(f"job {job.name} failed, see {job.directory / 'console.log'}", style="red", soft_wrap=True)
-            for line in error_of(job.directory).splitlines():
+            for line in error_of(job.run).splitlines():
                 console.print(Text(f"  {line}"), soft_wrap=True)
     open_ = [name for name, state in states.items() if state in ("interrupted", "prepared")]
     if open_:
