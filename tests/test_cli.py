@@ -172,7 +172,7 @@ def test_continuing_what_is_no_run_is_told(run, tmp_path):
 
 def test_continuing_a_run_without_a_checkpoint_is_told(run, continued):
     shutil.rmtree(continued / "checkpoints")
-    code, _, err = run("train", f"resume={continued}")
+    code, _, err = run("train", f"resume={continued}", "trainer.max_steps=5")
     assert code == 1
     assert "no last checkpoint in" in err
 
@@ -180,7 +180,7 @@ def test_continuing_a_run_without_a_checkpoint_is_told(run, continued):
 def test_continuing_a_run_that_runs_is_refused(run, continued):
     with Run(continued) as running:
         running.lock()
-        code, _, err = run("train", f"resume={continued}")
+        code, _, err = run("train", f"resume={continued}", "trainer.max_steps=5")
     assert code == 1
     assert "in use by another process" in err
 
@@ -260,12 +260,12 @@ def test_a_completion_script_calls_the_query(run, shell):
 def test_the_bash_function_completes(run):
     script = run("completion", "bash")[1] + (
         f'segbench() {{ "{sys.executable}" -m segbench.cli "$@"; }}\n'
-        'COMP_LINE="segbench train opt"; COMP_POINT=${#COMP_LINE}\n'
-        "COMP_WORDS=(segbench train opt); COMP_CWORD=2; _segbench_complete\n"
+        'COMP_LINE="segbench train sche"; COMP_POINT=${#COMP_LINE}\n'
+        "COMP_WORDS=(segbench train sche); COMP_CWORD=2; _segbench_complete\n"
         'printf "%s\\n" "${COMPREPLY[@]}"\n'
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-    assert set(done.stdout.split()) == {"optimizer=", "optimizer."}
+    assert set(done.stdout.split()) == {"scheduler=", "scheduler."}
 
 
 def test_completion_without_a_shell_says_how(run):
