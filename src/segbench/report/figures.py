@@ -1,0 +1,179 @@
+"""The report's charts: SVG whose text stays text and whose ink is the page's, so that it is dark on light and back."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK = "#010203"
+"""Stands for the page's colour of text while matplotlib draws."""
+COLOURS = ("#4c8dd6", "#d9822b", "#3f9c6b", "#b65fc0", "#c94f4f", "#8a8d3a")
+_ANNOTATED = 8
+"""Up to this many classes a confusion matrix has its shares written in."""
+
+
+@contextlib.contextmanager
+def _drawing(salt: str) -> Iterator[Any]:
+    import matplotlib
+
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor")
+    settings: dict[str, Any] = dict.fromkeys(inked, _INK) | {
+        "svg.fonttype": "none",
+        # Several drawings share a page, and so their ids.
+        "svg.hashsalt": salt,
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.constrained_layout.use": True,
+        "axes.grid": True,
+        "grid.color": "#88888855",
+        "grid.linewidth": 0.5,
+    }
+    with matplotlib.rc_context(settings):
+        yield matplotlib
+
+
+def _svg(figure: Figure) -> str:
+    written = io.StringIO()
+    figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = written.getvalue()
+    # Past the XML head, which has no place inside HTML.
+    return text[text.index("<svg") :].replace(_INK, "currentColor")
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    # No pyplot: it keeps every figure, and picks a backend for a screen.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots()
+
+
+def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str, log: bool = False) -> str:
+    """Values over steps.
+
+    Args:
+        series: steps and values by name.
+        label: of the values.
+        log: a logarithmic scale.
+    """
+    with _drawing(f"curves {label} {sorted(series)}"):
+        figure, axes = _axes(5.2, 3.0)
+        for number, (name, (steps, values)) in enumerate(series.items()):
+            few = len(steps) <= 30
+            colour, marker = COLOURS[number % len(COLOURS)], "o" if few else ""
+            axes.plot(steps, values, label=name, linewidth=1.4, color=colour, marker=marker, markersize=3)
+        axes.set(xlabel="step", ylabel=label, yscale="log" if log else "linear")
+        if len(series) > 1:
+            axes.legend(frameon=False, fontsize=8)
+        return _svg(figure)
+
+
+def bars(values: Mapping[str, float], label: str, limit: float | None = 1.0) -> str:
+    """A bar a name, in the order given; names whose value is not defined have none.
+
+    Args:
+        values: by name; NaN where one is not defined.
+        label: of the values.
+        limit: the scale's end; None leaves it to the values.
+    """
+    with _drawing(f"bars {label} {list(values)}"):
+        figure, axes = _axes(5.2, 0.6 + 0.24 * max(len(values), 2))
+        places = np.arange(len(values))
+        heights = [0.0 if math.isnan(value) else value for value in values.values()]
+        axes.barh(places, heights, color=COLOURS[0], height=0.72)
+        for place, value in enumerate(values.values()):
+            said = "undefined" if math.isnan(value) else f"{value:.3f}"
+            axes.text(0 if math.isnan(value) else value, place, f" {said}", va="center", fontsize=8)
+        axes.set_yticks(places, list(values))
+        axes.invert_yaxis()
+        axes.set(xlabel=label, xlim=(0, None if limit is None else limit * 1.12))
+        axes.grid(axis="y", visible=False)
+        return _svg(figure)
+
+
+def confusion(matrix_KK: NDArray[np.generic], names: Sequence[str]) -> str:
+    """Shares of each labelled class's pixels by predicted class: rows are labels and sum to 1.
+
+    Args:
+        matrix_KK: pixels of row i predicted as column j.
+        names: of the classes.
+    """
+    counts_KK = np.asarray(matrix_KK, np.float64)
+    share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
+    side = min(7.5, 2.2 + 0.26 * len(names))
+    with _drawing(f"confusion {list(names)}"):
+        figure, axes = _axes(side + 0.8, side)
+        image = axes.imshow(share_KK, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+        figure.colorbar(image, ax=axes, shrink=0.8, label="share of the labelled pixels")
+        places = range(len(names))
+        axes.set_xticks(places, list(names), rotation=90 if len(names) > 4 else 0, fontsize=7 if len(names) > 12 else 9)
+        axes.set_yticks(places, list(names), fontsize=7 if len(names) > 12 else 9)
+        axes.set(xlabel="predicted", ylabel="labelled")
+        axes.grid(visible=False)
+        if len(names) <= _ANNOTATED:
+            for row in places:
+                for column in places:
+                    dark = "white" if share_KK[row, column] < 0.55 else "black"
+                    said = f"{share_KK[row, column]:.3f}"
+                    axes.text(column, row, said, ha="center", va="center", color=dark, fontsize=8)
+        return _svg(figure)
+
+
+def parallel_coordinates(rows: Sequence[Mapping[str, Any]], score: str, higher_is_better: bool) -> str:
+    """A line a run through an axis a setting, the score last and as colour: dark is worse, light is better.
+
+    Numbers are placed by their value (by its logarithm where all are above 0 and span more than a factor of 20), other
+    settings at equal distances.
+
+    Args:
+        rows: settings and the score of each run.
+        score: the key of the score.
+        higher_is_better: its direction.
+    """
+    keys = [key for key in rows[0] if key != score] + [score]
+    placed = {key: _places([row[key] for row in rows]) for key in keys}
+    quality = np.array([row[score] for row in rows], np.float64) * (1 if higher_is_better else -1)
+    spread = max(float(np.ptp(quality)), 1e-12)
+    with _drawing(f"parallel {keys}") as matplotlib:
+        figure, axes = _axes(max(5.2, 1.6 * len(keys)), 3.6)
+        colours = matplotlib.colormaps["viridis"]((quality - quality.min()) / spread)
+        for number in np.argsort(quality):
+            heights = [placed[key][0][number] for key in keys]
+            axes.plot(range(len(keys)), heights, color=colours[number], linewidth=1.6, alpha=0.85)
+        for place, key in enumerate(keys):
+            axes.axvline(place, color=_INK, linewidth=0.8)
+            for height, said in placed[key][1]:
+                axes.text(place + 0.03, height, said, fontsize=8, va="center")
+        axes.set_xticks(range(len(keys)), keys, fontsize=8)
+        axes.set(yticks=[], xlim=(-0.1, len(keys) - 0.6), ylim=(-0.06, 1.06))
+        axes.spines[:].set_visible(False)
+        axes.grid(visible=False)
+        return _svg(figure)
+
+
+def _places(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
+    """Heights in [0, 1] of the values, and what is written beside an axis."""
+    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if len(numbers) == len(values) and len(set(numbers)) > 1:
+        low, high = min(numbers), max(numbers)
+        log = low > 0 and high / low > 20
+        scaled = np.log(numbers) if log else np.array(numbers, np.float64)
+        heights = ((scaled - scaled.min()) / np.ptp(scaled)).tolist()
+        marked = dict(zip(heights, numbers, strict=True))
+        shown = marked if len(marked) <= 6 else {0.0: low, 1.0: high}
+        return heights, [(height, f"{value:.4g}") for height, value in shown.items()]
+    names = sorted({str(value) for value in values})
+    step = 1 / max(len(names) - 1, 1)
+    return [names.index(str(v)) * step for v in values], [(n * step, name) for n, name in enumerate(names)]

@@ -1,0 +1,234 @@
+"""One run: scores beside the paper's, curves, confusions, images, how it came about and what it cost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segbench.compare.conclusions import number
+from segbench.compare.definitions import run_heads, score_infos
+from segbench.compare.document import Table
+from segbench.compare.html import table
+from segbench.compare.records import RunRecord
+from segbench.errors import SegbenchError
+from segbench.report.figures import bars, confusion, curves
+from segbench.report.pieces import chart, facts, folded, picture, sentences
+from segbench.runs import read_yaml
+
+_MAX_PICTURES = 12
+
+
+def run_sections(run: RunRecord) -> dict[str, str]:
+    """HTML by heading.
+
+    Args:
+        run: a run directory's record.
+    """
+    assert run.path is not None
+    return {
+        "Scores": _scores(run),
+        "Curves": _curves(run.trained or run.path),
+        "Classes": _classes(run),
+        "Images": _pictures(run.path),
+        "Cost": _cost(run),
+        "How it came about": _provenance(run),
+        "Configuration": folded("the whole configuration", dict(run.config)),
+    }
+
+
+def _scores(run: RunRecord) -> str:
+    paper: Mapping[str, Any] = run.config.get("paper") or {}
+    printed: Mapping[str, float] = paper.get("metrics") or {}
+    infos = {}
+    notes = []
+    try:
+        infos = score_infos(run)
+    except SegbenchError as error:
+        notes.append(f"Directions of the scores are not known: {error.found}.")
+    rows = []
+    for key, value in run.metrics.items():
+        split, _, name = key.partition("/")
+        if split != run.split or "/iu/" in f"/{name}":
+            continue
+        theirs = printed.get(name)
+        apart = "" if theirs is None or math.isnan(value) else number(value - theirs, sign=True)
+        better = {True: "higher", False: "lower", None: ""}[infos[name].higher_is_better if name in infos else None]
+        beside = ("" if theirs is None else number(theirs), apart) if printed else ()
+        rows.append((name, number(value), *beside, better))
+    missing = [name for name in printed if f"{run.split}/{name}" not in run.metrics]
+    if paper:
+        notes.append(f"The paper's row: {paper.get('method')}, {paper.get('source')}.")
+        notes += [f"Not comparable: {reason}." for reason in [paper.get("not_comparable")] if reason]
+        notes += [f"{name} is printed there ({number(printed[name])}) and not scored here." for name in missing]
+    header = ("score", "this run", *(("paper", "difference") if printed else ()), "better")
+    numeric = (False, *(True for _ in header[2:]), False)
+    shown = Table("scores", f"scores on {run.split}", header, tuple(rows), numeric)
+    chosen = run.protocol.get("checkpoint")
+    how = {
+        "experiment": run.name,
+        "split": f"{run.split}: {run.protocol.get('dataset')}, {run.protocol.get('split')}",
+        "checkpoint": f"{chosen}, chosen by {run.protocol.get('checkpoint_chosen_by') or 'nothing: the last one'}",
+        "averaged over": run.protocol.get("tta"),
+        "precision": run.protocol.get("precision"),
+    }
+    return facts(how) + table(shown) + sentences(notes)
+
+
+def _curves(directory: Path) -> str:
+    series = read_curves(directory / "metrics.csv")
+    if not series:
+        return ""
+    groups: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for name, points in series.items():
+        groups.setdefault(_group(name), {})[name] = points
+    drawn = []
+    for label, members in groups.items():
+        caption = f"{', '.join(members)} over training steps"
+        rows = tuple((name, f"{s[0]:g}", number(v[0]), f"{s[-1]:g}", number(v[-1])) for name, (s, v) in members.items())
+        header = ("curve", "first step", "value", "last step", "value there")
+        ends = Table(label, caption, header, rows, (False, True, True, True, True))
+        drawn.append(chart(curves(members, label, log=label in ("learning rate", "loss")), caption, ends))
+    return f'<div class="figures">{"".join(drawn)}</div>'
+
+
+def _group(name: str) -> str:
+    metric = name.split("/")[-1]
+    if metric == "lr":
+        return "learning rate"
+    if "loss" in name:
+        return "loss"
+    if name.startswith("train/"):
+        return metric.replace("_", " ")
+    return "validation errors" if metric.endswith(("_error", "_error_pairs")) else "validation scores"
+
+
+_HIDDEN = ("mean_iu_all", "mean_iu_present", "mean_iu_per_image", "rand_error_pairs", "v_rand_pooled", "fw_iu")
+"""Other definitions of a score that is drawn already; the table of scores has them."""
+
+
+def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Steps and values of every logged value, by its name; those of single classes are left out.
+
+    Args:
+        path: a run's `metrics.csv`; none there gives none.
+    """
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    if not path.is_file():
+        return found
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, text in row.items():
+                if name in (None, "epoch", "step") or not text or "/iu/" in name or name.split("/")[-1] in _HIDDEN:
+                    continue
+                value = float(text)
+                if math.isfinite(value) and not name.startswith(("test/", "val/threshold")):
+                    steps, values = found.setdefault(name, ([], []))
+                    steps.append(float(row["step"]))
+                    values.append(value)
+    return found
+
+
+def _classes(run: RunRecord) -> str:
+    assert run.path is not None
+    path = run.path / "per_image.npz"
+    if not path.is_file():
+        return ""
+    try:
+        heads = run_heads(run).heads
+        with np.load(path, allow_pickle=False) as stored:
+            matrices = {key: stored[key].sum(0) for key in stored.files if key.endswith("/matrix")}
+    except (SegbenchError, OSError, ValueError, KeyError) as error:
+        return f"<p>Counts of images cannot be read: {error}</p>"
+    drawn = []
+    for key, matrix_KK in matrices.items():
+        head = heads.get(key.split("/")[0])
+        if head is None or matrix_KK.shape != (head.num_classes, head.num_classes):
+            continue
+        named = f" of {key.split('/')[0]}" if len(heads) > 1 else ""
+        hit, labelled, predicted = np.diag(matrix_KK), matrix_KK.sum(1), matrix_KK.sum(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            iu = hit / (labelled + predicted - hit)
+            share = labelled / labelled.sum()
+        rows = tuple(
+            (name, number(float(iu[k])), f"{share[k]:.2%}", f"{labelled[k]:,}", f"{predicted[k]:,}", f"{hit[k]:,}")
+            for k, name in enumerate(head.class_names)
+        )
+        header = ("class", "IU", "share of the pixels", "labelled", "predicted", "both")
+        numbers = Table("classes", f"classes{named}", header, rows, (False, True, True, True, True, True))
+        by_iu = dict(sorted(zip(head.class_names, map(float, iu), strict=True), key=lambda item: _last_nan(item[1])))
+        drawn.append(chart(bars(by_iu, "IU"), f"Intersection over union of each class{named}", numbers))
+        caption = f"Confusion{named}: what became of each labelled class's pixels; a row sums to 1"
+        drawn.append(chart(confusion(matrix_KK, head.class_names), caption))
+    return f'<div class="figures">{"".join(drawn)}</div>'
+
+
+def _last_nan(value: float) -> float:
+    return math.inf if math.isnan(value) else -value
+
+
+def _pictures(directory: Path) -> str:
+    shown = []
+    index = directory / "extremes" / "extremes.json"
+    for entry in json.loads(index.read_text()) if index.is_file() else []:
+        caption = f"{entry['rank']} image: {entry['id']}, {entry['score']} {number(entry['value'])}"
+        shown.append(picture(index.parent / entry["file"], f"{caption}; image, label, prediction, errors"))
+    panels = sorted((directory / "panels").glob("*.png"))
+    marked = [path for path in panels if path.stem.endswith("-splits-merges")]
+    for path in [*marked, *(path for path in panels if path not in marked)][: max(0, _MAX_PICTURES - len(shown))]:
+        what = "splits and merges" if path in marked else "image, label, prediction, errors"
+        shown.append(picture(path, f"{path.stem.removesuffix('-splits-merges')}: {what}"))
+    return "".join(shown)
+
+
+def _cost(run: RunRecord) -> str:
+    seconds, steps = run.timing.get("fit_s"), run.timing.get("steps")
+    energy = run.timing.get("energy_j")
+    trained = run.trained or run.path
+    stages = sorted(trained.glob("stages/*/results.json")) if trained else []
+    before = sum(json.loads(path.read_text())["timing"].get("fit_s", 0.0) for path in stages)
+    return facts(
+        {
+            "training": None if seconds is None else f"{duration(seconds)} ({steps:.0f} steps)",
+            "a step": None if not seconds or not steps else f"{seconds / steps * 1e3:.0f} ms, validation included",
+            "stages before": f"{duration(before)} ({len(stages)})" if stages else None,
+            "evaluation": None if "evaluate_s" not in run.timing else duration(run.timing["evaluate_s"]),
+            "energy": "not readable on this machine"
+            if energy is None
+            else f"{energy / 3.6e6:.3f} kWh, processors and GPUs",
+            "machine": run.provenance.get("gpu") or run.provenance.get("processor"),
+            "processors": run.provenance.get("cpus"),
+        }
+    )
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes or seconds, as a person would say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _provenance(run: RunRecord) -> str:
+    told, assert_path = run.provenance, run.path
+    assert assert_path is not None
+    git = told.get("git") or {}
+    code = None if not git else f"{git.get('commit')}{' with uncommitted changes' if git.get('dirty') else ''}"
+    overrides = assert_path / "overrides.yaml"
+    pairs = {
+        "command": told.get("command"),
+        "overrides": " ".join(read_yaml(overrides) or []) if overrides.is_file() else None,
+        "code": code,
+        "started": told.get("started"),
+        "resumed": len(told.get("resumed") or []) or None,
+        "python": told.get("python"),
+        "packages": ", ".join(f"{name} {version}" for name, version in (told.get("versions") or {}).items()),
+        "platform": told.get("platform"),
+        "directory": run.source,
+    }
+    return facts(pairs)

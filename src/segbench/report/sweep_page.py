@@ -1,0 +1,158 @@
+"""Several runs: which settings were tried, what each brought, and how much each setting had to do with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from segbench.compare.columns import Column, choose_columns
+from segbench.compare.conclusions import number
+from segbench.compare.definitions import score_infos
+from segbench.compare.document import Table
+from segbench.compare.grouping import group_runs, short
+from segbench.compare.html import table
+from segbench.compare.records import LeftOut, RunRecord
+from segbench.errors import SegbenchError
+from segbench.report.figures import bars, parallel_coordinates
+from segbench.report.pieces import chart, sentences
+from segbench.report.run_page import duration, run_sections
+
+_SCORES = 8
+"""Scores a table shows beside the settings."""
+
+
+def sweep_sections(runs: Sequence[RunRecord], left_out: Sequence[LeftOut], metric: str | None) -> dict[str, str]:
+    """HTML by heading.
+
+    Args:
+        runs: at least two.
+        left_out: runs without results, and why.
+        metric: the score that the runs are ordered by; None for the first one.
+
+    Raises:
+        SegbenchError: no run has the metric.
+    """
+    grouped = group_runs(runs, left_out)
+    columns = choose_columns(grouped.columns, [metric] if metric else [])
+    leading = columns[0]
+    higher = _higher_is_better(runs, leading)
+    keys = sorted({key for group in grouped.groups for key in group.settings})
+    shown = (
+        list(columns) if metric is None else [leading, *(c for c in choose_columns(grouped.columns) if c != leading)]
+    )
+    scored = [run for run in runs if math.isfinite(run.metrics.get(leading.key, math.nan))]
+    scored.sort(key=lambda run: run.metrics[leading.key], reverse=higher)
+    settings = [*keys, "seed"] if len({run.seed for run in runs}) > 1 else keys
+    best = scored[0] if scored else None
+    failed = [f"{each.source}: {each.reason}" for each in left_out]
+    sections = {
+        "Runs": _table(runs, scored, settings, shown[:_SCORES], left_out),
+        "Left out": sentences(failed),
+        "Settings and score": _parallel(scored, settings, leading, higher),
+        "Importance": _importance(scored, settings, leading),
+    }
+    if best is not None and best.path is not None:
+        for heading, body in run_sections(best).items():
+            sections[f"Best run: {heading[0].lower()}{heading[1:]}"] = body
+    return sections
+
+
+def _higher_is_better(runs: Sequence[RunRecord], column: Column) -> bool:
+    for run in runs:
+        try:
+            info = score_infos(run).get(column.key.split("/", 1)[-1])
+        except SegbenchError:
+            continue
+        if info is not None:
+            return info.higher_is_better
+    return not column.key.endswith("error")
+
+
+def _setting(run: RunRecord, key: str) -> Any:
+    return run.seed if key == "seed" else run.settings.get(key)
+
+
+def _table(
+    runs: Sequence[RunRecord],
+    scored: Sequence[RunRecord],
+    keys: Sequence[str],
+    columns: Sequence[Column],
+    left_out: Sequence[LeftOut],
+) -> str:
+    header = ("run", *(short(key) for key in keys), *(column.name for column in columns), "training")
+    ordered = [*scored, *(run for run in runs if run not in scored)]
+    rows = tuple(
+        (
+            run.source.rstrip("/").rsplit("/", 1)[-1],
+            *(str(_setting(run, key)) for key in keys),
+            *(number(run.metrics.get(column.key, math.nan)) for column in columns),
+            duration(run.timing["fit_s"]) if "fit_s" in run.timing else "",
+        )
+        for run in ordered
+    )
+    numeric = (False, *(False for _ in keys), *(True for _ in columns), True)
+    caption = (f"{len(runs)} runs, the best by {columns[0].name} first; {len(left_out)} left out.",)
+    return table(Table("runs", "runs", header, rows, numeric, caption))
+
+
+def _parallel(scored: Sequence[RunRecord], keys: Sequence[str], column: Column, higher: bool) -> str:
+    if len(scored) < 2 or not keys:
+        return ""
+    rows = [{short(key): _setting(run, key) for key in keys} | {column.name: run.metrics[column.key]} for run in scored]
+    said = f"A line a run: its settings, and {column.name} on the last axis; the lighter the better"
+    return chart(parallel_coordinates(rows, column.name, higher), said)
+
+
+def _importance(scored: Sequence[RunRecord], keys: Sequence[str], column: Column) -> str:
+    shares = explained(
+        [{key: _setting(run, key) for key in keys} for run in scored], [run.metrics[column.key] for run in scored]
+    )
+    if not shares:
+        return ""
+    ordered = dict(sorted(shares.items(), key=lambda item: -item[1]))
+    caption = (
+        f"Share of the variance of {column.name} over the runs that a setting explains alone (adjusted for the number "
+        "of its values); settings that work only together are not seen, and with few runs it is a hint"
+    )
+    return chart(bars({short(key): share for key, share in ordered.items()}, "share of the variance"), caption)
+
+
+def explained(settings: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[str, float]:
+    """How much of the scores' variance each setting explains by itself, from 0 to 1.
+
+    The share of the sum of squares that lies between the values of a setting, adjusted for their number as epsilon
+    squared is (Kelley, PNAS 21(9), 1935), so that a setting of no effect is near 0 however many values it takes. A
+    numeric setting with a value of its own for nearly every run is cut at its quartiles first.
+
+    Args:
+        settings: of each run.
+        scores: of each run.
+
+    Returns:
+        shares by setting; settings with one value, or with no two runs of one value, are left out.
+    """
+    values = np.asarray(scores, np.float64)
+    total = float(((values - values.mean()) ** 2).sum()) if len(values) else 0.0
+    shares: dict[str, float] = {}
+    for key in settings[0] if settings else ():
+        labels = _levels([each[key] for each in settings])
+        levels = sorted(set(labels))
+        free = len(values) - len(levels)
+        if len(levels) < 2 or free < 1 or total == 0:
+            continue
+        groups = [values[[label == level for label in labels]] for level in levels]
+        within = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+        adjusted = 1 - (within / free) / (total / (len(values) - 1))
+        shares[key] = min(1.0, max(0.0, adjusted))
+    return shares
+
+
+def _levels(values: Sequence[Any]) -> list[str]:
+    numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    if len(numbers) == len(values) and len(set(numbers)) > max(4, len(values) // 2):
+        edges = np.quantile(numbers, (0.25, 0.5, 0.75))
+        return [str(int(np.searchsorted(edges, value))) for value in numbers]
+    return [str(value) for value in values]

@@ -1,0 +1,144 @@
+"""`segbench report`: one file with what a run or a sweep came to."""
+
+import json
+import math
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from segbench import cli
+from segbench.errors import SegbenchError
+from segbench.report.command import report, run
+from segbench.report.figures import bars, confusion, curves, parallel_coordinates
+from segbench.report.run_page import duration, read_curves
+from segbench.report.sweep_page import explained
+from segbench.runs import Run
+
+
+@pytest.fixture
+def sweep(tiny_run, tmp_path):
+    """Four runs of two settings: a copy of one run each, its scores changed; one that failed beside them."""
+    for number, (width, lr, value) in enumerate([(4, 0.1, 0.5), (4, 0.2, 0.6), (8, 0.1, 0.8), (8, 0.2, 0.9)]):
+        copied = Run(shutil.copytree(tiny_run, tmp_path / "sweep" / str(number)))
+        config, results = copied.config(), copied.results()
+        config["model"]["width"], config["optimizer"]["lr"] = width, lr
+        copied.begin(config)
+        results["metrics"]["test/mean_iu"] = value
+        (copied.path / "results.json").write_text(json.dumps(results))
+    failed = Run.prepare(tmp_path / "sweep" / "4", config, [])
+    failed.set_state("failed", "out of memory")
+    return tmp_path / "sweep"
+
+
+def test_a_run_is_told_whole(tiny_run, tmp_path):
+    path = run([str(tiny_run), f"output={tmp_path / 'report.html'}"])
+    text = path.read_text()
+    results = Run.open(tiny_run).results()
+    for heading in ("Scores", "Curves", "Classes", "Images", "Cost", "How it came about", "Configuration"):
+        assert f">{heading}</h2>" in text
+    assert f"{results['metrics']['test/mean_iu']:.4f}" in text
+    assert text.count("data:image/jpeg;base64,") >= 3
+    assert "best image" in text and "worst image" in text
+    assert "splits and merges" in text
+    assert results["provenance"]["versions"]["torch"] in text
+    # One file that asks for nothing.
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", text)
+    assert "https://" not in re.sub(r"<pre>.*?</pre>|xmlns[^ ]*", "", text, flags=re.DOTALL).replace(
+        "http://www.w3.org", ""
+    )
+    assert len(text) < 5e6
+
+
+def test_the_papers_row_stands_beside(tiny_config, tiny_run, tmp_path):
+    copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
+    paper = {"row": "r", "method": "U-Net", "source": "a table", "not_comparable": "other images"}
+    copied.begin(copied.config() | {"paper": paper | {"metrics": {"pixel_error": 0.0611, "forward_ms": 50.0}}})
+    text = report([str(copied.path)])
+    mine = copied.results()["metrics"]["test/pixel_error"]
+    assert ">0.0611</td>" in text
+    assert f">{mine - 0.0611:+.4f}</td>" in text
+    assert "Not comparable: other images." in text
+    assert "forward_ms is printed there" in text
+
+
+def test_a_sweep_is_ordered_and_its_failures_are_told(sweep):
+    text = report([str(sweep)])
+    rows = re.findall(r'<tr><th scope="row" >(\d)</th>', text)
+    assert rows == ["3", "2", "1", "0"]
+    assert "Left out" in text and "failed" in text
+    assert "Best run: scores" in text
+    assert "share of the variance" in text
+
+
+def test_a_sweep_can_be_ordered_by_an_error(sweep):
+    for number, value in enumerate((0.1, 0.4, 0.2, 0.3)):
+        results = Run(sweep / str(number)).results()
+        results["metrics"]["test/pixel_error"] = value
+        (sweep / str(number) / "results.json").write_text(json.dumps(results))
+    assert re.findall(r'<tr><th scope="row" >(\d)</th>', report([str(sweep)], "pixel_error")) == ["0", "2", "3", "1"]
+
+
+def test_what_a_setting_explains():
+    settings = [{"a": a, "b": b} for a in (1, 2) for b in ("x", "y")] * 2
+    scores = [each["a"] + 0.0 for each in settings]
+    assert explained(settings, scores) == {"a": 1.0, "b": 0.0}
+    # By hand: between b's values 2 * 4 * 0.5^2 = 2 of a total of 4; epsilon^2 = 1 - (2 / 6) / (4 / 7).
+    scores = [(each["a"] == 2) * 1.0 + (each["b"] == "y") * 1.0 for each in settings]
+    assert explained(settings, scores)["b"] == pytest.approx(1 - (2 / 6) / (4 / 7))
+    assert explained([{"a": 1}, {"a": 1}], [0.1, 0.2]) == {}
+    assert explained([{"a": 1}, {"a": 2}], [0.1, 0.2]) == {}
+    assert explained([], []) == {}
+
+
+def test_a_setting_of_many_numbers_is_cut_at_its_quartiles():
+    numbers = np.linspace(0, 1, 40)
+    assert explained([{"lr": float(x)} for x in numbers], (numbers > 0.5).tolist())["lr"] > 0.8
+
+
+def test_curves_are_read_without_single_classes_and_gaps(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(
+        "epoch,step,train/loss,val/mean_iu,val/iu/cell,test/mean_iu\n0,9,1.5,,,\n0,19,nan,0.5,0.4,\n1,29,,,,0.6\n"
+    )
+    assert read_curves(path) == {"train/loss": ([9.0], [1.5]), "val/mean_iu": ([19.0], [0.5])}
+    assert read_curves(tmp_path / "none.csv") == {}
+
+
+def test_drawings_are_svg_in_the_pages_ink():
+    drawn = [
+        curves({"a": ([1, 2], [0.1, 0.2]), "b": ([1], [0.3])}, "loss", log=True),
+        bars({"cell": 0.5, "border": math.nan}, "IU"),
+        confusion(np.array([[5, 1], [0, 0]]), ["a", "b"]),
+        parallel_coordinates([{"lr": 1e-4, "s": 0.1}, {"lr": 1e-1, "s": 0.2}, {"lr": 1e-2, "s": 0.2}], "s", True),
+        parallel_coordinates([{"net": "a", "s": 0.1}, {"net": "b", "s": 0.1}], "s", False),
+    ]
+    for svg in drawn:
+        assert svg.startswith("<svg") and "currentColor" in svg and "#010203" not in svg
+    assert "undefined" in drawn[1]
+    assert "0.833" in drawn[2]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(5, "5 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_durations_read_as_a_person_says_them(seconds, said):
+    assert duration(seconds) == said
+
+
+def test_bad_sources_are_told(tmp_path, sweep, capsys, monkeypatch):
+    with pytest.raises(SegbenchError, match="no run"):
+        run([])
+    with pytest.raises(SegbenchError, match="no run in"):
+        run([str(tmp_path / "nowhere")])
+    with pytest.raises(SegbenchError, match=r"no run with scores in .*failed"):
+        run([str(sweep / "4")])
+    with pytest.raises(SegbenchError, match="metric=nothing"):
+        run([str(sweep), "metric=nothing"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SegbenchError, match="cannot be written"):
+        run([str(sweep / "0"), f"output={tmp_path / 'file' / 'report.html'}"])
+    monkeypatch.setattr(sys, "argv", ["segbench", "report", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "to do" in capsys.readouterr().err
