@@ -2,7 +2,7 @@ import lightning
 import pytest
 import torch
 
-from segbench import build, config
+from segbench import config
 from segbench.build import (
     build_callbacks,
     build_data,
@@ -13,7 +13,6 @@ from segbench.build import (
     build_task,
     build_trainer,
     make,
-    resolve_hardware,
 )
 from segbench.callbacks.checkpoints import Checkpoints
 from segbench.checkpoint import load_weights
@@ -130,43 +129,6 @@ def test_clipping_and_accumulation_are_picks_of_the_trainer(tiny_config, tmp_pat
     picked = ("trainer.gradient_clip_val=0.5", "trainer.accumulate_grad_batches=3", "data.repeats=9")
     made = build_trainer(tiny_config(*picked), tmp_path, [], [])
     assert (made.gradient_clip_val, made.gradient_clip_algorithm, made.accumulate_grad_batches) == (0.5, "norm", 3)
-
-
-@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
-def test_a_gpu_asked_for_where_there_is_none_is_refused(tiny, monkeypatch, accelerator):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    tiny["trainer"]["accelerator"] = accelerator
-    with pytest.raises(
-        SegbenchError, match=rf"trainer\.accelerator={accelerator} on a machine without.*\n.*\n.*trainer=cpu"
-    ):
-        resolve_hardware(tiny)
-
-
-def test_more_gpus_than_there_are_is_refused(tiny, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    tiny["trainer"] |= {"accelerator": "gpu", "devices": 2}
-    with pytest.raises(SegbenchError, match=r"trainer\.devices=2\n.*at most the 1 GPUs here"):
-        resolve_hardware(tiny)
-
-
-@pytest.mark.parametrize(("bf16", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_auto_takes_bf16_and_channels_last_where_the_cpu_has_them_and_says_so(tiny, monkeypatch, bf16, precision):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(build, "_cpu_computes_bf16", lambda: bf16)
-    tiny["trainer"] |= {"accelerator": "auto", "precision": "auto"}
-    tiny["task"]["channels_last"] = tiny["threads"] = "auto"
-    said = resolve_hardware(tiny)
-    assert (tiny["trainer"]["accelerator"], tiny["trainer"]["precision"]) == ("cpu", precision)
-    assert tiny["task"]["channels_last"] is bf16
-    assert tiny["threads"] >= 1
-    assert said[0] == "device: CPU"
-    assert f"precision: {precision} (trainer.precision=32-true turns bf16 off)" in said
-    assert f"channels_last: {bf16} (task.channels_last=false turns it off)" in said
-
-
-def test_what_is_asked_for_stays(tiny):
-    resolve_hardware(tiny)
-    assert (tiny["trainer"]["precision"], tiny["task"]["channels_last"], tiny["threads"]) == ("32-true", False, 1)
 
 
 def test_the_data_set_sizes_the_model(tiny):

@@ -40,11 +40,22 @@ def rows(directory, column):
 
 def test_a_run_directory_holds_what_it_should(tiny_run):
     assert {path.name for path in tiny_run.iterdir() if not path.name.startswith(".")} == {
-        *("config.yaml", "overrides.yaml", "dataset.json", "provenance.json", "state.json", "run.log", "metrics.csv"),
+        *(
+            "config.yaml",
+            "overrides.yaml",
+            "dataset.json",
+            "splits.json",
+            "provenance.json",
+            "state.json",
+            "run.log",
+            "metrics.csv",
+        ),
         *("checkpoints", "results.json", "per_image.npz", "panels"),
     }
     assert state(tiny_run) == "finished"
-    assert {path.name for path in (tiny_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (tiny_run / "checkpoints").iterdir()} == {
+        *("best.ckpt", "last.ckpt", "previous.ckpt", "validation.json")
+    }
 
 
 def test_the_recorded_config_is_resolved_and_is_what_ran(tiny_run, tiny_config):

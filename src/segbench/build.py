@@ -5,19 +5,21 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from hydra.utils import get_object, instantiate
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import nn
 
 from segbench.callbacks.checkpoints import Checkpoints
-from segbench.checkpoint import read_checkpoint
+from segbench.callbacks.in_step import InStep
 from segbench.config import allowed_targets, targets_in
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
@@ -26,11 +28,13 @@ from segbench.data.raw import DataSet
 from segbench.data.weights import LossWeights
 from segbench.entry import is_main_process
 from segbench.errors import SegbenchError
+from segbench.hardware import resolve_hardware as resolve_hardware
 from segbench.loss_rate import loss_rate_mismatch
 from segbench.metrics.decoding import Decoding
 from segbench.metrics.measure import Measure
 from segbench.models.weight_sets import WEIGHT_SETS
 from segbench.optim import freeze_others
+from segbench.processes import started_by
 from segbench.runs import Run
 from segbench.spec import DatasetSpec, TileGeometry
 from segbench.task import Evaluation, SegmentationTask
@@ -59,45 +63,6 @@ def make(config: Config, /, **arguments: Any) -> Any:
             )
     # Arguments go past Hydra, which would turn dataclasses and lists among them into configs.
     return instantiate(dict(config), _partial_=True, _convert_="all")(**arguments)
-
-
-def resolve_hardware(config: dict[str, Any]) -> list[str]:
-    """Replace every `auto` that depends on the machine by what it means here, in place.
-
-    Returns:
-        sentences for the log, one a setting.
-
-    Raises:
-        SegbenchError: a GPU is asked for where there is none, or more devices than there are.
-    """
-    trainer = config["trainer"]
-    gpus = torch.cuda.device_count()
-    if trainer["accelerator"] in ("gpu", "cuda") and gpus == 0:
-        raise SegbenchError(
-            f"trainer.accelerator={trainer['accelerator']} on a machine without a usable GPU",
-            "a GPU that torch sees (torch.cuda.is_available())",
-            "use trainer=cpu, or install a CUDA build of torch beside a driver",
-        )
-    if trainer["accelerator"] == "auto":
-        trainer["accelerator"] = "gpu" if gpus else "cpu"
-    on_gpu = trainer["accelerator"] in ("gpu", "cuda")
-    if on_gpu and isinstance(trainer["devices"], int) and trainer["devices"] > gpus:
-        raise SegbenchError(f"trainer.devices={trainer['devices']}", f"at most the {gpus} GPUs here", "lower it")
-    said = [f"device: {torch.cuda.get_device_name() if on_gpu else 'CPU'}"]
-    bf16 = torch.cuda.is_bf16_supported() if on_gpu else _cpu_computes_bf16()
-    if trainer["precision"] == "auto":
-        trainer["precision"] = "bf16-mixed" if bf16 else "32-true"
-        said.append(f"precision: {trainer['precision']} (trainer.precision=32-true turns bf16 off)")
-    if config["task"]["channels_last"] == "auto":
-        config["task"]["channels_last"] = on_gpu or bf16
-        said.append(f"channels_last: {config['task']['channels_last']} (task.channels_last=false turns it off)")
-    if config["threads"] == "auto":
-        config["threads"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return said
-
-
-def _cpu_computes_bf16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def build_dataset(config: Config) -> DataSet:
@@ -221,8 +186,8 @@ def build_callbacks(config: Config, directory: Path, task: SegmentationTask) -> 
     return callbacks
 
 
-def build_loggers(config: Config, directory: Path, resumed_at: int | None = None) -> list[Any]:
-    """The loggers, all writing into the run directory; `resumed_at` is the step that a resume continues from."""
+def build_loggers(config: Config, directory: Path) -> list[Any]:
+    """The loggers, all writing into the run directory."""
     loggers = []
     for name, logger in config["logger"].items():
         if logger is None:
@@ -232,8 +197,6 @@ def build_loggers(config: Config, directory: Path, resumed_at: int | None = None
 
             made = make(logger, **wandb_settings(directory, dict(config)))
             loggers.append(open_wandb(made) if is_main_process() else made)
-        elif name == "csv":
-            loggers.append(make(logger, save_dir=str(directory), resumed_at=resumed_at))
         else:
             loggers.append(make(logger, save_dir=str(directory)))
     return loggers
@@ -245,15 +208,31 @@ def build_trainer(
     """The Trainer. Samplers are ours: Lightning's would pad validation with samples that are then counted twice."""
     trainer: lightning.Trainer = make(
         config["trainer"],
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, InStep({**config, "directory": str(directory.resolve())})],
         logger=list(loggers) or False,
         default_root_dir=str(directory),
+        plugins=_cluster(),
         use_distributed_sampler=False,
         enable_checkpointing=any(isinstance(callback, Checkpoints) for callback in callbacks),
         enable_model_summary=False,
         enable_progress_bar=bool(callbacks),
     )
+    # Lightning's handler speaks to the other ranks in whatever place a signal finds it, and each of its steps waits for
+    # the GPU to ask whether there was one: `InStep` does both.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer
+
+
+def _cluster() -> ClusterEnvironment:
+    # Not by Lightning's guess: a job of one task on a Slurm cluster starts its further processes itself.
+    match started_by():
+        case "torchrun":
+            return TorchElasticEnvironment()
+        case "srun":
+            return SLURMEnvironment(auto_requeue=False)
+        case _:
+            return LightningEnvironment()
 
 
 @dataclass(frozen=True)
@@ -266,13 +245,12 @@ class Experiment:
     trainer: lightning.Trainer
 
 
-def build_experiment(config: Config, directory: Path, checkpoint: Path | None = None) -> Experiment:
-    """Data set, DataModule, task and Trainer of a training run; `checkpoint` is what a resume continues from."""
+def build_experiment(config: Config, directory: Path) -> Experiment:
+    """Data set, DataModule, task and Trainer of a training run."""
     dataset = build_dataset(config)
     task = build_task(config, dataset.spec)
     data = build_data(config, dataset, geometry_of(task.model))
-    resumed_at = None if checkpoint is None else int(read_checkpoint(checkpoint)["global_step"])
-    loggers = build_loggers(config, directory, resumed_at)
+    loggers = build_loggers(config, directory)
     trainer = build_trainer(config, directory, build_callbacks(config, directory, task), loggers)
     _say_inputs(dataset.spec)
     _freeze(config, task)

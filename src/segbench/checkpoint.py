@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         SegbenchError: the file is damaged.
     """
     try:
+        _check_sums(path)
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise SegbenchError(
@@ -29,6 +31,44 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} holds no state_dict with its global_step", "a checkpoint of segbench", "use a run's own checkpoint"
         )
     return checkpoint
+
+
+def _check_sums(path: Path) -> None:
+    # torch writes the sums of a zip file's entries but does not look at them: a flipped bit would pass as a weight.
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+
+
+def newest_whole(paths: Sequence[Path]) -> tuple[Path | None, list[SegbenchError]]:
+    """The first checkpoint that can be read.
+
+    Args:
+        paths: the newest one first.
+
+    Returns:
+        its path, None where `paths` is empty, and what is wrong with those before it.
+
+    Raises:
+        SegbenchError: there are some, and none can be read.
+    """
+    faults: list[SegbenchError] = []
+    for path in paths:
+        try:
+            read_checkpoint(path)
+        except SegbenchError as fault:
+            faults.append(fault)
+        else:
+            return path, faults
+    if faults:
+        folder = paths[0].parent
+        best = folder / "best.ckpt"
+        copy = f"cp {best} {folder / 'last.ckpt'} continues from the best one; else " if best.is_file() else ""
+        raise SegbenchError(
+            "; ".join(fault.found for fault in faults), "a whole checkpoint to continue from", f"{copy}start a new run"
+        )
+    return None, []
 
 
 def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -64,3 +104,27 @@ def load_weights(model: nn.Module, path: Path) -> int:
         )
     model.load_state_dict(weights)
     return int(checkpoint["global_step"])
+
+
+def keep_what_fits(checkpoint: dict[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Make a checkpoint one of another network, in place: weights of its names and shapes stay, others are its own.
+
+    The optimiser's state, which belongs to weights by their number, is left out.
+
+    Args:
+        checkpoint: of a training.
+        state: the state dict of the network as it is built now, with the prefix that the checkpoint's has.
+    """
+    saved = checkpoint["state_dict"]
+
+    def fits(name: str, tensor: Tensor) -> bool:
+        return name in saved and saved[name].shape == tensor.shape
+
+    checkpoint["state_dict"] = {name: saved[name] if fits(name, own) else own for name, own in state.items()}
+    if average := checkpoint.get("averaged_model"):
+        own_average = {name.removeprefix("model."): own for name, own in state.items() if name.startswith("model.")}
+        checkpoint["averaged_model"] = {
+            name: average[name] if fits(f"model.{name}", own) else own.detach().clone()
+            for name, own in own_average.items()
+        }
+    checkpoint["optimizer_states"] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,20 @@ def allowed_targets() -> frozenset[str]:
     """
     from_environment = (name.strip() for name in os.environ.get("SEGBENCH_TARGETS", "").split(","))
     return _packaged_targets() | _allowed_by_user | {name for name in from_environment if name}
+
+
+def added_targets() -> frozenset[str]:
+    """Those of `allowed_targets` that no packaged config names."""
+    return allowed_targets() - _packaged_targets()
+
+
+def flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (dotted key, value), in their order."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def choose_run_id() -> str:

@@ -13,6 +13,7 @@ from segbench.config import choose_run_id
 from segbench.entry import hydra_entry, job, overrides, plain
 from segbench.errors import SegbenchError
 from segbench.runs import Run
+from segbench.stopping import deferred
 
 if TYPE_CHECKING:
     import lightning
@@ -64,7 +65,8 @@ def score_split(
     log.info("scoring %s on %s: %d images, tta=%s", checkpoint.name, split, len(source), task.evaluation.tta)
     task.test_split = data.test_split = split
     started = time.monotonic()
-    trainer.test(task, datamodule=data, verbose=False, weights_only=True)
+    with deferred():
+        trainer.test(task, datamodule=data, verbose=False, weights_only=True)
     seconds = time.monotonic() - started
     indices, counts = task.per_image("test")
     if first:
@@ -111,10 +113,12 @@ def evaluate(given: dict[str, Any], directory: Path, said: list[str]) -> dict[st
         build_task,
         build_trainer,
         geometry_of,
-        resolve_hardware,
     )
-    from segbench.callbacks.wandb_run import finish_wandb
-    from segbench.entry import is_main_process, log_to
+    from segbench.callbacks.wandb_run import wandb_ending
+    from segbench.entry import is_main_process
+    from segbench.hardware import machine, resolve_hardware
+    from segbench.ranks import further_ranks
+    from segbench.running import running
     from segbench.runs import provenance
     from segbench.tables import print_results
 
@@ -124,29 +128,21 @@ def evaluate(given: dict[str, Any], directory: Path, said: list[str]) -> dict[st
     first = is_main_process()
     sentences = resolve_hardware(config)
     run = Run.create(directory, given, said) if first else Run(directory)
-    loggers: list[Any] = []
-    exit_code = 1
-    with run, log_to(directory / "run.log" if first else None):
-        try:
-            for sentence in sentences:
-                log.info("%s", sentence)
-            dataset = build_dataset(config)
-            task = build_task(config, dataset.spec)
-            data = build_data(config, dataset, geometry_of(task.model))
-            drawing = {name: each for name in ("panels", "extremes") if (each := config["callbacks"].get(name))}
-            loggers = build_loggers(config | {"logger": given["logger"]}, directory)
-            trainer = build_trainer(
-                config, directory, build_callbacks({"callbacks": drawing}, directory, task), loggers
-            )
+    with running(run), further_ranks("evaluate", run, config["trainer"]):
+        for sentence in sentences:
+            log.info("%s", sentence)
+        dataset = build_dataset(config)
+        task = build_task(config, dataset.spec)
+        data = build_data(config, dataset, geometry_of(task.model))
+        drawing = {name: each for name in ("panels", "extremes") if (each := config["callbacks"].get(name))}
+        with wandb_ending(build_loggers(config | {"logger": given["logger"]}, directory)) as loggers:
+            callbacks = build_callbacks({"callbacks": drawing}, directory, task)
+            trainer = build_trainer(config, directory, callbacks, loggers)
             scored = score_split(run, trainer, task, data, given["split"], checkpoint, first)
-            exit_code = 0
-        finally:
-            finish_wandb(loggers, exit_code)
-            if first:
-                run.set_state("finished" if exit_code == 0 else "failed")
         if first:
             protocol = task_protocol(config, data, task, checkpoint.stem)
-            run.write_results(scored.scores, scored.timing, provenance() | {"run": str(trained.path)}, protocol)
+            recorded_now = provenance() | machine(config) | {"run": str(trained.path)}
+            run.write_results(scored.scores, scored.timing, recorded_now, protocol)
             print_results(config, run.path, scored.scores, given["split"], protocol, scored.timing)
     return scored.scores
 

@@ -5,11 +5,12 @@ RUN/
   config.yaml       the resolved configuration; never rewritten once the run has begun
   overrides.yaml    what the command line said
   dataset.json      modalities, heads, protocol of the data set
+  splits.json       the images' names by split
   provenance.json   command, git state, versions, hardware, and the settings that follow from it
   state.json        prepared | running | finished | failed | interrupted
   run.log           the log
   metrics.csv       scores and losses over steps
-  checkpoints/      last.ckpt, the one before it (previous.ckpt), best.ckpt
+  checkpoints/      last.ckpt, the one before it (previous.ckpt), best.ckpt; validation.json: the last one's scores
   results.json      {"schema": 1, "metrics", "timing", "provenance", "protocol"}
   per_image.npz     counts of every image, from which any score is recomputed
   panels/           pictures
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -38,6 +40,8 @@ import yaml
 from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 _PACKAGES = ("torch", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy", "numba")
@@ -183,10 +187,14 @@ class Run:
             "choose checkpoint=best|last by what is there, or train the run further",
         )
 
-    def latest(self) -> Path | None:
-        """The checkpoint that a resume continues from; None where none was written yet."""
-        path = self.checkpoints / "last.ckpt"
-        return path if path.is_file() else None
+    def latest(self) -> list[Path]:
+        """The checkpoints that a resume may continue from, the newest first; empty where none was written yet."""
+        paths = (self.checkpoints / f"{name}.ckpt" for name in ("last", "previous"))
+        return [path for path in paths if path.is_file()]
+
+    def set_aside(self) -> None:
+        """Rename a damaged `last.ckpt` to `damaged.ckpt`, so that it does not become `previous.ckpt`."""
+        os.replace(self.checkpoints / "last.ckpt", self.checkpoints / "damaged.ckpt")
 
     def state(self) -> str:
         """How the run stands; `failed` where no process could write it down."""
@@ -204,6 +212,13 @@ class Run:
         written = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         self._write("state.json", json.dumps(written | ({"reason": reason} if reason else {})))
 
+    def close(self, state: str, reason: str | None = None) -> None:
+        """As `set_state`, at the end: a disk without room does not hide what ended the run."""
+        try:
+            self.set_state(state, reason)
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self.path / "state.json", error.strerror)
+
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Write provenance.json; what a resume differs in is put behind what the run began with."""
         if (self.path / "provenance.json").is_file():
@@ -214,6 +229,18 @@ class Run:
     def write_dataset(self, spec: Mapping[str, Any]) -> None:
         """Write dataset.json, from which prediction knows modalities, classes and colours without the data."""
         self._write("dataset.json", json.dumps(spec, indent=2))
+
+    def dataset(self) -> dict[str, Any]:
+        """The content of dataset.json, empty where the run has none yet."""
+        return self._read("dataset.json")
+
+    def write_splits(self, ids: Mapping[str, list[str]]) -> None:
+        """Write splits.json: the images' names by split, in their order."""
+        self._write("splits.json", json.dumps(ids, indent=0))
+
+    def splits(self) -> dict[str, list[str]]:
+        """The content of splits.json, empty where the run has none."""
+        return self._read("splits.json")
 
     def provenance(self) -> dict[str, Any]:
         """The content of provenance.json."""
@@ -268,10 +295,24 @@ class Run:
         np.savez_compressed(partial, **named, **counts)  # type: ignore[arg-type]
         os.replace(partial, self.path / "per_image.npz")
 
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        read: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return read
+
     def _write(self, name: str, text: str) -> None:
         partial = self.path / f".{name}.partial"
         partial.write_text(text)
         os.replace(partial, self.path / name)
+
+
+def disk_full(path: Path, error: OSError) -> SegbenchError:
+    """The error for a run whose disk has no room."""
+    return SegbenchError(
+        f"{error.filename or path} cannot be written: {error.strerror}",
+        "a disk with room for the run's log, tables and three checkpoints",
+        f"free it, then: segbench train resume={path}",
+    )
 
 
 def not_writable(path: Path, error: OSError) -> SegbenchError:

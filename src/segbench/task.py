@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from segbench.checkpoint import keep_what_fits
 from segbench.errors import SegbenchError
 from segbench.inference import as_heads, predict_image
 from segbench.losses import Loss
@@ -88,7 +89,13 @@ class SegmentationTask(lightning.LightningModule):
         )
         self.scores: dict[str, dict[str, float]] = {}
         self.test_split = "test"
+        self.takes_what_fits = False
         self._threads_outside = 1
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what does not fit, where a resume allows another network."""
+        if self.takes_what_fits:
+            keep_what_fits(checkpoint, self.state_dict())
 
     # Training
 

@@ -14,6 +14,7 @@ from segbench.config import choose_run_id
 from segbench.entry import hydra_entry, job, overrides, plain
 from segbench.errors import SegbenchError
 from segbench.stages import FOLDER
+from segbench.stopping import deferred
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,7 +27,12 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    config: dict[str, Any], directory: Path, given: list[str], resume: bool = False, stages: Sequence[Stage] = ()
+    config: dict[str, Any],
+    directory: Path,
+    given: list[str],
+    resume: bool = False,
+    stages: Sequence[Stage] = (),
+    allow: Sequence[str] = (),
 ) -> dict[str, float]:
     """Run one experiment in a new directory, or continue one in its own.
 
@@ -36,15 +42,21 @@ def train(
         given: the command line's overrides, for the record.
         resume: `directory` holds a run already: continue from its last checkpoint, or begin where it has none.
         stages: runs that come before this one, in their order, below `directory`.
+        allow: what may differ from the run's beginning, of `segbench.resume.ALLOWABLE`.
 
     Returns:
         the scores that go into results.json.
+
+    Raises:
+        Stopped: by a signal, with a checkpoint.
     """
-    from segbench.build import build_experiment, resolve_hardware
-    from segbench.callbacks.wandb_run import finish_wandb
-    from segbench.entry import is_main_process, log_to
+    from segbench.entry import is_main_process
+    from segbench.hardware import machine, resolve_hardware
+    from segbench.ranks import further_ranks
+    from segbench.resume import arguments_of
+    from segbench.running import running
     from segbench.runs import Run, provenance
-    from segbench.stages import prepare_stages, start_of
+    from segbench.stages import prepare_stages
 
     if not config["callbacks"].get("checkpoint"):
         raise SegbenchError(
@@ -55,51 +67,70 @@ def train(
     first = is_main_process()
     said = resolve_hardware(config)
     run = Run.create(directory, config, given) if first and not resume else Run(directory)
-    checkpoint = run.latest() if resume else None
     if first and resume:
         run.lock()
         if run.state() == "prepared":
             run.begin(config)
-    experiment: Experiment | None = None
-    with run, log_to(directory / "run.log" if first else None):
+    with running(run):
         if first:
-            log.info("run: %s", directory)
             for sentence in said:
                 log.info("%s", sentence)
-            run.set_state("running")
-            run.write_provenance(provenance())
-        state, exit_code, reason = "failed", 1, None
-        try:
-            if first and not resume:
+            _record_machine(run, provenance() | machine(config))
+            if not resume:
                 prepare_stages(directory, stages)
-            _run_stages(config, run, stages)
-            experiment = build_experiment(config, directory, checkpoint)
-            if first:
-                run.write_dataset(experiment.data.spec.to_dict())
-            if checkpoint is None:
-                from segbench.initialise import initialise
-
-                begun = config | {"init_from": start_of(config, directory)}
-                for report in initialise(experiment.task.model, begun, experiment.dataset.spec.modalities):
-                    log.info("%s", report)
-            scores = _fit_and_test(config, run, experiment, first, checkpoint)
-            state, exit_code = "finished", 0
-        except (KeyboardInterrupt, SystemExit):
-            # Lightning turns Ctrl-C into an exit.
-            state = "interrupted"
-            raise
-        except Exception as error:
-            reason = f"{error}" if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            if first:
-                run.set_state(state, reason)
-            if experiment is not None:
-                finish_wandb(experiment.trainer.loggers, exit_code)
-    return scores
+        with further_ranks("train", run, config["trainer"], arguments_of(config, allow)):
+            _run_stages(config, run, stages, allow)
+            return _run_experiment(config, run, resume, allow)
 
 
-def _run_stages(config: dict[str, Any], run: Run, stages: Sequence[Stage]) -> None:
+def _record_machine(run: Run, now: dict[str, Any]) -> None:
+    from segbench.resume import other_machine
+
+    began = run.provenance() if (run.path / "provenance.json").is_file() else {}
+    if differences := other_machine(began, now):
+        log.warning("not bit for bit the run it would have been: %s", "; ".join(differences))
+    run.write_provenance(now)
+
+
+def _run_experiment(config: dict[str, Any], run: Run, resume: bool, allow: Sequence[str]) -> dict[str, float]:
+    from segbench.build import build_experiment
+    from segbench.callbacks.wandb_run import wandb_ending
+    from segbench.entry import is_main_process
+    from segbench.initialise import initialise
+    from segbench.resume import choose_checkpoint, split_ids
+    from segbench.stages import start_of
+
+    first = is_main_process()
+    checkpoint, faults = choose_checkpoint(run, first) if resume else (None, [])
+    for fault in faults:
+        log.warning("%s", fault)
+    experiment = build_experiment(config, run.path)
+    with wandb_ending(experiment.trainer.loggers):
+        if checkpoint is not None:
+            _refuse_another_run(run, experiment, checkpoint, allow)
+        if first:
+            run.write_dataset(experiment.data.spec.to_dict())
+            run.write_splits(split_ids(experiment.dataset))
+        if checkpoint is None:
+            begun = config | {"init_from": start_of(config, run.path)}
+            for report in initialise(experiment.task.model, begun, experiment.dataset.spec.modalities):
+                log.info("%s", report)
+        return _fit_and_test(config, run, experiment, first, checkpoint)
+
+
+def _refuse_another_run(run: Run, experiment: Experiment, checkpoint: Path, allow: Sequence[str]) -> None:
+    from segbench.checkpoint import read_checkpoint
+    from segbench.resume import refuse_other_data, refuse_other_model
+
+    saved = read_checkpoint(checkpoint)["state_dict"]
+    data = refuse_other_data(run, experiment.dataset, allow)
+    model = refuse_other_model(run, saved, experiment.task.state_dict(), allow)
+    experiment.task.takes_what_fits = bool(model)
+    for difference in (*data, *model):
+        log.warning("resume_allow: %s", difference)
+
+
+def _run_stages(config: dict[str, Any], run: Run, stages: Sequence[Stage], allow: Sequence[str]) -> None:
     from segbench.runs import Run
     from segbench.stages import start_of
 
@@ -111,7 +142,7 @@ def _run_stages(config: dict[str, Any], run: Run, stages: Sequence[Stage]) -> No
         log.info("stage %d of %d: %s in %s", number + 1, len(stages) + 1, stage.experiment, before.path)
         own = stage.config if stage.stages else stage.config | {"init_from": start_of(config, run.path, number)}
         devices = {"devices": config["trainer"]["devices"]}
-        train(own | {"trainer": own["trainer"] | devices}, before.path, stage.overrides, True, stage.stages)
+        train(own | {"trainer": own["trainer"] | devices}, before.path, stage.overrides, True, stage.stages, allow)
     if stages:
         log.info("stage %d of %d: %s in %s", len(stages) + 1, len(stages) + 1, config["name"], run.path)
 
@@ -121,14 +152,13 @@ def _fit_and_test(
 ) -> dict[str, float]:
     from segbench.checkpoint import load_weights
     from segbench.evaluate import score_split, task_protocol
-    from segbench.predict import evaluating, predict_images, write_probabilities
+    from segbench.predict import evaluating, write_split
     from segbench.tables import print_results
 
     started = time.monotonic()
     trainer, task, data = experiment.trainer, experiment.task, experiment.data
-    trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    with deferred():
+        trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
     timing = {"fit_s": time.monotonic() - started, "steps": float(trainer.global_step)}
     scores = dict(task.scores.get("val", {}))
     if experiment.dataset.split("test") is None:
@@ -140,13 +170,10 @@ def _fit_and_test(
         # The last validation says nothing of an earlier checkpoint.
         scores = scored.scores if selected == "best" else scores | scored.scores
         timing |= scored.timing
-    if first and (volume := experiment.dataset.split("predict")) is not None:
+    if first and (unlabelled := experiment.dataset.split("predict")) is not None:
         load_weights(task.model, run.checkpoint(selected))
-        with evaluating(task, config["trainer"]) as device:
-            images = (volume.read(index) for index in range(len(volume)))
-            predictions = predict_images(task, images, device)
-            heads = dict(data.spec.heads)
-            write_probabilities(predictions, len(volume), heads, run.path / "predictions", "test-volume")
+        with evaluating(task, config["trainer"]):
+            write_split(task, unlabelled, run.path / "predictions")
     if first:
         protocol = task_protocol(config, data, task, selected)
         run.write_results(scores, timing, run.provenance(), protocol)
@@ -167,35 +194,23 @@ def run_job(config: DictConfig) -> None:
     train(resolved, relative(directory), overrides(), stages=compose_stages(resolved, overrides()))
 
 
-RESUMABLE = ("trainer.max_steps", "trainer.max_epochs", "trainer.devices")
-"""What may change when a run is continued."""
-
-
 def resume_run(arguments: list[str]) -> None:
     """Continue a run in place, with its own configuration; Hydra has no part in it."""
-    from segbench.entry import fail
+    from segbench.entry import fail, is_main_process
+    from segbench.resume import changed
     from segbench.runs import Run
     from segbench.stages import read_stages
 
     try:
-        pairs = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-        run = Run.open(pairs.pop("resume"))
-        refused = [argument for argument in arguments if argument.split("=", 1)[0] not in (*RESUMABLE, "resume")]
-        if refused:
-            raise SegbenchError(
-                f"resume={run.path} with {', '.join(refused)}",
-                f"beside resume= only {', '.join(RESUMABLE)}: a run keeps its configuration",
-                "leave it out, or start a new run",
-            )
-        config = run.config()
-        for key, value in pairs.items():
-            if not value.removeprefix("-").isdecimal():
-                raise SegbenchError(f"{key}={value}", "a whole number", f"correct {key}=")
-            config["trainer"][key.removeprefix("trainer.")] = int(value)
-        if run.state() == "finished" and not pairs:
-            print(f"{run.path} is finished; trainer.max_steps=N (or trainer.max_epochs=N) continues it")
+        run = Run.open(next(argument for argument in arguments if argument.startswith("resume=")).split("=", 1)[1])
+        config, allow = changed(run.config(), arguments)
+        if run.state() == "finished" and config == run.config():
+            if is_main_process():
+                print(f"{run.path} is finished; trainer.max_steps=N (or trainer.max_epochs=N) continues it")
             return
-        train(config, run.path, arguments, True, read_stages(config, run.path))
+        if run.state() == "finished" and not run.latest():
+            run.checkpoint("last")
+        train(config, run.path, arguments, True, read_stages(config, run.path), allow)
     except SegbenchError as error:
         fail(error)
 

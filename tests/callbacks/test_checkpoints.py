@@ -34,7 +34,8 @@ def test_the_last_two_are_kept_at_their_cadence(fit, scripted, folder, every, le
 
 def test_nothing_but_checkpoints_is_left(fit, scripted, folder):
     fit(scripted([1.0, 2.0]), Checkpoints(folder, 1, "val/score"), steps=2)
-    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+    kept = ["best.ckpt", "last.ckpt", "previous.ckpt", "validation.json"]
+    assert sorted(path.name for path in folder.iterdir()) == kept
 
 
 def test_a_step_of_several_batches_is_one_step(fit, scripted, folder):
@@ -56,7 +57,8 @@ def test_a_step_of_several_batches_is_one_step(fit, scripted, folder):
 def test_best_follows_the_score_in_its_direction(fit, scripted, folder, scores, higher, best):
     callback = Checkpoints(folder, 100, "val/score", higher)
     fit(scripted(scores), callback, steps=3)
-    assert steps(folder) == {"last": 3, "best": best}
+    # Before every validation there is a checkpoint.
+    assert steps(folder) == {"last": 3, "previous": 2, "best": best}
     assert callback.best_score == pytest.approx(scores[best - 1])
 
 
@@ -84,6 +86,61 @@ def test_a_worse_continuation_leaves_the_best(fit, scripted, folder):
     assert steps(folder)["best"] == 1
 
 
+def test_a_damaged_best_gives_way_to_the_next(fit, scripted, folder, capsys):
+    fit(scripted([0.5]), Checkpoints(folder, 1, "val/score"), steps=1)
+    (folder / "best.ckpt").write_bytes(b"half")
+    fit(scripted([0.4]), Checkpoints(folder, 1, "val/score"), steps=2, resume=folder / "last.ckpt")
+    assert steps(folder)["best"] == 2
+    assert "the best of the coming validations takes its place" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulate_grad_batches": 2}], ids=["", "accumulated"])
+@pytest.mark.parametrize("length", [3, 5])
+@pytest.mark.parametrize("cut", [2, 3])
+def test_a_validation_that_was_cut_off_is_done_again(fit, scripted, folder, cut, length, settings):
+    class CutOff(Exception):
+        pass
+
+    class Cutting(scripted):
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            if self.trainer.global_step == cut:
+                raise CutOff
+
+    def callback():
+        return Checkpoints(folder, 100, "val/score")
+
+    scores = [0.1, 0.9, 0.3, 0.2, 0.1][:length]
+    with pytest.raises(CutOff):
+        fit(Cutting(list(scores)), callback(), steps=length, **settings)
+    assert steps(folder)["last"] == cut
+    again = scripted(scores[cut - 1 :])
+    trainer = fit(again, callback(), steps=length, resume=folder / "last.ckpt", **settings)
+    # Every validation that was still to come, each with the weights of its step, and no step too many.
+    assert again.validated_with == [-float(step) for step in range(cut, length + 1)]
+    assert trainer.global_step == length
+    assert steps(folder)["best"] == 2
+
+
+def test_a_validation_that_was_done_is_not_done_again(fit, scripted, folder):
+    fit(scripted([0.1, 0.2]), Checkpoints(folder, 1, "val/score"), steps=2)
+    again = scripted([0.3])
+    fit(again, Checkpoints(folder, 1, "val/score"), steps=3, resume=folder / "last.ckpt")
+    assert again.validated_with == [-3.0]
+    # Nor where no step is left.
+    nothing = scripted()
+    fit(nothing, Checkpoints(folder, 1, "val/score"), steps=3, resume=folder / "last.ckpt")
+    assert nothing.validated_with == []
+
+
+def test_no_checkpoint_in_the_midst_of_a_step(fit, scripted, folder, monkeypatch):
+    fit(scripted(), Checkpoints(folder, 1), steps=1, accumulate_grad_batches=3)
+    saved = []
+    monkeypatch.setattr(Checkpoints, "_save", lambda self, trainer, *names, **named: saved.append(trainer.global_step))
+    fit(scripted(), Checkpoints(folder, 1), steps=3, accumulate_grad_batches=3, resume=folder / "last.ckpt")
+    assert saved == [2, 3]
+
+
 def test_last_is_whole_at_every_moment(fit, scripted, folder, monkeypatch):
     replace, seen = os.replace, []
 
@@ -98,20 +155,20 @@ def test_last_is_whole_at_every_moment(fit, scripted, folder, monkeypatch):
 
 
 def test_a_write_that_breaks_off_leaves_the_checkpoints_before_it(fit, scripted, folder, monkeypatch):
-    import lightning
+    save = torch.save
 
-    save = lightning.Trainer.save_checkpoint
-
-    def breaks(trainer, path, *arguments, **named):
-        if trainer.global_step == 3:
-            path.write_bytes(b"half")
+    def breaks(checkpoint, file):
+        save(checkpoint, file)
+        if checkpoint["global_step"] == 3:
             raise OSError(28, "No space left on device")
-        save(trainer, path, *arguments, **named)
 
-    monkeypatch.setattr(lightning.Trainer, "save_checkpoint", breaks)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(torch, "save", breaks)
+    with pytest.raises(
+        SegbenchError, match=r"last\.ckpt cannot be written: No space left.*\n.*room for.*\n.*free the disk.*resume="
+    ):
         fit(scripted(), Checkpoints(folder, 1), steps=5)
     assert steps(folder) == {"last": 2, "previous": 1}
+    assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt", "previous.ckpt"]
 
 
 def test_weights_that_are_not_finite_are_never_written(fit, scripted, folder):

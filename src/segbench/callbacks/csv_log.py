@@ -1,51 +1,106 @@
-"""metrics.csv that a resume appends to."""
+"""metrics.csv: a row each time that something is logged, on disk at once; a resume goes on behind the rows it knows."""
 
 from __future__ import annotations
 
 import csv
+import io
+import logging
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+log = logging.getLogger(__name__)
 
-class RunCsv(CSVLogger):
-    """Lightning's CSV logger, writing `metrics.csv` into the run directory itself.
 
-    Lightning's own deletes the file of an earlier process; here its rows up to the resumed step are kept.
+class RunCsv(Logger):
+    """Rows of `metrics.csv` in the run directory, their columns in alphabetical order.
+
+    A row is appended in one write; where it brings new columns the file is written anew under another name and
+    renamed. So a process that is killed leaves whole rows.
 
     Args:
         save_dir: the run directory.
-        resumed_at: step that a resume continues from; later rows of the interrupted process are dropped.
-        flush_logs_every_n_steps: rows are written every so many logged steps.
     """
 
-    def __init__(self, save_dir: str, resumed_at: int | None = None, flush_logs_every_n_steps: int = 10) -> None:
-        super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=flush_logs_every_n_steps)
-        self._resumed_at = resumed_at
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self._path = Path(save_dir) / "metrics.csv"
+        self._kept = self._count = 0
+        self._columns: list[str] | None = None
 
     @property
-    def experiment(self) -> Any:
-        """The writer; it takes up the file that is there. On ranks other than 0 one that does nothing."""
-        if self._experiment is not None or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-            return super().experiment
-        path = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
-        kept, keys = _rows(path, self._resumed_at)
-        writer = super().experiment
-        if kept:
-            with path.open("w", newline="") as file:
-                table = csv.DictWriter(file, keys)
-                table.writeheader()
-                table.writerows(kept)
-            writer.metrics_keys = keys
-        return writer
+    def name(self) -> str:
+        """None of its own."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """None of its own."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run directory."""
+        return str(self._path.parent)
+
+    def keep(self, rows: int) -> None:
+        """Go on behind the first `rows` rows of an earlier process; without this call its file is begun anew."""
+        self._kept = self._count = rows
+
+    def written(self) -> int:
+        """The number of rows so far; they survive a loss of power from here on."""
+        if self._columns is not None and self._path.is_file():
+            with self._path.open("rb") as file:
+                os.fsync(file.fileno())
+        return self._count
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write a row."""
+        if self._columns is None:
+            self._columns = self._take_up()
+        row = dict(metrics) | {"step": step}
+        self._count += 1
+        if new := row.keys() - set(self._columns):
+            self._columns = sorted([*self._columns, *new])
+            self._rewrite([*self._read(), row])
+        else:
+            with self._path.open("a", newline="") as file:
+                file.write(_lines(self._columns, [row]))
+
+    @rank_zero_only
+    def log_hyperparams(self, *arguments: Any, **named: Any) -> None:
+        """Nothing: config.yaml has them."""
+
+    def _take_up(self) -> list[str]:
+        rows = self._read()[: self._kept]
+        if len(rows) < self._kept:
+            log.warning("%s has %d rows of the %d that came before", self._path, len(rows), self._kept)
+        self._count = len(rows)
+        self._columns = sorted({name for row in rows for name, value in row.items() if value not in ("", None)})
+        self._rewrite(rows)
+        return self._columns
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self._path.is_file():
+            return []
+        with self._path.open(newline="") as file:
+            return [{name: row[name] for name in row if name is not None} for row in csv.DictReader(file)]
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        assert self._columns is not None
+        partial = self._path.with_name(".metrics.csv.partial")
+        with partial.open("w", newline="") as file:
+            if self._columns:
+                file.write(_lines(self._columns, [dict(zip(self._columns, self._columns, strict=True)), *rows]))
+        os.replace(partial, self._path)
 
 
-def _rows(path: Path, before: int | None) -> tuple[list[dict[str, str]], list[str]]:
-    if before is None or not path.is_file():
-        return [], []
-    with path.open(newline="") as file:
-        table = csv.DictReader(file)
-        return [row for row in table if int(row["step"]) < before], list(table.fieldnames or [])
+def _lines(columns: list[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns, restval="", extrasaction="ignore").writerows(rows)
+    return text.getvalue()

@@ -31,6 +31,9 @@ class AveragedWeights(lightning.Callback):
         if not self.average:
             self.average = {name: tensor.detach().clone() for name, tensor in model.items()}
         self.average = {name: tensor.to(model[name].device) for name, tensor in self.average.items()}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Know the step that a resume begins at; at the start of a fit it is not loaded yet."""
         self._averaged_at = trainer.global_step
 
     @torch.no_grad()

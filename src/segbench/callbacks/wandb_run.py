@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import netrc
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
+
+from segbench.stopping import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +71,32 @@ def open_wandb(logger: WandbLogger) -> WandbLogger:
     return logger
 
 
-def finish_wandb(loggers: list[Logger], exit_code: int) -> None:
-    """End the W&B run, as finished (0) or failed, so that the next one in this process is another."""
+def finish_wandb(loggers: list[Logger], exit_code: int, preempted: bool = False) -> None:
+    """End the W&B run, as finished (0) or failed, so that the next one in this process is another.
+
+    Args:
+        loggers: of the Trainer.
+        exit_code: of the run.
+        preempted: the machine was wanted back; with an exit code other than 0 W&B shows the run as preempted, and its
+            sweeps take it up again.
+    """
     if any(isinstance(logger, WandbLogger) for logger in loggers):
         import wandb
 
+        if preempted and wandb.run is not None:
+            wandb.run.mark_preempting()
         wandb.finish(exit_code=exit_code)
+
+
+@contextlib.contextmanager
+def wandb_ending(loggers: list[Logger]) -> Iterator[list[Logger]]:
+    """End the W&B run as the block ends: finished, preempted by a signal, or failed."""
+    exit_code, preempted = 1, False
+    try:
+        yield loggers
+        exit_code = 0
+    except Stopped as stopped:
+        exit_code, preempted = 128 + stopped.signum, stopped.preempted
+        raise
+    finally:
+        finish_wandb(loggers, exit_code, preempted)

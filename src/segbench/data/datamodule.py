@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from functools import partial
+from types import FrameType
+from typing import Any
 
 import lightning
 from torch.utils.data import DataLoader
@@ -13,6 +17,7 @@ from segbench.data.sampler import EvaluationSampler, TrainSampler
 from segbench.data.tiles import TrainTiles, WholeImages
 from segbench.data.weights import LossWeights
 from segbench.errors import SegbenchError
+from segbench.processes import end_with_parent
 from segbench.spec import Batch, Sample, TileGeometry, collate
 
 
@@ -69,6 +74,19 @@ class SegmentationData(lightning.LightningDataModule):
         self._geometry, self._augmentation, self._seed = geometry, augmentation, seed
         self._batch_size, self._tile, self._surround, self._repeats = batch_size, tile, surround, repeats
         self._eval_batch_size, self._num_workers, self._weights = eval_batch_size, num_workers, weights
+        self._resumed_at = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's steps so far."""
+        return {"steps": self.trainer.global_step if self.trainer is not None else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Begin behind that step."""
+        self._resumed_at = state_dict["steps"]
+
+    def _steps_done(self) -> int:
+        # Loading processes may ask for their first samples before the Trainer has taken up its count.
+        return max(self._resumed_at, self.trainer.global_step if self.trainer is not None else 0)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
@@ -111,7 +129,7 @@ class SegmentationData(lightning.LightningDataModule):
             self._repeats,
             rank,
             world,
-            steps_done=None if trainer is None else lambda: trainer.global_step,
+            steps_done=None if trainer is None else self._steps_done,
             accumulate=1 if trainer is None else trainer.accumulate_grad_batches,
         )
         return ResumableLoader(
@@ -122,6 +140,7 @@ class SegmentationData(lightning.LightningDataModule):
             persistent_workers=self._num_workers > 0,
             collate_fn=self._collate(),
             pin_memory=self._pinned(),
+            worker_init_fn=partial(_in_worker, os.getpid()),
         )
 
     def evaluation_loader(self, split: str) -> DataLoader[Sample]:
@@ -135,6 +154,7 @@ class SegmentationData(lightning.LightningDataModule):
             num_workers=self._num_workers,
             collate_fn=self._collate(),
             pin_memory=self._pinned(),
+            worker_init_fn=partial(_in_worker, os.getpid()),
         )
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
@@ -150,3 +170,17 @@ class SegmentationData(lightning.LightningDataModule):
 
     def _collate(self) -> partial[Batch]:
         return partial(collate, ignore_index={name: head.ignore_index for name, head in self.spec.heads.items()})
+
+
+def _in_worker(parent: int, worker: int) -> None:
+    # It shares the lock of the run directory: left over from a killed run it would keep a resume out.
+    end_with_parent(parent)
+    # What stops a run often reaches all its processes, and the step that is let come to its end needs their samples.
+    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _once)
+
+
+def _once(signum: int, frame: FrameType | None) -> None:
+    # torch and multiprocessing end a worker that stays by SIGTERM, each once.
+    signal.signal(signum, signal.SIG_DFL)

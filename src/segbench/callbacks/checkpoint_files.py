@@ -1,0 +1,76 @@
+"""Checkpoint files that are whole or not there: written under another name, synced, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from segbench.errors import SegbenchError
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Write a checkpoint so that a reader never sees half of one, and a write that fails leaves the one before.
+
+    Lightning's own builds the whole file in memory first, and writes it by way of the system's temporary folder.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write `path`.
+
+        Args:
+            checkpoint: its content.
+            path: the file.
+            storage_options: `{"keep": name}` gives the file that has the name now another one in its folder.
+
+        Raises:
+            SegbenchError: the disk is full, or cannot be written.
+        """
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if storage_options and path.exists():
+                _keep(path, storage_options["keep"])
+            os.replace(partial, path)
+            _sync_folder(path.parent)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            # torch's writer hides what the system said behind an error of its own.
+            system = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(system, OSError):
+                raise
+            raise _not_written(path, system) from error
+
+
+def _keep(path: Path, name: str) -> None:
+    # Linked, not moved: a process that ends between the two still has the file under its first name.
+    linked = path.with_name(f".{name}.partial")
+    linked.unlink(missing_ok=True)
+    os.link(path, linked)
+    os.replace(linked, path.with_name(name))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _not_written(path: Path, error: OSError) -> SegbenchError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return SegbenchError(
+        f"{path} cannot be written: {error.strerror or error}",
+        "room for a third checkpoint beside the two that are kept" if full else "a folder that can be written",
+        f"{'free the disk' if full else 'mend it'}, then continue from the checkpoint before, which is whole: "
+        f"segbench train resume={path.parent.parent}",
+    )
