@@ -193,6 +193,7 @@ def test_predict_prints_its_file_and_leaves_no_run_directory(run, tiny_run, tmp_
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
         "out",
         "out/page.tif",
+        "out/predictions.jsonl",
         "page.tif",
     ]
 

@@ -1,11 +1,12 @@
-"""Predict images with a run's network: `segbench predict run=RUN input=TIFF output=DIR`."""
+"""Predict images with a run's network: `segbench predict run=RUN input=FILE|DIR output=DIR [format=...]`."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import hashlib
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +15,18 @@ from segbench.entry import hydra_entry, job, plain
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
     from omegaconf import DictConfig
 
-    from segbench.data.raw import RawImage
-    from segbench.spec import DatasetSpec, HeadSpec
+    from segbench.data.raw import Source
+    from segbench.prediction.inputs import Input
+    from segbench.prediction.loop import Job
+    from segbench.prediction.record import Record
+    from segbench.prediction.settings import Settings
+    from segbench.spec import DatasetSpec
     from segbench.task import SegmentationTask
 
-log = logging.getLogger(__name__)
+Told = Callable[[Path], None]
 
 
 @contextlib.contextmanager
@@ -44,127 +47,224 @@ def evaluating(task: SegmentationTask, trainer_config: dict[str, Any]) -> Iterat
         torch.set_num_threads(threads)
 
 
-def predict_images(
-    task: SegmentationTask, images: Iterable[RawImage], device: torch.device
-) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Class probabilities KHW float32 by head, image by image."""
-    from segbench.data.tiles import normalise
-
-    for raw in images:
-        tensors = {name: normalise(image, task.spec.modalities[name]).to(device) for name, image in raw.images.items()}
-        yield {head: prob_KHW.float().cpu().numpy() for head, prob_KHW in task.predict(tensors).items()}
-
-
-def write_probabilities(
-    predictions: Iterable[dict[str, NDArray[np.float32]]],
-    count: int,
-    heads: dict[str, HeadSpec],
-    directory: Path,
-    stem: str,
-) -> list[Path]:
-    """Write a float32 TIFF a class, a page an image; of two classes the second one's alone, P(cell) of an EM run.
+def write_split(task: SegmentationTask, source: Source, directory: Path) -> list[Path]:
+    """Predict the split that a protocol has for it, at the end of a training.
 
     Args:
-        predictions: KHW by head.
-        count: how many, for the progress bar.
-        heads: of the data set.
-        directory: is made.
-        stem: of the files; `<stem>.tif`, with `-<head>` and `-<class>` where there are several.
-
-    Returns:
-        the files, each written under a temporary name and renamed when it is whole.
-    """
-    import tifffile
-    from rich.console import Console
-    from rich.progress import track
-
-    names: dict[tuple[str, int], Path] = {}
-    for head, spec in heads.items():
-        classes = [1] if spec.num_classes == 2 else range(spec.num_classes)
-        for k in classes:
-            parts = [stem, *([head] if len(heads) > 1 else []), *([spec.class_names[k]] if len(classes) > 1 else [])]
-            names[head, k] = directory / f"{'-'.join(parts)}.tif"
-    directory.mkdir(parents=True, exist_ok=True)
-    partials = {key: path.with_name(f".{path.name}.{os.getpid()}.partial") for key, path in names.items()}
-    try:
-        with contextlib.ExitStack() as stack:
-            writers = {key: stack.enter_context(tifffile.TiffWriter(path)) for key, path in partials.items()}
-            console = Console(stderr=True)
-            hidden = not console.is_terminal
-            for prob in track(predictions, "predict", count, console=console, disable=hidden, transient=True):
-                for (head, k), writer in writers.items():
-                    writer.write(prob[head][k], photometric="minisblack", contiguous=True, metadata=None)
-        for key, path in names.items():
-            os.replace(partials[key], path)
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)
-    return list(names.values())
-
-
-def read_pages(path: Path, spec: DatasetSpec) -> list[RawImage]:
-    """The pages of a TIFF as images of the data set's modality.
+        task: on its device, in eval mode.
+        source: the split.
+        directory: takes the files, `test-volume.tif` where there are two classes (P(second), a page an image, as the
+            ISBI challenge takes it), else a mask an image.
 
     Raises:
-        SegbenchError: the file cannot be read, or is not of the modality's channels and range.
+        SegbenchError: an image cannot be read, or the directory cannot be written.
     """
-    from segbench.data.raw import RawImage
-    from segbench.data.stacks import read_stack
+    from segbench.prediction.inputs import SplitInput, split_inputs
+    from segbench.prediction.loop import Job
+    from segbench.prediction.settings import Settings
 
-    if len(spec.modalities) != 1:
-        raise SegbenchError(
-            f"a run on {spec.name} with modalities {', '.join(spec.modalities)}",
-            "one modality",
-            "predict a run of one modality",
-        )
-    name, modality = next(iter(spec.modalities.items()))
-    stack = read_stack(path, "input")
-    channels = 1 if stack.ndim == 3 else stack.shape[-1]
-    if channels != modality.channels:
-        raise SegbenchError(
-            f"{path} has {channels} channels", f"{modality.channels} ({name}, {modality.unit})", "convert it first"
-        )
-    if "0 to 255" in modality.unit and not (stack.min() >= 0 and stack.max() <= 255):
-        raise SegbenchError(
-            f"{path} holds values from {stack.min()} to {stack.max()} ({stack.dtype})",
-            f"{modality.unit}, as the network was trained",
-            "rescale the image to 8 bits first",
-        )
-    return [RawImage({name: page}, {}, f"{path.stem}-{number:04d}") for number, page in enumerate(stack)]
+    binary = all(head.num_classes == 2 for head in task.spec.heads.values())
+    inputs: list[Input] = split_inputs(source)
+    if binary:
+        inputs = [SplitInput("test-volume", source, tuple(range(len(source))))]
+    settings = Settings(("probabilities",) if binary else ("masks",))
+    work = Job(task, task.spec, directory, lambda _: settings)
+    return [path for _, paths in _predicted(work, inputs, lambda given, paths: None) for path in paths]
 
 
-def predict(given: dict[str, Any]) -> list[Path]:
-    """Predict `input` with `run`'s network.
+def _predicted(
+    work: Job, inputs: Sequence[Input], done: Callable[[Input, list[Path]], None]
+) -> Iterator[tuple[str, list[Path]]]:
+    from segbench.prediction.loop import predict_inputs
+    from segbench.prediction.progress import Progress
+    from segbench.runs import not_writable
+
+    failed: dict[str, SegbenchError] = {}
+    try:
+        with Progress(len(inputs)) as progress:
+            for each, paths in predict_inputs(work, inputs, failed, progress, done):
+                yield each.name, paths
+    except OSError as error:
+        raise not_writable(work.folder, error) from error
+    if failed:
+        raise _all_of(failed, len(inputs))
+
+
+def _all_of(failed: dict[str, SegbenchError], inputs: int) -> SegbenchError:
+    first = next(iter(failed.values()))
+    if inputs == 1:
+        return first
+    shown = [f"\n  {error.found}" for error in list(failed.values())[:10]]
+    more = [f"\n  and {len(failed) - 10} more"] if len(failed) > 10 else []
+    return SegbenchError(
+        f"{len(failed)} of {inputs} inputs could not be predicted:{''.join(shown + more)}",
+        first.expected,
+        f"{first.action}; then give the command again: what is predicted stays",
+    )
+
+
+def predict(given: dict[str, Any], told: Told = lambda path: None) -> list[Path]:
+    """Predict `input`, or a split of the run's own data, with `run`'s network.
 
     Args:
         given: the composed predict config, plain containers.
+        told: is told of each file as it is written.
 
     Returns:
-        the files written.
+        all files of the inputs, those of an earlier call included.
+
+    Raises:
+        SegbenchError: bad input of any kind; inputs that could be read are predicted before it is raised.
     """
-    from segbench.build import build_dataset_spec, build_task, resolve_hardware
-    from segbench.checkpoint import load_weights
+    from segbench.build import build_dataset_spec, resolve_hardware
     from segbench.evaluate import recorded
-    from segbench.runs import Run, not_writable
+    from segbench.prediction.settings import check_settings
+    from segbench.runs import Run
 
     run = Run.open(given["run"])
     checkpoint = run.checkpoint(given["checkpoint"])
     config = recorded(run.config(), given)
-    said = resolve_hardware(config)
+    said = [str(checkpoint), *resolve_hardware(config), f"tta={config['tta']}"]
     spec = build_dataset_spec(run)
-    source, output = Path(given["input"]), Path(given["output"])
-    images = read_pages(source, spec)
-    if (output / f"{source.stem}.tif").exists() and source.samefile(output / f"{source.stem}.tif"):
-        raise SegbenchError(f"output={output} would write over the input {source}", "another folder", "change output=")
+    output = Path(given["output"])
+    inputs = _inputs(given, config, spec, output)
+    settings = {each.name: _settings(given, config, each) for each in inputs}
+    for chosen in {chosen.kinds: chosen for chosen in settings.values()}.values():
+        check_settings(chosen, spec)
+    with contextlib.closing(_record(given, config, run.path, checkpoint)) as record:
+        files = {each.name: record.done(each.name, each.stamp()) for each in inputs}
+        left = [each for each in inputs if files[each.name] is None]
+        if len(left) < len(inputs):
+            _say(f"{len(inputs) - len(left)} of {len(inputs)} inputs are predicted already in {output}")
+        if left:
+            _say("; ".join(said))
+            for name, paths in _predict_left(given, config, spec, checkpoint, left, settings, record):
+                files[name] = paths
+                for path in paths:
+                    told(path)
+    if any("voc" in chosen.kinds for chosen in settings.values()):
+        _say(f"for the server: tar -C {output} -czf results.tgz results")
+    return [path for each in inputs for path in files[each.name] or []]
+
+
+def _predict_left(
+    given: dict[str, Any],
+    config: dict[str, Any],
+    spec: DatasetSpec,
+    checkpoint: Path,
+    left: Sequence[Input],
+    settings: dict[str, Settings],
+    record: Record,
+) -> Iterator[tuple[str, list[Path]]]:
+    from segbench.build import build_task
+    from segbench.checkpoint import load_weights
+    from segbench.prediction.loop import Job
+
+    output = Path(given["output"])
     task = build_task(config, spec)
-    step = load_weights(task.model, checkpoint)
-    log.info("%s; %s of step %d; tta=%s", "; ".join(said), checkpoint.name, step, task.evaluation.tta)
-    with evaluating(task, config["trainer"]) as device:
-        predictions = predict_images(task, images, device)
-        try:
-            return write_probabilities(predictions, len(images), dict(spec.heads), output, source.stem)
-        except OSError as error:
-            raise not_writable(output, error) from error
+    load_weights(task.model, checkpoint)
+
+    def check(each: Input, paths: list[Path]) -> None:
+        _refuse_over_input(each, paths, output)
+        record.refuse_foreign(paths)
+
+    def done(each: Input, paths: list[Path]) -> None:
+        record.add(each.name, each.stamp(), paths)
+
+    with evaluating(task, config["trainer"]):
+        work = Job(task, spec, output, lambda each: settings[each.name], check, given["batch_size"])
+        yield from _predicted(work, left, done)
+
+
+def _record(given: dict[str, Any], config: dict[str, Any], run: Path, checkpoint: Path) -> Record:
+    from segbench.prediction.record import Record
+    from segbench.runs import not_writable
+
+    output = Path(given["output"])
+    also = {"run": str(run.resolve()), "file": checkpoint.name, "tile": config["tile"]}
+    try:
+        return Record(output, _made_by(given, config, checkpoint), also, given["overwrite"])
+    except OSError as error:
+        raise not_writable(output, error) from error
+
+
+def _inputs(given: dict[str, Any], config: dict[str, Any], spec: DatasetSpec, output: Path) -> list[Input]:
+    from segbench.build import build_dataset
+    from segbench.prediction.inputs import find_inputs, split_inputs
+
+    if (given["input"] is None) == (given["split"] is None):
+        both = given["input"] is not None
+        raise SegbenchError(
+            "both input= and split=" if both else "neither input= nor split=",
+            "input=FILE or input=DIR, or split=NAME of the run's own data",
+            "leave one out" if both else "add input=...",
+        )
+    if given["split"] is None:
+        return find_inputs(given["input"], given["ids"], spec, output)
+    if given["ids"] is not None:
+        raise SegbenchError(f"ids={given['ids']} with split={given['split']}", "ids= beside a folder", "leave it out")
+    dataset = build_dataset(config)
+    source = dataset.split(given["split"])
+    if source is None or len(source) == 0:
+        names = [name for name in ("train", "val", "test", "predict") if dataset.split(name)]
+        raise SegbenchError(
+            f"split={given['split']} of {spec.name}", f"one of {', '.join(names)}", "choose one of them, or give input="
+        )
+    return split_inputs(source)
+
+
+def _settings(given: dict[str, Any], config: dict[str, Any], each: Input) -> Settings:
+    from segbench.build import build_decoding
+    from segbench.prediction.settings import Settings
+
+    kinds = given["format"]
+    if kinds is None:
+        kinds = "probabilities" if each.suffix in (".tif", ".tiff", ".zarr") else "masks"
+    return Settings(
+        kinds=(kinds,) if isinstance(kinds, str) else tuple(kinds),
+        store=given["store"] or ("zarr" if each.suffix == ".zarr" else "tiff"),
+        decoding=build_decoding({"decoding": _decoding(given, config)}),
+        opacity=given["opacity"],
+        voc_year=given["voc"]["year"],
+        voc_competition=given["voc"]["competition"],
+    )
+
+
+def _decoding(given: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    own = {"_target_": "segbench.metrics.decoding.Decoding"} | (config.get("decoding") or {})
+    return own | {key: value for key, value in given["decoding"].items() if value is not None}
+
+
+def _made_by(given: dict[str, Any], config: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """What decides the values of a prediction; `tile` and the device only touch the last bits."""
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    kinds = given["format"]
+    made_by = {
+        "checkpoint": digest,
+        "format": kinds if kinds is None else sorted([kinds] if isinstance(kinds, str) else kinds),
+        "store": given["store"],
+        "tta": config["tta"],
+        "precision": config["trainer"]["precision"],
+    }
+    if "instances" in (made_by["format"] or ()):
+        made_by["decoding"] = _decoding(given, config)
+    if "overlays" in (made_by["format"] or ()):
+        made_by["opacity"] = given["opacity"]
+    return made_by
+
+
+def _refuse_over_input(each: Input, paths: Sequence[Path], output: Path) -> None:
+    for path in paths:
+        for source in each.files:
+            if path.exists() and path.samefile(source):
+                raise SegbenchError(
+                    f"output={output} would write over the input {source}", "another folder", "change output="
+                )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @job
@@ -173,8 +273,7 @@ def run_job(config: DictConfig) -> None:
     from segbench.entry import log_to
 
     with log_to(None):
-        for path in predict(plain(config)):
-            print(path)
+        predict(plain(config), told=lambda path: print(path, flush=True))
 
 
 def main() -> None:

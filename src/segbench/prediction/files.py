@@ -1,0 +1,264 @@
+"""Files that predictions go to: PNG, TIFF in pages and tiles, zarr; each takes its name when it is whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.zarr_images import import_zarr
+from segbench.errors import SegbenchError
+from segbench.prediction.canvas import Canvas
+
+Palette = Sequence[tuple[int, int, int]]
+
+CANVAS_BYTES = 2**29
+"""What the pages that are being filled may hold in memory, all files of an output taken together."""
+
+TILED_PIXELS = 2**24
+"""Pages of a TIFF with more pixels are written in tiles, which viewers and programs read in part."""
+
+TILE = 512
+CHUNK = 1024
+_CLASSIC_TIFF = 2**32 - 2**25
+
+
+class OutputFile(ABC):
+    """A file that is filled page by page, each window by window; nothing is on disk before the first page begins.
+
+    Args:
+        path: its final name; its folder is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+    @abstractmethod
+    def begin(self, page: int, size: tuple[int, int]) -> None:
+        """Start a page of H x W pixels; pages come in their order."""
+
+    @abstractmethod
+    def put(self, y: int, x: int, block: NDArray[Any]) -> None:
+        """Lay a block into the page, its upper left pixel at row y and column x."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """The page is full."""
+
+    def finish(self) -> None:
+        """All pages are there: take the final name."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
+        os.replace(self._partial, self.path)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        if self._partial.is_dir():
+            shutil.rmtree(self._partial)
+        self._partial.unlink(missing_ok=True)
+
+
+class _CanvasFile(OutputFile):
+    """A file whose pages are laid out before they are written.
+
+    Args:
+        path: its final name.
+        dtype: of the values.
+        samples: values a pixel, 1 or 3.
+        limit: bytes of a page that are held in memory.
+    """
+
+    def __init__(self, path: Path, dtype: Any, samples: int = 1, limit: int = CANVAS_BYTES) -> None:
+        super().__init__(path)
+        self._dtype, self._samples, self._limit = np.dtype(dtype), samples, limit
+        self._canvas: Canvas | None = None
+
+    def begin(self, page: int, size: tuple[int, int]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        shape = size if self._samples == 1 else (*size, self._samples)
+        self._canvas = Canvas(shape, self._dtype, self._limit, self.path.parent)
+
+    def put(self, y: int, x: int, block: NDArray[Any]) -> None:
+        assert self._canvas is not None
+        self._canvas.put(y, x, block)
+
+    def end(self) -> None:
+        assert self._canvas is not None
+        self._write(self._canvas)
+        self._canvas.close()
+        self._canvas = None
+
+    @abstractmethod
+    def _write(self, canvas: Canvas) -> None:
+        """Write the page."""
+
+    def discard(self) -> None:
+        if self._canvas is not None:
+            self._canvas.close()
+        super().discard()
+
+
+class PngFile(_CanvasFile):
+    """A PNG of one page: class indices with a palette, or RGB.
+
+    Args:
+        path: its final name.
+        palette: RGB by index; None: the pixels are RGB.
+    """
+
+    def __init__(self, path: Path, palette: Palette | None) -> None:
+        super().__init__(path, np.uint8, 3 if palette is None else 1, limit=2**62)
+        self._palette = palette
+
+    def _write(self, canvas: Canvas) -> None:
+        pixels = canvas.rows(0, canvas.shape[0])
+        if self._palette is None:
+            from segbench.panels import write_png
+
+            write_png(self._partial, pixels)
+        else:
+            from segbench.data.decode import write_indices
+
+            write_indices(self._partial, pixels, tuple(self._palette))
+
+
+class TiffFile(_CanvasFile):
+    """A TIFF with a page for each of the input's; large pages in tiles.
+
+    Args:
+        path: its final name.
+        dtype: of the values.
+        sizes: H and W of every page.
+        samples: 3 for RGB.
+        palette: RGB by index, of uint8.
+        compressed: without loss; labels shrink to a hundredth, probabilities hardly.
+        limit: bytes of a page that are held in memory.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        dtype: Any,
+        sizes: Sequence[tuple[int, int]],
+        *,
+        samples: int = 1,
+        palette: Palette | None = None,
+        compressed: bool = False,
+        limit: int = CANVAS_BYTES,
+    ) -> None:
+        super().__init__(path, dtype, samples, limit)
+        self._compressed = compressed
+        self._options: dict[str, Any] = {"photometric": "rgb" if samples == 3 else "minisblack", "metadata": None}
+        if palette is not None:
+            colormap = np.zeros((3, 256), np.uint16)
+            colormap[:, : len(palette)] = np.array(palette, np.uint16).T * 257
+            self._options |= {"photometric": "palette", "colormap": colormap}
+        total = sum(height * width for height, width in sizes) * samples * self._dtype.itemsize
+        self._big, self._writer = total > _CLASSIC_TIFF, cast(Any, None)
+
+    def begin(self, page: int, size: tuple[int, int]) -> None:
+        """Start a page, with the first one the file."""
+        super().begin(page, size)
+        if self._writer is None:
+            import tifffile
+
+            self._writer = tifffile.TiffWriter(self._partial, bigtiff=self._big)
+
+    def _write(self, canvas: Canvas) -> None:
+        height, width = canvas.shape[:2]
+        options = self._options | ({"compression": "zlib"} if self._compressed else {})
+        if height * width > TILED_PIXELS or not canvas.in_memory:
+            shape = {"shape": canvas.shape, "dtype": self._dtype, "tile": (TILE, TILE)}
+            self._writer.write(_tiles(canvas), **shape, **options)
+        else:
+            # As one block of data, so that ImageJ and memory maps can take it as it is.
+            self._writer.write(canvas.rows(0, height), contiguous=not self._compressed, **options)
+
+    def finish(self) -> None:
+        """Close the file and give it its name."""
+        self._writer.close()
+        super().finish()
+
+    def discard(self) -> None:
+        """Close the file and leave nothing behind."""
+        if self._writer is not None:
+            self._writer.close()
+        super().discard()
+
+
+def _tiles(canvas: Canvas) -> Iterator[NDArray[Any]]:
+    for y in range(0, canvas.shape[0], TILE):
+        band = canvas.rows(y, y + TILE)
+        for x in range(0, canvas.shape[1], TILE):
+            tile = np.zeros((TILE, TILE, *canvas.shape[2:]), canvas.dtype)
+            part = band[:, x : x + TILE]
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile
+
+
+class ZarrFile(OutputFile):
+    """A zarr array with the axes page, if there are several, class, if there are several, y and x.
+
+    Args:
+        path: its final name, a folder.
+        dtype: of the values.
+        sizes: H and W of every page.
+        classes: values a pixel; 1 leaves the axis out.
+        attributes: go into the array's metadata.
+
+    Raises:
+        SegbenchError: zarr is not installed, or pages of different sizes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        dtype: Any,
+        sizes: Sequence[tuple[int, int]],
+        classes: int = 1,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._zarr = import_zarr()
+        if len(set(sizes)) > 1:
+            raise SegbenchError(
+                f"pages of {len(set(sizes))} sizes for {path}", "pages of one size in a zarr array", "set store=tiff"
+            )
+        super().__init__(path)
+        self._dtype, self._size, self._attributes = np.dtype(dtype), sizes[0], dict(attributes or {})
+        self._axes = {name: count for name, count in (("page", len(sizes)), ("class", classes)) if count > 1}
+        self._page, self._array = 0, cast(Any, None)
+
+    def begin(self, page: int, size: tuple[int, int]) -> None:
+        """Start a page; they are all of one size."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._page = page
+
+    def put(self, y: int, x: int, block: NDArray[Any]) -> None:
+        """Lay a block HW, or KHW where there are several classes, into the page."""
+        height, width = block.shape[-2:]
+        if self._array is None:
+            self._array = self._create((height, width))
+        page = (self._page,) if "page" in self._axes else ()
+        self._array[(*page, ..., slice(y, y + height), slice(x, x + width))] = block
+
+    def _create(self, window: tuple[int, int]) -> Any:
+        # The first window is as large as all others but those at the end: each fills whole chunks, written once.
+        chunks = [-(-side // -(-side // CHUNK)) for side in window]
+        return self._zarr.create_array(
+            str(self._partial),
+            shape=(*self._axes.values(), *self._size),
+            chunks=(*(1 for _ in self._axes), *chunks),
+            dtype=self._dtype,
+            dimension_names=(*self._axes, "y", "x"),
+            attributes=self._attributes,
+        )
+
+    def end(self) -> None:
+        """Nothing is held back."""

@@ -1,0 +1,158 @@
+"""Inputs through the network, one after another, into their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from segbench.data.tiles import normalise
+from segbench.errors import SegbenchError
+from segbench.inference import ReadableImage, predict_stream
+from segbench.prediction.inputs import Input
+from segbench.prediction.outputs import InputOutputs, Result
+from segbench.prediction.pages import Opened, Page
+from segbench.prediction.progress import Progress
+from segbench.prediction.settings import Settings, Target
+from segbench.spec import DatasetSpec
+from segbench.task import SegmentationTask
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be predicted, and into what.
+
+    Attributes:
+        task: the network, in eval mode on its device.
+        spec: of the run.
+        folder: `output=`.
+        settings: of an input.
+        check: is told an input's output files before anything is predicted; raises to refuse them.
+        batch: tiles that go through the network together.
+    """
+
+    task: SegmentationTask
+    spec: DatasetSpec
+    folder: Path
+    settings: Callable[[Input], Settings]
+    check: Callable[[Input, list[Path]], None] = lambda given, paths: None
+    batch: int = 1
+
+
+@dataclass(eq=False)
+class _Work:
+    given: Input
+    opened: Opened
+    outputs: InputOutputs
+    page: int = -1
+    pixels_left: int = 0
+    pages: dict[int, Page] = field(default_factory=dict)
+
+    def abandon(self) -> None:
+        """Leave nothing of it behind."""
+        self.outputs.discard()
+        self.opened.close()
+
+
+def predict_inputs(
+    job: Job,
+    inputs: Iterable[Input],
+    failed: dict[str, SegbenchError],
+    progress: Progress,
+    done: Callable[[Input, list[Path]], None],
+) -> Iterator[tuple[Input, list[Path]]]:
+    """Predict inputs; one that cannot be read does not keep the others from being predicted.
+
+    Args:
+        job: how.
+        inputs: in their order.
+        failed: takes the errors of inputs that cannot be read, by name.
+        progress: is told.
+        done: is told of an input whose files are whole, before they take their names.
+
+    Returns:
+        an iterator of inputs with their files.
+
+    Raises:
+        SegbenchError: what `predict_stream` raises, and parts of large images that cannot be read.
+    """
+    task = job.task
+    started: list[_Work] = []
+    stream = predict_stream(
+        task.model,
+        _images(job, inputs, failed, started),
+        tuple(job.spec.heads),
+        tile=task.evaluation.tile,
+        tta=task.evaluation.tta,
+        channels_last=task.memory_format == torch.channels_last,
+        batch=job.batch,
+    )
+    work: _Work | None = None
+    try:
+        for window in stream:
+            following, index = window.key
+            if following is not work:
+                # Should one be left, it broke off: one of its later pages cannot be read.
+                while started[0] is not following:
+                    started.pop(0).abandon()
+                    progress.end()
+                work = following
+                progress.begin(work.given.name, sum(height * width for height, width in work.opened.sizes))
+            page = work.pages[index]
+            if index != work.page:
+                work.outputs.begin(index, page)
+                work.page, work.pixels_left = index, page.size[0] * page.size[1]
+            work.outputs.add(Result(window, page))
+            height, width = next(iter(window.probabilities.values())).shape[-2:]
+            work.pixels_left -= height * width
+            progress.add(height * width)
+            if work.pixels_left:
+                continue
+            work.outputs.end()
+            del work.pages[index]
+            if index + 1 < len(work.opened.sizes):
+                continue
+            paths = work.outputs.paths
+            done(work.given, paths)
+            work.outputs.finish()
+            started.pop(0).opened.close()
+            progress.end()
+            yield work.given, paths
+    finally:
+        for left in started:
+            left.abandon()
+
+
+def _images(
+    job: Job, inputs: Iterable[Input], failed: dict[str, SegbenchError], started: list[_Work]
+) -> Iterator[ReadableImage]:
+    for given in inputs:
+        try:
+            work = _start(job, given)
+            started.append(work)
+            for index in range(len(work.opened.sizes)):
+                page = work.pages[index] = work.opened.page(index)
+                yield ReadableImage((work, index), page.size, _normalised(page, job))
+        except SegbenchError as error:
+            failed[given.name] = error
+
+
+def _start(job: Job, given: Input) -> _Work:
+    opened = given.open(job.spec)
+    try:
+        outputs = InputOutputs(Target(given.name, opened.sizes, job.spec, job.folder, job.settings(given)))
+        job.check(given, outputs.paths)
+    except BaseException:
+        opened.close()
+        raise
+    return _Work(given, opened, outputs)
+
+
+def _normalised(page: Page, job: Job) -> Callable[[int, int, int, int], dict[str, torch.Tensor]]:
+    def read(y0: int, y1: int, x0: int, x1: int) -> dict[str, torch.Tensor]:
+        parts = page.read(y0, y1, x0, x1)
+        return {name: normalise(part, job.spec.modalities[name]) for name, part in parts.items()}
+
+    return read

@@ -1,0 +1,297 @@
+"""The kinds of output: masks, probabilities, overlays, instances, and masks as the PASCAL VOC server takes them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segbench.data.pascal_voc import SERVER_PATH, voc_palette
+from segbench.errors import SegbenchError
+from segbench.inference import Window
+from segbench.metrics.decoding import decode_instances
+from segbench.prediction.files import CANVAS_BYTES, OutputFile, PngFile, TiffFile, ZarrFile
+from segbench.prediction.overlay import Brush, as_picture, backdrop, grey_range
+from segbench.prediction.pages import Page
+from segbench.prediction.settings import LARGE_PIXELS, Target
+from segbench.spec import HeadSpec
+
+_PICTURE_SAMPLE = 2**20
+
+
+class Result:
+    """A window's probabilities, and the classes that follow from them, each computed once.
+
+    Args:
+        window: what the network made.
+        page: whose window it is.
+    """
+
+    def __init__(self, window: Window, page: Page) -> None:
+        self.y, self.x = window.y, window.x
+        self._window, self._page = window, page
+        self._probabilities: dict[str, NDArray[np.float32]] = {}
+        self._classes: dict[str, NDArray[np.uint8]] = {}
+
+    def probabilities(self, head: str) -> NDArray[np.float32]:
+        """Khw."""
+        if head not in self._probabilities:
+            self._probabilities[head] = self._window.probabilities[head].float().cpu().numpy()
+        return self._probabilities[head]
+
+    def classes(self, head: str) -> NDArray[np.uint8]:
+        """The likeliest class, hw."""
+        if head not in self._classes:
+            # On the device: a map a class is much more to move than one of classes.
+            classes_hw = self._window.probabilities[head].argmax(0)
+            self._classes[head] = classes_hw.to(torch.uint8).cpu().numpy()
+        return self._classes[head]
+
+    def image(self, modality: str) -> NDArray[Any]:
+        """This window of the image."""
+        height, width = next(iter(self._window.probabilities.values())).shape[-2:]
+        return self._page.read(self.y, self.y + height, self.x, self.x + width)[modality]
+
+
+class Output(ABC):
+    """One kind of output of one input.
+
+    Args:
+        target: what it is made for.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.files: list[OutputFile] = []
+
+    def begin(self, index: int, page: Page) -> None:
+        """Start a page."""
+        for file in self.files:
+            file.begin(index, page.size)
+
+    @abstractmethod
+    def add(self, result: Result) -> None:
+        """Take a window."""
+
+    def end(self) -> None:
+        """The page is complete."""
+        for file in self.files:
+            file.end()
+
+
+class _ByHead(Output):
+    """A file a head."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._files = {name: self._file(name, head) for name, head in target.spec.heads.items()}
+        self.files = list(self._files.values())
+
+    @abstractmethod
+    def _file(self, name: str, head: HeadSpec) -> OutputFile:
+        """The head's file."""
+
+
+class Masks(_ByHead):
+    """Class ids with the palette of the run's data set: PNG, a TIFF of several pages, or zarr."""
+
+    def _file(self, name: str, head: HeadSpec) -> OutputFile:
+        target, parts = self.target, self.target.head_part(name)
+        if target.settings.store == "zarr":
+            path = target.path("masks", ".zarr", *parts)
+            return ZarrFile(path, np.uint8, target.sizes, attributes=target.about(name))
+        if target.is_picture:
+            return PngFile(target.path("masks", ".png", *parts), head.palette)
+        path = target.path("masks", ".tif", *parts)
+        return TiffFile(path, np.uint8, target.sizes, palette=head.palette, compressed=True)
+
+    def add(self, result: Result) -> None:
+        """Write the likeliest classes."""
+        for head, file in self._files.items():
+            file.put(result.y, result.x, result.classes(head))
+
+
+class Voc(Masks):
+    """As `Masks`, in the archive that the PASCAL VOC server takes."""
+
+    def _file(self, name: str, head: HeadSpec) -> OutputFile:
+        target = self.target
+        if not target.is_picture:
+            raise SegbenchError(
+                f"{target.name} has {len(target.sizes)} pages of {target.sizes[0]}", "one photograph", "leave it out"
+            )
+        settings = target.settings
+        place = SERVER_PATH.format(year=settings.voc_year, competition=settings.voc_competition, id=target.name)
+        return PngFile(target.folder / place, voc_palette(256))
+
+
+class Probabilities(Output):
+    """Float32 TIFF, a file a class (of two classes the second one's alone), or zarr with an axis of classes."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._files: dict[tuple[str, int, int], OutputFile] = {}
+        for name, head in target.spec.heads.items():
+            # P(second) says all of two classes: P(cell) of an EM run, as the ISBI challenge takes it.
+            classes = [1] if head.num_classes == 2 else list(range(head.num_classes))
+            if target.settings.store == "zarr":
+                path = target.path("probabilities", ".zarr", *target.head_part(name))
+                about = target.about(name) | {"classes": classes}
+                file = ZarrFile(path, np.float32, target.sizes, len(classes), about)
+                self._files[name, classes[0], classes[-1] + 1] = file
+                continue
+            for k in classes:
+                parts = (*target.head_part(name), *([head.class_names[k]] if len(classes) > 1 else []))
+                path = target.path("probabilities", ".tif", *(part.replace("/", "_") for part in parts))
+                limit = CANVAS_BYTES // len(classes)
+                self._files[name, k, k + 1] = TiffFile(path, np.float32, target.sizes, limit=limit)
+        self.files = list(self._files.values())
+
+    def add(self, result: Result) -> None:
+        """Write P(class)."""
+        for (head, first, stop), file in self._files.items():
+            block_Khw = result.probabilities(head)[first:stop]
+            file.put(result.y, result.x, block_Khw[0] if len(block_Khw) == 1 else block_Khw)
+
+
+class Overlays(_ByHead):
+    """The image in RGB, tinted and outlined by its classes: PNG, or a TIFF of several pages."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._modality = backdrop(target.spec)
+        self._brushes = {name: Brush(head, target.settings.opacity) for name, head in target.spec.heads.items()}
+        self._levels: tuple[float, float] | None = None
+
+    def _file(self, name: str, head: HeadSpec) -> OutputFile:
+        target, parts = self.target, self.target.head_part(name)
+        if target.is_picture:
+            return PngFile(target.path("overlays", ".png", *parts), None)
+        return TiffFile(target.path("overlays", ".tif", *parts), np.uint8, target.sizes, samples=3, compressed=True)
+
+    def begin(self, index: int, page: Page) -> None:
+        """Start a page, with its own black and white."""
+        super().begin(index, page)
+        self._levels = grey_range(_centre(page, self._modality))
+
+    def add(self, result: Result) -> None:
+        """Draw."""
+        picture_HW3 = as_picture(result.image(self._modality), self._levels)
+        for head, file in self._files.items():
+            file.put(result.y, result.x, self._brushes[head].draw(picture_HW3, result.classes(head)))
+
+
+def _centre(page: Page, modality: str) -> NDArray[Any]:
+    """The page, or of a large one its centre."""
+    height, width = page.size
+    h, w = min(height, max(1024, _PICTURE_SAMPLE // width)), min(width, max(1024, _PICTURE_SAMPLE // height))
+    y, x = (height - h) // 2, (width - w) // 2
+    return page.read(y, y + h, x, x + w)[modality]
+
+
+class Instances(_ByHead):
+    """Numbers of objects, as the run's `decoding` reads them off the probabilities: 16-bit TIFF, or zarr of 32 bits."""
+
+    def __init__(self, target: Target) -> None:
+        largest = max(height * width for height, width in target.sizes)
+        if largest > LARGE_PIXELS:
+            raise SegbenchError(
+                f"{target.name} with a page of {largest} pixels for format=instances",
+                f"at most {LARGE_PIXELS}: objects are numbered over the whole image",
+                "leave instances out, or cut the image",
+            )
+        super().__init__(target)
+        self._probabilities: dict[str, NDArray[np.float32]] = {}
+
+    def _file(self, name: str, head: HeadSpec) -> OutputFile:
+        target, parts = self.target, self.target.head_part(name)
+        if target.settings.store == "zarr":
+            path = target.path("instances", ".zarr", *parts)
+            return ZarrFile(path, np.uint32, target.sizes, attributes={"head": name})
+        return TiffFile(target.path("instances", ".tif", *parts), np.uint16, target.sizes, compressed=True)
+
+    def begin(self, index: int, page: Page) -> None:
+        """Start a page."""
+        super().begin(index, page)
+        self._probabilities = {
+            name: np.empty((head.num_classes, *page.size), np.float32) for name, head in self.target.spec.heads.items()
+        }
+
+    def add(self, result: Result) -> None:
+        """Keep the probabilities until all are there."""
+        for head, whole_KHW in self._probabilities.items():
+            block_Khw = result.probabilities(head)
+            height, width = block_Khw.shape[-2:]
+            whole_KHW[:, result.y : result.y + height, result.x : result.x + width] = block_Khw
+
+    def end(self) -> None:
+        """Number the objects of the page."""
+        for head, file in self._files.items():
+            objects_HW = decode_instances(self._probabilities[head], self.target.settings.decoding)
+            if self.target.settings.store == "tiff" and (found := int(objects_HW.max(initial=0))) > 2**16 - 1:
+                raise SegbenchError(
+                    f"{found} objects in {self.target.name}", "at most 65535 in a 16-bit TIFF", "set store=zarr"
+                )
+            file.put(0, 0, objects_HW)
+        self._probabilities = {}
+        super().end()
+
+
+_MAKERS: dict[str, Callable[[Target], Output]] = {
+    "masks": Masks,
+    "probabilities": Probabilities,
+    "overlays": Overlays,
+    "instances": Instances,
+    "voc": Voc,
+}
+
+
+class InputOutputs:
+    """All outputs of one input.
+
+    Args:
+        target: what they are made for.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._outputs = [_MAKERS[kind](target) for kind in target.settings.kinds]
+
+    @property
+    def files(self) -> list[OutputFile]:
+        """Of all kinds."""
+        return [file for output in self._outputs for file in output.files]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Their final names."""
+        return [file.path for file in self.files]
+
+    def begin(self, index: int, page: Page) -> None:
+        """Start a page."""
+        for output in self._outputs:
+            output.begin(index, page)
+
+    def add(self, result: Result) -> None:
+        """Take a window of it."""
+        for output in self._outputs:
+            output.add(result)
+
+    def end(self) -> None:
+        """The page is complete."""
+        for output in self._outputs:
+            output.end()
+
+    def finish(self) -> None:
+        """Give every file its name."""
+        for file in self.files:
+            file.finish()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        for file in self.files:
+            file.discard()

@@ -1,0 +1,152 @@
+"""What made the files of an output folder: `predictions.jsonl`, by which a half-done folder goes on.
+
+The first line, and each later one with `made_by`, holds the checkpoint and the settings; each other one an input with
+the files that came of it. A line is written when the files are whole and before they take their names.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from segbench.errors import SegbenchError
+
+NAME = "predictions.jsonl"
+
+
+class Record:
+    """An output folder's record, held by one process.
+
+    Args:
+        folder: the output folder; made where it is not there.
+        made_by: what decides the values of a prediction, plain containers; another one is not continued.
+        also: what else should be known of how they were made.
+        overwrite: make anew what others have made.
+
+    Raises:
+        SegbenchError: the folder holds predictions made otherwise, or another process fills it.
+    """
+
+    def __init__(self, folder: Path, made_by: Mapping[str, Any], also: Mapping[str, Any], overwrite: bool) -> None:
+        self._folder, self._overwrite = folder, overwrite
+        self._inputs: dict[str, dict[str, Any]] = {}
+        self._ours: set[str] = set()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / NAME
+        self._file: TextIO = self.path.open("a+")
+        try:
+            self._take()
+            # A way through JSON, as the recorded one has gone.
+            self._read(json.loads(json.dumps(made_by)), also)
+        except BaseException:
+            self.close()
+            raise
+
+    def _take(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SegbenchError(
+                f"{self._folder} is being filled by another process",
+                "one segbench predict a folder",
+                "wait for it to end, or choose another output=",
+            ) from error
+
+    def _read(self, made_by: dict[str, Any], also: Mapping[str, Any]) -> None:
+        self._file.seek(0)
+        before: dict[str, Any] | None = None
+        content = self._file.read()
+        for line in content.splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                # Cut off in the midst of a line; its input is predicted anew.
+                continue
+            if "made_by" in entry:
+                before, self._inputs = entry["made_by"], {}
+            else:
+                self._inputs[entry["input"]] = entry
+                self._ours |= set(entry["files"])
+        if content and not content.endswith("\n"):
+            self._file.write("\n")
+        if before == made_by:
+            return
+        if self._inputs and not self._overwrite:
+            raise SegbenchError(
+                f"{self._folder} holds predictions made otherwise: {_difference(before or {}, made_by)}",
+                "one checkpoint and one way of predicting in a folder",
+                "choose another output=, or replace what is there with overwrite=true",
+            )
+        self._inputs = {}
+        self._append({"made_by": made_by} | dict(also))
+
+    def done(self, name: str, stamp: Sequence[Sequence[Any]]) -> list[Path] | None:
+        """The files of an input that need not be made again.
+
+        Args:
+            name: the input's.
+            stamp: path, size and time of change of its files as they are now.
+
+        Returns:
+            None where they are to be made: never made, gone, from an input that was changed, or to be overwritten.
+
+        Raises:
+            SegbenchError: they are of another input of the same name.
+        """
+        entry = self._inputs.get(name)
+        if entry is None or self._overwrite:
+            return None
+        files = [self._folder / file for file in entry["files"]]
+        if not all(file.exists() for file in files):
+            return None
+        before, now = entry["stamp"], [list(file) for file in stamp]
+        # A folder may have been moved between two runs.
+        if [[Path(path).name, *rest] for path, *rest in before] == [[Path(path).name, *rest] for path, *rest in now]:
+            return files
+        if [path for path, *_ in before] != [path for path, *_ in now]:
+            raise SegbenchError(
+                f"{files[0]} is the prediction of {' and '.join(path for path, *_ in before)}",
+                f"that of {' and '.join(path for path, *_ in now)}",
+                "choose another output=, or replace it with overwrite=true",
+            )
+        return None
+
+    def refuse_foreign(self, paths: Sequence[Path]) -> None:
+        """Refuse to write over what is not a prediction of this folder.
+
+        Raises:
+            SegbenchError: a file is there that the record does not know.
+        """
+        foreign = [path for path in paths if path.exists() and str(path.relative_to(self._folder)) not in self._ours]
+        if foreign and not self._overwrite:
+            raise SegbenchError(
+                f"{foreign[0]} is there already, and {self.path} does not know it",
+                "a folder of predictions, or an empty one",
+                "choose another output=, or replace what is there with overwrite=true",
+            )
+
+    def add(self, name: str, stamp: Any, paths: Sequence[Path]) -> None:
+        """Write down that an input's files are whole."""
+        files = [str(path.relative_to(self._folder)) for path in paths]
+        self._append({"input": name, "stamp": stamp, "files": files})
+        self._ours |= set(files)
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Let the folder go."""
+        self._file.close()
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    keys = [key for key in (*before, *(key for key in now if key not in before)) if before.get(key) != now.get(key)]
+    return ", ".join(f"{key} {_short(before.get(key))}, now {_short(now.get(key))}" for key in keys)
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,110 @@
+"""The values of a file in the unit that a run was trained on; another scale is refused, never guessed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.nyudv2 import log_depth
+from segbench.errors import SegbenchError
+from segbench.spec import ModalitySpec
+
+LOG_DEPTH = "ln(millimetres)"
+COLOURS = "R, G, B"
+"""How the units begin that the data sets read as colours: grey in three equal channels, no alpha."""
+
+_SPLIT_BY_OPENCV = (np.uint8, np.uint16, np.int16, np.float32)
+
+
+def check_kind(path: Path, channels: int, dtype: np.dtype[Any], name: str, spec: ModalitySpec) -> None:
+    """Refuse an image of another kind by what its header says.
+
+    Args:
+        path: the file.
+        channels: C of the image.
+        dtype: of its values.
+        name: the modality.
+        spec: of the modality.
+
+    Raises:
+        SegbenchError: another number of channels or another type.
+    """
+    if spec.unit == LOG_DEPTH:
+        if channels != 1 or dtype != np.dtype(np.uint16):
+            raise SegbenchError(
+                f"{path} has {channels} channels of {dtype}",
+                f"one 16-bit channel, depth in millimetres ({name})",
+                "use depth files as those of the data set, not a rendering of them",
+            )
+        return
+    given = (spec.channels, *((1, 4) if _is_colour(spec) else ()))
+    if channels not in given:
+        raise SegbenchError(
+            f"{path} has {channels} channels", f"{spec.channels} ({name}, {spec.unit})", "convert it first"
+        )
+    largest = _largest(spec)
+    coarse = np.dtype(bool) if largest is None or largest <= 255 else np.dtype(np.uint8)
+    if dtype.kind not in "buif" or dtype == np.dtype(bool) or (dtype == coarse):
+        raise SegbenchError(
+            f"{path} holds values of type {dtype}",
+            f"{spec.unit}, as the network was trained",
+            "convert the image to the type and scale of the training images",
+        )
+
+
+def check_range(path: Path, part_HWC: NDArray[Any], spec: ModalitySpec, whole: bool = True) -> None:
+    """Refuse values that cannot be of the modality's unit.
+
+    Args:
+        path: the file, for messages.
+        part_HWC: all of an image, or a part of it.
+        spec: of the modality.
+        whole: whether the part is enough to tell fractions from 0 to 1 from a dark image.
+
+    Raises:
+        SegbenchError: no numbers, values beyond the unit's range, or fractions where levels are expected.
+    """
+    largest = _largest(spec)
+    if part_HWC.dtype == np.uint8 or (part_HWC.dtype.kind != "f" and largest is None):
+        return
+    low, high = part_HWC.min(), part_HWC.max()
+    within = bool(np.isfinite(low) and np.isfinite(high)) and (largest is None or (low >= 0 and high <= largest))
+    fractions = largest is not None and whole and part_HWC.dtype.kind == "f" and 0 < high <= 1
+    if within and not fractions:
+        return
+    scale = "" if largest is None else f"; multiply it by {largest}" if fractions else f" to 0 to {largest}"
+    raise SegbenchError(
+        f"{path} holds values from {low:g} to {high:g} ({part_HWC.dtype})",
+        f"{spec.unit}, as the network was trained",
+        f"rescale the image first{scale}" if largest != 255 or fractions else "rescale the image to 8 bits first",
+    )
+
+
+def in_unit(part_HWC: NDArray[Any], spec: ModalitySpec) -> NDArray[Any]:
+    """A part of an image as the data sets give it, HW or HWC.
+
+    Args:
+        part_HWC: values of the file, which `check_kind` let pass.
+        spec: of the modality.
+    """
+    if spec.unit == LOG_DEPTH:
+        return log_depth(part_HWC[..., 0])
+    if part_HWC.dtype not in _SPLIT_BY_OPENCV:
+        part_HWC = part_HWC.astype(np.float32)
+    if _is_colour(spec) and part_HWC.shape[2] != spec.channels:
+        part_HWC = np.repeat(part_HWC, 3, axis=2) if part_HWC.shape[2] == 1 else part_HWC[..., :3]
+    return part_HWC[..., 0] if part_HWC.shape[2] == 1 else np.ascontiguousarray(part_HWC)
+
+
+def _is_colour(spec: ModalitySpec) -> bool:
+    return spec.unit.startswith(COLOURS) and spec.channels == 3
+
+
+def _largest(spec: ModalitySpec) -> int | None:
+    """The largest value of a unit such as `grey level, 0 to 255`; None where it names none."""
+    named = re.search(r"\b0 to (\d+)\b", spec.unit)
+    return int(named[1]) if named else None

@@ -1,0 +1,122 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from torch import nn
+
+from segbench.errors import SegbenchError
+from segbench.prediction.inputs import find_inputs
+from segbench.prediction.loop import Job, predict_inputs
+from segbench.prediction.progress import Progress
+from segbench.prediction.settings import Settings
+from segbench.spec import TileGeometry
+from segbench.task import Evaluation
+
+
+class Threshold(nn.Module):
+    """P(cell) is a half where the grey level is 100; tiles are of any size."""
+
+    geometry = TileGeometry(context=1)
+
+    def forward(self, image_BCHW):
+        return torch.cat([torch.full_like(image_BCHW, 100), image_BCHW], 1) / 10
+
+
+@pytest.fixture
+def run(spec, tmp_path):
+    """`run(batch=1, tile=None, ...)`: predict tmp_path/in; the names that were done, and the errors of others."""
+
+    def predicted(batch=1, tile=None, kinds=("masks",), folder="in", check=lambda given, paths: None):
+        task = SimpleNamespace(
+            model=Threshold().eval(), evaluation=Evaluation(tile, "none", 1), memory_format=torch.contiguous_format
+        )
+        out = tmp_path / "out"
+        job = Job(task, spec(), out, lambda _: Settings(tuple(kinds)), check, batch)
+        failed, recorded = {}, []
+        with Progress(1) as progress:
+            inputs = find_inputs(str(tmp_path / folder), None, spec(), out)
+            told = lambda given, paths: recorded.append((given.name, [path.exists() for path in paths]))  # noqa: E731
+            done = [given.name for given, _ in predict_inputs(job, inputs, failed, progress, told)]
+        assert [name for name, _ in recorded] == done
+        assert not any(any(there) for _, there in recorded), "recorded before it takes its name"
+        return done, failed
+
+    return predicted
+
+
+def write(path, *shape, seed=0, damaged=False):
+    path.parent.mkdir(exist_ok=True)
+    stack = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    tifffile.imwrite(path, stack, photometric="minisblack", metadata=None, compression="zlib")
+    if damaged:
+        with tifffile.TiffFile(path) as tiff:
+            offset = tiff.pages[-1].dataoffsets[0]
+        content = bytearray(path.read_bytes())
+        content[offset : offset + 8] = b"no zlib!"
+        path.write_bytes(content)
+    return stack
+
+
+@pytest.mark.parametrize(("batch", "tile"), [(1, None), (4, None), (1, 8), (3, 8), (100, 8)])
+def test_every_page_of_every_input_is_predicted(run, tmp_path, batch, tile):
+    stacks = {
+        name: write(tmp_path / "in" / f"{name}.tif", *shape, seed=seed)
+        for seed, (name, shape) in enumerate({"a": (1, 20, 30), "b": (3, 20, 30), "c": (2, 9, 9)}.items())
+    }
+    done, failed = run(batch, tile)
+    assert (done, failed) == (["a", "b", "c"], {})
+    for name, stack in stacks.items():
+        (path,) = (tmp_path / "out").glob(f"{name}.*")
+        if path.suffix == ".tif":
+            predicted = tifffile.imread(path)
+        else:
+            with Image.open(path) as image:
+                predicted = np.asarray(image)
+        np.testing.assert_array_equal(predicted.reshape(stack.shape), stack > 100)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_an_unreadable_page_keeps_its_input_back_and_no_other(run, tmp_path, batch):
+    write(tmp_path / "in" / "a.tif", 2, 20, 30)
+    write(tmp_path / "in" / "b.tif", 3, 20, 30, damaged=True)
+    write(tmp_path / "in" / "c.tif", 2, 20, 30)
+    (tmp_path / "in" / "d.png").write_bytes(b"no image")
+    write(tmp_path / "in" / "e.tif", 2, 20, 30, damaged=True)
+    done, failed = run(batch)
+    assert done == ["a", "c"]
+    assert list(failed) == ["b", "d", "e"]
+    assert "b.tif" in failed["b"].found
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif", "c.tif"]
+
+
+def test_an_input_that_is_refused_keeps_its_files_from_being_made(run, tmp_path):
+    write(tmp_path / "in" / "a.tif", 20, 30)
+    write(tmp_path / "in" / "b.tif", 20, 30)
+
+    def check(given, paths):
+        if given.name == "a":
+            raise SegbenchError(f"not {paths[0].name}", "", "")
+
+    done, failed = run(check=check)
+    assert done == ["b"]
+    assert failed["a"].found == "not a.png"
+
+
+def test_an_error_of_the_network_leaves_no_partial_file(run, tmp_path, monkeypatch):
+    write(tmp_path / "in" / "a.tif", 2, 20, 30)
+    write(tmp_path / "in" / "b.tif", 2, 20, 30)
+    calls = []
+
+    def breaks(self, image_BCHW):
+        calls.append(1)
+        if len(calls) == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.cat([image_BCHW, image_BCHW], 1)
+
+    monkeypatch.setattr(Threshold, "forward", breaks)
+    with pytest.raises(SegbenchError, match="does not fit into memory"):
+        run(kinds=["masks", "probabilities"])
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a.tif", "a.tif"]
