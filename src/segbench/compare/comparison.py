@@ -13,8 +13,8 @@ from segbench.spec import ScoreInfo
 
 FEW_IMAGES = 30
 """Below it a percentile interval is too narrow: over 6 images it covers 84 % where it claims 95 %, over 30 93 %."""
-FEW_SEEDS = 5
-"""Below it the spread of seeds is hardly known."""
+FEW_SEEDS = 10
+"""Below it the spread of seeds is hardly known: where it is all there is, 95 % covers 87 % over 3 runs a side."""
 MOST_GROUPS = 10
 """With more groups, pairs are tested on request alone."""
 

@@ -180,9 +180,38 @@ def read_counts(run: RunRecord) -> ImageCounts:
         )
     ids, split, versions, arrays = _read(path)
     measures = run_measures(run)
-    heads = {head for head, _ in measures}
-    known: dict[tuple[str, str], Measure] = {}
-    counts: dict[tuple[str, str], Counts] = {}
+    known, unread = _known(run, versions, measures)
+    if not known:
+        raise SegbenchError(
+            f"{path}: {' '.join(unread) or 'no metric in it'}",
+            "metrics that this version of segbench can score",
+            f"score the run again: segbench evaluate run={run.trained or run.path}",
+        )
+    several = len({head for head, _ in measures}) > 1
+    data = str(run.protocol.get("dataset", ""))
+    try:
+        counts = {key: reduced(measures[key], _of(key, arrays)) for key in known}
+        by_score = {(key[0], measures[key].infos()[0].name): key for key in known}
+        found = ImageCounts(
+            source=run.source,
+            split=split,
+            ids=ids,
+            measures={score: measures[key] for score, key in by_score.items()},
+            counts={score: counts[key] for score, key in by_score.items()},
+            several_heads=several,
+            data=data,
+            unread=tuple(unread),
+        )
+        found.of_all()
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise _damaged(path, f"its counts make no scores ({error!r})") from error
+    return found
+
+
+def _known(
+    run: RunRecord, versions: Mapping[str, str], measures: Mapping[tuple[str, str], Measure]
+) -> tuple[list[tuple[str, str]], list[str]]:
+    known: list[tuple[str, str]] = []
     unread: list[str] = []
     for named, version in versions.items():
         head, _, name = named.rpartition("/")
@@ -191,36 +220,23 @@ def read_counts(run: RunRecord) -> ImageCounts:
             unread.append(f"{run.source}: {named} is in no metrics of its configuration.")
         elif measure.version != version:
             unread.append(
-                f"{run.source}: {named} was counted by definition {version}, this version of segbench "
-                f"has {measure.version}; its scores are not tested."
+                f"{run.source}: {named} was counted by definition {version}, this version of segbench has "
+                f"{measure.version}; its scores are not tested."
             )
         else:
-            own = {key[len(named) + 1 :]: array for key, array in arrays.items() if key.startswith(f"{named}/")}
-            key = (head, measure.infos()[0].name)
-            known[key], counts[key] = measure, reduced(measure, own)
-    if not known:
-        raise SegbenchError(
-            f"{path}: {' '.join(unread) or 'no metric in it'}",
-            "metrics that this version of segbench can score",
-            f"score the run again: segbench evaluate run={run.trained or run.path}",
-        )
-    data = str(run.protocol.get("dataset", ""))
-    found = ImageCounts(run.source, split, ids, known, counts, len(heads) > 1, data, tuple(unread))
-    _check_scorable(found, path)
-    return found
+            known.append((head, name))
+    return known, unread
+
+
+def _of(key: tuple[str, str], arrays: Mapping[str, NDArray[np.generic]]) -> Counts:
+    start = f"{key[0]}/{key[1]}/"
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
 def reduced(measure: Measure, counts: Counts) -> Counts:
     """The counts in the smaller form that some measures offer, linear in them: 3 K numbers for a K x K matrix."""
     reduce = getattr(measure, "reduced", None)
     return counts if reduce is None else dict(reduce(counts))
-
-
-def _check_scorable(counts: ImageCounts, path: Path) -> None:
-    try:
-        counts.of_all()
-    except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise _damaged(path, f"its counts make no scores ({error!r})") from error
 
 
 def _damaged(path: Path, why: str) -> SegbenchError:
@@ -233,7 +249,7 @@ def _damaged(path: Path, why: str) -> SegbenchError:
 
 def _read(path: Path) -> tuple[tuple[str, ...], str, dict[str, str], dict[str, NDArray[np.generic]]]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
         ids = tuple(str(name) for name in arrays.pop("ids"))
         split, versions = str(arrays.pop("split")), json.loads(str(arrays.pop("versions")))

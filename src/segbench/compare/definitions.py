@@ -42,7 +42,7 @@ def run_measures(run: RunRecord) -> dict[tuple[str, str], Measure]:
         SegbenchError: a definition that is not allowed or not there any more, or a run without a data set.
     """
     heads = {head: (spec.class_names, spec.excluded) for head, spec in run_heads(run).heads.items()}
-    return dict(_measures(json.dumps(dict(run.config.get("metrics") or {}), sort_keys=True), json.dumps(heads)))
+    return dict(_measures(json.dumps(dict(run.config.get("metrics") or {})), json.dumps(heads)))
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,15 @@ import yaml
 
 from segbench.compare.records import LeftOut, RunRecord, flatten, identity
 from segbench.errors import SegbenchError
-from segbench.runs import SCHEMA, read_yaml
+from segbench.runs import SCHEMA
 
 if TYPE_CHECKING:
     from segbench.wandb_source import WandbRun
 
 WANDB = "wandb:"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TOP = re.compile(r"^(?=[^\s#-])", re.MULTILINE)
+"""Where a key at the top level begins; the items of its list may stand in the first column too."""
 _UNREAD = ("checkpoints", "wandb", "panels", "predictions", "stages", "inspect", "tensorboard")
 
 
@@ -35,13 +39,13 @@ def read_runs(sources: Sequence[str]) -> tuple[list[RunRecord], list[LeftOut]]:
     Raises:
         SegbenchError: a source without any run, or a W&B server that cannot be asked.
     """
-    cache: dict[Path, Any] = {}
+    configs = Configs()
     read: dict[str, RunRecord | LeftOut] = {}
     for source in sources:
         if source.startswith(WANDB):
             continue
         for path in find_runs(source):
-            read.setdefault(str(path.resolve()), read_run(path, cache))
+            read.setdefault(str(path.resolve()), read_run(path, configs))
     local = {record.wandb_id for record in read.values() if isinstance(record, RunRecord) and record.wandb_id}
     for source in sources:
         if source.startswith(WANDB):
@@ -84,20 +88,20 @@ def _below(start: Path) -> Iterator[Path]:
             below[:] = sorted(name for name in below if name not in _UNREAD and not name.startswith("."))
 
 
-def read_run(path: Path, trained_configs: dict[Path, Any] | None = None) -> RunRecord | LeftOut:
+def read_run(path: Path, configs: Configs | None = None) -> RunRecord | LeftOut:
     """A run directory, of a training or of an evaluation.
 
     Args:
         path: with a `config.yaml`.
-        trained_configs: configurations that were read already; evaluations share them.
+        configs: configurations that were read already.
 
     Returns:
         the run, or why it cannot be compared.
     """
-    cache = {} if trained_configs is None else trained_configs
+    configs = configs or Configs()
     source = str(path)
     try:
-        config = _config(path, cache)
+        config = configs.of(path)
         state = _json(path / "state.json").get("state") if (path / "state.json").is_file() else None
         if state not in (None, "finished"):
             return LeftOut(source, _unfinished(path, config, str(state)))
@@ -112,14 +116,54 @@ def read_run(path: Path, trained_configs: dict[Path, Any] | None = None) -> RunR
             found = _trained(path, str(config["run"]))
             if found is None:
                 return LeftOut(source, f"evaluates {config['run']}, which is not there: move both together")
-            trained, config = found, _config(found, cache)
-        return _record(path, trained, config, results, cache)
+            trained, config = found, configs.of(found)
+        return _record(path, trained, config, results, configs)
     except _Damaged as damaged:
         return LeftOut(source, str(damaged))
 
 
 class _Damaged(Exception):
     pass
+
+
+class Configs:
+    """Configurations that were read, and their parts.
+
+    The runs of a sweep differ in a line or two, and YAML is what reading a thousand of them would wait for: a part of
+    the top level that another one had word for word is parsed once.
+    """
+
+    def __init__(self) -> None:
+        self._whole: dict[Path, Any] = {}
+        self._parts: dict[str, Any] = {}
+
+    def of(self, path: Path) -> dict[str, Any]:
+        """The configuration of a run directory; not to be changed."""
+        if path not in self._whole:
+            try:
+                self._whole[path] = self.parse((path / "config.yaml").read_text())
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                raise _Damaged(f"config.yaml cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(self._whole[path], dict):
+            raise _Damaged("config.yaml is no mapping")
+        config: dict[str, Any] = self._whole[path]
+        return config
+
+    def parse(self, text: str) -> Any:
+        """What `yaml.safe_load` makes of the text."""
+        try:
+            parts = [self._part(part) for part in _TOP.split(text) if part.strip()]
+        except yaml.YAMLError:
+            parts = []
+        if not parts or not all(isinstance(part, dict) and len(part) == 1 for part in parts):
+            # Anchors, documents, or no mapping.
+            return yaml.load(text, Loader=_LOADER)
+        return {key: value for part in parts for key, value in part.items()}
+
+    def _part(self, text: str) -> Any:
+        if text not in self._parts:
+            self._parts[text] = yaml.load(text, Loader=_LOADER)
+        return self._parts[text]
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -130,18 +174,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise _Damaged(f"{path.name} is no mapping")
     return read
-
-
-def _config(path: Path, cache: dict[Path, Any]) -> dict[str, Any]:
-    if path not in cache:
-        try:
-            cache[path] = read_yaml(path / "config.yaml")
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise _Damaged(f"config.yaml cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(cache[path], dict):
-        raise _Damaged("config.yaml is no mapping")
-    config: dict[str, Any] = cache[path]
-    return config
 
 
 def _unfinished(path: Path, config: Mapping[str, Any], state: str) -> str:
@@ -161,10 +193,12 @@ def _trained(evaluation: Path, run: str) -> Path | None:
 
 
 def _record(
-    path: Path, trained: Path, config: Mapping[str, Any], results: Mapping[str, Any], cache: dict[Path, Any]
+    path: Path, trained: Path, config: Mapping[str, Any], results: Mapping[str, Any], configs: Configs
 ) -> RunRecord:
-    protocol = results.get("protocol") or {}
+    protocol, provenance, timing = (results.get(key) or {} for key in ("protocol", "provenance", "timing"))
     metrics = results.get("metrics")
+    if not all(isinstance(part, dict) for part in (protocol, provenance, timing)):
+        raise _Damaged("results.json does not hold what its schema says")
     if not isinstance(metrics, dict) or not all(isinstance(v, int | float | None) for v in metrics.values()):
         raise _Damaged("results.json holds no table of metrics")
     settings = flatten(config)
@@ -177,8 +211,9 @@ def _record(
         settings["checkpoint"] = protocol["checkpoint"]
     if protocol.get("precision", settings.get("trainer.precision")) != settings.get("trainer.precision"):
         settings["evaluated.precision"] = protocol["precision"]
-    if settings.get("init_from"):
-        settings["init_from"] = _ancestor(str(settings["init_from"]), cache)
+    for key in settings:
+        if key.split(".")[0] == "init_from" and settings[key]:
+            settings[key] = _ancestor(str(settings[key]), configs)
     seed = config.get("seed")
     wandb_id = path / "wandb_id.txt"
     return RunRecord(
@@ -191,19 +226,19 @@ def _record(
         versions=dict(protocol.get("versions") or {}),
         config=config,
         protocol=protocol,
-        provenance=results.get("provenance") or {},
-        timing=results.get("timing") or {},
+        provenance=provenance,
+        timing=timing,
         trained=trained.resolve(),
         wandb_id=wandb_id.read_text().strip() if wandb_id.is_file() else None,
     )
 
 
-def _ancestor(run: str, cache: dict[Path, Any]) -> str:
+def _ancestor(run: str, configs: Configs) -> str:
     # Seeds of one experiment start from seeds of another: the paths differ, what was set there does not.
     path = Path(run)
     if not (path / "config.yaml").is_file():
         return run
-    config = _config(path, cache)
+    config = configs.of(path)
     return f"{config.get('name', path.name)} ({identity(flatten(config))[:8]})"
 
 

@@ -1,0 +1,193 @@
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from segbench.compare.counts import EXACT, read_counts, weighted_sums
+from segbench.compare.reading import read_run
+from segbench.errors import SegbenchError
+from segbench.metrics import Overlap
+from segbench.runs import Run
+
+DAMAGED = r"is damaged: {}.*\n.*expected: the file as segbench wrote it.*\n.*segbench evaluate run="
+
+
+def counts_of(path):
+    return read_counts(read_run(path))
+
+
+class TestWeightedSums:
+    @given(
+        arrays.arrays(np.int64, (5, 3), elements=st.integers(0, 10**6)),
+        arrays.arrays(np.int64, (4, 5), elements=st.integers(0, 5)),
+    )
+    def test_integers_are_summed_exactly(self, counts, weights):
+        sums = weighted_sums(counts, weights.astype(np.float64))
+        assert sums.dtype == np.int64
+        np.testing.assert_array_equal(sums, weights @ counts)
+
+    @given(
+        arrays.arrays(np.int64, (4, 2), elements=st.integers(2**50, 2**60)),
+        arrays.arrays(np.int64, (3, 4), elements=st.integers(0, 1)),
+    )
+    def test_also_those_that_float64_does_not_hold(self, counts, weights):
+        # Pairs of pixels of a large image: sums of Python's integers are the reference.
+        sums = weighted_sums(counts, weights.astype(np.float64))
+        for row, weight in zip(sums, weights, strict=True):
+            exact = [sum(int(w) * int(c) for w, c in zip(weight, column, strict=True)) for column in counts.T]
+            assert row.tolist() == exact
+
+    def test_the_limit_is_where_a_float_would_round(self):
+        counts = np.array([[2**53], [1]])
+        assert weighted_sums(counts, np.ones((1, 2)))[0, 0] == 2**53 + 1
+        assert float(2**53) + 1.0 == 2.0**53 == EXACT
+
+    def test_shapes_and_floats(self):
+        counts = np.arange(24, dtype=np.float64).reshape(2, 3, 4) / 7
+        sums = weighted_sums(counts, np.array([[1.0, 0.0], [2.0, 1.0]]))
+        np.testing.assert_allclose(sums, np.stack([counts[0], 2 * counts[0] + counts[1]]))
+        assert weighted_sums(np.array([3, 4]), np.array([[1.0, 2.0]])).tolist() == [11]
+
+    def test_sums_that_no_integer_holds_are_refused(self):
+        with pytest.raises(SegbenchError, match=r"sums reach .*\n.*64-bit integers"):
+            weighted_sums(np.full((4, 1), 2**62), np.ones((1, 4)))
+
+
+class TestRead:
+    def test_scores_of_all_images_are_those_of_results_to_the_last_bit(self, tiny_run):
+        counts = counts_of(tiny_run)
+        recorded = Run.open(tiny_run).results()["metrics"]
+        assert counts.of_all() == recorded
+        assert counts.unread == ()
+        assert len(counts.ids) == 5
+
+    def test_weights_of_one_are_all_images_and_a_weight_of_two_is_an_image_twice(self, tiny_run):
+        counts = counts_of(tiny_run)
+        weights = np.array([[1.0, 1, 1, 1, 1], [2, 0, 1, 0, 0]])
+        scores = counts.scores(weights)
+        twice = counts.take(np.array([0, 0, 2])).of_all()
+        for key, value in counts.of_all().items():
+            assert scores[key][0] == pytest.approx(value, abs=1e-15)
+            assert scores[key][1] == pytest.approx(twice[key], abs=1e-15)
+
+    def test_a_score_of_summed_counts_is_no_mean_of_scores(self, make_run):
+        counts = counts_of(make_run("run"))
+        each = counts.of_each()["test/mean_iu"]
+        assert each.shape == (40,)
+        assert counts.of_all()["test/mean_iu"] != pytest.approx(each.mean(), abs=1e-4)
+        assert counts.of_all()["test/mean_iu_per_image"] == pytest.approx(each.mean())
+
+    def test_scores_say_what_they_are(self, tiny_run):
+        infos = counts_of(tiny_run).infos
+        assert infos["test/rand_error"].higher_is_better is False
+        assert infos["test/mean_iu"].higher_is_better is True
+
+    def test_images_in_the_order_of_their_ids(self, make_run):
+        names = [f"image-{number:03d}" for number in range(40)]
+        plain = counts_of(make_run("a"))
+        shuffled = counts_of(make_run("b", ids=names[::-1])).in_order()
+        assert shuffled.ids == plain.ids
+        key = next(iter(plain.counts))
+        np.testing.assert_array_equal(shuffled.counts[key]["hit"], plain.counts[key]["hit"][::-1])
+
+    def test_the_reduced_matrix_gives_the_scores_of_the_whole(self, drawn_images, classes):
+        measure = Overlap(classes, excluded=(1,))
+        counts = [measure.counts(result) for result in drawn_images(6, 0.7, 0)]
+        totals = {key: np.sum([one[key] for one in counts], axis=0) for key in counts[0]}
+        reduced = [measure.reduced(one) for one in counts]
+        summed = {key: np.sum([one[key] for one in reduced], axis=0) for key in reduced[0]}
+        for name, value in measure.scores(totals).items():
+            assert measure.scores(summed)[name] == value, name
+
+    def test_several_heads_are_named(self, make_run):
+        run = make_run("run")
+        dataset = json.loads((run / "dataset.json").read_text())
+        dataset["heads"]["other"] = dataset["heads"]["semantic"]
+        (run / "dataset.json").write_text(json.dumps(dataset))
+        stored = dict(np.load(run / "per_image.npz"))
+        stored |= {key.replace("semantic/", "other/"): value for key, value in stored.items() if "/" in key}
+        stored["versions"] = np.array(json.dumps(dict.fromkeys(["semantic/confusion", "other/confusion"], "fcn-1")))
+        np.savez(run / "per_image.npz", **stored)
+        assert {"test/semantic/mean_iu", "test/other/mean_iu"} <= counts_of(run).of_all().keys()
+
+
+class TestBadInput:
+    def test_no_counts_says_how_to_get_them(self, make_run):
+        run = make_run("run")
+        (run / "per_image.npz").unlink()
+        with pytest.raises(
+            SegbenchError, match=r"no .*per_image.npz\n.*counts of every image.*\n.*segbench evaluate run="
+        ):
+            counts_of(run)
+
+    @pytest.mark.parametrize("kept", [0, 100, 600])
+    def test_a_cut_file(self, make_run, kept):
+        run = make_run("run")
+        path = run / "per_image.npz"
+        path.write_bytes(path.read_bytes()[:kept])
+        with pytest.raises(SegbenchError, match=DAMAGED.format("")):
+            counts_of(run)
+
+    def test_a_flipped_byte_in_a_count(self, make_run):
+        run = make_run("run")
+        path = run / "per_image.npz"
+        with zipfile.ZipFile(path) as archive:
+            entry = archive.getinfo("semantic/confusion/matrix.npy")
+        content = bytearray(path.read_bytes())
+        content[entry.header_offset + 30 + len(entry.filename) + 60] ^= 255
+        path.write_bytes(content)
+        with pytest.raises(SegbenchError, match=DAMAGED.format("")):
+            counts_of(run)
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda stored: stored.pop("ids"), "KeyError"),
+            (lambda stored: stored.pop("semantic/confusion/matrix"), "its counts make no scores"),
+            (lambda stored: stored.update({"versions": np.array("[1]")}), "its versions are no mapping"),
+            (lambda stored: stored.update({"versions": np.array("{")}), "JSONDecodeError"),
+            (lambda stored: stored.update({"ids": stored["ids"][:-1]}), ".*does not hold numbers of 39 images"),
+            (lambda stored: stored.update({"ids": np.array(["a"] * 40)}), "an image is in it twice"),
+            (
+                lambda stored: stored.update({"semantic/confusion/matrix": np.array(["x"] * 40)}),
+                ".*does not hold numbers",
+            ),
+            (
+                lambda stored: stored.update({"semantic/confusion/matrix": np.zeros((40, 3))}),
+                "its counts make no scores",
+            ),
+            (lambda stored: stored.update({"ids": np.array([object()] * 40)}), "ValueError"),
+        ],
+    )
+    def test_a_file_that_segbench_did_not_write(self, make_run, change, said):
+        run = make_run("run")
+        stored = dict(np.load(run / "per_image.npz"))
+        change(stored)
+        np.savez(run / "per_image.npz", **stored)
+        with pytest.raises(SegbenchError, match=DAMAGED.format(said)):
+            counts_of(run)
+
+    def test_no_image(self, make_run):
+        run = make_run("run")
+        stored = {key: value[:0] if value.ndim else value for key, value in np.load(run / "per_image.npz").items()}
+        np.savez(run / "per_image.npz", **stored)
+        with pytest.raises(SegbenchError, match="no image in it"):
+            counts_of(run)
+
+    def test_counts_of_another_definition_are_not_scored(self, make_run):
+        run = make_run("run", version="fcn-0")
+        with pytest.raises(
+            SegbenchError, match=r"definition fcn-0, this version of segbench has fcn-1.*\n.*\n.*evaluate"
+        ):
+            counts_of(run)
+
+    def test_a_measure_that_the_configuration_lacks_is_left_and_said(self, make_run):
+        run = make_run("run")
+        stored = dict(np.load(run / "per_image.npz"))
+        stored["versions"] = np.array(json.dumps({"semantic/confusion": "fcn-1", "semantic/old": "1"}))
+        np.savez(run / "per_image.npz", **stored)
+        assert counts_of(run).unread == (f"{run}: semantic/old is in no metrics of its configuration.",)

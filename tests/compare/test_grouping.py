@@ -1,0 +1,226 @@
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from segbench.compare.grouping import group_runs, letters, short, show_setting
+from segbench.compare.reading import read_run, read_runs
+
+
+@pytest.fixture
+def grouped(make_run, tmp_path):
+    """`grouped(*rates, seeds=2)`: a table of runs with those learning rates."""
+
+    def make(*rates, seeds=2, **options):
+        for rate in rates:
+            for seed in range(seeds):
+                make_run(f"{rate}-{seed}", seed=seed, accuracy=0.7 + rate / 10, optimizer={"lr": rate})
+        return group_runs(*read_runs([str(tmp_path)]), **options)
+
+    return make
+
+
+def columns(table):
+    return {column.key: column for column in table.columns}
+
+
+def test_seeds_of_one_configuration_are_a_group(grouped):
+    table = grouped(0.1, 0.2, seeds=3)
+    assert [(group.name, group.label) for group in table.groups] == [("A", "lr=0.1"), ("B", "lr=0.2")]
+    assert [[run.seed for run in group.runs] for group in table.groups] == [[0, 1, 2], [0, 1, 2]]
+    assert table.differing == ("optimizer.lr",)
+    assert table.groups[1].settings == {"optimizer.lr": 0.2}
+    assert table.left_out == ()
+    assert table.notes == ()
+
+
+def test_mean_deviation_and_number(grouped):
+    table = grouped(0.1, seeds=4)
+    (group,), column = table.groups, columns(table)["test/mean_iu"]
+    values = [run.metrics["test/mean_iu"] for run in group.runs]
+    summary = group.summary(column)
+    assert summary.mean == pytest.approx(sum(values) / 4)
+    assert summary.sd == pytest.approx(math.sqrt(sum((v - sum(values) / 4) ** 2 for v in values) / 3))
+    assert summary.n == 4
+
+
+def test_one_run_has_no_deviation_and_an_undefined_score_is_not_counted(grouped):
+    table = grouped(0.1, seeds=1)
+    (group,), column = table.groups, columns(table)["test/mean_iu"]
+    assert math.isnan(group.summary(column).sd)
+    undefined = dataclasses.replace(group.runs[0], metrics={"test/mean_iu": math.nan})
+    both = dataclasses.replace(group, runs=(*group.runs, undefined))
+    assert both.summary(column).n == 1
+    assert both.summary(column).mean == group.runs[0].metrics["test/mean_iu"]
+
+
+def test_seeds_apart_makes_every_run_a_group(grouped):
+    table = grouped(0.1, seeds=3, seeds_apart=True)
+    assert [group.label for group in table.groups] == ["seed=0", "seed=1", "seed=2"]
+    assert table.differing == ("seed",)
+
+
+def test_what_is_ignored_sets_nothing_apart(grouped):
+    table = grouped(0.1, 0.2, seeds=1, ignore=["optimizer"])
+    assert len(table.groups) == 1
+    assert table.differing == ()
+
+
+def test_groups_are_called_by_their_experiments_where_these_differ(make_run, tmp_path):
+    make_run("a", model={"_target_": "segbench.models.unet.UNet"}) and make_run(
+        "b", accuracy=0.9, model={"_target_": "segbench.models.fcn.FCN"}
+    )
+    for name, label in (("a", "unet"), ("b", "fcn")):
+        path = tmp_path / name / "config.yaml"
+        path.write_text(path.read_text().replace("name: tiny", f"name: {label}"))
+    table = group_runs(*read_runs([str(tmp_path)]))
+    assert [group.label for group in table.groups] == ["unet", "fcn"]
+    assert "name" not in table.differing
+
+
+def test_a_long_label_is_cut_at_a_setting(make_run, tmp_path):
+    for number in range(2):
+        settings = {f"a_rather_long_setting_{key}": number for key in range(5)}
+        make_run(str(number), accuracy=0.7 + number / 10, extra=settings)
+    table = group_runs(*read_runs([str(tmp_path)]))
+    assert table.groups[0].label == "a_rather_long_setting_0=0, ..."
+
+
+def test_a_run_scored_twice_is_one_run(make_run, make_evaluation, tmp_path):
+    run = make_run("run")
+    make_evaluation("scored", run)
+    table = group_runs(*read_runs([str(tmp_path)]))
+    assert [record.source for record in table.runs] == [str(run)]
+    assert table.left_out[0].source == str(tmp_path / "scored")
+    assert table.left_out[0].reason == f"the same run as {run}: counted once"
+
+
+def test_a_run_scored_in_another_way_is_another_group(make_run, make_evaluation, tmp_path):
+    make_evaluation("scored", make_run("run"), tta="d4")
+    table = group_runs(*read_runs([str(tmp_path)]))
+    assert [group.settings for group in table.groups] == [{"tta": None}, {"tta": "d4"}]
+
+
+def test_a_copy_of_a_run_is_no_second_seed(make_run, tmp_path):
+    make_run("a")
+    make_run("b")
+    table = group_runs(*read_runs([str(tmp_path)]))
+    assert len(table.runs) == len(table.left_out) == 1
+
+
+def test_runs_of_one_seed_with_other_scores_are_counted_and_said(make_run, tmp_path):
+    make_run("a", accuracy=0.8)
+    make_run("b", accuracy=0.9)
+    table = group_runs(*read_runs([str(tmp_path)]))
+    assert len(table.runs) == 2
+    assert "A holds several runs of seed 0 whose scores differ" in table.notes[0]
+
+
+def test_other_splits_are_other_groups(make_run, tmp_path):
+    make_run("a", split="val")
+    make_run("b", split="test", accuracy=0.9)
+    assert len(group_runs(*read_runs([str(tmp_path)])).groups) == 2
+
+
+def test_metrics_of_other_definitions_stand_in_other_columns(make_run, tmp_path):
+    make_run("a", seed=0, version="fcn-0")
+    make_run("b", seed=1)
+    table = group_runs(*read_runs([str(tmp_path)]))
+    mixed = [column for column in table.columns if column.key == "test/mean_iu"]
+    assert [column.name for column in mixed] == ["mean_iu [fcn-0]", "mean_iu [fcn-1]"]
+    assert [table.groups[0].summary(column).n for column in mixed] == [1, 1]
+
+
+def test_an_unrecorded_definition_joins_the_only_recorded_one_and_is_said(make_run, tmp_path):
+    make_run("a", seed=0)
+    path = make_run("b", seed=1) / "results.json"
+    results = json.loads(path.read_text())
+    results["protocol"].pop("versions")
+    path.write_text(json.dumps(results))
+    table = group_runs(*read_runs([str(tmp_path)]))
+    column = columns(table)["test/mean_iu"]
+    assert (column.version, column.mixed) == ("fcn-1", False)
+    assert table.groups[0].summary(column).n == 2
+    assert "1 of 2 runs do not say by which definitions" in table.notes[-1]
+
+
+def test_an_unrecorded_definition_is_apart_where_several_are_recorded(make_run, tmp_path):
+    for seed, version in enumerate(["fcn-0", "fcn-1", "fcn-1"]):
+        path = make_run(str(seed), seed=seed, version=version) / "results.json"
+    results = json.loads(path.read_text())
+    results["protocol"].pop("versions")
+    path.write_text(json.dumps(results))
+    table = group_runs(*read_runs([str(tmp_path)]))
+    found = {c.name: table.groups[0].summary(c).n for c in table.columns if c.key == "test/mean_iu"}
+    assert found == {"mean_iu [fcn-0]": 1, "mean_iu [fcn-1]": 1, "mean_iu [definition unknown]": 1}
+
+
+def test_the_paper_s_metrics_come_first_then_the_monitored_one(make_run):
+    paper = {"metrics": {"fw_iu": 0.5, "mean_acc": 0.5}}
+    record = read_run(make_run("a", paper=paper, callbacks={"checkpoint": {"monitor": "val/mean_iu"}}))
+    names = [column.name for column in group_runs([record]).columns]
+    assert names[:4] == ["fw_iu", "mean_acc", "mean_iu", "pixel_acc"]
+
+
+def test_what_no_configuration_says_is_noted(make_run, tmp_path):
+    for seed, (commit, dirty, torch) in enumerate([("a" * 40, False, "2.12"), ("b" * 40, True, "2.13")]):
+        path = make_run(str(seed), seed=seed) / "results.json"
+        results = json.loads(path.read_text())
+        results["provenance"] = {
+            "git": {"commit": commit, "dirty": dirty},
+            "versions": {"torch": torch},
+            "processor": f"cpu {seed}",
+        }
+        path.write_text(json.dumps(results))
+    notes = group_runs(*read_runs([str(tmp_path)])).notes
+    assert "The runs are of different code: aaaaaaaaaa (1), bbbbbbbbbb (1)." in notes
+    assert "1 of 2 runs were made with uncommitted changes to the code." in notes
+    assert "Versions of torch differ: 2.12, 2.13." in notes
+    assert "Processors differ: cpu 0, cpu 1." in notes
+
+
+def test_letters_go_on_after_z():
+    named = [letters(number) for number in range(800)]
+    assert len(set(named)) == 800
+    assert named[24:28] == ["Y", "Z", "AA", "AB"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (1e-12, "1e-12"),
+        (3, "3"),
+        ("segbench.models.unet.UNet", "UNet"),
+        ("a.b", "a.b"),
+        ([1, 2], "[1, 2]"),
+    ],
+)
+def test_settings_are_shown_as_a_command_line_has_them(value, shown):
+    assert show_setting(value) == shown
+
+
+def test_the_short_name_of_a_target_is_what_it_is_of():
+    assert [short(key) for key in ("model._target_", "optimizer.lr", "_target_")] == ["model", "lr", "_target_"]
+
+
+def test_a_thousand_runs_are_grouped_without_a_doubt(make_run):
+    record = read_run(make_run("run"))
+    rng = np.random.default_rng(0)
+    many = [
+        dataclasses.replace(
+            record,
+            source=str(number),
+            seed=number % 5,
+            trained=None,
+            settings=record.settings | {"optimizer.lr": number // 5},
+            metrics={"test/mean_iu": rng.random()},
+        )
+        for number in range(1000)
+    ]
+    table = group_runs(many)
+    assert len(table.groups) == 200
+    assert all(len(group.runs) == 5 for group in table.groups)

@@ -1,0 +1,189 @@
+import json
+import os
+import shutil
+
+import pytest
+import yaml
+
+from segbench.compare.reading import Configs, find_runs, read_run, read_runs
+from segbench.compare.records import LeftOut
+from segbench.errors import SegbenchError
+from segbench.runs import Run
+
+
+def reason(path):
+    left = read_run(path)
+    assert isinstance(left, LeftOut), left
+    assert left.source == str(path)
+    return left.reason
+
+
+class TestFindRuns:
+    def test_a_run_a_folder_of_runs_and_a_glob(self, make_run, tmp_path):
+        runs = [make_run(f"sweep/{number}", seed=number) for number in range(3)]
+        assert find_runs(str(runs[1])) == [runs[1]]
+        assert find_runs(str(tmp_path)) == find_runs(str(tmp_path / "sweep")) == runs
+        assert find_runs(str(tmp_path / "sweep" / "[01]")) == runs[:2]
+        assert find_runs(str(tmp_path / "**" / "2")) == runs[2:]
+
+    def test_a_folder_whose_name_has_the_signs_of_a_glob_is_itself(self, make_run):
+        run = make_run("lr=[0.1]")
+        assert find_runs(str(run)) == [run]
+
+    def test_the_stages_of_a_run_are_part_of_it(self, make_run, tmp_path):
+        run = make_run("run")
+        make_run("run/stages/first")
+        assert find_runs(str(tmp_path)) == [run]
+
+    @pytest.mark.parametrize(("name", "said"), [("nothing", "no such file or folder"), (".", "no config.yaml in it")])
+    def test_nothing_there_is_told(self, tmp_path, name, said):
+        with pytest.raises(SegbenchError, match=rf"no run in .*: {said}.*\n.*expected: a run directory.*\n.*outputs/"):
+            find_runs(str(tmp_path / name))
+
+
+class TestReadRun:
+    def test_what_was_set_and_what_came_out(self, make_run):
+        record = read_run(make_run("run", seed=3, accuracy=0.9, optimizer={"lr": 0.1}))
+        results = json.loads((record.path / "results.json").read_text())
+        assert (record.name, record.seed, record.split) == ("tiny", 3, "test")
+        assert record.settings["optimizer.lr"] == 0.1
+        assert record.metrics == results["metrics"]
+        assert record.versions == dict.fromkeys(results["metrics"], "fcn-1")
+        assert record.trained == record.path
+        assert record.timing == {"fit_s": 1.5}
+
+    def test_a_score_that_is_not_defined_is_nan(self, make_run):
+        run = make_run("run")
+        results = json.loads((run / "results.json").read_text())
+        results["metrics"]["test/iu/dog"] = None
+        (run / "results.json").write_text(json.dumps(results))
+        assert read_run(run).metrics["test/iu/dog"] != read_run(run).metrics["test/iu/dog"]
+
+    @pytest.mark.parametrize("state", ["running", "failed", "interrupted", "prepared"])
+    def test_a_run_that_did_not_finish_is_left_out_and_says_how_to_go_on(self, make_run, state):
+        run = make_run("run", state=state)
+        assert "segbench train resume=" in reason(run)
+
+    def test_a_run_without_results_says_how_to_get_them(self, make_run):
+        run = make_run("run")
+        (run / "results.json").unlink()
+        assert reason(run) == f"no results.json: segbench evaluate run={run}"
+
+    @pytest.mark.parametrize(
+        ("name", "text", "said"),
+        [
+            ("results.json", "{", "results.json cannot be read"),
+            ("results.json", "[]", "results.json is no mapping"),
+            ("results.json", '{"schema": 9, "metrics": {}}', "schema 9, this version reads 1"),
+            ("results.json", '{"schema": 1, "metrics": ["a"]}', "no table of metrics"),
+            ("results.json", '{"schema": 1, "metrics": {"a": "b"}}', "no table of metrics"),
+            ("results.json", '{"schema": 1, "metrics": {}, "protocol": [1]}', "does not hold what its schema says"),
+            ("state.json", "", "state.json cannot be read"),
+            ("config.yaml", "a: [", "config.yaml cannot be read"),
+            ("config.yaml", "- a", "config.yaml is no mapping"),
+            ("config.yaml", "\xff", "config.yaml cannot be read"),
+        ],
+    )
+    def test_damaged_files_are_named(self, make_run, name, text, said):
+        run = make_run("run")
+        (run / name).write_text(text, encoding="latin-1")
+        assert said in reason(run)
+
+    def test_an_evaluation_is_of_the_run_that_it_scored(self, make_run, make_evaluation):
+        run = make_run("run", seed=2, optimizer={"lr": 0.1})
+        record = read_run(make_evaluation("scored", run, tta="d4"))
+        assert (record.name, record.seed) == ("tiny", 2)
+        assert record.trained == run.resolve()
+        assert record.settings["optimizer.lr"] == 0.1
+        assert record.settings["tta"] == "d4"
+
+    def test_an_evaluation_and_its_run_may_move_together(self, make_run, make_evaluation, tmp_path, monkeypatch):
+        make_run("outputs/tiny/run")
+        monkeypatch.chdir(tmp_path)
+        make_evaluation("outputs/evaluate/one", tmp_path / "outputs/tiny/run", run="outputs/tiny/run")
+        (tmp_path / "elsewhere").mkdir()
+        shutil.move("outputs", "elsewhere/outputs")
+        record = read_run(tmp_path / "elsewhere/outputs/evaluate/one")
+        assert record.trained == (tmp_path / "elsewhere/outputs/tiny/run").resolve()
+
+    def test_an_evaluation_without_its_run_is_left_out(self, make_run, make_evaluation):
+        run = make_run("run")
+        evaluation = make_evaluation("scored", run)
+        shutil.rmtree(run)
+        assert "which is not there: move both together" in reason(evaluation)
+
+    @pytest.mark.parametrize(
+        ("monitor", "checkpoint", "set_apart"),
+        [("val/x", "best", False), (None, "last", False), ("val/x", "last", True), (None, "best", True)],
+    )
+    def test_a_checkpoint_counts_where_it_is_not_the_run_s_own_choice(self, make_run, monitor, checkpoint, set_apart):
+        record = read_run(make_run("run", checkpoint=checkpoint, callbacks={"checkpoint": {"monitor": monitor}}))
+        assert record.settings.get("checkpoint") == (checkpoint if set_apart else None)
+
+    def test_starting_from_seeds_of_one_experiment_is_one_setting(self, make_run):
+        starts = [make_run(f"coarse-{seed}", seed=seed) for seed in range(2)]
+        other = make_run("other", optimizer={"lr": 7})
+        fine = [
+            read_run(make_run(f"fine-{number}", init_from=str(start))).settings["init_from"]
+            for number, start in enumerate([*starts, other])
+        ]
+        assert fine[0] == fine[1] != fine[2]
+        assert fine[0].startswith("tiny (")
+
+
+class TestReadRuns:
+    def test_a_run_that_is_named_twice_is_read_once(self, make_run, tmp_path, monkeypatch):
+        run = make_run("sweep/0")
+        monkeypatch.chdir(tmp_path)
+        records, left = read_runs(["sweep", str(run), "sweep/*"])
+        assert [record.source for record in records] == ["sweep/0"]
+        assert left == []
+
+    def test_a_crashed_run_of_a_sweep_is_listed_and_the_others_are_read(self, make_run, tmp_path):
+        make_run("sweep/0")
+        make_run("sweep/1", state="failed")
+        records, left = read_runs([str(tmp_path / "sweep")])
+        assert [os.path.basename(record.source) for record in records] == ["0"]
+        assert [os.path.basename(entry.source) for entry in left] == ["1"]
+        assert left[0].reason == f"failed: segbench train resume={tmp_path / 'sweep/1'}"
+
+    def test_real_runs_and_evaluations(self, tiny_run):
+        (record,), left = read_runs([str(tiny_run)])
+        assert left == []
+        assert record.metrics == Run.open(tiny_run).results()["metrics"]
+        assert record.settings["optimizer.lr"] == 0.002
+
+
+class TestConfigs:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a: 1\nb:\n  c: [1, 2]\n  d: null\ne:\n- x\n- y\n",
+            "# a comment\na: 1\n\nb: 2\n# another\nc: 3\n",
+            "a: &x {b: 1}\nc: *x\n",
+            "---\na: 1\n",
+            "a: 'one\n\n  two'\nb: |\n  three\n  four\nc: 5\n",
+            "'quoted key': 1\n\"other\": 2\n",
+            "a: 1\na: 2\n",
+            "[1, 2]",
+            "",
+            "a: 1e-3\nb: 1.0e-03\nc: yes\n",
+        ],
+    )
+    def test_parts_are_parsed_as_the_whole(self, text):
+        assert Configs().parse(text) == yaml.safe_load(text)
+
+    def test_a_part_that_comes_again_is_parsed_once(self, monkeypatch):
+        import segbench.compare.reading as reading
+
+        parsed, load = [], yaml.load
+        monkeypatch.setattr(reading.yaml, "load", lambda text, Loader: parsed.append(text) or load(text, Loader))
+        configs = Configs()
+        first, second = (configs.parse(f"seed: {seed}\nmodel:\n  width: 4\n") for seed in range(2))
+        assert (first["seed"], second["seed"], first["model"], second["model"]) == (0, 1, {"width": 4}, {"width": 4})
+        assert len(parsed) == 3
+
+    @pytest.mark.parametrize("experiment", ["quickstart", "unet_isbi_em", "unet_isbi_em_modern_cpu"])
+    def test_composed_configs(self, compose, experiment):
+        text = yaml.safe_dump(compose(f"experiment={experiment}", "name=x"), sort_keys=False)
+        assert Configs().parse(text) == yaml.safe_load(text)
