@@ -249,6 +249,13 @@ def test_tab_completion(run, line, among):
     assert all(word.startswith(line.split(" ")[-1]) for word in offered)
 
 
+@pytest.mark.parametrize("axis", ["data", "experiment", "trainer"])
+def test_parts_that_configs_share_are_no_choices(run, axis):
+    offered = run("completion", "query", f"segbench train {axis}=")[1].split()
+    assert len(offered) > 2
+    assert not any(word.startswith(f"{axis}=_") for word in offered)
+
+
 def test_nothing_is_offered_where_there_is_no_config(run):
     assert run("completion", "query", "segbench list x")[1].strip() == ""
 

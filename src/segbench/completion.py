@@ -44,7 +44,8 @@ def candidates(line: str) -> list[str]:
     with initialize_config_dir(str(conf_root()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         found: list[str] = BashCompletion(loader)._query(config_name=words[1], line=" ".join(words[2:]))
-    return found
+    # Parts that several configs share are no choices.
+    return [candidate for candidate in found if "=_" not in candidate]
 
 
 def main() -> None:
