@@ -66,8 +66,8 @@ def training_step() -> list[Row]:
     ]
 
 
-def large_image() -> list[Row]:
-    """Peak memory of a process that predicts a large image with a U-Net of width 16."""
+def large_in_memory() -> list[Row]:
+    """Peak memory of a process that predicts a large image from memory into memory, with a U-Net of width 16."""
     command = [sys.executable, "-m", "segbench.bench.unet"]
     measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     gib = measured["peak_bytes"] / 2**30
@@ -84,7 +84,8 @@ def large_image() -> list[Row]:
     ]
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
+    """The most memory that this process has held so far."""
     # Not getrusage: through fork and exec, its maximum starts at the parent's.
     rows = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(rows["VmHWM"].split()[0])
@@ -96,12 +97,12 @@ def _predict_large_image() -> dict[str, float]:
     start = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
         predict_image(model, images, ["semantic"], channels_last=True)
-    return {"seconds": time.perf_counter() - start, "peak_bytes": _peak_bytes()}
+    return {"seconds": time.perf_counter() - start, "peak_bytes": peak_bytes()}
 
 
 BENCHES: dict[str, Callable[[], list[Row]]] = {
     "unet_training_step": training_step,
-    "large_image": large_image,
+    "large_in_memory": large_in_memory,
 }
 
 if __name__ == "__main__":
