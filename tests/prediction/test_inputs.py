@@ -112,13 +112,16 @@ def test_one_modality_may_be_named_too(write, spec, tmp_path):
     assert names(find_inputs({"em": str(tmp_path / "a.png")}, None, spec(), tmp_path / "out")) == ["a"]
 
 
-def test_an_empty_folder_tells_where_images_are(write, spec, tmp_path):
-    (tmp_path / "in").mkdir()
+def test_an_empty_folder_is_told(spec, tmp_path):
+    (tmp_path / "in" / "empty").mkdir(parents=True)
+    (tmp_path / "in" / "notes.txt").write_text("")
     with pytest.raises(SegbenchError, match=r"no image in .*in\n.*\.png .* or zarr\n"):
         find_inputs(str(tmp_path / "in"), None, spec(), tmp_path / "out")
-    write("in/day1/a.png")
-    with pytest.raises(SegbenchError, match=r"no image in .*in; its folders day1 hold some\n"):
-        find_inputs(str(tmp_path / "in"), None, spec(), tmp_path / "out")
+
+
+def test_folders_in_a_folder_are_kept(write, spec, tmp_path):
+    write("in/day1/a.png", "in/day2/a.png", "in/b.png", "in/.cache/c.png")
+    assert names(find_inputs(str(tmp_path / "in"), None, spec(), tmp_path / "out")) == ["b", "day1/a", "day2/a"]
 
 
 def test_two_files_of_one_stem_are_told(write, spec, tmp_path):

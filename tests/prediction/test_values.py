@@ -17,7 +17,8 @@ def unit(text, channels=1):
 
 
 GREY, RGB = unit("grey level, 0 to 255"), unit("R, G, B, 0 to 255", 3)
-SIXTEEN, FREE = unit("level, 0 to 65535"), unit("counts")
+SIXTEEN, FREE = unit("value, 0 to 65535"), unit("counts")
+FLOAT, BIT, SIGNED = unit("value, float32"), unit("value, 0 or 1"), unit("value, -32768 to 32767")
 
 
 def check(image, spec):
@@ -47,6 +48,11 @@ def image(low, high, dtype, channels=1):
         (image(-1e6, 1e6, np.float32), FREE),
         (image(0, 1, np.float64), FREE),
         (image(0, 65535, np.uint16), unit(LOG_DEPTH)),
+        (image(-1, 1, np.float64), FLOAT),
+        (image(0, 1, bool), BIT),
+        (image(0, 1, np.uint8), BIT),
+        (image(-32768, 32767, np.int16), SIGNED),
+        (image(0, 32767, np.uint16), SIGNED),
     ],
 )
 def test_images_of_the_runs_scale_are_taken(given, spec):
@@ -63,6 +69,9 @@ def test_images_of_the_runs_scale_are_taken(given, spec):
         (image(0, 1, np.float32), SIXTEEN, r"multiply it by 65535"),
         (image(0, 70000, np.int32), SIXTEEN, r"values from 0 to 70000 \(int32\)\n.*\n.*first to 0 to 65535"),
         (image(0, np.nan, np.float32), GREY, r"values from nan"),
+        (image(0, np.nan, np.float32), FLOAT, r"values from nan"),
+        (image(0, 255, np.uint8), BIT, r"values from 0 to 255 \(uint8\)\n.*0 or 1, as"),
+        (image(0, 40000, np.uint16), SIGNED, r"values from 0 to 40000 \(uint16\)\n.*\n.*first to -32768 to 32767"),
         (image(0, np.inf, np.float32), FREE, r"values from 0 to inf"),
     ],
 )  # fmt: skip
@@ -77,6 +86,8 @@ def test_values_of_another_scale_are_refused(given, spec, told):
         (image(0, 1, bool), GREY, r"holds values of type bool\n.*grey level, 0 to 255, as the network was trained\n"),
         (image(0, 9, np.uint8), SIXTEEN, r"holds values of type uint8\n.*0 to 65535"),
         (image(0, 9, np.complex64), FREE, r"holds values of type complex64"),
+        (image(0, 9, np.uint8), FLOAT, r"holds values of type uint8\n.*value, float32, as"),
+        (image(0, 9, np.int8), SIGNED, r"holds values of type int8\n"),
         (image(0, 9, np.uint8, 3), GREY, r"has 3 channels\n.*1 \(em, grey level, 0 to 255\)\n.*convert it"),
         (image(0, 9, np.uint8, 2), RGB, r"has 2 channels\n.*3 \(em, R, G, B, 0 to 255\)"),
         (image(0, 9, np.uint8, 4), unit("levels, 0 to 255", 3), r"has 4 channels\n"),

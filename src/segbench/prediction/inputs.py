@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -194,21 +194,29 @@ def _refuse_inside(output: Path, folder: Path) -> None:
 
 
 def _listed(folder: Path) -> dict[str, Path]:
-    there = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    images = [path for path in there if is_zarr(path) or (path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())]
+    """The images of a folder and the folders in it, by their path without suffix."""
+    images = {path: path.relative_to(folder).with_suffix("").as_posix() for path in _images_below(folder)}
     if not images:
-        below = [p for p in there if p.is_dir() and any(f.suffix.lower() in IMAGE_SUFFIXES for f in p.iterdir())]
-        hint = f"; its folders {', '.join(path.name for path in below[:4])} hold some" if below else ""
-        raise SegbenchError(f"no image in {folder}{hint}", KINDS, "set input= to the folder that holds the images")
-    counts = Counter(path.stem for path in images)
-    twice = [path.name for path in images if counts[path.stem] > 1]
+        raise SegbenchError(f"no image in {folder}", KINDS, "set input= to the folder that holds the images")
+    counts = Counter(images.values())
+    twice = [path.name for path, name in images.items() if counts[name] > 1]
     if twice:
         raise SegbenchError(
             f"{folder} holds files of one stem: {', '.join(twice[:6])}",
             "a stem of its own for each image, since it names the output",
             "rename some, or put them into folders of their own",
         )
-    return {path.stem: path for path in images}
+    return {name: path for path, name in images.items()}
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if is_zarr(path) or (path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()):
+            yield path
+        elif path.is_dir():
+            yield from _images_below(path)
 
 
 def _stems(

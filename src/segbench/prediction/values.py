@@ -46,9 +46,7 @@ def check_kind(path: Path, channels: int, dtype: np.dtype[Any], name: str, spec:
         raise SegbenchError(
             f"{path} has {channels} channels", f"{spec.channels} ({name}, {spec.unit})", "convert it first"
         )
-    largest = _largest(spec)
-    coarse = np.dtype(bool) if largest is None or largest <= 255 else np.dtype(np.uint8)
-    if dtype.kind not in "buif" or dtype == np.dtype(bool) or (dtype == coarse):
+    if dtype.kind not in "buif" or not _fits(dtype, spec):
         raise SegbenchError(
             f"{path} holds values of type {dtype}",
             f"{spec.unit}, as the network was trained",
@@ -68,19 +66,21 @@ def check_range(path: Path, part_HWC: NDArray[Any], spec: ModalitySpec, whole: b
     Raises:
         SegbenchError: no numbers, values beyond the unit's range, or fractions where levels are expected.
     """
-    largest = _largest(spec)
-    if part_HWC.dtype == np.uint8 or (part_HWC.dtype.kind != "f" and largest is None):
+    limits, dtype = _limits(spec), part_HWC.dtype
+    if dtype.kind != "f" and (limits is None or _within(dtype, limits)):
         return
     low, high = part_HWC.min(), part_HWC.max()
-    within = bool(np.isfinite(low) and np.isfinite(high)) and (largest is None or (low >= 0 and high <= largest))
-    fractions = largest is not None and whole and part_HWC.dtype.kind == "f" and 0 < high <= 1
+    within = bool(np.isfinite(low) and np.isfinite(high)) and (limits is None or _inside(low, high, limits))
+    fractions = limits is not None and limits[1] > 1 and whole and dtype.kind == "f" and 0 < high <= 1
     if within and not fractions:
         return
-    scale = "" if largest is None else f"; multiply it by {largest}" if fractions else f" to 0 to {largest}"
+    scale = (
+        "" if limits is None else f"; multiply it by {limits[1]}" if fractions else f" to {limits[0]} to {limits[1]}"
+    )
     raise SegbenchError(
-        f"{path} holds values from {low:g} to {high:g} ({part_HWC.dtype})",
+        f"{path} holds values from {low:g} to {high:g} ({dtype})",
         f"{spec.unit}, as the network was trained",
-        f"rescale the image first{scale}" if largest != 255 or fractions else "rescale the image to 8 bits first",
+        f"rescale the image first{scale}" if limits != (0, 255) or fractions else "rescale the image to 8 bits first",
     )
 
 
@@ -104,7 +104,27 @@ def _is_colour(spec: ModalitySpec) -> bool:
     return spec.unit.startswith(COLOURS) and spec.channels == 3
 
 
-def _largest(spec: ModalitySpec) -> int | None:
-    """The largest value of a unit such as `grey level, 0 to 255`; None where it names none."""
-    named = re.search(r"\b0 to (\d+)\b", spec.unit)
-    return int(named[1]) if named else None
+def _limits(spec: ModalitySpec) -> tuple[int, int] | None:
+    """The range of a unit such as `grey level, 0 to 255` or `value, 0 or 1`; None where it names none."""
+    named = re.search(r"(-?\d+) (?:to|or) (\d+)$", spec.unit)
+    return (int(named[1]), int(named[2])) if named else None
+
+
+def _fits(dtype: np.dtype[Any], spec: ModalitySpec) -> bool:
+    """Whether values of a type may be of the unit: never of a coarser type than those that the run was trained on."""
+    limits = _limits(spec)
+    if limits is None:
+        return dtype.kind == "f" or not re.search(r"\bfloat\d+$", spec.unit)
+    if dtype.kind == "f" or limits == (0, 1):
+        return True
+    return dtype.kind != "b" and np.iinfo(dtype).bits >= np.min_scalar_type(limits[1]).itemsize * 8
+
+
+def _within(dtype: np.dtype[Any], limits: tuple[int, int]) -> bool:
+    """Whether no value of an integer type can be out of range."""
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return _inside(least, most, limits)
+
+
+def _inside(low: Any, high: Any, limits: tuple[int, int]) -> bool:
+    return bool(low >= limits[0] and high <= limits[1])
