@@ -32,7 +32,10 @@ _OF_NO_EFFECT = (
 """Keys that change no score, or that are told in words of their own."""
 _TRAINER = ("max_steps", "max_epochs", "accumulate_grad_batches", "gradient_clip_val")
 _CHOOSES = "callbacks.checkpoint.monitor"
-_SCORED_ON = ("data._target_", "data.protocol", "data.test", "data.fold", "data.partial", "data.depth", "data.dataset")
+_SCORED_ON = (
+    *("data._target_", "data.protocol", "data.test", "data.fold", "data.partial", "data.depth", "data.dataset"),
+    *("data.truth", "data.by_sequence.test", "data.by_time.test"),
+)
 """Keys that decide which images are scored: where they differ, two numbers are not of the same thing."""
 
 
