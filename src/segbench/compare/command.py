@@ -31,6 +31,7 @@ seed=         of the resampling; default 0
 images=       how many of the images that changed most; default 10
 format=       terminal, markdown, latex, csv, json or html; default: by the name of output, else terminal
 output=FILE   write there instead of printing
+wandb=        also tables and an artifact of a W&B project, PROJECT or ENTITY/PROJECT; kept here where there is no key
 table=NAME    one table alone: scores, settings, differences, classes, images, left_out or runs (the default of csv)
 
 examples:
@@ -41,7 +42,7 @@ examples:
 exit code: 1 where runs that should have been compared could not be
 """
 
-_TEXTS = ("format", "output", "table")
+_TEXTS = ("format", "output", "table", "wandb")
 _SETTINGS: dict[str, Callable[[str], Any]] = {
     "metric": lambda text: tuple(part for part in text.split(",") if part),
     "split": str,
@@ -91,10 +92,26 @@ def run(arguments: Sequence[str]) -> int:
         _write(Path(given["output"]), comparison, form, given.get("table"))
     else:
         _print(comparison, form, given.get("table"))
+    if "wandb" in given:
+        print(_send(given["wandb"], sources, comparison))
     wrong = [refusal for refusal in comparison.refusals if refusal.wrong]
     for refusal in wrong:
         print(f"error: {refusal.error}", file=sys.stderr)
     return 1 if wrong else 0
+
+
+def _send(project: str, sources: Sequence[str], comparison: Comparison) -> str:
+    import tempfile
+
+    from segbench.compare.formats import write
+    from segbench.compare.rows import tables
+    from segbench.wandb_artifacts import send
+
+    names = "-".join(Path(source).name for source in sources)[:80]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "comparison.html"
+        file.write_text(write(comparison, "html"))
+        return send(project, "comparison", f"comparison-{names}", file, tables(comparison), Path())
 
 
 def compare(

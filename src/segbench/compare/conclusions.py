@@ -82,8 +82,8 @@ def caveats(pairs: Sequence[Pair]) -> list[str]:
         said.append(_few_images(few))
     if max(runs.values()) > 1 and min(count for count in runs.values() if count > 1) < FEW_SEEDS:
         said.append(
-            f"Over fewer than {FEW_SEEDS} runs the spread of seeds is hardly known: where seeds matter more than images, "
-            "an interval of 95 % covers as little as 79 % over 2 runs a side, 87 % over 3, 91 % over 5, 94 % over 10."
+            f"Over fewer than {FEW_SEEDS} runs the spread of seeds is hardly known: where seeds matter more, an "
+            "interval of 95 % covers as little as 79 % over 2 runs a side, 87 % over 3, 91 % over 5, 94 % over 10."
         )
     if untested := dict.fromkeys(key for pair in pairs for key in pair.untested):
         said.append(f"Not tested, since a run lacks it or has it by another definition: {_names(untested)}.")

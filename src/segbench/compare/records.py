@@ -108,7 +108,11 @@ def identity(settings: Mapping[str, Any], ignore: tuple[str, ...] = ()) -> str:
 
 def _whole(value: Any) -> Any:
     # A server may return 1 for 1.0.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def written(value: Any) -> str:
