@@ -111,3 +111,25 @@ def test_all_images_of_a_file_are_those_read_one_by_one(tmp_path):
             np.testing.assert_array_equal(image, read_image(tmp_path / name, page))
     with pytest.raises(SegbenchError, match=r"no file .*gone\.png"):
         next(images_of(tmp_path / "gone.png"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1"])
+def test_every_mode_is_read_as_opencv_reads_it_unchanged(tmp_path, suffix, mode):
+    smooth = Image.fromarray(cv2.resize(values(3, 4, 3), (40, 30)))
+    if (suffix == ".jpg" and mode in ("RGBA", "P", "1")) or (suffix == ".png" and mode == "CMYK"):
+        pytest.skip("no such file")
+    path = tmp_path / f"a{suffix}"
+    smooth.convert(mode).save(path, **({"progressive": True} if mode == "RGB" and suffix == ".jpg" else {}))
+    reference = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if reference.ndim == 3:
+        reference = reference[..., [2, 1, 0, 3][: reference.shape[2]]]
+    np.testing.assert_array_equal(read_image(path), reference.reshape(30, 40, -1))
+
+
+def test_a_colour_that_stands_for_transparency_makes_a_fourth_channel(tmp_path):
+    image = np.zeros((4, 5, 3), np.uint8)
+    image[0, 0] = 9, 8, 7
+    Image.fromarray(image).save(tmp_path / "a.png", transparency=(9, 8, 7))
+    read = read_image(tmp_path / "a.png")
+    assert read[0, 0].tolist() == [9, 8, 7, 0] and read[1, 1].tolist() == [0, 0, 0, 255]

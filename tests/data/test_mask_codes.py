@@ -2,12 +2,9 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from segbench.data.mask_codes import count_codes, count_runs, masks_of, read_mask
+from segbench.data.mask_codes import masks_of, read_mask
 from segbench.errors import SegbenchError
 
 IDS = np.array([[0, 1, 2], [2, 1, 7]], np.uint8)
@@ -111,24 +108,3 @@ def test_a_cut_palette_png_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(SegbenchError, match=r"a\.png cannot be decoded"):
         read_mask(path)
-
-
-@given(
-    hnp.arrays(
-        st.sampled_from([np.uint8, np.uint16, np.int16, np.int32, np.int64]),
-        hnp.array_shapes(min_dims=2, max_dims=2, max_side=20),
-        elements=st.integers(0, 120),
-    )
-)
-def test_codes_are_counted_as_numpy_counts_them(codes):
-    values, pixels = np.unique(codes, return_counts=True)
-    assert count_codes(codes) == (values.tolist(), pixels.tolist())
-    rows = codes.reshape(-1)
-    assert count_runs(codes) == 1 + sum(a != b for a, b in zip(rows, rows[1:], strict=False))
-
-
-def test_negative_codes_and_long_runs_are_counted():
-    codes = np.full((300, 1000), -1, np.int16)
-    codes[7, 3:5] = 9
-    assert count_codes(codes) == ([-1, 9], [299998, 2])
-    assert count_codes(np.asfortranarray(codes)[:, ::3]) == ([-1, 9], [100199, 1])

@@ -41,8 +41,10 @@ OTHERS = {
 }
 
 
+@pytest.mark.parametrize("small", [0, 2**22], ids=["header first", "at once"])
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_plain_file_is_read_as_by_the_full_reader(tmp_path, name):
+def test_a_plain_file_is_read_as_by_the_full_reader(tmp_path, monkeypatch, name, small):
+    monkeypatch.setattr("segbench.data.plain_tiff.SMALL", small)
     image, options = PLAIN[name]
     tifffile.imwrite(tmp_path / "a.tif", image, **options)
     read = read_plain(tmp_path / "a.tif")

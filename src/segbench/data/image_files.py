@@ -186,13 +186,15 @@ def _decode(path: Path) -> NDArray[Any]:
         raise SegbenchError(
             f"{path} cannot be read: {error.strerror}", "a file that this user may read", "restore it"
         ) from error
-    why, image = "no image, or damaged inside", None
+    why, image, straight = "no image, or damaged inside", None, False
     try:
         # OpenCV fills the missing part of a cut file with grey and says nothing.
         if is_cut(content):
             why = "its end is missing"
         elif content:
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+            straight = _is_rgb(content)
+            flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags if straight else cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         why = str(error.err)
     if image is None:
@@ -200,5 +202,24 @@ def _decode(path: Path) -> NDArray[Any]:
             f"{path} cannot be decoded ({len(content)} bytes): {why}", "a whole image file", "fetch or write it again"
         )
     decoded_HWC: NDArray[Any] = image[..., np.newaxis] if image.ndim == 2 else image
+    if straight:
+        return decoded_HWC
     turned = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}.get(decoded_HWC.shape[2])
     return decoded_HWC if turned is None else np.asarray(cv2.cvtColor(decoded_HWC, turned))
+
+
+_SOF = (0xC0, 0xC1, 0xC2)
+"""Markers of a JPEG's frame: baseline, extended, progressive."""
+
+
+def _is_rgb(content: bytes) -> bool:
+    """Whether a file surely holds three channels: it is then decoded as R, G, B at once, without turning B, G, R."""
+    if content.startswith(b"\x89PNG"):
+        # Depth 8 or 16 and colour type 2, and no colour that stands for transparency.
+        return content[25] == 2 and content.find(b"tRNS", 0, content.find(b"IDAT")) < 0
+    at = 2 if content.startswith(b"\xff\xd8") else len(content)
+    while at + 10 <= len(content) and content[at] == 0xFF:
+        if content[at + 1] in _SOF:
+            return content[at + 9] == 3
+        at += 2 + int.from_bytes(content[at + 2 : at + 4])
+    return False

@@ -1,7 +1,9 @@
-"""Masks of any coding, ids, palette indices or colours: one whole number a pixel, and how many pixels have which."""
+"""Masks of any coding, ids, palette indices or colours, as one whole number a pixel."""
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.decode import is_cut
 from segbench.data.image_files import images_of, read_image
 from segbench.errors import SegbenchError
 
@@ -61,24 +64,54 @@ def masks_of(path: Path) -> Iterator[Mask]:
         yield read_mask(path)
 
 
-def _read_palette_png(path: Path) -> Mask | None:
-    """The indices of a palette PNG, which OpenCV replaces by colours; None for any other file."""
-    from PIL import Image
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
+
+def _read_palette_png(path: Path) -> Mask | None:
+    """The indices of a palette PNG; None for any other file.
+
+    Without its table of colours a palette PNG is a grey one, whose levels are the indices, scaled to eight bits. OpenCV
+    then decodes it without replacing them by colours, and other threads run meanwhile, as with Pillow they hardly do.
+    """
     try:
-        with path.open("rb") as file:
-            header = file.read(26)
-            # The colour type stands behind signature, chunk head, width, height and bit depth; 3 is a palette.
-            if header[:8] != b"\x89PNG\r\n\x1a\n" or header[25:] != b"\x03":
-                return None
-            with Image.open(file) as image:
-                indices_HW = np.asarray(image)
-                colours = np.array(image.getpalette("RGB"), np.int64).reshape(-1, 3)
-    except (OSError, SyntaxError, ValueError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise SegbenchError(
-            f"{path} cannot be decoded: {error}", "a whole palette PNG", "fetch or write it again"
+            f"{path} cannot be read: {error.strerror}", "a file that this user may read", "restore it"
         ) from error
-    return Mask(indices_HW, "palette", tuple((colours @ (1 << 16, 1 << 8, 1)).tolist()))
+    # Signature, chunk head, width and height, bit depth, colour type; 3 is a palette.
+    if content[:8] != _SIGNATURE or content[25:26] != b"\x03":
+        return None
+    levels_HW, colours = None, b""
+    if not is_cut(content):
+        bits = content[24]
+        head = b"IHDR" + content[16:25] + b"\0" + content[26:29]
+        grey = [_SIGNATURE, struct.pack(">I", 13), head, struct.pack(">I", zlib.crc32(head))]
+        for name, chunk, body in _chunks(content):
+            if name == b"PLTE":
+                colours = body
+            elif name in (b"IDAT", b"IEND"):
+                grey.append(chunk)
+        levels_HW = cv2.imdecode(np.frombuffer(b"".join(grey), np.uint8), cv2.IMREAD_UNCHANGED)
+    if levels_HW is None or not colours:
+        raise SegbenchError(
+            f"{path} cannot be decoded ({len(content)} bytes): its end is missing, or it is damaged inside",
+            "a whole palette PNG",
+            "fetch or write it again",
+        )
+    if bits < 8:
+        levels_HW //= 255 // (2**bits - 1)
+    packed = np.frombuffer(colours, np.uint8).reshape(-1, 3).astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    return Mask(levels_HW, "palette", tuple(packed.tolist()))
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Name, whole chunk and body of each chunk of a PNG."""
+    at = len(_SIGNATURE)
+    while at + 8 <= len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4])
+        yield content[at + 4 : at + 8], content[at:end], content[at + 8 : end - 4]
+        at = end
 
 
 def _coded(image_HWC: NDArray[Any], path: Path) -> Mask:
@@ -107,7 +140,9 @@ def _coded(image_HWC: NDArray[Any], path: Path) -> Mask:
         )
     # B, G, R, 255 read as one little-endian number is 0xFFRRGGBB.
     bgra_HW4 = np.asarray(cv2.cvtColor(np.ascontiguousarray(colours_HW3), cv2.COLOR_RGB2BGRA))
-    return Mask((bgra_HW4.view("<u4")[..., 0] & 0xFFFFFF).astype(np.int32), "colours")
+    packed_HW = bgra_HW4.view("<i4")[..., 0]
+    packed_HW &= 0xFFFFFF
+    return Mask(packed_HW, "colours")
 
 
 def _whole(values_HW: NDArray[Any], path: Path) -> NDArray[np.integer]:
@@ -124,34 +159,3 @@ def _whole(values_HW: NDArray[Any], path: Path) -> NDArray[np.integer]:
             "give masks, not probabilities or images, as data.masks",
         )
     return values_HW.astype(np.int64)
-
-
-def count_codes(codes_HW: NDArray[np.integer]) -> tuple[list[int], list[int]]:
-    """How many pixels have which code, exactly.
-
-    Masks consist of regions, so runs of equal words of eight bytes are counted, several pixels at a time: a tenth of
-    the time of counting the pixels.
-
-    Returns:
-        the codes in ascending order, and their pixels.
-    """
-    codes = np.ascontiguousarray(codes_HW).reshape(-1)
-    in_word = 8 // codes.itemsize
-    words = codes[: codes.size - codes.size % in_word].view(np.uint64)
-    ends = np.append(np.flatnonzero(words[1:] != words[:-1]), words.size - 1)[: words.size]
-    met = np.concatenate([words[ends].view(codes.dtype), codes[words.size * in_word :]])
-    times = np.ones(met.size)
-    times[: ends.size * in_word] = np.repeat(np.diff(ends, prepend=-1), in_word)
-    # Sums of whole numbers in float64 are exact up to 2^53.
-    if codes.dtype in (np.uint8, np.uint16):
-        pixels = np.bincount(met, times)
-        values = np.flatnonzero(pixels)
-        return values.tolist(), pixels[values].astype(np.int64).tolist()
-    values, places = np.unique(met, return_inverse=True)
-    return values.tolist(), np.bincount(places, times).astype(np.int64).tolist()
-
-
-def count_runs(codes_HW: NDArray[np.integer]) -> int:
-    """Runs of equal pixels, row after row: few in a mask, nearly as many as pixels in a photograph."""
-    codes = np.ascontiguousarray(codes_HW).reshape(-1)
-    return int(np.count_nonzero(codes[1:] != codes[:-1])) + 1

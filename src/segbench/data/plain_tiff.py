@@ -5,6 +5,7 @@ Small files, of which folders hold thousands, take tifffile longer to look throu
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -16,11 +17,15 @@ from numpy.typing import NDArray
 LARGEST = 2**26
 """Bytes of a file that is read at once; larger ones are read in parts elsewhere."""
 
+SMALL = 2**22
+"""Bytes of a file that is read before it is known to be plain; of a larger one only the directory is."""
+
 _COMPRESSIONS = (1, 5, 8, 32946)
 """None, LZW, and zlib under its two numbers: all without loss."""
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 256, 257, 258, 259, 262, 270
 _SAMPLES, _PLANAR, _SUBIFDS, _FORMAT = 277, 284, 330, 339
+_WANTED = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _SAMPLES, _PLANAR, _SUBIFDS, _FORMAT}
 _ASCII, _SHORT, _LONG = 2, 3, 4
 _LETTERS = {_ASCII: "B", _SHORT: "H", _LONG: "I"}
 
@@ -38,11 +43,15 @@ def read_plain(path: Path) -> NDArray[Any] | None:
 
     try:
         with path.open("rb") as file:
-            tags = _tags(file)
+            size = os.fstat(file.fileno()).st_size
+            content = file.read() if size <= SMALL else None
+            tags = _tags(file if content is None else io.BytesIO(content)) if size <= LARGEST else None
             if tags is None or not _is_plain(tags):
                 return None
-            file.seek(0)
-            image = imagecodecs.tiff_decode(file.read())
+            if content is None:
+                file.seek(0)
+                content = file.read()
+        image = imagecodecs.tiff_decode(content)
     except (OSError, struct.error, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError):
         return None
     decoded: NDArray[Any] = image.reshape(_first(tags, _HEIGHT), _first(tags, _WIDTH), -1)
@@ -50,10 +59,10 @@ def read_plain(path: Path) -> NDArray[Any] | None:
 
 
 def _tags(file: BinaryIO) -> dict[int, Any] | None:
-    """The first directory of a classic TIFF, if it is the only one and the file is not large."""
+    """The first directory of a classic TIFF, if it is the only one."""
     head = file.read(8)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(head[:4])
-    if order is None or os.fstat(file.fileno()).st_size > LARGEST:
+    if order is None:
         return None
     file.seek(struct.unpack(f"{order}I", head[4:])[0])
     (count,) = struct.unpack(f"{order}H", file.read(2))
@@ -63,9 +72,8 @@ def _tags(file: BinaryIO) -> dict[int, Any] | None:
     tags: dict[int, Any] = {}
     for place in range(0, 12 * count, 12):
         tag, kind, length = struct.unpack_from(f"{order}HHI", directory, place)
-        if kind not in _LETTERS:
+        if tag not in _WANTED or kind not in _LETTERS:
             continue
-        # Offsets of strips are many, and not needed.
         form = f"{order}{length if kind == _ASCII else min(length, 4)}{_LETTERS[kind]}"
         value = directory[place + 8 : place + 12]
         if struct.calcsize(f"{order}{length}{_LETTERS[kind]}") > 4:

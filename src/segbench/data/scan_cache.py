@@ -1,0 +1,83 @@
+"""What was found in a folder's files, kept between runs: in the folder, or in the user's cache where that is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+"""Of the facts; those of another version are found anew."""
+
+Stamp = tuple[int, int]
+"""A file's size in bytes and its time of change in nanoseconds."""
+
+
+def user_cache() -> Path:
+    """The user's folder for what can be computed again: `$XDG_CACHE_HOME/segbench`, else `~/.cache/segbench`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segbench"
+
+
+class ScanCache:
+    """Facts by file name, each valid for one size and time of change.
+
+    Args:
+        folder: the folder of the files.
+        what: names the cache; images and masks may share a folder.
+    """
+
+    def __init__(self, folder: Path, what: str) -> None:
+        digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+        self._places = (folder / f".segbench-{what}.json", user_cache() / "scans" / f"{digest}-{what}.json")
+        self.written: Path | None = None
+
+    def read(self, stamps: Mapping[str, Stamp]) -> dict[str, list[Any]]:
+        """The facts of those files that have not changed since.
+
+        Args:
+            stamps: of the files as they are now, by name.
+        """
+        known: dict[str, list[Any]] = {}
+        for place in self._places:
+            for name, (size, changed, facts) in _entries(place).items():
+                if stamps.get(name) == (size, changed):
+                    known[name] = facts
+                    self.written = self.written or place
+        return known
+
+    def write(self, facts: Mapping[str, tuple[Stamp, Sequence[Any]]]) -> None:
+        """Replace what was kept; `written` then says where, or None where neither place can be written.
+
+        Args:
+            facts: by name the file's stamp and what JSON holds of it.
+        """
+        content = {"version": VERSION, "files": {name: [*stamp, entry] for name, (stamp, entry) in facts.items()}}
+        self.written = None
+        for place in self._places:
+            with contextlib.suppress(OSError):
+                _replace(place, json.dumps(content, separators=(",", ":")))
+                self.written = place
+                return
+
+
+def _entries(place: Path) -> dict[str, Any]:
+    # A file that is cut, of another version or of another program is as good as none.
+    with contextlib.suppress(OSError, ValueError, AttributeError, KeyError):
+        content = json.loads(place.read_text())
+        if content.get("version") == VERSION:
+            return dict(content["files"])
+    return {}
+
+
+def _replace(place: Path, content: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(content)
+        os.replace(partial, place)
+    finally:
+        partial.unlink(missing_ok=True)
