@@ -123,3 +123,19 @@ def test_what_made_them_can_be_read(opened, tmp_path):
     first, second = map(json.loads, (tmp_path / "out" / NAME).read_text().splitlines())
     assert first == {"made_by": OURS, "run": "r"}
     assert second == {"input": "x", "stamp": STAMP, "files": ["x.png"]}
+
+
+def test_what_a_killed_process_left_half_written_is_removed(opened, tmp_path):
+    kept = put(opened(), tmp_path, folder="masks")
+    (tmp_path / "out" / "masks" / ".b.tif.4242.partial").write_text("half")
+    (tmp_path / "out" / ".c.zarr.4242.partial" / "c").mkdir(parents=True)
+    (tmp_path / "out" / ".c.zarr.4242.partial" / "zarr.json").write_text("{}")
+    others = tmp_path / "out" / ".notes.partial"
+    others.write_text("")
+    opened()
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == [
+        ".notes.partial",
+        "masks",
+        "predictions.jsonl",
+        kept.name,
+    ]

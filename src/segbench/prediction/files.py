@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,9 @@ TILED_PIXELS = 2**24
 
 TILE = 512
 CHUNK = 1024
+PARTIAL = re.compile(r"\..+\.\d+\.partial")
+"""Names of files that are being written: the final name and the process."""
+
 _CLASSIC_TIFF = 2**32 - 2**25
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from segbench.data.zarr_images import is_zarr
 from segbench.errors import SegbenchError
+from segbench.prediction.files import PARTIAL
 
 NAME = "predictions.jsonl"
 
@@ -39,6 +43,7 @@ class Record:
         self._file: TextIO = self.path.open("a+")
         try:
             self._take()
+            self._sweep()
             # A way through JSON, as the recorded one has gone.
             self._read(json.loads(json.dumps(made_by)), also)
         except BaseException:
@@ -54,6 +59,19 @@ class Record:
                 "one segbench predict a folder",
                 "wait for it to end, or choose another output=",
             ) from error
+
+    def _sweep(self) -> None:
+        """Remove what a process that was killed has left half-written: nobody else writes here now."""
+        for parent, folders, files in os.walk(self._folder):
+            for name in (*folders, *files):
+                path = Path(parent, name)
+                if not PARTIAL.fullmatch(name):
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            folders[:] = [name for name in folders if not is_zarr(Path(parent, name)) and not PARTIAL.fullmatch(name)]
 
     def _read(self, made_by: dict[str, Any], also: Mapping[str, Any]) -> None:
         self._file.seek(0)
