@@ -138,6 +138,8 @@ def conclusions(comparison: Comparison, pair: Pair) -> list[str]:
     """All sentences on a pair: the leading score, the others, the classes, and what holds for all of them."""
     confidence = comparison.settings.confidence
     pairs = len(comparison.pairs)
+    if not (pair.differences or pair.classes):
+        return [f"{pair.first} and {pair.second} are the same in every score and every image: {_names(pair.equal)}."]
     if not pair.differences:
         return caveats([pair])
     said = [conclude(pair.differences[0], confidence, pairs)]

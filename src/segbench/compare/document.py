@@ -79,7 +79,7 @@ def document(comparison: Comparison) -> Document:
         blocks.append(Sentences(f"What may be concluded of {_names(pair)}", tuple(conclusions(comparison, pair))))
     if comparison.pairs and not detailed:
         blocks.append(Sentences("What may be concluded", tuple(overview(comparison))))
-    if comparison.pairs:
+    if any(pair.differences for pair in comparison.pairs):
         blocks.append(_differences(comparison))
     for pair in detailed:
         if pair.classes:

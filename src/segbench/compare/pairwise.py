@@ -176,11 +176,14 @@ def _test(
     for first, second in pairs:
         both = [*used[first.name], *used[second.name]]
         shared = [key for key in keys if all(key in run.infos for run in both) and _alike(key, both)]
+        equal = tuple(key for key in keys if any(run.measure_of.get(key) in constant for run in runs[first.name]))
+        untested = tuple(key for key in keys if key not in (*shared, *equal))
         if shared:
             pair = _pair(first, second, used, drawn, keys, shared, len(wanted), settings)
-            equal = tuple(key for key in keys if any(run.measure_of.get(key) in constant for run in runs[first.name]))
-            untested = tuple(key for key in keys if key not in (*shared, *equal))
             tested.append(replace(pair, equal=equal, untested=untested))
+        elif equal:
+            images = len(runs[first.name][0].ids)
+            tested.append(Pair(first.name, second.name, images, (), (), (), equal, untested))
     return tested
 
 
