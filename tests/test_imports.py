@@ -12,9 +12,9 @@ import segbench
 SRC = Path(segbench.__file__).parent
 
 LAYERS = (
-    ("__init__", "errors", "processes", "stopping"),
+    ("__init__", "errors", "processes", "stopping", "wandb_access"),
     ("spec",),
-    ("models", "losses", "metrics", "optim", "loss_rate", "inference", "runs", "wandb_source"),
+    ("models", "losses", "metrics", "optim", "loss_rate", "inference", "runs", "wandb_source", "wandb_artifacts"),
     ("config", "data", "panels", "tables", "checkpoint", "hardware"),
     ("entry", "task", "ledger", "deviations", "resume"),
     ("callbacks", "compare", "prediction", "running"),
@@ -107,13 +107,13 @@ def test_metrics_are_numpy(name):
 @pytest.mark.parametrize("name", [name for name in FILES if PARTS[name] in ("runs", "compare", "report")])
 def test_a_run_directory_is_read_without_torch(name):
     assert not outside(name) & {"torch", "lightning", "torchmetrics"}
-    assert inside(name) <= {"errors", "spec", "runs", "metrics", "wandb_source", "config", "entry", "compare"}
+    assert inside(name) <= {"errors", "spec", "runs", "metrics", "wandb_source", "wandb_artifacts", "config", "entry", "compare"}
 
 
 def test_wandb_is_met_at_the_edge_only():
     users = {name for name in FILES if "wandb" in outside(name)}
     assert users
-    assert {name for name in users if PARTS[name] not in ("callbacks", "wandb_source")} == set()
+    assert {name for name in users if PARTS[name] not in ("callbacks", "wandb_source", "wandb_artifacts")} == set()
 
 
 def test_only_build_instantiates():

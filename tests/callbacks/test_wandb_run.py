@@ -77,3 +77,23 @@ def test_without_a_server_it_goes_on_offline(tmp_path, monkeypatch, caplog):
 def test_no_run_is_ended_that_was_not_begun(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb, "finish", lambda exit_code: pytest.fail("finished"))
     finish_wandb([CSVLogger(str(tmp_path))], 0)
+
+
+def test_runs_are_grouped_by_experiment_and_sweep_and_tagged(tmp_path):
+    config = {
+        "name": "e1",
+        "data": {"_target_": "segbench.data.pascal_voc.PascalVOC"},
+        "model": {"_target_": "segbench.models.fcn.fcn8s"},
+        "logger": {"wandb": {"group": "e1", "tags": ["mine"]}},
+    }
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    settings = wandb_settings(alone, config)
+    assert (settings["group"], settings["tags"]) == ("e1", ["mine", "e1", "pascal_voc", "fcn8s"])
+    job = tmp_path / "sweep_1" / "0"
+    job.mkdir(parents=True)
+    (job.parent / "sweep.yaml").write_text("")
+    settings = wandb_settings(job, config)
+    assert (settings["group"], settings["tags"][-1]) == ("e1/sweep_1", "sweep_1")
+    config["logger"]["wandb"]["group"] = "own"
+    assert wandb_settings(job, config)["group"] == "own"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import netrc
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,18 +12,9 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from segbench.stopping import Stopped
+from segbench.wandb_access import is_offline
 
 log = logging.getLogger(__name__)
-
-
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0].split(":")[0]
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _run_id(directory: Path) -> str:
@@ -41,7 +30,7 @@ def wandb_settings(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `WandbLogger` that follow from the run and the machine."""
     from wandb import Settings
 
-    offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun") or not _has_key()
+    offline = is_offline()
     if offline:
         log.info(
             "wandb: offline (no key, or WANDB_MODE=offline); sync later with: wandb sync %s/wandb/offline-*", directory
@@ -52,8 +41,32 @@ def wandb_settings(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
         "id": _run_id(directory),
         "offline": offline,
         "config": config,
+        "group": _group(directory, config),
+        "tags": _tags(directory, config),
         "settings": Settings(init_timeout=15, silent=True),
     }
+
+
+def _sweep(directory: Path) -> str | None:
+    return directory.parent.name if (directory.parent / "sweep.yaml").is_file() else None
+
+
+def _group(directory: Path, config: dict[str, Any]) -> str:
+    """The experiment, and in a sweep the sweep; what `logger.wandb.group` says otherwise is kept."""
+    own = ((config.get("logger") or {}).get("wandb") or {}).get("group")
+    if own not in (None, config["name"]):
+        return str(own)
+    sweep = _sweep(directory)
+    return f"{config['name']}/{sweep}" if sweep else str(config["name"])
+
+
+def _tags(directory: Path, config: dict[str, Any]) -> list[str]:
+    """Experiment, data set, network and sweep, behind those of `logger.wandb.tags`."""
+    given = ((config.get("logger") or {}).get("wandb") or {}).get("tags") or []
+    data, model = (str((config.get(group) or {}).get("_target_", "")).split(".") for group in ("data", "model"))
+    found = [*given, config["name"], data[-2] if len(data) > 1 else "", model[-1], _sweep(directory) or ""]
+    # The server takes 64 characters.
+    return list(dict.fromkeys(str(tag)[:64] for tag in found if tag))
 
 
 def open_wandb(logger: WandbLogger) -> WandbLogger:

@@ -10,7 +10,7 @@ from pathlib import Path
 from segbench.errors import SegbenchError
 
 USAGE = """\
-usage: segbench report RUN_OR_SWEEP ... [output=FILE] [metric=NAME]
+usage: segbench report RUN_OR_SWEEP ... [output=FILE] [metric=NAME] [wandb=ENTITY/PROJECT]
 
 Writes one self-contained HTML file. Of a run: scores beside the paper's, curves, confusion, classes, the best, the
 median and the worst image, splits and merges, cost, provenance, configuration. Of a sweep, or of several runs: a table
@@ -18,7 +18,11 @@ that sorts, parallel coordinates, how much each setting explains, and the best r
 
   output=FILE    default: report.html in the run's or the sweep's directory
   metric=NAME    the score that a sweep is ordered by; default: the first one of the test split
+  wandb=PROJECT  also an artifact of that W&B project, PROJECT or ENTITY/PROJECT; kept here where there is no key
 """
+
+
+_KEYS = ("output", "metric", "wandb")
 
 
 def main() -> None:
@@ -44,14 +48,13 @@ def run(arguments: Sequence[str]) -> Path:
     Raises:
         SegbenchError: no run, no scores, or a file that cannot be written.
     """
-    given = dict(
-        each.split("=", 1) for each in arguments if each.split("=", 1)[0] in ("output", "metric") and "=" in each
-    )
+    given = dict(each.split("=", 1) for each in arguments if each.split("=", 1)[0] in _KEYS and "=" in each)
     sources = [each for each in arguments if each.split("=", 1)[0] not in given]
     if not sources:
         raise SegbenchError("no run", "a run directory or a sweep", "segbench report --help")
     text = report(sources, given.get("metric"))
-    path = Path(given.get("output") or Path(sources[0]) / "report.html")
+    folder = Path(sources[0]) if Path(sources[0]).is_dir() else Path()
+    path = Path(given.get("output") or folder / "report.html")
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +64,10 @@ def run(arguments: Sequence[str]) -> Path:
         raise SegbenchError(
             f"{path} cannot be written: {error.strerror or error}", "a file of a folder", "set output=FILE"
         ) from error
+    if "wandb" in given:
+        from segbench.wandb_artifacts import send
+
+        print(send(given["wandb"], "report", f"report-{folder.resolve().name}", path))
     return path
 
 
