@@ -113,14 +113,14 @@ def test_all_images_of_a_file_are_those_read_one_by_one(tmp_path):
         next(images_of(tmp_path / "gone.png"))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1"])
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [*((".png", mode) for mode in ("1", "L", "P", "RGB", "RGBA")), *((".jpg", mode) for mode in ("L", "RGB", "CMYK"))],
+)
 def test_every_mode_is_read_as_opencv_reads_it_unchanged(tmp_path, suffix, mode):
-    smooth = Image.fromarray(cv2.resize(values(3, 4, 3), (40, 30)))
-    if (suffix == ".jpg" and mode in ("RGBA", "P", "1")) or (suffix == ".png" and mode == "CMYK"):
-        pytest.skip("no such file")
     path = tmp_path / f"a{suffix}"
-    smooth.convert(mode).save(path, **({"progressive": True} if mode == "RGB" and suffix == ".jpg" else {}))
+    smooth = Image.fromarray(cv2.resize(values(3, 4, 3), (40, 30))).convert(mode)
+    smooth.save(path, progressive=True) if suffix == ".jpg" else smooth.save(path)
     reference = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if reference.ndim == 3:
         reference = reference[..., [2, 1, 0, 3][: reference.shape[2]]]

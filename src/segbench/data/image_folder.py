@@ -1,0 +1,298 @@
+"""A folder of images and a folder of masks of one's own: what they hold is found in the files."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.decode import paired
+from segbench.data.folder_classes import Classes, find_classes
+from segbench.data.folder_files import Pair, find_pairs
+from segbench.data.folder_scan import ImageFacts, MaskFacts, Progress, by_page, mean_and_std, scan_images, scan_masks
+from segbench.data.folder_split import by_lists, by_shares, digest
+from segbench.data.image_files import read_image
+from segbench.data.mask_codes import read_mask
+from segbench.data.mask_faults import some
+from segbench.data.raw import RawImage
+from segbench.errors import SegbenchError
+from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
+
+log = logging.getLogger(__name__)
+
+MODALITY = "image"
+
+
+class FolderImages:
+    """Some pages of the folder's files.
+
+    Args:
+        pages: the pairs with the page, None where the file has one alone.
+        ids: their names.
+        classes: what masks mean.
+        modality: what images must be.
+        dtype: of the images' values in the files.
+    """
+
+    def __init__(
+        self,
+        pages: Sequence[tuple[Pair, int | None]],
+        ids: tuple[str, ...],
+        classes: Classes,
+        modality: ModalitySpec,
+        dtype: str,
+    ) -> None:
+        self._pages, self.ids, self._classes, self._modality, self._dtype = pages, ids, classes, modality, dtype
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, index: int) -> RawImage:
+        """Image `image` (HW or HWC; uint8, uint16, else float32), label `semantic`."""
+        (pair, page), name = self._pages[index], self.ids[index]
+        image_HWC = read_image(pair.image, page)
+        if str(image_HWC.dtype) != self._dtype or image_HWC.shape[2] != self._modality.channels:
+            raise SegbenchError(
+                f"{pair.image} is {image_HWC.dtype} of {image_HWC.shape[2]} channels",
+                f"{self._dtype} of {self._modality.channels}, as when the folder was scanned",
+                "leave the images alone while a run works on them; start it anew",
+            )
+        label_HW = self._classes(read_mask(pair.mask, page), name)
+        return paired({MODALITY: _as_read(image_HWC)}, {"semantic": label_HW}, name)
+
+
+def _as_read(image_HWC: NDArray[Any]) -> NDArray[Any]:
+    """Grey as HW; types that augmentation cannot move as others that hold the same values, or nearly."""
+    if image_HWC.dtype == bool:
+        image_HWC = image_HWC.astype(np.uint8)
+    elif image_HWC.dtype not in (np.uint8, np.uint16):
+        image_HWC = image_HWC.astype(np.float32, copy=False)
+    return image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What all images of the folder are alike in."""
+
+    channels: int
+    dtype: str
+
+    @property
+    def unit(self) -> str:
+        """What a value is, with its range where the type has one."""
+        if self.dtype == "bool":
+            return "value, 0 or 1"
+        if np.issubdtype(np.dtype(self.dtype), np.integer):
+            limits = np.iinfo(self.dtype)
+            return f"value, {limits.min} to {limits.max}"
+        return f"value, {self.dtype}"
+
+
+class ImageFolder:
+    """Images and masks of one's own, paired by their names without suffix, sub-folders included.
+
+    Images are PNG, JPEG, TIFF or BMP of any depth and number of channels, the same in all of them; sizes may differ.
+    Each page of a TIFF stack is an image. Masks are PNG, TIFF or BMP: class ids, a palette, or colours.
+
+    Every file is decoded once, and what is in it is kept in `.segbench-images.json` and `.segbench-masks.json` beside
+    the files (in the user's cache where they cannot be written); only files that change are read again. Mean and
+    deviation are those of the training split's pixels.
+
+    Args:
+        images: the folder of images, or one TIFF stack.
+        masks: the folder of masks, or one TIFF stack.
+        mask_suffix: what stands behind an image's name in its mask's: `_mask` for a.jpg and a_mask.png. With it, images
+            and masks may share a folder.
+        classes: names of the values in ascending order, or a mapping from each name to its value or colour, to several
+            of them, or to `rest`; None: each value or colour is a class.
+        ignore_index: the value or colour that counts nowhere, or several; `[255, 255, 255]` and '#ffffff' are colours.
+        val: share of the files that select the checkpoint; 0: none.
+        test: share of the files that are scored; 0: none.
+        seed: of the split. See `by_shares`.
+        lists: a folder with train.txt, val.txt and test.txt, or the files by split, instead of shares.
+        partial: leave images without a mask, and masks without an image, out.
+
+    Raises:
+        SegbenchError: files that do not fit together; every one of them is found before it is said.
+    """
+
+    def __init__(
+        self,
+        images: str,
+        masks: str,
+        mask_suffix: str = "",
+        classes: Sequence[str] | Mapping[str, Any] | None = None,
+        ignore_index: Any = None,
+        val: float = 0.15,
+        test: float = 0.15,
+        seed: int = 0,
+        lists: str | Mapping[str, str | None] | None = None,
+        partial: bool = False,
+    ) -> None:
+        pairs = find_pairs(images, masks, mask_suffix, partial)
+        self._pairs = pairs.by_name
+        with _progress("scan images") as shown:
+            image_scan = scan_images(pairs.images, [pair.image_name for pair in self._pairs.values()], shown)
+        with _progress("scan masks") as shown:
+            mask_scan = scan_masks(pairs.masks, [pair.mask_name for pair in self._pairs.values()], shown)
+        _refuse_unreadable({**image_scan.faults, **mask_scan.faults})
+        self._images = {name: image_scan.pages[pair.image_name] for name, pair in self._pairs.items()}
+        self._masks = {name: mask_scan.pages[pair.mask_name] for name, pair in self._pairs.items()}
+        self._kind = _one_kind(self._images)
+        _refuse_other_sizes(self._images, self._masks)
+        self._classes = find_classes(pairs.masks, self._masks, classes, ignore_index)
+        pages = {name: len(each) for name, each in self._images.items()}
+        self._splits, how = by_shares(pages, val, test, seed) if lists is None else by_lists(pages, lists)
+        self._modality = self._measured()
+        self._said = self._protocol(how)
+        self._tell(pairs.left_out, image_scan.decoded + mask_scan.decoded, (image_scan.cache, mask_scan.cache))
+
+    def _measured(self) -> ModalitySpec:
+        training = [self._images[name][page] for name, page in self._splits["train"]]
+        means, stds = mean_and_std(training)
+        # A channel that is the same everywhere stays at 0.
+        return ModalitySpec(self._kind.channels, means, tuple(std or 1.0 for std in stds), self._kind.unit)
+
+    def _ids(self, split: str) -> tuple[str, ...]:
+        return tuple(
+            f"{name}-{page:04d}" if len(self._images[name]) > 1 else name for name, page in self._splits[split]
+        )
+
+    def _protocol(self, how: str) -> str:
+        counts = (f"{split} {len(pages)} (ids {digest(self._ids(split))})" for split, pages in self._splits.items())
+        return f"images of one's own, split {how}: {', '.join(counts)}"
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """One modality `image`, one head of the classes found."""
+        return DatasetSpec(
+            name="image_folder",
+            modalities={MODALITY: self._modality},
+            heads={"semantic": HeadSpec(self._classes.names, self._classes.palette)},
+            citation="the images' own",
+            licence="the images' own",
+            protocol=self._said,
+        )
+
+    def split(self, name: str) -> FolderImages | None:
+        """`train`; `val` and `test` where there is a share or a list for them."""
+        if name not in self._splits:
+            return None
+        pages = [(self._pairs[file], self._page(file, page)) for file, page in self._splits[name]]
+        return FolderImages(pages, self._ids(name), self._classes, self._modality, self._kind.dtype)
+
+    def _page(self, name: str, page: int) -> int | None:
+        return page if len(self._images[name]) > 1 else None
+
+    def _tell(self, left_out: Sequence[str], decoded: int, caches: Sequence[Path | None]) -> None:
+        for sentence in (*describe_images(self._images, self._modality), *left_out):
+            log.info("%s", sentence)
+        for line in describe_classes(self._masks, self._classes):
+            log.info("%s", line)
+        log.info("%s", self._said)
+        unlisted = sum(map(len, self._images.values())) - sum(map(len, self._splits.values()))
+        if unlisted:
+            log.info("%d images are in no list", unlisted)
+        if decoded:
+            kept = " and ".join(str(cache) for cache in caches if cache is not None)
+            log.info("scanned %d files; what they hold is kept in %s", decoded, kept or "no place that can be written")
+        for note in self._classes.notes:
+            log.info("note: %s", note)
+
+
+def describe_images(images: Mapping[str, Sequence[ImageFacts]], modality: ModalitySpec) -> Iterator[str]:
+    """Number, sizes, channels, depth, mean and deviation, in sentences."""
+    pages = [facts for _, _, facts in by_page(images)]
+    sizes = Counter((facts.height, facts.width) for facts in pages).most_common()
+    shown = ", ".join(f"{count} of {height} x {width}" for (height, width), count in sizes[:3])
+    more = f", {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
+    stacks = f" in {len(images)} files" if len(pages) != len(images) else ""
+    channels = f"{modality.channels} channel{'s' * (modality.channels != 1)}"
+    yield f"{len(pages)} images{stacks} ({shown}{more}), {channels} of {pages[0].dtype}"
+    values = (", ".join(f"{value:.4g}" for value in each) for each in (modality.mean, modality.std))
+    yield "training images: mean {}; standard deviation {}".format(*values)
+
+
+def describe_classes(masks: Mapping[str, Sequence[MaskFacts]], classes: Classes) -> Iterator[str]:
+    """A small table: classes, what stands for them in the masks, their share of the pixels, images that show them."""
+    counts = np.array([classes.count(facts) for _, _, facts in by_page(masks)])
+    total = counts.sum()
+    width = max(len(name) for name in (*classes.names, "class"))
+    yield f"{'class':<{width}}  share of pixels  images"
+    for name, pixels_N in zip((*classes.names, "void"), counts.T, strict=True):
+        if name != "void" or pixels_N.any():
+            yield f"{name:<{width}}  {pixels_N.sum() / total:>15.3%}  {np.count_nonzero(pixels_N):>6}"
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Progress]:
+    """A bar on a terminal, once there is something to read."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(what, total=None, visible=False)
+        yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)
+
+
+def _refuse_unreadable(faults: Mapping[str, str]) -> None:
+    if faults:
+        raise SegbenchError(
+            f"{len(faults)} files cannot be used:\n    " + "\n    ".join(_lines(sorted(faults.values()))),
+            "whole image files",
+            "repair or remove them; what was read of the others is kept",
+        )
+
+
+def _lines(sentences: Sequence[str], count: int = 10) -> list[str]:
+    more = len(sentences) - count
+    return [*sentences[:count], *([f"... and {more} more"] if more > 0 else [])]
+
+
+def _one_kind(images: Mapping[str, Sequence[ImageFacts]]) -> _Kind:
+    for key, expected, action in (
+        ("channels", "one number of channels", "convert the few to the kind of the many"),
+        ("dtype", "one depth: a value must mean the same in every image", "convert all images to one depth"),
+    ):
+        groups: dict[Any, list[str]] = {}
+        for name, _, facts in by_page(images):
+            groups.setdefault(getattr(facts, key), []).append(name)
+        if len(groups) > 1:
+            # The largest group is what most images are; the others are named.
+            ordered = sorted(groups.items(), key=lambda entry: -len(entry[1]))
+            said = [f"{len(names)} of {value}" for value, names in ordered[:1]]
+            said += [f"{len(names)} of {value} ({some(names)})" for value, names in ordered[1:]]
+            what = "numbers of channels" if key == "channels" else "types of values"
+            raise SegbenchError(f"images of different {what}: {', '.join(said)}", expected, action)
+    first = next(iter(images.values()))[0]
+    return _Kind(first.channels, first.dtype)
+
+
+def _refuse_other_sizes(images: Mapping[str, Sequence[ImageFacts]], masks: Mapping[str, Sequence[MaskFacts]]) -> None:
+    found = []
+    for name, pages in images.items():
+        if len(pages) != len(masks[name]):
+            found.append(f"{name}: {len(pages)} images, {len(masks[name])} masks")
+            continue
+        for number, (image, mask) in enumerate(zip(pages, masks[name], strict=True)):
+            if (image.height, image.width) != (mask.height, mask.width):
+                page = f", page {number}" if len(pages) > 1 else ""
+                turned = "; turned by 90 degrees" if (image.width, image.height) == (mask.height, mask.width) else ""
+                found.append(
+                    f"{name}{page}: image {image.height} x {image.width}, mask {mask.height} x {mask.width}{turned}"
+                )
+    if found:
+        turned = " (photographs with an EXIF turn are read as they lie in the file)" if "turned" in str(found) else ""
+        raise SegbenchError(
+            f"{len(found)} masks are not of their image's size:\n    " + "\n    ".join(_lines(found)),
+            "a mask of the image's height and width, and as many pages",
+            f"export the masks anew, or remove these pairs{turned}",
+        )
