@@ -199,7 +199,9 @@ def test_a_signal_ends_the_sweep_which_can_be_resumed(here, call):
 
 
 def _end_when(path):
+    until = time.monotonic() + 60.0
     while not path.exists() or "running" not in path.read_text():
+        assert time.monotonic() < until
         time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGTERM)
 

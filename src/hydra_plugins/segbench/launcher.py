@@ -66,7 +66,7 @@ class ProcessLauncher(Launcher):
             jobs = {job.name: job for job, _ in frozen if job.state() in TO_RUN}
             check_frozen(list(jobs.values()))
             if jobs and (stopped := run_jobs(sweep, list(jobs.values()), settings)) is not None:
-                raise SystemExit(exit_code(show(sweep), stopped))
+                raise SystemExit(exit_code(sweep, show(sweep), stopped))
             return [_outcome(job, composed, str(sweep.working_directory)) for job, composed in frozen]
 
 
@@ -96,6 +96,6 @@ class SweepSummary(Callback):
         from segbench.sweep.directory import Sweep
         from segbench.sweep.summary import exit_code, show
 
-        code = exit_code(show(Sweep.open(str(config.hydra.sweep.dir))))
-        if code:
+        sweep = Sweep.open(str(config.hydra.sweep.dir))
+        if code := exit_code(sweep, show(sweep)):
             raise SystemExit(code)

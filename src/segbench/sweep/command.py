@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from dataclasses import replace
 
 from segbench.errors import SegbenchError
 from segbench.sweep.directory import Sweep
+from segbench.sweep.job import Job
+from segbench.sweep.settings import Launching
 
 _WHAT = {
     "status": "every job with its state, score and time",
@@ -47,7 +51,6 @@ def resume(directory: str, names: list[str], failed: bool, jobs: int | None, dev
     """
     from segbench.sweep.freeze import check_frozen
     from segbench.sweep.run import TO_RUN, run_jobs
-    from segbench.sweep.settings import Launching
     from segbench.sweep.summary import exit_code, show
 
     with Sweep.open(directory) as sweep:
@@ -60,8 +63,40 @@ def resume(directory: str, names: list[str], failed: bool, jobs: int | None, dev
         states = (*TO_RUN, "failed") if failed else TO_RUN
         chosen = [job for job in wanted if job.state() in states]
         check_frozen(chosen)
+        if sweep.search is not None:
+            chosen = [job for job in chosen if job.state() == "failed"]
         stopped = run_jobs(sweep, chosen, settings) if chosen else None
-        return exit_code(show(sweep), stopped)
+        if sweep.search is None or stopped is not None:
+            return exit_code(sweep, show(sweep), stopped)
+        if chosen:
+            _tell_study(sweep, chosen)
+    return _search_on(sweep, settings)
+
+
+def _tell_study(sweep: Sweep, jobs: list[Job]) -> None:
+    from segbench.sweep.search import Searching, add_retried, open_study
+
+    assert sweep.search is not None
+    settings = Searching(storage=sweep.search["storage"])
+    add_retried(open_study(sweep.path, settings, sweep.search["direction"]), jobs, sweep.search["metric"])
+
+
+def _search_on(sweep: Sweep, settings: Launching) -> int:
+    """Propose and run further trials: what was launched, once more, in the same directory."""
+    from segbench import train
+
+    directory = str(sweep.path.absolute()).replace("'", "\\'")
+    now = {"sweep.dir": f"'{directory}'", "launcher.jobs": settings.jobs}
+    now["launcher.devices_per_job"] = "null" if settings.devices_per_job is None else settings.devices_per_job
+    here = [f"hydra.{key}={value}" for key, value in now.items()]
+    before = [word for word in sweep.commands[-1][2:] if not word.startswith(tuple(f"hydra.{key}=" for key in now))]
+    os.chdir(sweep.working_directory)
+    sys.argv = [str(train.__file__), *before, *here]
+    try:
+        train.main()
+    except SystemExit as left:
+        return int(left.code or 0)
+    return 0
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ import yaml
 from segbench import __version__
 from segbench.errors import SegbenchError
 from segbench.runs import not_writable, read_yaml
-from segbench.sweep.job import Job
+from segbench.sweep.job import Job, digest_of
 
 SCHEMA = 1
 
@@ -105,6 +105,31 @@ class Sweep:
             os.replace(partial, self.path / "sweep.yaml")
         except OSError as error:
             raise not_writable(self.path, error) from error
+
+    def begin_search(self, search: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+        """Make this the sweep of a search, or look at whether it is still the same one.
+
+        Args:
+            search: its metric, direction and space.
+            base: the configuration that its trials have in common.
+
+        Raises:
+            SegbenchError: it is another one: its trials could not be compared.
+        """
+        new = {**search, "base": digest_of(base)}
+        if self.search is None and self.jobs:
+            raise SegbenchError(
+                f"{self.path} is a sweep without a search", "a directory of its own", "choose another hydra.sweep.dir="
+            )
+        other = [key for key in new if self.search is not None and self.search.get(key) != new[key]]
+        if self.search is not None and other:
+            said = [f"{key} {self.search.get(key)}, now {new[key]}" for key in other if key != "base"]
+            raise SegbenchError(
+                f"another search than that of {self.path}: {'; '.join(said) or 'the configs were edited since'}",
+                "the same metric, space and configuration, so that trials can be compared",
+                "restore it, or choose another hydra.sweep.dir=DIR",
+            )
+        self.search = new
 
     def find(self, digest: str) -> Job | None:
         """The job of a configuration."""

@@ -32,8 +32,8 @@ class Ended:
 class Machine(Protocol):
     """Where jobs run."""
 
-    def check(self, job: Job, config: Mapping[str, Any]) -> None:
-        """Refuse a job that cannot run here, with a `SegbenchError`."""
+    def check(self, name: str, config: Mapping[str, Any]) -> None:
+        """Refuse a job of a name and a configuration that cannot run here, with a `SegbenchError`."""
         ...
 
     def room(self) -> bool:

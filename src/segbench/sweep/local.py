@@ -68,13 +68,17 @@ class LocalJobs:
         self._pool = Pool(visible_gpus() if gpus is None else gpus, cores(), jobs, devices_per_job)
         self._running: dict[str, _Process] = {}
 
-    def check(self, job: Job, config: Mapping[str, Any]) -> None:
+    def check(self, name: str, config: Mapping[str, Any]) -> None:
         """Refuse a job that cannot run here.
+
+        Args:
+            name: of the job.
+            config: its configuration.
 
         Raises:
             SegbenchError: it wants more than there is.
         """
-        self._pool.check(config["trainer"], job.name)
+        self._pool.check(config["trainer"], name)
 
     def room(self) -> bool:
         """Whether a further job may run beside those that do."""

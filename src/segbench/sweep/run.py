@@ -55,7 +55,7 @@ def run_jobs(sweep: Sweep, jobs: Sequence[Job], settings: Launching) -> int | No
     """
     machine = machine_of(sweep, settings, len(jobs))
     for job in jobs:
-        machine.check(job, job.run.config())
+        machine.check(job.name, job.run.config())
     return run_work(sweep, machine, Listed(jobs), settings, len(jobs))
 
 

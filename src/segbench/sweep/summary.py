@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -37,6 +38,11 @@ def show(sweep: Sweep, queue: Mapping[str, str] | None = None) -> dict[str, str]
             console.print(f"job {job.name} failed, see {job.directory / 'console.log'}", style="red", soft_wrap=True)
             for line in error_of(job.run).splitlines():
                 console.print(Text(f"  {line}"), soft_wrap=True)
+    if sweep.search is not None and (best := _best(sweep, states)) is not None:
+        job, value = best
+        console.print(
+            f"best {sweep.search['metric']} {value:.4f}: job {job.name}, {' '.join(job.overrides)}", soft_wrap=True
+        )
     open_ = [name for name, state in states.items() if state in ("interrupted", "prepared")]
     if open_:
         console.print(f"continue with: segbench sweep resume {sweep.path}", soft_wrap=True)
@@ -74,16 +80,28 @@ def _scores(job: Job) -> dict[str, float]:
     return {metric: value} | (dict([on_test]) if on_test else {})
 
 
-def exit_code(states: Mapping[str, str], stopped: int | None = None) -> int:
+def _best(sweep: Sweep, states: Mapping[str, str]) -> tuple[Job, float] | None:
+    assert sweep.search is not None
+    scored = [(job, score_of(job.run, sweep.search["metric"])) for job in sweep.jobs if states[job.name] == "finished"]
+    finite = [(job, value) for job, value in scored if value is not None and math.isfinite(value)]
+    sign = 1 if sweep.search["direction"] == "maximize" else -1
+    return max(finite, key=lambda pair: sign * pair[1], default=None)
+
+
+def exit_code(sweep: Sweep, states: Mapping[str, str], stopped: int | None = None) -> int:
     """What a launcher leaves with.
 
     Args:
-        states: of the jobs.
+        sweep: that was launched.
+        states: of its jobs.
         stopped: the signal that ended it early.
 
     Returns:
-        128 and the signal; else 1 where a job neither finished nor may still do so; else 0.
+        128 and the signal; else 1 where a job neither finished nor may still do so, but in a search, whose trials may
+        fail, only where none finished or one was cut off; else 0.
     """
     if stopped is not None:
         return 128 + stopped
+    if sweep.search is not None:
+        return int("finished" not in states.values() or "interrupted" in states.values())
     return int(any(state not in ("finished", "pruned", "queued", "running") for state in states.values()))

@@ -1,0 +1,110 @@
+"""The sweeper `hydra/sweeper=optuna`: trials are jobs of the process launcher, several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.plugins.sweeper import Sweeper
+
+from segbench.entry import job as told
+from segbench.errors import SegbenchError
+
+if TYPE_CHECKING:
+    from hydra.types import HydraContext, TaskFunction
+    from omegaconf import DictConfig
+
+    from segbench.sweep.job import Job
+    from segbench.sweep.space import Space
+
+
+class OptunaSweeper(Sweeper):
+    """Searches, by a study that lies in the sweep's directory.
+
+    Args:
+        settings: `segbench.sweep.search.Searching`, in words in conf/hydra/sweeper/optuna.yaml.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.given = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives."""
+        self.hydra_context, self.config = hydra_context, config
+
+    @told
+    def sweep(self, arguments: list[str]) -> None:
+        """Search.
+
+        Args:
+            arguments: overrides; those that stand for several values are the space.
+        """
+        from segbench.sweep.freeze import freeze_job, open_sweep
+        from segbench.sweep.objective import objective_of
+        from segbench.sweep.run import machine_of, run_work
+        from segbench.sweep.search import Search, Searching, counts, open_study
+        from segbench.sweep.summary import exit_code, show
+
+        settings, launching = Searching.read(self.given), self._launching()
+        space = self._space(settings.params or {}, arguments)
+        base = self._base(space)
+        metric, direction = objective_of(base, settings.direction)
+        context = self.hydra_context
+        assert context is not None and self.config is not None
+        with open_sweep(self.config, launching) as sweep:
+            study = open_study(sweep.path, settings, direction)
+            sweep.begin_search(
+                {"metric": metric, "direction": direction, "space": space.texts, "storage": settings.storage}, base
+            )
+
+            def freeze(overrides: Sequence[str], number: int) -> Job:
+                job, composed = freeze_job(sweep, context, self.config, overrides, number)
+                machine.check(job.name, composed.resolved)
+                return job
+
+            search = Search(study, space, sweep, freeze, metric, settings.n_trials)
+            sweep.save()
+            left = search.left()
+            machine = machine_of(sweep, launching, left)
+            stopped = run_work(sweep, machine, search, launching, left) if left else None
+            sweep.save()
+            print(counts(study))
+            if stopped is not None:
+                raise SystemExit(exit_code(sweep, show(sweep), stopped))
+
+    def _launching(self) -> Any:
+        from segbench.sweep.settings import Launching
+
+        given = dict(self.config.hydra.launcher) if self.config is not None else {}
+        if given.get("_target_") != "hydra_plugins.segbench.launcher.ProcessLauncher":
+            raise SegbenchError(
+                f"hydra/sweeper=optuna with the launcher {given.get('_target_')}",
+                "the launcher that this search watches, ends and resumes its trials by",
+                "leave out hydra/launcher=, or set hydra/launcher=processes",
+            )
+        return Launching.read(given)
+
+    def _space(self, params: Any, arguments: Sequence[str]) -> Space:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        from segbench.sweep.space import search_space
+
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        given = parser.parse_overrides(list(arguments))
+        keys = {override.get_key_element() for override in given}
+        kept = [f"{key}={value}" for key, value in params.items() if key not in keys]
+        return search_space([*parser.parse_overrides(kept), *given])
+
+    def _base(self, space: Space) -> dict[str, Any]:
+        """What every trial has in common; a key that is searched has its default."""
+        from omegaconf import OmegaConf, open_dict
+
+        assert self.hydra_context is not None and self.config is not None
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, space.fixed)
+        with open_dict(composed):
+            composed.pop("hydra")
+        # Unresolved: what is searched may have no default.
+        container = OmegaConf.to_container(composed, resolve=False)
+        assert isinstance(container, dict)
+        return {str(key): value for key, value in container.items()}

@@ -1,0 +1,278 @@
+"""A search: Optuna proposes what the next job tries, and hears what came of it. No job knows of it."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.errors import SegbenchError
+from segbench.sweep.directory import Sweep
+from segbench.sweep.job import Job
+from segbench.sweep.scores import history, score_of
+from segbench.sweep.space import Space
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+SAMPLERS, PRUNERS = ("tpe", "random"), ("median", "none")
+STUDY = "segbench"
+LOOK_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Searching:
+    """Settings of a search; conf/hydra/sweeper/optuna.yaml says what each is."""
+
+    n_trials: int = 20
+    sampler: str = "tpe"
+    seed: int = 0
+    startup_trials: int = 10
+    pruner: str = "median"
+    warmup_steps: int = 0
+    direction: str | None = None
+    storage: str | None = None
+    params: Mapping[str, Any] | None = None
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> Searching:
+        """From a config.
+
+        Raises:
+            SegbenchError: an unknown key, or a value out of its range.
+        """
+        known = [field.name for field in fields(cls)]
+        for key in given:
+            if key not in known:
+                raise _wrong(key, given[key], f"one of {', '.join(known)}")
+        return cls(**given)
+
+    def __post_init__(self) -> None:
+        for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+            if getattr(self, key) not in known:
+                raise _wrong(key, getattr(self, key), " or ".join(known))
+        for key, least in (("n_trials", 1), ("seed", 0), ("startup_trials", 0), ("warmup_steps", 0)):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise _wrong(key, value, f"a whole number, at least {least}")
+
+
+def _wrong(key: str, value: Any, expected: str) -> SegbenchError:
+    return SegbenchError(f"hydra.sweeper.{key}={value}", expected, f"correct hydra.sweeper.{key}=")
+
+
+def open_study(directory: Path, settings: Searching, direction: str) -> Study:
+    """The study of a sweep: the one that is there, else a new one.
+
+    Args:
+        directory: the sweep's.
+        settings: of the search.
+        direction: `maximize` or `minimize`.
+
+    Raises:
+        SegbenchError: Optuna is not installed, or the study cannot be read or written.
+    """
+    try:
+        import optuna
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError as error:
+        raise SegbenchError("no Optuna here", "Optuna 4.2 or later", "pip install segbench[search]") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    address = settings.storage or f"sqlite:///{(directory / 'study.db').absolute()}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # A study holds one search; a database that is shared, those of several.
+        name = STUDY if settings.storage is None else str(directory.absolute())
+        study = optuna.create_study(storage=address, study_name=name, direction=direction, load_if_exists=True)
+        # One that can be read may still not be written.
+        study.set_user_attr("opened", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+        seed = settings.seed + len(study.get_trials(deepcopy=False))
+    except (SQLAlchemyError, optuna.exceptions.OptunaError, OSError, RuntimeError, ImportError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SegbenchError(
+            f"the study {address} cannot be opened: {said}",
+            "an Optuna study that this user may read and write, or no file yet",
+            "choose another hydra.sweep.dir=DIR (or hydra.sweeper.storage=), or restore the file",
+        ) from error
+    # A study that is taken up draws on, not again.
+    study.sampler = (
+        optuna.samplers.RandomSampler(seed=seed)
+        if settings.sampler == "random"
+        else optuna.samplers.TPESampler(n_startup_trials=settings.startup_trials, seed=seed, constant_liar=True)
+    )
+    study.pruner = (
+        optuna.pruners.NopPruner()
+        if settings.pruner == "none"
+        else optuna.pruners.MedianPruner(
+            n_startup_trials=max(1, settings.startup_trials), n_warmup_steps=settings.warmup_steps
+        )
+    )
+    return study
+
+
+class Search:
+    """The work of a search, for `segbench.sweep.launching.launch`.
+
+    Args:
+        study: from `open_study`.
+        space: what is searched.
+        sweep: its jobs are the trials.
+        freeze: makes the job of overrides and a number, or finds the one that has the same configuration.
+        metric: the score, e.g. `val/mean_iu`.
+        n_trials: in all.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        space: Space,
+        sweep: Sweep,
+        freeze: Callable[[Sequence[str], int], Job],
+        metric: str,
+        n_trials: int,
+    ) -> None:
+        from optuna.trial import TrialState
+
+        self._states = TrialState
+        self._study, self._space, self._sweep, self._freeze = study, space, sweep, freeze
+        self._metric, self._n_trials = metric, n_trials
+        self._trials: dict[str, list[Trial]] = {}
+        self._reported: dict[str, int] = {}
+        self._looked = 0.0
+        self._cut_off = self._take_up()
+
+    def left(self) -> int:
+        """How many trials are still to be made or continued."""
+        return len(self._cut_off) + max(0, self._n_trials - len(self._study.get_trials(deepcopy=False)))
+
+    def _take_up(self) -> list[Job]:
+        """The jobs of trials that a launcher before this one left open."""
+        import optuna
+
+        names = {job.name: job for job in self._sweep.jobs}
+        open_: dict[str, Job] = {}
+        for frozen in self._study.get_trials(deepcopy=False, states=(self._states.RUNNING, self._states.WAITING)):
+            trial = optuna.Trial(self._study, frozen._trial_id)
+            job = names.get(str(frozen.user_attrs.get("job")))
+            if job is None or job.state() == "missing":
+                self._fail([trial], "its launcher was ended before it was a job")
+                continue
+            self._trials.setdefault(job.name, []).append(trial)
+            open_[job.name] = job
+        for job in list(open_.values()):
+            if job.state() not in ("prepared", "interrupted"):
+                # It ended beside its launcher, or a retry ran it.
+                self._tell(job)
+                del open_[job.name]
+        return list(open_.values())
+
+    def next(self) -> Job | None:
+        """A trial that was cut off, else a new one; None where there are enough."""
+        if self._cut_off:
+            return self._cut_off.pop(0)
+        while len(self._study.get_trials(deepcopy=False)) < self._n_trials:
+            trial = self._study.ask(self._space.distributions)
+            job = self._freeze(self._space.overrides(trial.params), trial.number)
+            trial.set_user_attr("job", job.name)
+            new = job.name not in self._trials
+            self._trials.setdefault(job.name, []).append(trial)
+            if new and job.state() in ("prepared", "interrupted"):
+                self._sweep.save()
+                return job
+            # The same configuration once more: what came of it then, or what comes of the job that runs.
+            if job.state() != "running":
+                self._tell(job)
+        return None
+
+    def watch(self, running: Sequence[Job]) -> list[Job]:
+        """Report the validations of running jobs; those that fall behind are to end."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY_S:
+            return []
+        self._looked = now
+        behind = []
+        for job in running:
+            if not job.pruned and self._falls_behind(job):
+                job.pruned = True
+                behind.append(job)
+        if behind:
+            self._sweep.save()
+        return behind
+
+    def _falls_behind(self, job: Job) -> bool:
+        trials = self._trials.get(job.name, [])
+        for step, value in history(job.run, self._metric):
+            if step <= self._reported.get(job.name, -1):
+                continue
+            self._reported[job.name] = step
+            for trial in trials:
+                with warnings.catch_warnings():
+                    # A trial that is continued has reported these steps before.
+                    warnings.simplefilter("ignore", UserWarning)
+                    trial.report(value, step)
+            if any(trial.should_prune() for trial in trials):
+                return True
+        return False
+
+    def ended(self, job: Job) -> None:
+        """Tell the study; a job that was cut off stays open, for a resume."""
+        if job.pruned and job.run.state() == "finished":
+            # It was through before it could be ended.
+            job.pruned = False
+        if job.state() in ("finished", "failed", "pruned"):
+            self._tell(job)
+
+    def _tell(self, job: Job) -> None:
+        trials, state = self._trials.pop(job.name), job.state()
+        if state == "pruned":
+            for trial in trials:
+                self._study.tell(trial, state=self._states.PRUNED)
+            return
+        value = score_of(job.run, self._metric) if state == "finished" else None
+        if value is not None and math.isfinite(value):
+            for trial in trials:
+                self._study.tell(trial, value)
+        else:
+            self._fail(trials, f"{self._metric} is {value}" if state == "finished" else state)
+
+    def _fail(self, trials: Sequence[Trial], reason: str) -> None:
+        for trial in trials:
+            trial.set_user_attr("reason", reason)
+            self._study.tell(trial, state=self._states.FAIL)
+
+
+def add_retried(study: Study, jobs: Sequence[Job], metric: str) -> None:
+    """Give a study the scores of jobs whose trials had failed and that have finished since, as trials of their own.
+
+    Args:
+        study: whose.
+        jobs: that were run again.
+        metric: the score.
+    """
+    from optuna.trial import TrialState, create_trial
+
+    failed = {trial.user_attrs.get("job"): trial for trial in study.get_trials(states=(TrialState.FAIL,))}
+    for job in jobs:
+        value = score_of(job.run, metric) if job.state() == "finished" else None
+        if value is None or not math.isfinite(value) or job.name not in failed:
+            continue
+        before = failed[job.name]
+        study.add_trial(
+            create_trial(
+                value=value,
+                params=before.params,
+                distributions=before.distributions,
+                user_attrs={"job": job.name, "retried": before.number},
+            )
+        )
+
+
+def counts(study: Study) -> str:
+    """How a study stands, in words."""
+    states = [trial.state.name.lower() for trial in study.get_trials(deepcopy=False)]
+    said = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    return f"{len(states)} trials" + (f": {', '.join(said)}" if said else "")

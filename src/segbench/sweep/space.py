@@ -1,0 +1,107 @@
+"""Search spaces in the syntax of Hydra's overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from segbench.errors import SegbenchError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from optuna.distributions import BaseDistribution
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched, and what holds for every trial.
+
+    Attributes:
+        distributions: by key, as it stands left of `=`.
+        fixed: overrides.
+        texts: the search's overrides as they were given, by key.
+    """
+
+    distributions: dict[str, BaseDistribution]
+    fixed: list[str]
+    texts: dict[str, str]
+
+    def overrides(self, params: dict[str, Any]) -> list[str]:
+        """The overrides of a trial.
+
+        Args:
+            params: what was proposed, by key.
+        """
+        # A choice is kept as Hydra writes it, quotes and all.
+        return [*self.fixed, *(f"{key}={value}" for key, value in params.items())]
+
+
+def search_space(overrides: Sequence[Override]) -> Space:
+    """Read the space off overrides.
+
+    `interval(1e-4, 1e-1)` and `int(interval(1, 8))` with both ends, `range(2, 5)` without the second, `choice(a, b)`
+    and `a,b`; `tag(log, ...)` searches an interval or a range on a logarithmic scale.
+
+    Raises:
+        SegbenchError: nothing is searched, or an interval that is none.
+    """
+    distributions, fixed, texts = {}, [], {}
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            distributions[key] = _distribution(override)
+            texts[key] = str(override.input_line)
+        else:
+            fixed.append(f"{key}={override.get_value_element_as_str()}")
+    if not distributions:
+        raise SegbenchError(
+            "a search without anything to search",
+            "keys given as interval(), range() or choice()",
+            'add e.g. optimizer.lr="tag(log, interval(1e-4, 1e-1))"',
+        )
+    return Space(distributions, fixed, texts)
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+    from optuna.distributions import CategoricalDistribution
+
+    given = override.value()
+    tags = set(getattr(given, "tags", None) or ())
+    if tags - {"log"} or (tags and not isinstance(given, (IntervalSweep, RangeSweep))):
+        raise _wrong(override, f"tag {', '.join(sorted(tags))}", "tag(log, ...) around an interval or a range")
+    make: dict[type, Callable[[Override, Any, bool], BaseDistribution]] = {IntervalSweep: _interval, RangeSweep: _range}
+    if type(given) in make:
+        return make[type(given)](override, given, bool(tags))
+    return CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def _interval(override: Override, given: Any, log: bool) -> BaseDistribution:
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    low, high = given.start, given.end
+    if low > high or (log and low <= 0):
+        raise _wrong(override, f"from {low} to {high}", "the smaller bound first, above 0 on a logarithmic scale")
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=log)
+    return FloatDistribution(low, high, log=log)
+
+
+def _range(override: Override, given: Any, log: bool) -> BaseDistribution:
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    count = len(list(override.sweep_string_iterator()))
+    step = abs(given.step)
+    if not count or (log and step != 1):
+        raise _wrong(override, f"{count} values, step {given.step}", "some values, with step 1 on a logarithmic scale")
+    ends = sorted((given.start, given.start + (count - 1) * given.step))
+    if log and ends[0] <= 0:
+        raise _wrong(override, f"from {ends[0]}", "values above 0 on a logarithmic scale")
+    if isinstance(given.start, int) and isinstance(step, int):
+        return IntDistribution(ends[0], ends[1], step=step, log=log)
+    return FloatDistribution(ends[0], ends[1], step=step)
+
+
+def _wrong(override: Override, found: str, expected: str) -> SegbenchError:
+    return SegbenchError(f"{override.input_line}: {found}", expected, f"correct {override.get_key_element()}=")
