@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,7 +104,9 @@ def _config(name: str, directories: list[Path]) -> dict[str, Any]:
     own = dict(read_yaml(found))
     config: dict[str, Any] = {}
     for base in own.pop("defaults", []):
-        config |= {} if base in ("_self_", "_loader") else _config(base, directories)
+        # A mapping overrides another group.
+        own_base = isinstance(base, str) and base not in ("_self_", "_loader")
+        config |= _config(base, directories) if own_base else {}
     return config | own
 
 
@@ -142,12 +145,34 @@ def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
             known = ", ".join(k for k in config if k != "_target_" and k not in LOADER_KEYS)
             raise SegbenchError(f"{key}={value}", f"a key of {name}: {known}, or limit=", "segbench data --help")
         config[key] = yaml.safe_load(value)
-    dataset = build_dataset({"data": config})
+    missing = [key for key, value in config.items() if value == "???"]
+    if missing:
+        raise SegbenchError(
+            f"segbench data check {name} without {' and '.join(missing)}",
+            f"a value for {' and '.join(missing)}",
+            f"segbench data check {name} {' '.join(f'data.{key}=...' for key in missing)}",
+        )
+    with _told():
+        dataset = build_dataset({"data": config})
     root = config.get("root")
     with _progress() as (console, progress):
         report = check(dataset, Path(root) if root else None, int(limit) if limit else None, progress)
     _show(report, console)
     return 1 if report.faults else 0
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Print what a data set says of itself while it is built."""
+    logger, printing = logging.getLogger("segbench.data"), logging.StreamHandler(sys.stdout)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(printing)
+    try:
+        yield
+    finally:
+        logger.removeHandler(printing)
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -158,6 +158,16 @@ def test_the_command_checks(command, voc):
     assert "test voc2011_train 4" in said
 
 
+def test_the_command_checks_images_of_ones_own(command, voc):
+    folder = voc / "VOCdevkit" / "VOC2012"
+    paths = f"data.images={folder / 'JPEGImages'}", f"data.masks={folder / 'SegmentationClass'}"
+    code, said = command("check", "image_folder", *paths, "data.ignore_index=255")
+    assert code == 0 and "no fault" in said
+    assert "8 images" in said and "training images: mean" in said and "split by whole files, data.seed=0" in said
+    code, said = command("check", "image_folder", *paths, "data.classes={background: 0, object: rest}")
+    assert code == 0 and "object" in said
+
+
 def test_the_command_tells_a_leak(command, voc):
     code, said = command("check", "pascal_voc", f"root={voc}", "partial=true", "train=sbd_val")
     assert code == 1 and "share 1 of 736 images" in said
@@ -176,6 +186,7 @@ def test_the_command_prepares(command, tmp_path, server, sift):
         (("check", "cityscapes"), "no data set cityscapes"),
         (("check", "pascal_voc", "roots=x"), "a key of pascal_voc: root, protocol"),
         (("check", "pascal_voc", "limit=x"), "limit=x"),
+        (("check", "image_folder", "images=x"), "without masks(.|\n)*data.masks=..."),
         (("prepare", "nobody"), "no recipe for data set nobody|no data set nobody"),
         (("prepare", "nyudv2", "part=official"), "part=official"),
     ],
