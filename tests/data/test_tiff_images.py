@@ -174,3 +174,28 @@ def test_shapes_that_tifffile_notes_are_pages_not_channels(tmp_path):
         assert json.loads(tiff.pages[0].description)["shape"] == [5, 16, 16]
     with TiffImages(tmp_path / "a.tif") as images:
         assert [images.shape(i) for i in range(len(images))] == [(16, 16, 1)] * 5
+
+
+def test_resolution_and_geotiff_tags_are_told_as_the_writer_takes_them(tmp_path):
+    geo = [
+        (33550, "d", 3, (0.5, 0.5, 0.0), True),
+        (33922, "d", 6, (0, 0, 0, 440720.0, 3751320.0, 0), True),
+        (34735, "H", 4, (1, 1, 0, 0), True),
+        (34737, "s", 0, "WGS 84 / UTM 11N|", True),
+    ]
+    options = {"photometric": "minisblack", "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", values(8, 9), resolution=(25400, 12700), extratags=geo, **options)
+    with TiffImages(tmp_path / "a.tif") as images:
+        tifffile.imwrite(tmp_path / "b.tif", values(8, 9), **images.placement, **options)
+    for name in "ab":
+        with tifffile.TiffFile(tmp_path / f"{name}.tif") as tiff:
+            tags = tiff.pages[0].tags
+            assert tags[33922].value == (0, 0, 0, 440720.0, 3751320.0, 0)
+            assert tags[33550].value == (0.5, 0.5, 0.0)
+            assert tags[34735].value == (1, 1, 0, 0)
+            assert tags[34737].value == "WGS 84 / UTM 11N|"
+            assert [tags[code].value for code in (282, 283)] == [(25400, 1), (12700, 1)]
+            assert tiff.pages[0].resolutionunit == 2
+    tifffile.imwrite(tmp_path / "c.tif", values(8, 9), photometric="minisblack")
+    with TiffImages(tmp_path / "c.tif") as images:
+        assert "extratags" not in images.placement

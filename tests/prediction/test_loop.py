@@ -120,3 +120,14 @@ def test_an_error_of_the_network_leaves_no_partial_file(run, tmp_path, monkeypat
     with pytest.raises(SegbenchError, match="does not fit into memory"):
         run(kinds=["masks", "probabilities"])
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a.tif", "a.tif"]
+
+
+def test_where_the_image_lies_is_taken_over(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    geo = [(33550, "d", 3, (0.5, 0.5, 0.0), True)]
+    stack = np.zeros((2, 20, 30), np.uint8)
+    tifffile.imwrite(tmp_path / "in" / "a.tif", stack, photometric="minisblack", metadata=None, extratags=geo)
+    run(kinds=["masks", "probabilities"])
+    for path in (tmp_path / "out" / "masks" / "a.tif", tmp_path / "out" / "probabilities" / "a.tif"):
+        with tifffile.TiffFile(path) as tiff:
+            assert [page.tags[33550].value for page in tiff.pages] == [(0.5, 0.5, 0.0)] * 2

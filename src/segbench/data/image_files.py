@@ -34,6 +34,11 @@ class Images(Protocol):
 
     path: Path
 
+    @property
+    def placement(self) -> dict[str, Any]:
+        """Where the pixels lie in the world, as `TiffImages` tells it; empty where the file does not say."""
+        ...
+
     def __len__(self) -> int:
         """The number of images."""
         ...
@@ -64,6 +69,7 @@ class DecodedImage:
 
     def __init__(self, path: Path) -> None:
         self.path, self._image_HWC = path, _decode(path)
+        self.placement: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return 1

@@ -94,6 +94,17 @@ class TiffImages:
         """The type of an image's values."""
         return self._images[index][0].dtype
 
+    @property
+    def placement(self) -> dict[str, Any]:
+        """Where the first page lies in the world: resolution and GeoTIFF tags, as arguments of tifffile's writer."""
+        page, found = self._tiff.pages[0], dict[str, Any]()
+        tags = {code: page.tags[code] for code in (*_RESOLUTION, *_GEO) if code in page.tags}
+        if all(code in tags and tags[code].value[1] for code in _RESOLUTION[:2]):
+            found["resolution"] = tuple(tags[code].value for code in _RESOLUTION[:2])
+            found["resolutionunit"] = int(tags[296].value) if 296 in tags else 2
+        geo = [(code, tag.dtype, tag.count, tag.value, False) for code, tag in tags.items() if code in _GEO]
+        return found | ({"extratags": geo} if geo else {})
+
     def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
         """Rows y0 to y1 and columns x0 to x1 (exclusive) of an image, HWC in the file's dtype."""
         height, width, _ = self.shape(index)
@@ -142,6 +153,9 @@ class TiffImages:
 
 
 _JPEG = (6, 7, 34892, 33007)
+_RESOLUTION = (282, 283, 296)
+_GEO = (33550, 33922, 34264, 34735, 34736, 34737)
+"""ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams (GeoTIFF)."""
 
 
 def _errors() -> tuple[type[Exception], ...]:

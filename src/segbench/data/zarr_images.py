@@ -55,6 +55,7 @@ class ZarrImages:
     def __init__(self, path: Path, channels: int | None = None) -> None:
         zarr = import_zarr()
         self.path = path
+        self.placement: dict[str, Any] = {}
         try:
             found = zarr.open(str(path), mode="r")
             self._array, names = _level(found, zarr)

@@ -144,6 +144,7 @@ class TiffFile(_CanvasFile):
         palette: RGB by index, of uint8.
         compressed: without loss; labels shrink to a hundredth, probabilities hardly.
         limit: bytes of a page that are held in memory.
+        placement: tags of the input that say where it lies, arguments of tifffile's writer.
     """
 
     def __init__(
@@ -156,10 +157,12 @@ class TiffFile(_CanvasFile):
         palette: Palette | None = None,
         compressed: bool = False,
         limit: int = CANVAS_BYTES,
+        placement: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(path, dtype, samples, limit)
         self._compressed = compressed
         self._options: dict[str, Any] = {"photometric": "rgb" if samples == 3 else "minisblack", "metadata": None}
+        self._options |= dict(placement or {})
         if palette is not None:
             colormap = np.zeros((3, 256), np.uint16)
             colormap[:, : len(palette)] = np.array(palette, np.uint16).T * 257

@@ -142,7 +142,9 @@ def _images(
 def _start(job: Job, given: Input) -> _Work:
     opened = given.open(job.spec)
     try:
-        outputs = InputOutputs(Target(given.name, opened.sizes, job.spec, job.folder, job.settings(given)))
+        settings = job.settings(given)
+        target = Target(given.name, opened.sizes, job.spec, job.folder, settings, opened.placement)
+        outputs = InputOutputs(target)
         job.check(given, outputs.paths)
     except BaseException:
         opened.close()

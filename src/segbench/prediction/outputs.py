@@ -84,6 +84,10 @@ class Output(ABC):
             file.end()
 
 
+def _tiff(target: Target, path: Path, dtype: Any, **options: Any) -> TiffFile:
+    return TiffFile(path, dtype, target.sizes, placement=target.placement, **options)
+
+
 class _ByHead(Output):
     """A file a head."""
 
@@ -108,7 +112,7 @@ class Masks(_ByHead):
         if target.is_picture:
             return PngFile(target.path("masks", ".png", *parts), head.palette)
         path = target.path("masks", ".tif", *parts)
-        return TiffFile(path, np.uint8, target.sizes, palette=head.palette, compressed=True)
+        return _tiff(target, path, np.uint8, palette=head.palette, compressed=True)
 
     def add(self, result: Result) -> None:
         """Write the likeliest classes."""
@@ -149,7 +153,7 @@ class Probabilities(Output):
                 parts = (*target.head_part(name), *([head.class_names[k]] if len(classes) > 1 else []))
                 path = target.path("probabilities", ".tif", *(part.replace("/", "_") for part in parts))
                 limit = CANVAS_BYTES // len(classes)
-                self._files[name, k, k + 1] = TiffFile(path, np.float32, target.sizes, limit=limit)
+                self._files[name, k, k + 1] = _tiff(target, path, np.float32, limit=limit)
         self.files = list(self._files.values())
 
     def add(self, result: Result) -> None:
@@ -172,7 +176,7 @@ class Overlays(_ByHead):
         target, parts = self.target, self.target.head_part(name)
         if target.is_picture:
             return PngFile(target.path("overlays", ".png", *parts), None)
-        return TiffFile(target.path("overlays", ".tif", *parts), np.uint8, target.sizes, samples=3, compressed=True)
+        return _tiff(target, target.path("overlays", ".tif", *parts), np.uint8, samples=3, compressed=True)
 
     def begin(self, index: int, page: Page) -> None:
         """Start a page, with its own black and white."""
@@ -213,7 +217,7 @@ class Instances(_ByHead):
         if target.settings.store == "zarr":
             path = target.path("instances", ".zarr", *parts)
             return ZarrFile(path, np.uint32, target.sizes, attributes={"head": name})
-        return TiffFile(target.path("instances", ".tif", *parts), np.uint16, target.sizes, compressed=True)
+        return _tiff(target, target.path("instances", ".tif", *parts), np.uint16, compressed=True)
 
     def begin(self, index: int, page: Page) -> None:
         """Start a page."""

@@ -42,9 +42,11 @@ class Opened(Protocol):
 
     Attributes:
         sizes: H and W of each page.
+        placement: where it lies in the world, as `TiffImages.placement`.
     """
 
     sizes: tuple[tuple[int, int], ...]
+    placement: dict[str, Any]
 
     def page(self, index: int) -> Page:
         """A page."""
@@ -74,6 +76,7 @@ class OpenedFiles:
                 self._images[name] = open_images(files[name], modality.channels)
                 opened.callback(self._images[name].close)
             self.sizes = tuple(self._sizes())
+            self.placement = next(iter(self._images.values())).placement
             opened.pop_all()
 
     def _sizes(self) -> Iterator[tuple[int, int]]:
@@ -149,6 +152,7 @@ class OpenedSource:
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self._source, self._indices = source, tuple(indices)
         self._read = (-1, RawImage({}, {}, ""))
+        self.placement: dict[str, Any] = {}
         # That of the first stands for all until they are read: a stack is of one size.
         self.sizes: tuple[tuple[int, int], ...] = (self.page(0).size,) * len(self._indices)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Target:
         spec: of the run.
         folder: `output=`.
         settings: what is written.
+        placement: of the input in the world, as `TiffImages.placement`; TIFF outputs take it over.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Target:
     spec: DatasetSpec
     folder: Path
     settings: Settings
+    placement: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_picture(self) -> bool:
