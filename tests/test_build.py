@@ -125,6 +125,14 @@ def test_every_schedule_warms_up_over_the_runs_own_steps(tiny_config, tmp_path, 
     assert factors[8] == (1 if name == "constant" else 0)
 
 
+def test_a_training_without_an_end_is_told(tiny_config, tmp_path):
+    given = tiny_config("trainer.max_steps=-1", "trainer.max_epochs=-1")
+    task = build_task(given, build_dataset(given).spec)
+    task.trainer = build_trainer(given, tmp_path, [], [])
+    with pytest.raises(SegbenchError, match=r"max_steps=-1 and .*\n.*steps or of epochs\n.*trainer\.max_steps=N"):
+        task.configure_optimizers()
+
+
 def test_clipping_and_accumulation_are_picks_of_the_trainer(tiny_config, tmp_path):
     picked = ("trainer.gradient_clip_val=0.5", "trainer.accumulate_grad_batches=3", "data.repeats=9")
     made = build_trainer(tiny_config(*picked), tmp_path, [], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -171,12 +172,22 @@ class SegmentationTask(lightning.LightningModule):
         return {name: share.view_as(each) for (name, each), share in zip(sums.items(), shares, strict=True)}
 
     def configure_optimizers(self) -> Any:
-        """The optimiser and a schedule that steps every step."""
+        """The optimiser and a schedule that steps every step.
+
+        Raises:
+            SegbenchError: the training has no end that a schedule could be made for.
+        """
+        total = self.trainer.estimated_stepping_batches
+        if math.isinf(total):
+            raise SegbenchError(
+                "trainer.max_steps=-1 and trainer.max_epochs=-1: a training without an end",
+                "a number of steps or of epochs",
+                "set trainer.max_steps=N or trainer.max_epochs=N",
+            )
         optimizer = self._optimizer(self.model)
-        total = int(self.trainer.estimated_stepping_batches)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self._schedule(optimizer, total), "interval": "step"},
+            "lr_scheduler": {"scheduler": self._schedule(optimizer, int(total)), "interval": "step"},
         }
 
     # Evaluation
