@@ -308,11 +308,12 @@ def test_a_share_of_eight_cores(monkeypatch, jobs, devices, gpus, threads):
 def test_a_job_starts_its_own_ranks_inside_an_allocation(standin, monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.setenv("SLURM_PROCID", "2")
+    monkeypatch.setenv("WANDB_RUN_ID", "the-launchers")
     (job,) = standin("finish")
     job.environment["MINE"] = "1"
     run([job], machine=LocalJobs(tmp_path, 1))
     given = environment(job)
-    assert not {"SLURM_NTASKS", "SLURM_PROCID"} & given.keys()
+    assert not {"SLURM_NTASKS", "SLURM_PROCID", "WANDB_RUN_ID"} & given.keys()
     assert (given["MINE"], given["cwd"]) == ("1", str(tmp_path))
 
 

@@ -16,6 +16,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from segbench import cli
+from segbench.config import conf_root
 from segbench.errors import SegbenchError
 from segbench.sweep import local
 from segbench.sweep.directory import Sweep
@@ -392,3 +393,48 @@ def test_a_study_in_words(tmp_path):
     study.tell(study.ask(), state=TrialState.FAIL)
     assert counts(study) == "2 trials: 1 complete, 1 fail"
     assert Path(tmp_path / "study.db").is_file()
+
+
+AGENTS = sorted((conf_root() / "sweep").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", AGENTS, ids=lambda path: path.stem)
+def test_what_the_agent_of_wandb_would_call_is_a_run(path, compose):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    sweep = yaml.safe_load(path.read_text())
+    assert sweep["command"][:3] == ["${env}", "segbench", "train"]
+    assert sweep["command"][-1] == "${args_no_hyphens}"
+    for end in ("low", "high"):
+        proposed = {key: {"value": _end_of(given, end)} for key, given in sweep["parameters"].items()}
+        arguments = create_sweep_command_args({"args": proposed})["args_no_hyphens"]
+        config = compose(*sweep["command"][3:-1], *arguments, "name=agent")
+        for key, given in proposed.items():
+            value = config
+            for part in key.split("."):
+                value = value[part]
+            assert value == given["value"]
+        assert "wandb" in config["logger"]
+        goal = objective_of({**config, "optimized_metric": sweep["metric"]["name"]}, None)
+        assert goal == (sweep["metric"]["name"], sweep["metric"]["goal"])
+
+
+def _end_of(given, end):
+    if "values" in given:
+        return given["values"][0 if end == "low" else -1]
+    return given["min" if end == "low" else "max"]
+
+
+def test_there_are_files_for_the_agent():
+    assert len(AGENTS) == 2
+
+
+def test_under_the_agent_a_run_has_the_agents_name(tmp_path, monkeypatch):
+    from segbench.callbacks.wandb_run import wandb_settings
+
+    monkeypatch.setenv("WANDB_RUN_ID", "abc123")
+    config = {"name": "s", "data": {}, "model": {}, "logger": {"wandb": {}}}
+    assert wandb_settings(tmp_path, config)["id"] == "abc123"
+    monkeypatch.delenv("WANDB_RUN_ID")
+    # A resume is the same run, without the agent too.
+    assert wandb_settings(tmp_path, config)["id"] == "abc123"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ def _run_id(directory: Path) -> str:
     path = directory / "wandb_id.txt"
     if not path.is_file():
         name = "".join(letter if letter.isalnum() else "-" for letter in directory.name)
-        path.write_text(f"{name}-{secrets.token_hex(4)}")
+        # The agent of a W&B sweep has named its run already.
+        path.write_text(os.environ.get("WANDB_RUN_ID") or f"{name}-{secrets.token_hex(4)}")
     return path.read_text()
 
 

@@ -18,8 +18,11 @@ from segbench.sweep.devices import Pool, cores, visible_gpus
 from segbench.sweep.job import Job
 from segbench.sweep.launching import Ended
 
-_OF_ANOTHER_LAUNCHER = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_NUM_TASKS")
-"""Inside an allocation of a cluster a job is no task of it: it starts its own ranks."""
+_OF_THE_LAUNCHER = (
+    *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_NUM_TASKS"),
+    *("WANDB_RUN_ID", "WANDB_SWEEP_ID"),
+)
+"""Inside an allocation of a cluster a job is no task of it: it starts its own ranks. In W&B it is a run of its own."""
 
 
 def child_command(directory: Path) -> list[str]:
@@ -90,7 +93,7 @@ class LocalJobs:
         gpus = self._pool.take(trainer)
         if gpus is None:
             return False
-        inherited = {key: value for key, value in os.environ.items() if key not in _OF_ANOTHER_LAUNCHER}
+        inherited = {key: value for key, value in os.environ.items() if key not in _OF_THE_LAUNCHER}
         command = child_command(job.directory)
         console = open_console(job.directory, command)
         try:
