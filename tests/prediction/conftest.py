@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segbench.inference import Window
-from segbench.prediction.outputs import Result
+from segbench.prediction.output import Result
 from segbench.prediction.pages import Page
 from segbench.prediction.settings import Settings, Target
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec

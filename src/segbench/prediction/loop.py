@@ -12,7 +12,8 @@ from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
 from segbench.inference import ReadableImage, predict_stream
 from segbench.prediction.inputs import Input
-from segbench.prediction.outputs import InputOutputs, Result
+from segbench.prediction.output import Result
+from segbench.prediction.outputs import InputOutputs
 from segbench.prediction.pages import Opened, Page
 from segbench.prediction.progress import Progress
 from segbench.prediction.settings import Settings, Target

@@ -1,0 +1,75 @@
+"""What every kind of output shares: it takes a page window by window and fills its files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segbench.inference import Window
+from segbench.prediction.files import OutputFile
+from segbench.prediction.pages import Page
+from segbench.prediction.settings import Target
+
+
+class Result:
+    """A window's probabilities, and the classes that follow from them, each computed once.
+
+    Args:
+        window: what the network made.
+        page: whose window it is.
+    """
+
+    def __init__(self, window: Window, page: Page) -> None:
+        self.y, self.x = window.y, window.x
+        self._window, self._page = window, page
+        self._probabilities: dict[str, NDArray[np.float32]] = {}
+        self._classes: dict[str, NDArray[np.uint8]] = {}
+
+    def probabilities(self, head: str) -> NDArray[np.float32]:
+        """Khw."""
+        if head not in self._probabilities:
+            self._probabilities[head] = self._window.probabilities[head].float().cpu().numpy()
+        return self._probabilities[head]
+
+    def classes(self, head: str) -> NDArray[np.uint8]:
+        """The likeliest class, hw."""
+        if head not in self._classes:
+            # On the device: a map a class is much more to move than one of classes.
+            classes_hw = self._window.probabilities[head].argmax(0)
+            self._classes[head] = classes_hw.to(torch.uint8).cpu().numpy()
+        return self._classes[head]
+
+    def image(self, modality: str) -> NDArray[Any]:
+        """This window of the image."""
+        height, width = next(iter(self._window.probabilities.values())).shape[-2:]
+        return self._page.read(self.y, self.y + height, self.x, self.x + width)[modality]
+
+
+class Output(ABC):
+    """One kind of output of one input.
+
+    Args:
+        target: what it is made for.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.files: list[OutputFile] = []
+
+    def begin(self, index: int, page: Page) -> None:
+        """Start a page."""
+        for file in self.files:
+            file.begin(index, page.size)
+
+    @abstractmethod
+    def add(self, result: Result) -> None:
+        """Take a window."""
+
+    def end(self) -> None:
+        """The page is complete."""
+        for file in self.files:
+            file.end()
