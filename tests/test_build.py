@@ -21,7 +21,7 @@ from segbench.errors import SegbenchError
 from segbench.listing import options
 from segbench.losses import Loss
 from segbench.runs import Run
-from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
+from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec, TileGeometry
 
 REFUSED = r"_target_: {}, which is not allowed\n.*packaged configs\n.*SEGBENCH_TARGETS={}"
 
@@ -112,6 +112,19 @@ def test_the_factors_of_a_sum_and_its_terms_are_of_the_config(tiny_config):
     (loss,) = build_task(given, build_dataset(given).spec).losses.values()
     assert loss.weights == {"cross_entropy": 1.0, "dice": 0.5}
     assert loss._terms["dice"].squared
+
+
+def test_a_sum_with_a_weighted_term_gets_the_map(tiny_config):
+    given = tiny_config("loss=weighted_cross_entropy_dice")
+    dataset = build_dataset(given)
+    (loss,) = build_task(given, dataset.spec).losses.values()
+    data = build_data(given, dataset, TileGeometry(4, 12, 20, 8, 20))
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert loss.needs_weight and batch.weight.max() > 1
+    del given["loss"]["weight_map"]
+    with pytest.raises(SegbenchError, match=r"weighted loss without loss\.weight_map"):
+        build_task(given, dataset.spec)
 
 
 @pytest.mark.parametrize("name", options("scheduler", [conf_root()]))
