@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.segbench-setup
 
-.PHONY: setup train test test-slow lint bench bench-large clean
+.PHONY: setup train test test-slow lint docs test-tutorials bench bench-large clean
 
 setup: $(STAMP)
 
@@ -25,9 +25,17 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
+# The documentation site, in outputs/site.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Every command of the tutorials in full, on ../shared/data where it is: an hour and more.
+test-tutorials: setup
+	SEGBENCH_TUTORIALS_IN_FULL=1 $(BIN)/python -m pytest -m slow -s tests/test_docs.py
+
 lint: setup
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests docs
+	$(BIN)/ruff format --check src tests docs
 	$(BIN)/mypy
 
 bench: setup
