@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from segbench.errors import SegbenchError
 from segbench.hardware import resolve_hardware as resolve_hardware
 from segbench.loss_rate import loss_rate_mismatch
 from segbench.metrics.decoding import Decoding
-from segbench.metrics.measure import Measure
+from segbench.metrics.measure import Measure, arguments_of_head
 from segbench.models.weight_sets import WEIGHT_SETS
 from segbench.optim import freeze_others
 from segbench.processes import started_by
@@ -107,12 +106,10 @@ def build_measures(config: Config, spec: DatasetSpec) -> dict[str, list[Measure]
     measures: dict[str, list[Measure]] = {}
     for head, head_spec in spec.heads.items():
         measures[head] = []
-        offered = {"class_names": head_spec.class_names, "excluded": head_spec.excluded}
         for name, measure in config["metrics"].items():
             if measure is None:
                 continue
-            wanted = inspect.signature(get_object(_known(measure))).parameters
-            given = {key: value for key, value in offered.items() if key in wanted and key not in measure}
+            given = arguments_of_head(get_object(_known(measure)), measure, head_spec)
             measures[head].append(make(measure, name=name, **given))
     return measures
 

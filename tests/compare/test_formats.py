@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -48,8 +49,8 @@ def comparison(make_run, tmp_path):
 def many(make_run, tmp_path):
     """Six groups of one run."""
     for number in range(6):
-        make_run(str(number), accuracy=0.6 + number / 20, images=8, optimizer={"lr": number})
-    return compare_groups(group_runs(*read_runs([str(tmp_path)])), Settings(draws=500))
+        make_run(f"many/{number}", accuracy=0.6 + number / 20, images=8, optimizer={"lr": number})
+    return compare_groups(group_runs(*read_runs([str(tmp_path / "many")])), Settings(draws=500))
 
 
 def rows_of(text):
@@ -80,7 +81,8 @@ class TestDocument:
     def test_of_many_pairs_there_is_one_table_with_adjusted_p(self, many):
         blocks = {block.title: block for block in document(many).blocks}
         assert len(many.pairs) == 15
-        assert len(blocks["Differences"].rows) == 15 * 7
+        assert {row[1] for row in blocks["Differences"].rows} == {"pixel_acc"}
+        assert len(blocks["Differences"].rows) == 15
         assert blocks["Differences"].header[0] == "pair"
         assert "p (adjusted)" in blocks["Differences"].header
         assert "p (permutation)" in blocks["Differences"].header
@@ -92,6 +94,9 @@ class TestDocument:
         (unsure,) = [block for block in document(many).blocks if block.title == "Differences"]
         assert "(F)" in {row[-1] for row in unsure.rows}
         assert all(row[5].endswith("!") for row in unsure.rows)
+        asked = replace(many, settings=replace(many.settings, metrics=("pixel_acc", "mean_iu")))
+        (all_asked,) = [block for block in document(asked).blocks if block.title == "Differences"]
+        assert len(all_asked.rows) == 15 * 7
 
     def test_one_group_has_a_hint(self, make_run, tmp_path):
         for seed in range(2):

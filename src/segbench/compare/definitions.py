@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -12,8 +11,8 @@ from typing import Any
 from segbench.compare.records import RunRecord
 from segbench.config import allowed_targets
 from segbench.errors import SegbenchError
-from segbench.metrics.measure import Measure
-from segbench.spec import DatasetSpec, ScoreInfo
+from segbench.metrics.measure import Measure, arguments_of_head
+from segbench.spec import DatasetSpec, HeadSpec, ScoreInfo
 
 
 def run_heads(run: RunRecord) -> DatasetSpec:
@@ -41,32 +40,30 @@ def run_measures(run: RunRecord) -> dict[tuple[str, str], Measure]:
     Raises:
         SegbenchError: a definition that is not allowed or not there any more, or a run without a data set.
     """
-    heads = {head: (spec.class_names, spec.excluded) for head, spec in run_heads(run).heads.items()}
+    heads = {head: (spec.class_names, spec.palette, spec.excluded) for head, spec in run_heads(run).heads.items()}
     return dict(_measures(json.dumps(dict(run.config.get("metrics") or {})), json.dumps(heads)))
 
 
 @cache
 def _measures(configs: str, heads: str) -> Mapping[tuple[str, str], Measure]:
     made: dict[tuple[str, str], Measure] = {}
-    for head, (class_names, excluded) in json.loads(heads).items():
+    for head, (class_names, palette, excluded) in json.loads(heads).items():
+        spec = HeadSpec(tuple(class_names), tuple(palette), excluded=tuple(excluded))
         for name, config in json.loads(configs).items():
             if config is not None:
-                offered = {"name": name, "class_names": tuple(class_names), "excluded": tuple(excluded)}
-                made[head, name] = _make(config, offered)
+                # As segbench.build has it, which needs Hydra and torch: exact, allowed names only.
+                kind = definition(str(config.get("_target_")))
+                made[head, name] = _make(kind, {**config, "name": name}, arguments_of_head(kind, config, spec))
     return made
 
 
-def _make(config: Mapping[str, Any], offered: Mapping[str, Any]) -> Any:
-    """As `segbench.build.make` and `build_measures`, which need Hydra and torch: exact, allowed names only."""
-    kind = definition(str(config.get("_target_")))
+def _make(kind: Callable[..., Any], config: Mapping[str, Any], head: Mapping[str, Any]) -> Any:
     given = {key: _argument(value) for key, value in config.items() if key != "_target_"}
-    parameters = inspect.signature(kind).parameters
-    head = {key: value for key, value in offered.items() if key in parameters and (key == "name" or key not in given)}
     try:
-        return kind(**given | head)
+        return kind(**given, **head)
     except TypeError as error:
         raise SegbenchError(
-            f"metrics: {config['_target_']} does not take what the run set: {error}",
+            f"metrics: {kind.__module__}.{kind.__qualname__} does not take what the run set: {error}",
             "the definition by which the run was scored",
             "score the run again with this version: segbench evaluate run=RUN",
         ) from error
@@ -74,7 +71,7 @@ def _make(config: Mapping[str, Any], offered: Mapping[str, Any]) -> Any:
 
 def _argument(value: Any) -> Any:
     if isinstance(value, Mapping) and "_target_" in value:
-        return _make(value, {})
+        return _make(definition(str(value["_target_"])), value, {})
     return tuple(map(_argument, value)) if isinstance(value, list) else value
 
 

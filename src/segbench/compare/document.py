@@ -122,7 +122,10 @@ def _one_line(error: SegbenchError) -> str:
 def _hints(comparison: Comparison) -> list[str]:
     table = comparison.table
     if len(comparison.pairs) > DETAILED:
-        return ["Of two or three groups, classes and images are shown too; csv and json have them for all pairs."]
+        return [
+            "Of many pairs the leading score is shown (metric=NAME shows others); csv and json have all scores, classes "
+            "and images, as two or three groups have."
+        ]
     if len(table.groups) == 1 and len(table.runs) > 1:
         return ["The runs differ in their seed alone, so there is nothing to tell apart; seeds=apart compares them."]
     return []
@@ -218,7 +221,12 @@ def _as_rows(comparison: Comparison) -> Table:
 
 
 def _differences(comparison: Comparison) -> Table:
-    differences = [d for pair in comparison.pairs for d in pair.differences]
+    pairs = comparison.pairs
+    if len(pairs) > DETAILED and not comparison.settings.metrics:
+        # Of many pairs the leading score: a reader who wants another names it.
+        differences = [pair.differences[0] for pair in pairs if pair.differences]
+    else:
+        differences = [d for pair in pairs for d in pair.differences]
     return _difference_table(
         "differences", "Differences", differences, len(comparison.pairs) > 1, comparison.settings.confidence
     )

@@ -6,14 +6,15 @@ not care for order; and an interval, a paired test or another formula can be com
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.spec import VOID, ScoreInfo
+from segbench.spec import VOID, HeadSpec, ScoreInfo
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class Measure(Protocol):
         needs_prob: whether `counts` reads `ImageResult.prob_KHW`.
         needs_raw: whether `counts` reads `ImageResult.raw_CHW`.
         test_only: too slow for every validation.
+
+    A measure whose counts are large may have a method `reduced(counts)` beside these: smaller counts, linear in the
+    counts, that `scores` takes too. A bootstrap then sums 3 K numbers an image instead of K x K.
     """
 
     name: str
@@ -80,3 +84,16 @@ class Measure(Protocol):
             one float64 array of shape (...) a score named in `infos()`; NaN where a score is not defined.
         """
         ...
+
+
+def arguments_of_head(kind: Callable[..., Any], given: Mapping[str, Any], head: HeadSpec) -> dict[str, Any]:
+    """What a definition takes from its head: class names and excluded classes, where it asks for them.
+
+    Args:
+        kind: the measure's class.
+        given: what the configuration sets; it comes first.
+        head: whose pixels are scored.
+    """
+    offered = {"class_names": head.class_names, "excluded": head.excluded}
+    wanted = inspect.signature(kind).parameters
+    return {key: value for key, value in offered.items() if key in wanted and key not in given}
