@@ -159,7 +159,7 @@ def images_of(path: Path) -> Iterator[NDArray[Any]]:
     if (plain_HWC := read_plain(path)) is not None:
         yield plain_HWC
         return
-    with TiffImages(path) as images:
+    with TiffImages(path, cache_bytes=0) as images:
         for page in range(len(images)):
             yield images.read(page)
 

@@ -18,9 +18,9 @@ from segbench.data.folder_classes import Classes, find_classes
 from segbench.data.folder_files import Pair, find_pairs
 from segbench.data.folder_scan import ImageFacts, MaskFacts, Progress, by_page, mean_and_std, scan_images, scan_masks
 from segbench.data.folder_split import by_lists, by_shares, digest
-from segbench.data.image_files import read_image
 from segbench.data.mask_codes import read_mask
 from segbench.data.mask_faults import some
+from segbench.data.open_stacks import OpenStacks
 from segbench.data.raw import RawImage
 from segbench.errors import SegbenchError
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
@@ -50,6 +50,7 @@ class FolderImages:
         dtype: str,
     ) -> None:
         self._pages, self.ids, self._classes, self._modality, self._dtype = pages, ids, classes, modality, dtype
+        self._stacks = OpenStacks()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,14 +58,14 @@ class FolderImages:
     def read(self, index: int) -> RawImage:
         """Image `image` (HW or HWC; uint8, uint16, else float32), label `semantic`."""
         (pair, page), name = self._pages[index], self.ids[index]
-        image_HWC = read_image(pair.image, page)
+        image_HWC = self._stacks.read(pair.image, page)
         if str(image_HWC.dtype) != self._dtype or image_HWC.shape[2] != self._modality.channels:
             raise SegbenchError(
                 f"{pair.image} is {image_HWC.dtype} of {image_HWC.shape[2]} channels",
                 f"{self._dtype} of {self._modality.channels}, as when the folder was scanned",
                 "leave the images alone while a run works on them; start it anew",
             )
-        label_HW = self._classes(read_mask(pair.mask, page), name)
+        label_HW = self._classes(read_mask(pair.mask, page, self._stacks.read), name)
         return paired({MODALITY: _as_read(image_HWC)}, {"semantic": label_HW}, name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,12 +35,15 @@ class Mask:
     palette: tuple[int, ...] = ()
 
 
-def read_mask(path: Path, page: int | None = None) -> Mask:
+def read_mask(
+    path: Path, page: int | None = None, read: Callable[[Path, int | None], NDArray[Any]] = read_image
+) -> Mask:
     """Read a mask.
 
     Args:
         path: PNG, TIFF or BMP.
         page: of a TIFF stack, from 0; None for the only one.
+        read: gives the image in the file, as `read_image`.
 
     Raises:
         SegbenchError: unreadable, JPEG, transparent, or of values that are no whole numbers.
@@ -52,7 +55,7 @@ def read_mask(path: Path, page: int | None = None) -> Mask:
             "export the masks anew as PNG; from JPEG they do not come back as they were",
         )
     palette = _read_palette_png(path) if path.suffix.lower() == ".png" else None
-    return _coded(read_image(path, page), path) if palette is None else palette
+    return _coded(read(path, page), path) if palette is None else palette
 
 
 def masks_of(path: Path) -> Iterator[Mask]:

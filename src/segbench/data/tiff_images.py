@@ -49,15 +49,18 @@ class TiffImages:
 
     Args:
         path: the file.
+        cache_bytes: of decoded tiles and strips that are kept, one at least; None: `CACHE_BYTES`.
 
     Raises:
         SegbenchError: no TIFF, truncated, or of a kind that cannot be decoded; also from `read`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cache_bytes: int | None = None) -> None:
         import tifffile
 
         self.path = path
+        self._room = CACHE_BYTES if cache_bytes is None else cache_bytes
+        self._kept = 0
         self._cache: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
         try:
             with contextlib.ExitStack() as opened:
@@ -147,8 +150,9 @@ class TiffImages:
             decoded = np.full(shape, keyframe.nodata, keyframe.dtype)
         segment_HWC: NDArray[Any] = decoded[0, : shape[1], : shape[2]]
         self._cache[key, index] = segment_HWC
-        while len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > CACHE_BYTES:
-            self._cache.popitem(last=False)
+        self._kept += segment_HWC.nbytes
+        while len(self._cache) > 1 and self._kept > self._room:
+            self._kept -= self._cache.popitem(last=False)[1].nbytes
         return segment_HWC
 
 
