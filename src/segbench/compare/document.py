@@ -123,8 +123,8 @@ def _hints(comparison: Comparison) -> list[str]:
     table = comparison.table
     if len(comparison.pairs) > DETAILED:
         return [
-            "Of many pairs the leading score is shown (metric=NAME shows others); csv and json have all scores, classes "
-            "and images, as two or three groups have."
+            "Of many pairs the leading score is shown (metric=NAME shows others); csv and json have all scores, "
+            "classes and images, as two or three groups have."
         ]
     if len(table.groups) == 1 and len(table.runs) > 1:
         return ["The runs differ in their seed alone, so there is nothing to tell apart; seeds=apart compares them."]
