@@ -34,6 +34,7 @@ examples:
   segbench train resume=RUN                                  continue a run in place
   segbench evaluate run=RUN split=test                       score a run
   segbench predict run=RUN input=stack.tif output=DIR        probabilities, page by page
+  segbench predict run=RUN input=IN output=OUT format=masks  masks of a folder of images
 """
 
 
