@@ -52,6 +52,12 @@ def test_a_run_is_told_whole(tiny_run, tmp_path):
     assert len(text) < 5e6
 
 
+def test_energy_is_told_where_it_was_read(tiny_run, tmp_path):
+    copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
+    (copied.path / "energy.json").write_text('{"joules": 7200000.0, "meters": 1}')
+    assert "2.000 kWh" in report([str(copied.path)])
+
+
 def test_the_papers_row_stands_beside(tiny_config, tiny_run, tmp_path):
     copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
     paper = {"row": "r", "method": "U-Net", "source": "a table", "not_comparable": "other images"}

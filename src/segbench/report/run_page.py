@@ -188,8 +188,9 @@ def _pictures(directory: Path) -> str:
 
 def _cost(run: RunRecord) -> str:
     seconds, steps = run.timing.get("fit_s"), run.timing.get("steps")
-    energy = run.timing.get("energy_j")
     trained = run.trained or run.path
+    metered = trained / "energy.json" if trained else None
+    energy = json.loads(metered.read_text())["joules"] if metered is not None and metered.is_file() else None
     stages = sorted(trained.glob("stages/*/results.json")) if trained else []
     before = sum(json.loads(path.read_text())["timing"].get("fit_s", 0.0) for path in stages)
     return facts(

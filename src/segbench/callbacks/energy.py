@@ -1,0 +1,105 @@
+"""Joules of a training, where the machine's meters can be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+POWERCAP = Path("/sys/class/powercap")
+FILE = "energy.json"
+_EVERY_S = 10.0
+"""Counters of processors wrap round after minutes at full load, so they are read more often than that."""
+
+Meter = Callable[[], tuple[float, float | None]]
+"""Joules since some time, and where the counter wraps round (None: never)."""
+
+
+def meters(powercap: Path = POWERCAP) -> list[Meter]:
+    """Counters of the processors' packages (RAPL) and of the GPUs (NVML, where pynvml is installed).
+
+    Args:
+        powercap: the kernel's folder; its files are often readable by root alone.
+    """
+    found: list[Meter] = []
+    # Packages are intel-rapl:N; their parts, intel-rapl:N:M, are counted in them.
+    for folder in sorted(powercap.glob("intel-rapl:*")):
+        if folder.name.count(":") == 1 and os.access(folder / "energy_uj", os.R_OK):
+            found.append(_package(folder))
+    return found + _gpus()
+
+
+def _package(folder: Path) -> Meter:
+    limit = folder / "max_energy_range_uj"
+    wraps = int(limit.read_text()) / 1e6 if limit.is_file() else None
+    return lambda: (int((folder / "energy_uj").read_text()) / 1e6, wraps)
+
+
+def _gpus() -> list[Meter]:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        devices = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        counted = [device for device in devices if pynvml.nvmlDeviceGetTotalEnergyConsumption(device) >= 0]
+    except Exception:
+        # No module, no driver, or a GPU without a counter.
+        return []
+    return [_gpu(pynvml.nvmlDeviceGetTotalEnergyConsumption, device) for device in counted]
+
+
+def _gpu(millijoules: Callable[[Any], int], device: Any) -> Meter:
+    return lambda: (millijoules(device) / 1e3, None)
+
+
+class Energy(lightning.Callback):
+    """Add up the energy of a training into `energy.json`: `{"joules", "meters"}`; a resume adds to what is there.
+
+    The meters are the machine's, so other jobs on it count too; where none can be read, no file is written.
+
+    Args:
+        directory: the run's.
+        powercap: the kernel's folder of counters.
+    """
+
+    def __init__(self, directory: str | Path, powercap: str | Path = POWERCAP) -> None:
+        self._path, self._powercap = Path(directory) / FILE, Path(powercap)
+        self._meters: list[Meter] = []
+        self._before: list[float] = []
+        self._joules, self._read_at = 0.0, 0.0
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Read the meters for the first time."""
+        self._meters = meters(self._powercap) if trainer.is_global_zero else []
+        self._before = [meter()[0] for meter in self._meters]
+        self._read_at = time.monotonic()
+        if self._meters and self._path.is_file():
+            self._joules = float(json.loads(self._path.read_text())["joules"])
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Read them again now and then."""
+        if self._meters and time.monotonic() - self._read_at >= _EVERY_S:
+            self._add()
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Read them for the last time."""
+        if self._meters:
+            self._add()
+
+    def _add(self) -> None:
+        for number, meter in enumerate(self._meters):
+            now, wraps = meter()
+            spent = now - self._before[number]
+            self._joules += spent if spent >= 0 or wraps is None else spent + wraps
+            self._before[number] = now
+        self._read_at = time.monotonic()
+        partial = self._path.with_name(f".{FILE}.partial")
+        partial.write_text(json.dumps({"joules": self._joules, "meters": len(self._meters)}))
+        os.replace(partial, self._path)
