@@ -110,7 +110,7 @@ def test_a_search_finds_the_better_rates_and_counts_its_trials(here, call):
         assert trial.value == pytest.approx(1 - (math.log10(rate) + 3) ** 2 / 10)
         assert [step for step in trial.intermediate_values] in ([], list(range(10)))
     best = max(trials(), key=lambda trial: trial.value)
-    assert f"best val/mean_iu {best.value:.4f}: job {best.user_attrs['job']}, name=s optimizer.lr=" in out
+    assert f"best val/mean_iu {best.value:.4f}: job {best.user_attrs['job']}, optimizer.lr=" in out
     assert "6 trials: 6 complete" in out
 
 

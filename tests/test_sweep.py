@@ -374,6 +374,8 @@ def test_what_sets_jobs_apart():
     assert differing(jobs) == ["seed=0", "seed=1 x=1"]
     assert differing(jobs[:1]) == ["name=s seed=0"]
     assert differing([]) == []
+    jobs[1].overrides.append("seed=7")
+    assert differing(jobs, {"seed": ""}) == ["seed=0", "seed=7"]
 
 
 def test_a_digest_is_of_the_values_whatever_their_order():

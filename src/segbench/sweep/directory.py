@@ -23,7 +23,7 @@ import yaml
 from segbench import __version__
 from segbench.errors import SegbenchError
 from segbench.runs import not_writable, read_yaml
-from segbench.sweep.job import Job, digest_of
+from segbench.sweep.job import Job, differing, digest_of
 
 SCHEMA = 1
 
@@ -130,6 +130,11 @@ class Sweep:
                 "restore it, or choose another hydra.sweep.dir=DIR",
             )
         self.search = new
+
+    def labels(self) -> dict[str, str]:
+        """What sets each job apart, by its name."""
+        searched = () if self.search is None else self.search["space"]
+        return {job.name: label for job, label in zip(self.jobs, differing(self.jobs, searched), strict=True)}
 
     def find(self, digest: str) -> Job | None:
         """The job of a configuration."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,20 @@ def is_held(directory: Path) -> bool:
     return False
 
 
-def differing(jobs: Sequence[Job]) -> list[str]:
-    """Of each job the overrides that not all of them share, as one string; all of them where there is one job."""
+def differing(jobs: Sequence[Job], searched: Collection[str] = ()) -> list[str]:
+    """Of each job the overrides that set it apart, as one string.
+
+    Args:
+        jobs: of a sweep.
+        searched: keys of a search; none: the overrides that not all jobs share, all of them where there is one job.
+    """
+    if searched:
+        # The last of a key is the one that holds.
+        chosen = [{key: value for key, _, value in map(_parts, job.overrides) if key in searched} for job in jobs]
+        return [" ".join(f"{key}={value}" for key, value in of_job.items()) for of_job in chosen]
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     return [" ".join(override for override in job.overrides if override not in shared) for job in jobs]
+
+
+def _parts(override: str) -> tuple[str, str, str]:
+    return override.partition("=")

@@ -8,7 +8,7 @@ from typing import Any
 
 from segbench.errors import SegbenchError
 from segbench.sweep.directory import Sweep
-from segbench.sweep.job import Job, differing
+from segbench.sweep.job import Job
 from segbench.sweep.launching import Listed, Machine, Work, launch
 from segbench.sweep.settings import Launching
 from segbench.sweep.view import JobsView
@@ -86,8 +86,7 @@ class _Labels(Mapping[str, str]):
 
     def _all(self) -> dict[str, str]:
         if len(self._known) != len(self._sweep.jobs):
-            labels = differing(self._sweep.jobs)
-            self._known = {job.name: label for job, label in zip(self._sweep.jobs, labels, strict=True)}
+            self._known = self._sweep.labels()
         return self._known
 
     def __getitem__(self, name: str) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segbench.sweep.directory import Sweep
-from segbench.sweep.job import Job, differing
+from segbench.sweep.job import Job
 from segbench.sweep.scores import error_of, metric_of, reported, score_of
 from segbench.sweep.view import clock
 
@@ -40,9 +40,8 @@ def show(sweep: Sweep, queue: Mapping[str, str] | None = None) -> dict[str, str]
                 console.print(Text(f"  {line}"), soft_wrap=True)
     if sweep.search is not None and (best := _best(sweep, states)) is not None:
         job, value = best
-        console.print(
-            f"best {sweep.search['metric']} {value:.4f}: job {job.name}, {' '.join(job.overrides)}", soft_wrap=True
-        )
+        said = f"best {sweep.search['metric']} {value:.4f}: job {job.name}, {sweep.labels()[job.name]}"
+        console.print(said, soft_wrap=True)
     open_ = [name for name, state in states.items() if state in ("interrupted", "prepared")]
     if open_:
         console.print(f"continue with: segbench sweep resume {sweep.path}", soft_wrap=True)
@@ -57,12 +56,13 @@ def _table(sweep: Sweep, states: Mapping[str, str]) -> Table:
     table = Table()
     for column in ("job", "overrides", "state", "step", *names, "time"):
         table.add_column(column, justify="left" if column in ("overrides", "state") else "right")
-    for job, label in zip(sweep.jobs, differing(sweep.jobs), strict=True):
+    labels = sweep.labels()
+    for job in sweep.jobs:
         said = job.progress()
         values = [scores.get(job.name, {}).get(name) for name in names]
         table.add_row(
             job.name,
-            Text(label),
+            Text(labels[job.name]),
             states[job.name],
             f"{said['step']}/{said['total']}" if said else "",
             *("" if value is None else f"{value:.4f}" for value in values),
