@@ -1,8 +1,10 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbench.data.folder_split import by_lists, by_shares, digest
+from segbench.data.folder_split import by_lists, by_shares, digest, page_id
 from segbench.errors import SegbenchError
 
 
@@ -93,6 +95,29 @@ def test_lists_of_a_folder(lists):
 def test_lists_by_split(lists):
     given = {"train": str(lists / "test.txt"), "val": str(lists / "train.txt"), "test": None}
     assert {split: len(pages) for split, pages in by_lists(files(5), given)[0].items()} == {"train": 1, "val": 2}
+
+
+def test_pages_of_a_stack_in_lists(lists):
+    (lists / "train.txt").write_text("stack-0000\nstack-0002\nimage 000\n")
+    (lists / "test.txt").write_text("stack-0001\n")
+    splits, _ = by_lists({"stack": 3, **files(2)}, str(lists))
+    assert splits == {"train": [("stack", 0), ("stack", 2), ("image 000", 0)], "test": [("stack", 1)]}
+    (lists / "test.txt").write_text("stack\n")
+    with pytest.raises(SegbenchError, match="share 2 of 3 images, first stack-0000, stack-0002"):
+        by_lists({"stack": 3, **files(2)}, str(lists))
+
+
+def test_the_splits_of_another_run(lists):
+    pages = {"stack": 4, **files(6)}
+    before, _ = by_shares(pages, 0.2, 0.2, 0)
+    ids = {split: [page_id(name, page, pages[name]) for name, page in each] for split, each in before.items()}
+    (lists / "splits.json").write_text(json.dumps(ids))
+    splits, how = by_lists({**pages, "new": 1}, str(lists / "splits.json"))
+    assert splits == before and how.startswith(f"by train of {lists / 'splits.json'}, val of")
+    for content in ("", "[]", '{"test": ["stack"]}', '{"train": 3}'):
+        (lists / "splits.json").write_text(content)
+        with pytest.raises(SegbenchError, match=r"splits\.json cannot be read"):
+            by_lists(pages, str(lists / "splits.json"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -81,11 +82,14 @@ def _not_empty(splits: Mapping[str, list[Page]]) -> dict[str, list[Page]]:
 
 
 def by_lists(pages: Mapping[str, int], lists: str | Mapping[str, str | None]) -> tuple[dict[str, list[Page]], str]:
-    """Split as text files say: one image a line, without its suffix or with it; a stack comes with all its pages.
+    """Split as files say: one image a line, without its suffix or with it.
+
+    A stack comes with all its pages by its name, and with one of them by the page's id, as `stack-0007`.
 
     Args:
         pages: how many pages each file has, by name without suffix.
-        lists: a folder that holds train.txt and, if wanted, val.txt and test.txt; or the files by split.
+        lists: a folder that holds train.txt and, if wanted, val.txt and test.txt; the files by split; or the
+            splits.json of another run.
 
     Returns:
         the pages of each split that has a list, in the list's order, and how they were chosen, in words.
@@ -93,25 +97,51 @@ def by_lists(pages: Mapping[str, int], lists: str | Mapping[str, str | None]) ->
     Raises:
         SegbenchError: no such list, none for training, images that are not there, or in two lists.
     """
-    files = _files(lists)
+    named = {name: [(name, page) for page in range(count)] for name, count in pages.items()}
+    for name, count in pages.items():
+        named |= {page_id(name, page, count): [(name, page)] for page in range(count)} if count > 1 else {}
     splits: dict[str, list[Page]] = {}
-    for split, path in files.items():
-        lines = read_list(path, f"data.lists, {split}", whole_lines=True)
-        names = [line if line in pages else str(Path(line).with_suffix("")) for line in lines]
-        unknown = [line for line, name in zip(lines, names, strict=True) if name not in pages]
+    read = _read(lists)
+    for split, (source, lines) in read.items():
+        found = {line: named.get(line) or named.get(str(Path(line).with_suffix(""))) for line in lines}
+        unknown = [line for line, each in found.items() if each is None]
         if unknown:
             shown = ", ".join(unknown[:10]) + (" ..." if len(unknown) > 10 else "")
             raise SegbenchError(
-                f"{path} names {len(unknown)} images that are not there: {shown}",
+                f"{source} names {len(unknown)} images that are not there: {shown}",
                 "the names of images in data.images, with or without their suffix",
                 "correct the list",
             )
-        splits[split] = [(name, page) for name in dict.fromkeys(names) for page in range(pages[name])]
+        splits[split] = list(dict.fromkeys(page for each in found.values() for page in each or ()))
     for first, second in combinations(splits, 2):
-        named = tuple(dict.fromkeys(name for name, _ in splits[split]) for split in (first, second))
-        remedy = "take them out of one of the two lists"
-        refuse_shared(tuple(named[0]), tuple(named[1]), (str(files[first]), str(files[second])), remedy)
-    return splits, f"by {', '.join(str(path) for path in files.values())}"
+        ids = [tuple(page_id(name, page, pages[name]) for name, page in splits[each]) for each in (first, second)]
+        sources = (read[first][0], read[second][0])
+        refuse_shared(ids[0], ids[1], sources, "take them out of one of the two")
+    return splits, f"by {', '.join(dict.fromkeys(source for source, _ in read.values()))}"
+
+
+def page_id(name: str, page: int, pages: int) -> str:
+    """What a page of a file is called: the file's name, with the page's number in a stack."""
+    return f"{name}-{page:04d}" if pages > 1 else name
+
+
+def _read(lists: str | Mapping[str, str | None]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """By split where its list stands, and its lines."""
+    if isinstance(lists, str) and lists.endswith(".json"):
+        try:
+            content = json.loads(Path(lists).read_text())
+            if not isinstance(content, dict) or not content.get("train"):
+                raise ValueError("no images under train")
+            named = {split: tuple(map(str, content[split])) for split in SPLITS if content.get(split)}
+            return {split: (f"{split} of {lists}", names) for split, names in named.items()}
+        except (OSError, ValueError, TypeError) as error:
+            raise SegbenchError(
+                f"data.lists={lists} cannot be read: {error}", "the splits.json of a run", "correct data.lists"
+            ) from error
+    files = _files(lists)
+    return {
+        split: (str(path), read_list(path, f"data.lists, {split}", whole_lines=True)) for split, path in files.items()
+    }
 
 
 def _files(lists: str | Mapping[str, str | None]) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from segbench.data.decode import paired
 from segbench.data.folder_classes import Classes, find_classes
 from segbench.data.folder_files import Pair, find_pairs
 from segbench.data.folder_scan import ImageFacts, MaskFacts, Progress, by_page, mean_and_std, scan_images, scan_masks
-from segbench.data.folder_split import by_lists, by_shares, digest
+from segbench.data.folder_split import by_lists, by_shares, digest, page_id
 from segbench.data.mask_codes import read_mask
 from segbench.data.mask_faults import some
 from segbench.data.open_stacks import OpenStacks
@@ -117,7 +117,8 @@ class ImageFolder:
         val: share of the files that select the checkpoint; 0: none.
         test: share of the files that are scored; 0: none.
         seed: of the split. See `by_shares`.
-        lists: a folder with train.txt, val.txt and test.txt, or the files by split, instead of shares.
+        lists: a folder with train.txt, val.txt and test.txt, the files by split, or the splits.json of another run,
+            instead of shares.
         partial: leave images without a mask, and masks without an image, out.
 
     Raises:
@@ -162,9 +163,7 @@ class ImageFolder:
         return ModalitySpec(self._kind.channels, means, tuple(std or 1.0 for std in stds), self._kind.unit)
 
     def _ids(self, split: str) -> tuple[str, ...]:
-        return tuple(
-            f"{name}-{page:04d}" if len(self._images[name]) > 1 else name for name, page in self._splits[split]
-        )
+        return tuple(page_id(name, page, len(self._images[name])) for name, page in self._splits[split])
 
     def _protocol(self, how: str) -> str:
         counts = (f"{split} {len(pages)} (ids {digest(self._ids(split))})" for split, pages in self._splits.items())
