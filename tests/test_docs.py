@@ -154,3 +154,11 @@ def test_a_tutorial_can_be_followed_in_full(page, folders):
         (folders / "FOLDER").unlink()
         (folders / "FOLDER").symlink_to(real)
     follow(page, full=True)
+
+
+def test_the_readmes_table_is_the_ledgers():
+    from segbench.ledger import default_folder, markdown, read_rows
+
+    between = re.search(r"<!-- ledger -->\n(.*)<!-- /ledger -->", (REPO / "README.md").read_text(), re.DOTALL)
+    assert between is not None
+    assert between[1] == markdown(read_rows(default_folder())), "segbench reproduce --list format=markdown"
