@@ -94,6 +94,12 @@ class TestCaveats:
         said = caveats([pair_of(replace(CLEAR, seeds=(1, 10)))])
         assert "A, being one run, is taken as it is" in said[0]
 
+    def test_ways_of_scoring_the_same_networks(self):
+        (one,) = caveats([pair_of(CLEAR, same_networks=True)])
+        assert one.startswith("The same trained network, scored in two ways: this speaks of the ways of scoring")
+        said = caveats([pair_of(replace(CLEAR, seeds=(12, 12)), same_networks=True)])
+        assert said[0].startswith("The same 12 trained networks, scored in two ways, and they are drawn together")
+
     def test_few_seeds_are_flagged(self):
         assert (
             "Over fewer than 10 runs the spread of seeds is hardly known"

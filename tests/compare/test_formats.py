@@ -246,6 +246,37 @@ class TestHtml:
         assert "@media print" in page
 
 
+@pytest.mark.slow
+def test_a_browser_sorts_by_the_keyboard_and_has_nothing_to_complain_of(comparison, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium")
+    (tmp_path / "a.html").write_text(write(comparison, "html"))
+    said = []
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto((tmp_path / "a.html").as_uri())
+        classes = page.locator("section", has_text="IU of each class").locator("table")
+        difference = classes.locator("thead th").nth(3)
+
+        def column():
+            return [float(cell) for cell in classes.locator("tbody td:nth-child(4)").all_inner_texts()]
+
+        difference.locator("button").focus()
+        page.keyboard.press("Enter")
+        assert difference.get_attribute("aria-sort") == "ascending"
+        assert column() == sorted(column())
+        page.keyboard.press("Enter")
+        assert difference.get_attribute("aria-sort") == "descending"
+        assert column() == sorted(column(), reverse=True)
+        browser.close()
+    assert said == []
+
+
 class TestTerminal:
     def test_everything_is_said(self, comparison):
         text = write(comparison, "terminal")

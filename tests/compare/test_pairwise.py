@@ -7,6 +7,7 @@ import pytest
 
 from segbench.compare.columns import choose_columns
 from segbench.compare.comparison import Settings
+from segbench.compare.counts import read_counts
 from segbench.compare.folds import pool_folds
 from segbench.compare.grouping import group_runs
 from segbench.compare.pairwise import compare_groups
@@ -177,6 +178,27 @@ class TestSeeds:
         column = next(column for column in comparison.columns if column.key == d.key)
         means = tuple(group.summary(column).mean for group in comparison.table.groups)
         assert d.scores == pytest.approx(means)
+
+    def test_two_ways_of_scoring_the_same_networks_draw_the_same_seeds(self, make_run, make_evaluation, compared):
+        for seed, accuracy in enumerate((0.75, 0.80, 0.85)):
+            run = make_run(f"run{seed}", seed=seed, accuracy=accuracy)
+            scored = make_evaluation(f"scored{seed}", run, tta="d4")
+            # One more pixel is right in every image.
+            stored = dict(np.load(run / "per_image.npz"))
+            matrix = stored["semantic/confusion/matrix"]
+            matrix[:, 0, 0] += 1
+            matrix[:, 0, 1] -= 1
+            np.savez(scored / "per_image.npz", **stored)
+            results = json.loads((scored / "results.json").read_text())
+            results["metrics"] = {}
+            (scored / "results.json").write_text(json.dumps(results))
+            results["metrics"] = {"test/pixel_acc": read_counts(read_run(scored)).of_all()["test/pixel_acc"]}
+            (scored / "results.json").write_text(json.dumps(results))
+        (pair,) = compared(metrics=("pixel_acc",)).pairs
+        assert pair.same_networks
+        (d,) = pair.differences
+        # 40 pixels of 40 x 132, in every draw of images and seeds.
+        assert (d.low, d.difference, d.high) == pytest.approx((1 / 132,) * 3)
 
 
 class TestManyGroups:

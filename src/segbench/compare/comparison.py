@@ -147,6 +147,7 @@ class Pair:
         changed: the images that changed most in the leading score, first the one that changed most.
         equal: scores that follow from counts that are the same in all runs, such as a baseline of the data.
         untested: scores that one of them lacks, or has by another definition.
+        same_networks: whether both are evaluations of the same trained networks, whose seeds are then drawn together.
     """
 
     first: str
@@ -157,6 +158,7 @@ class Pair:
     changed: tuple[ImageChange, ...]
     equal: tuple[str, ...] = ()
     untested: tuple[str, ...] = ()
+    same_networks: bool = False
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,11 @@ def caveats(pairs: Sequence[Pair]) -> list[str]:
     if not differences:
         return []
     runs = {letter: count for d in differences for letter, count in zip((d.first, d.second), d.seeds, strict=True)}
-    said = [_scope(runs, min(d.images for d in differences))]
+    images = min(d.images for d in differences)
+    if all(pair.same_networks for pair in pairs):
+        said = [_scope_of_scoring(runs, images)]
+    else:
+        said = [_scope(runs, images)]
     few = [d for d in differences if d.few_images]
     if few:
         said.append(_few_images(few))
@@ -114,6 +118,16 @@ def _scope(runs: Mapping[str, int], images: int) -> str:
     return (
         f"Images and seeds are resampled together ({counted}): this speaks of the configurations, on images such as "
         f"the {images} that were scored."
+    )
+
+
+def _scope_of_scoring(runs: Mapping[str, int], images: int) -> str:
+    count = max(runs.values())
+    networks = "The same trained network" if count == 1 else f"The same {count} trained networks"
+    drawn = "" if count == 1 else ", and they are drawn together"
+    return (
+        f"{networks}, scored in two ways{drawn}: this speaks of the ways of scoring, on images such as the {images} "
+        "that were scored."
     )
 
 

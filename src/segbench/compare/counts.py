@@ -39,6 +39,7 @@ class ImageCounts:
         counts: likewise, each array with a leading N, reduced to what the scores need.
         several_heads: whether score keys name the head.
         data: the data set's name.
+        network: what was scored; equal for evaluations of one trained network.
         unread: sentences on measures that the file holds and this code cannot score.
     """
 
@@ -49,6 +50,7 @@ class ImageCounts:
     counts: Mapping[tuple[str, str], Counts]
     several_heads: bool
     data: str = ""
+    network: str = ""
     unread: tuple[str, ...] = ()
 
     @cached_property
@@ -200,6 +202,7 @@ def read_counts(run: RunRecord) -> ImageCounts:
             counts={score: counts[key] for score, key in by_score.items()},
             several_heads=several,
             data=data,
+            network=str(run.trained or ""),
             unread=tuple(unread),
         )
         found.of_all()

@@ -38,7 +38,7 @@ def pool(folds: Sequence[ImageCounts], source: str) -> ImageCounts:
         key: {name: np.concatenate([fold.counts[key][name] for fold in folds]) for name in first.counts[key]}
         for key in first.counts
     }
-    return replace(first, source=source, ids=ids, counts=counts)
+    return replace(first, source=source, ids=ids, counts=counts, network="")
 
 
 def check_same_images(first: ImageCounts, second: ImageCounts) -> None:

@@ -23,7 +23,7 @@ from segbench.compare.counts import ImageCounts, read_counts
 from segbench.compare.definitions import alike
 from segbench.compare.grouping import Group, RunTable
 from segbench.compare.pairing import check_same_images
-from segbench.compare.resampling import Permutation, bootstrap_scores, holm, interval, permutation_test
+from segbench.compare.resampling import Permutation, bootstrap_scores, holm, interval, networks_of, permutation_test
 from segbench.errors import SegbenchError
 from segbench.spec import ScoreInfo
 
@@ -260,6 +260,7 @@ def _pair(
         tuple(d for d in differences if d.key in asked),
         tuple(d for d in differences if d.key not in asked),
         _changed(ours, theirs, shared[0], settings.images),
+        same_networks=networks_of(ours) is not None and networks_of(ours) == networks_of(theirs),
     )
 
 

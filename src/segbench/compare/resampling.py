@@ -2,7 +2,8 @@
 
 - Bootstrap (Efron and Tibshirani 1993, chapters 13 and 16): images are drawn with replacement, the same draw for every
   run, so that a difference is paired; each draw's score is formed from summed counts. Percentile interval.
-- Seeds: where a group has several, they are drawn with replacement within the group, independently of the images.
+- Seeds: where a group has several, they are drawn with replacement within the group, independently of the images;
+  groups of the same trained networks, scored in other ways, draw the same ones.
   Drawn means of S seeds vary by (S - 1) / S too little, so their deviations from the group's mean are widened by
   sqrt(S / (S - 1)) (Hesterberg 2015, "What teachers should know about the bootstrap", section 3.2).
 - Permutation: if two runs do not differ, an image's two results may be swapped (Edgington 1980); all 2^n swaps where
@@ -94,11 +95,18 @@ def bootstrap_scores(
                 for place, key in enumerate(keys):
                     of_group[number, place, start:stop] = drawn.get(key, np.nan)
         start = stop
+    networks = [networks_of(group) or (str(number),) for number, group in enumerate(groups)]
     means = [
-        np.einsum("smd,ds->md", of_group, seed_draws(len(of_group), draws, seed, number))
+        np.einsum("smd,ds->md", of_group, seed_draws(len(of_group), draws, seed, networks.index(networks[number])))
         for number, of_group in enumerate(scores)
     ]
     return np.stack(means)
+
+
+def networks_of(group: Sequence[ImageCounts]) -> tuple[str, ...] | None:
+    """The trained networks of a group's runs; None where one is not known."""
+    networks = tuple(run.network for run in group)
+    return networks if all(networks) else None
 
 
 @dataclass(frozen=True)
