@@ -60,7 +60,7 @@ def test_two_seeds_are_trained_once_and_stand_in_the_ledger(mine, tmp_path, monk
     assert not any("weights" in each for each in row["deviations"])
     assert row["verdict"].startswith("off by") or row["verdict"] == "reproduced"
     assert str(tmp_path) not in (tmp_path / "ledger" / "narrow.yaml").read_text()
-    assert "output=FOLDER" in row["command"]
+    assert row["command"] == "segbench reproduce narrow seeds=0,1 --config-dir DIR"
     assert "pixel_error" in capfd.readouterr().out
 
     # Once more: nothing is trained again.

@@ -176,7 +176,8 @@ def _run(arguments: Sequence[str]) -> int:
         )
     reference = _reference(order, paper)
     # What a machine settles, and where the files lie, is no part of a command that others type.
-    command = shlex.join(["segbench", "reproduce", *(_without_paths(argument) for argument in arguments)])
+    told = [each for each in arguments if not each.startswith(("output=", "ledger="))]
+    command = shlex.join(["segbench", "reproduce", *(_without_paths(argument) for argument in told)])
     row = {"experiment": order.experiment, "row": paper["row"], "method": paper["method"], "paper": _of_paper(paper)}
     directories = [order.output / f"seed_{each.config['seed']}" for each in composed]
     for directory, each in zip(directories, composed, strict=True):
