@@ -128,8 +128,8 @@ def predict(given: dict[str, Any], told: Told = lambda path: None) -> list[Path]
     spec = build_dataset_spec(run)
     output = Path(given["output"])
     inputs = _inputs(given, config, spec, output)
-    settings = {each.name: _settings(given, config, each) for each in inputs}
-    for chosen in {chosen.kinds: chosen for chosen in settings.values()}.values():
+    settings = {suffix: _settings(given, config, suffix) for suffix in dict.fromkeys(each.suffix for each in inputs)}
+    for chosen in settings.values():
         check_settings(chosen, spec)
     with contextlib.closing(_record(given, config, run.path, checkpoint)) as record:
         files = {each.name: record.done(each.name, each.stamp()) for each in inputs}
@@ -172,7 +172,7 @@ def _predict_left(
         record.add(each.name, each.stamp(), paths)
 
     with evaluating(task, config["trainer"]):
-        work = Job(task, spec, output, lambda each: settings[each.name], check, given["batch_size"])
+        work = Job(task, spec, output, lambda each: settings[each.suffix], check, given["batch_size"])
         yield from _predicted(work, left, done)
 
 
@@ -213,16 +213,16 @@ def _inputs(given: dict[str, Any], config: dict[str, Any], spec: DatasetSpec, ou
     return split_inputs(source)
 
 
-def _settings(given: dict[str, Any], config: dict[str, Any], each: Input) -> Settings:
+def _settings(given: dict[str, Any], config: dict[str, Any], suffix: str) -> Settings:
     from segbench.build import build_decoding
     from segbench.prediction.settings import Settings
 
     kinds = given["format"]
     if kinds is None:
-        kinds = "probabilities" if each.suffix in (".tif", ".tiff", ".zarr") else "masks"
+        kinds = "probabilities" if suffix in (".tif", ".tiff", ".zarr") else "masks"
     return Settings(
         kinds=(kinds,) if isinstance(kinds, str) else tuple(kinds),
-        store=given["store"] or ("zarr" if each.suffix == ".zarr" else "tiff"),
+        store=given["store"] or ("zarr" if suffix == ".zarr" else "tiff"),
         decoding=build_decoding({"decoding": _decoding(given, config)}),
         opacity=given["opacity"],
         voc_year=given["voc"]["year"],

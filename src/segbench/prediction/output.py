@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from segbench.inference import Window
 from segbench.prediction.files import OutputFile
@@ -39,8 +40,7 @@ class Result:
         """The likeliest class, hw."""
         if head not in self._classes:
             # On the device: a map a class is much more to move than one of classes.
-            classes_hw = self._window.probabilities[head].argmax(0)
-            self._classes[head] = classes_hw.to(torch.uint8).cpu().numpy()
+            self._classes[head] = _likeliest(self._window.probabilities[head]).cpu().numpy()
         return self._classes[head]
 
     def image(self, modality: str) -> NDArray[Any]:
@@ -73,3 +73,13 @@ class Output(ABC):
         """The page is complete."""
         for file in self.files:
             file.end()
+
+
+def _likeliest(probabilities_Khw: Tensor) -> Tensor:
+    """As `argmax(0)`, the first of equals, in uint8; on a CPU in a tenth of its time."""
+    best_hw = probabilities_Khw[0].clone()
+    classes_hw = torch.zeros_like(best_hw, dtype=torch.uint8)
+    for k, probability_hw in enumerate(probabilities_Khw[1:], start=1):
+        classes_hw.masked_fill_(probability_hw > best_hw, k)
+        torch.maximum(best_hw, probability_hw, out=best_hw)
+    return classes_hw
