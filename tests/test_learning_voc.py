@@ -127,7 +127,7 @@ def test_on_forty_images_it_does_better_than_the_best_constant(sample, compose, 
     tested.write_text(PascalVOC(sample, protocol="voc2012", partial=True).split("test").ids[0])
     given = (
         *(*SETTINGS, f"data.root={sample}", "data.partial=true", "data.train=voc2012_train", f"data.test={tested}"),
-        *("data.tile=256", "optimizer.lr=1e-4", "trainer.max_steps=500", "task.channels_last=true"),
+        *("data.tile=320", "optimizer.lr=1e-4", "trainer.max_steps=600", "task.channels_last=true"),
     )
     started = time.process_time()
     train(compose(*given), tmp_path / "run", list(given))
