@@ -1,6 +1,7 @@
 """From two folders to a trained model and predictions, as the README says it."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from segbench.errors import SegbenchError
+from segbench.evaluate import evaluate
 from segbench.predict import predict
 from segbench.train import train
 
@@ -105,3 +108,24 @@ def test_another_recipe_takes_the_folder_too(trained):
     """`data=image_folder` brings scores for any number of classes along."""
     _, run = trained(photos, "experiment=quickstart", "data=image_folder", "optimizer=sgd", "optimizer.lr=1e-4")
     assert "test/mean_iu" in json.loads((run / "results.json").read_text())["metrics"]
+
+
+def test_a_folder_that_has_grown_is_told_and_scored_by_the_images_of_the_time(trained, compose, tmp_path):
+    folder, run = trained(photos)
+    before = json.loads((run / "results.json").read_text())["metrics"]
+
+    def scored(name, *overrides):
+        given = f"run={run}", "trainer=cpu", "name=evaluate", *overrides
+        evaluate(compose(*given, config="evaluate"), tmp_path / name, [])
+        scores = json.loads((tmp_path / name / "results.json").read_text())["metrics"]
+        return {key: value for key, value in scores.items() if key in before}
+
+    first = scored("same")
+    assert first == {key: value for key, value in before.items() if key.startswith("test/")}
+    for kind in ("images", "masks"):
+        for seed in range(5):
+            shutil.copy(folder / kind / f"{seed}.png", folder / kind / f"new {seed}.png")
+    found = r"was trained on other data: modalities\.image\.mean(.|\n)*data\.lists=.*splits\.json"
+    with pytest.raises(SegbenchError, match=found):
+        scored("grown")
+    assert scored("restored", f"+data.lists={run}/splits.json") == first

@@ -118,6 +118,7 @@ def evaluate(given: dict[str, Any], directory: Path, said: list[str]) -> dict[st
     from segbench.entry import is_main_process
     from segbench.hardware import machine, resolve_hardware
     from segbench.ranks import further_ranks
+    from segbench.resume import refuse_other_classes
     from segbench.running import running
     from segbench.runs import provenance
     from segbench.tables import print_results
@@ -132,6 +133,8 @@ def evaluate(given: dict[str, Any], directory: Path, said: list[str]) -> dict[st
         for sentence in sentences:
             log.info("%s", sentence)
         dataset = build_dataset(config)
+        for difference in refuse_other_classes(trained, dataset):
+            log.warning("other data than the run was trained on: %s", difference)
         task = build_task(config, dataset.spec)
         data = build_data(config, dataset, geometry_of(task.model))
         drawing = {name: each for name in ("panels", "extremes") if (each := config["callbacks"].get(name))}

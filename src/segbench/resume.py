@@ -91,6 +91,27 @@ def refuse_other_data(run: Run, dataset: DataSet, allow: Sequence[str]) -> list[
     return differences
 
 
+def refuse_other_classes(run: Run, dataset: DataSet) -> list[str]:
+    """What is not the same in a run's data, now that it is scored, as when it was trained.
+
+    Returns:
+        sentences on the images and the protocol, which an evaluation may choose.
+
+    Raises:
+        SegbenchError: the classes or the scale of the values are not those that the network learned.
+    """
+    differences = refuse_other_data(run, dataset, ("data",))
+    learned = [difference for difference in differences if difference.startswith(("modalities.", "heads."))]
+    if learned:
+        raise SegbenchError(
+            f"{run.path} was trained on other data: {_some(learned)}",
+            "the classes and the means that the network learned",
+            "restore the data; of data=image_folder that has grown: "
+            f"+data.lists={run.path}/splits.json takes the images of the time",
+        )
+    return differences
+
+
 def refuse_other_model(
     run: Run, saved: Mapping[str, Tensor], network: Mapping[str, Tensor], allow: Sequence[str]
 ) -> list[str]:
