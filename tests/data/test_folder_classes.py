@@ -211,11 +211,18 @@ def test_instance_ids_are_told():
         classes_of(page({k: 50 for k in range(400)}, runs=900))
 
 
+def test_ids_that_may_be_instances_are_told():
+    pages = page({k: 50 for k in range(57)}), page({k: 50 for k in range(20)})
+    assert "if a value is an object, one class of all" in classes_of(*pages).notes[0]
+    assert classes_of(pages[1]).notes == ()
+    assert classes_of(*pages, given={"background": 0, "cell": "rest"}).notes == ()
+
+
 def test_smoothed_masks_are_told():
     smoothed = {k: 2 for k in range(300)} | {0: 50000, 299: 50000}
     with pytest.raises(SegbenchError, match=r"300 different values.*16 of them have 99\.4% of the pixels: .*smoothed"):
         classes_of(page(smoothed, runs=900))
-    note = classes_of(page({k: 1 for k in range(60)} | {0: 500000, 59: 500000}, runs=900)).notes[0]
+    note = classes_of(page({k: 1 for k in range(60)} | {0: 500000, 59: 500000}, runs=900)).notes[-1]
     assert note.startswith("58 of 60 values have together 0.0058% of the pixels")
 
 

@@ -25,6 +25,9 @@ MOST_CLASSES = 255
 REST = "rest"
 """In data.classes: every value that no other class names."""
 
+_MANY_CLASSES = 25
+"""Without a palette to show them, so many values are as often instance ids as classes."""
+
 Coding = Literal["ids", "colours"]
 Given = Sequence[str] | Mapping[str, Any] | None
 
@@ -317,6 +320,11 @@ def _notes(
     if given is None and coding == "ids" and len(found) > 2 and found[-1] == VOID and found[-2] < VOID - 1:
         notes.append("255 is a class here; if it marks pixels that count nowhere, set data.ignore_index=255")
     kinds = Counter(facts.kind for _, _, facts in by_page(masks))
+    if given is None and kinds["ids"] and len(found) > _MANY_CLASSES:
+        notes.append(
+            f"{len(found)} values are {len(found)} classes here; if a value is an object, one class of all of them is "
+            "data.classes='{background: 0, object: rest}'"
+        )
     if coding == "colours" and kinds["ids"]:
         notes.append(f"{kinds['ids']} masks are grey: their value v is taken as the colour (v, v, v)")
     if coding == "colours" and not kinds["colours"]:
