@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.config import choose_run_id
 from segbench.entry import hydra_entry, job, overrides, plain
 from segbench.errors import SegbenchError
 from segbench.runs import Run
@@ -195,7 +194,9 @@ def run_job(config: DictConfig) -> None:
 def main() -> None:
     """The entry point; sys.argv holds overrides."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    choose_run_id()
+    from segbench.ranks import name_run
+
+    name_run()
     hydra_entry(run_job, "evaluate")
 
 

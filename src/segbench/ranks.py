@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from segbench.config import added_targets
+from segbench.config import added_targets, choose_run_id
 from segbench.errors import SegbenchError
 from segbench.processes import STARTED, end_with_parent, started_by
 from segbench.stopping import Stopped
@@ -149,7 +149,7 @@ def further_ranks(what: str, run: Run, trainer: Mapping[str, Any], arguments: Se
         yield
         return
     import torch.distributed as dist
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     # Listening before anyone is told of it, the port is nobody else's; torch's own store for the run shares it.
     store = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False, multi_tenant=True)
@@ -205,6 +205,39 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def name_run() -> None:
+    """Name this run, the same on all ranks: torchrun's agree on it by their store, srun's by the number of their job.
+
+    A run that torchrun or Slurm starts again has the name that it had.
+    """
+    starter = started_by()
+    if starter == "torchrun":
+        # The agent may be killed in a way in which it cannot tell its processes.
+        end_with_parent()
+        if "SEGBENCH_RUN_ID" not in os.environ:
+            os.environ["SEGBENCH_RUN_ID"] = _agreed_name()
+    elif starter == "srun":
+        job, step = os.environ.get("SLURM_JOB_ID", "job"), os.environ.get("SLURM_STEP_ID", "0")
+        os.environ.setdefault("SEGBENCH_RUN_ID", f"slurm_{job}.{step}")
+    choose_run_id()
+
+
+def _agreed_name() -> str:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    if os.environ["RANK"] == "0":
+        # Nothing is set where an attempt before this one has done so.
+        store.compare_set("segbench/run_id", "", choose_run_id())
+    name: bytes = store.get("segbench/run_id")
+    return name.decode()
+
+
+def started_again() -> bool:
+    """Whether torchrun or Slurm has started these processes before."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.config import choose_run_id
-from segbench.entry import hydra_entry, job, overrides, plain
+from segbench.entry import fail, hydra_entry, job, overrides, plain
 from segbench.errors import SegbenchError
+from segbench.processes import started_by
 from segbench.stages import FOLDER
 from segbench.stopping import deferred
 
@@ -187,16 +187,22 @@ def run_job(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from segbench.entry import relative
-    from segbench.stages import compose_stages
+    from segbench.ranks import started_again
+    from segbench.runs import Run
+    from segbench.stages import compose_stages, read_stages
 
-    directory = Path(HydraConfig.get().runtime.output_dir)
+    directory = relative(Path(HydraConfig.get().runtime.output_dir))
+    if started_again() and (directory / "config.yaml").is_file():
+        run = Run.open(directory)
+        train(run.config(), directory, overrides(), True, read_stages(run.config(), directory))
+        return
     resolved = plain(config)
-    train(resolved, relative(directory), overrides(), stages=compose_stages(resolved, overrides()))
+    train(resolved, directory, overrides(), stages=compose_stages(resolved, overrides()))
 
 
 def resume_run(arguments: list[str]) -> None:
     """Continue a run in place, with its own configuration; Hydra has no part in it."""
-    from segbench.entry import fail, is_main_process
+    from segbench.entry import is_main_process
     from segbench.resume import changed
     from segbench.runs import Run
     from segbench.stages import read_stages
@@ -217,12 +223,23 @@ def resume_run(arguments: list[str]) -> None:
 
 def main() -> None:
     """The entry point; sys.argv holds overrides."""
+    from segbench.ranks import name_run
+
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    name_run()
     # A run's configuration is read before Hydra starts, so nothing of the new command line can rewrite it.
     if any(argument.startswith("resume=") and argument != "resume=null" for argument in sys.argv[1:]):
         resume_run(sys.argv[1:])
         return
-    choose_run_id()
+    if (starter := started_by()) in ("torchrun", "srun") and {"-m", "--multirun"} & {*sys.argv[1:]}:
+        fail(
+            SegbenchError(
+                f"a sweep (-m) on processes that {starter} started",
+                "one process, which starts those of its jobs",
+                "leave torchrun or srun away: segbench train -m trainer=ddp trainer.devices=N, or "
+                "hydra.launcher.cluster=slurm",
+            )
+        )
     hydra_entry(run_job, "train")
 
 

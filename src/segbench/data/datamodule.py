@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import lightning
@@ -173,14 +171,9 @@ class SegmentationData(lightning.LightningDataModule):
 
 
 def _in_worker(parent: int, worker: int) -> None:
-    # It shares the lock of the run directory: left over from a killed run it would keep a resume out.
-    end_with_parent(parent)
-    # What stops a run often reaches all its processes, and the step that is let come to its end needs their samples.
-    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(signum, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _once)
-
-
-def _once(signum: int, frame: FrameType | None) -> None:
-    # torch and multiprocessing end a worker that stays by SIGTERM, each once.
-    signal.signal(signum, signal.SIG_DFL)
+    # It shares the lock of the run directory: left over from a killed run it would keep a resume out. (Started by a
+    # server of forks it is no child of the run, and torch lets it end within seconds.)
+    if os.getppid() == parent:
+        end_with_parent(parent)
+    # What stops a run is sent to all of its process group: the step that is let come to its end needs their samples.
+    os.setpgid(0, 0)
