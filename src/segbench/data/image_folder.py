@@ -147,9 +147,9 @@ class ImageFolder:
         _refuse_unreadable({**image_scan.faults, **mask_scan.faults})
         self._images = {name: image_scan.pages[pair.image_name] for name, pair in self._pairs.items()}
         self._masks = {name: mask_scan.pages[pair.mask_name] for name, pair in self._pairs.items()}
-        self._kind = _one_kind(self._images)
+        self._kind = _one_kind(image_scan.pages)
         _refuse_other_sizes(self._images, self._masks)
-        self._classes = find_classes(pairs.masks, self._masks, classes, ignore_index)
+        self._classes = find_classes(pairs.masks, mask_scan.pages, classes, ignore_index)
         pages = {name: len(each) for name, each in self._images.items()}
         self._splits, how = by_shares(pages, val, test, seed) if lists is None else by_lists(pages, lists)
         self._modality = self._measured()
