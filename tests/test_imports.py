@@ -20,7 +20,19 @@ LAYERS = (
     ("callbacks", "compare", "prediction", "running"),
     ("build", "report"),
     ("initialise", "stages"),
-    ("train", "evaluate", "predict", "export", "score", "bench", "listing", "data_command", "reproduce", "sweep", "ranks"),
+    (
+        "train",
+        "evaluate",
+        "predict",
+        "export",
+        "score",
+        "bench",
+        "listing",
+        "data_command",
+        "reproduce",
+        "sweep",
+        "ranks",
+    ),
     ("cli", "completion"),
 )
 LAYER = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -107,7 +119,17 @@ def test_metrics_are_numpy(name):
 @pytest.mark.parametrize("name", [name for name in FILES if PARTS[name] in ("runs", "compare", "report")])
 def test_a_run_directory_is_read_without_torch(name):
     assert not outside(name) & {"torch", "lightning", "torchmetrics"}
-    assert inside(name) <= {"errors", "spec", "runs", "metrics", "wandb_source", "wandb_artifacts", "config", "entry", "compare"}
+    assert inside(name) <= {
+        "errors",
+        "spec",
+        "runs",
+        "metrics",
+        "wandb_source",
+        "wandb_artifacts",
+        "config",
+        "entry",
+        "compare",
+    }
 
 
 def test_wandb_is_met_at_the_edge_only():

@@ -2,9 +2,6 @@
 
 import csv
 import io
-import json
-import shutil
-from pathlib import Path
 
 import lightning
 import pytest
@@ -12,11 +9,8 @@ import torch
 
 from segbench import build
 from segbench.callbacks.checkpoints import Checkpoints
-from segbench.errors import SegbenchError
-from segbench.models.unet import UNet
-from segbench.resume import changed, other_machine
 from segbench.runs import Run
-from segbench.train import resume_run, train
+from segbench.train import train
 
 # Seven images, two a batch: three steps are an epoch, and one image is left out of each.
 SMALL = [

@@ -170,7 +170,13 @@ def build_data(config: Config, dataset: DataSet, geometry: TileGeometry) -> Segm
 
 def build_callbacks(config: Config, directory: Path, task: SegmentationTask) -> list[lightning.Callback]:
     """The callbacks; those that write get their folder in the run directory, the checkpoint its score's direction."""
-    folders = {"checkpoint": "checkpoints", "panels": "panels", "extremes": "extremes", "energy": "", "inspect": "inspect"}
+    folders = {
+        "checkpoint": "checkpoints",
+        "panels": "panels",
+        "extremes": "extremes",
+        "energy": "",
+        "inspect": "inspect",
+    }
     callbacks = []
     for name, callback in config["callbacks"].items():
         if callback is None:
