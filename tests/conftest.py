@@ -91,6 +91,56 @@ def real_isbi():
     return folder
 
 
+@pytest.fixture
+def on_ranks(tmp_path_factory):
+    """`on_ranks(count, function)`: what `function(rank)` gives on each of `count` processes that talk by gloo.
+
+    They are forks of this one, so they cost no imports; what one raises fails the test.
+    """
+    import multiprocessing
+    import pickle
+    import traceback
+
+    from torch.distributed import TCPStore
+
+    from segbench.processes import STARTED
+
+    def rank_process(function, rank, environment, answer):
+        os.environ.update(environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        try:
+            answered = (True, function(rank))
+        except BaseException:
+            answered = (False, traceback.format_exc())
+        answer.write_bytes(pickle.dumps(answered))
+
+    def run(count, function, seconds=120):
+        answers = [tmp_path_factory.mktemp("ranks") / "answer" for _ in range(count)]
+        # As with torchrun, the store is that of the process which starts the ranks.
+        store = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+        environment = {
+            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"},
+            **{"WORLD_SIZE": str(count), "NODE_RANK": "0", STARTED: "1"},
+        }
+        fork = multiprocessing.get_context("fork")
+        ranks = [
+            fork.Process(target=rank_process, args=(function, rank, environment, answer))
+            for rank, answer in enumerate(answers)
+        ]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(seconds)
+        late = [rank for rank, process in enumerate(ranks) if process.is_alive()]
+        for process in ranks:
+            process.kill()
+        results = [pickle.loads(answer.read_bytes()) if answer.exists() else (False, "killed") for answer in answers]
+        said = [f"rank {rank}: {told}" for rank, (good, told) in enumerate(results) if not good]
+        assert not said and not late, "\n".join([*said, f"late: {late}"])
+        return [told for _, told in results]
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def tiny_overrides():
     """What `tiny_config` sets, for a command line."""
