@@ -50,21 +50,20 @@ class LovaszSoftmax(Loss):
         labelled_BHW = target_BHW != self.ignore_index
         true_BKHW = one_hot(target_BHW, labelled_BHW, logits_BKHW.shape[1])
         error_BKHW = torch.where(labelled_BHW[:, None], true_BKHW.to(logits_BKHW.dtype) - logits_BKHW.softmax(1), 0)
-        counted_BHW = labelled_BHW.to(logits_BKHW.dtype)
-        if weight_BHW is not None:
-            counted_BHW = counted_BHW * weight_BHW
+        if weight_BHW is None:
+            weight_BHW = torch.ones_like(error_BKHW[:, 0])
         # Sets S of N pixels: the images, or the batch.
         sets = len(logits_BKHW) if self.per_image else 1
         error_SKN, true_SKN, weight_S1N = (
             x_BKHW.movedim(1, -1).reshape(sets, -1, x_BKHW.shape[1]).movedim(-1, 1)
-            for x_BKHW in (error_BKHW.abs(), true_BKHW, counted_BHW[:, None])
+            for x_BKHW in (error_BKHW.abs(), true_BKHW, weight_BHW[:, None])
         )
         losses = [self._of_set(*of_set) for of_set in zip(error_SKN, true_SKN, weight_S1N, strict=True)]
         counted_S = labelled_BHW.reshape(sets, -1).any(1)
         return {"total": torch.stack(losses).sum(), "sets": counted_S.sum().to(torch.float32)}
 
     def _of_set(self, error_KN: Tensor, true_KN: Tensor, weight_1N: Tensor) -> Tensor:
-        # Void pixels have neither error nor weight: wherever they are sorted, they change nothing.
+        # Void pixels have no error, so they are sorted to the end, where they add nothing.
         present_K = true_KN.any(1)
         if self.classes == "present":
             error_KN, true_KN = error_KN[present_K], true_KN[present_K]
