@@ -201,7 +201,8 @@ def test_predict_prints_its_file_and_leaves_no_run_directory(run, tiny_run, tmp_
 def test_list_shows_what_an_axis_offers_with_its_header(run):
     code, out, _ = run("list", "experiment")
     assert code == 0
-    assert out.startswith("experiment=\n  quickstart ")
+    assert out.startswith("experiment=\n")
+    assert "\n  quickstart " in out
     assert "Command:  segbench train experiment=unet_isbi_em data.root=FOLDER" in out
 
 
