@@ -1,6 +1,7 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -21,6 +22,15 @@ def test_codes_are_counted_as_numpy_counts_them(codes):
     assert count_codes(codes) == (values.tolist(), pixels.tolist())
     rows = codes.reshape(-1)
     assert count_runs(codes) == 1 + sum(a != b for a, b in pairwise(rows))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("pixels", [1, 7, 8, 2048 * 8, 2049 * 8, 2049 * 4, 4096 * 8 + 3, 50_001])
+def test_long_rows_are_counted_across_blocks(dtype, pixels):
+    rng = np.random.default_rng(pixels)
+    codes = rng.integers(0, 250, pixels).repeat(rng.integers(1, 40, pixels))[:pixels].astype(dtype)
+    values, counts = np.unique(codes, return_counts=True)
+    assert count_codes(codes[np.newaxis]) == (values.tolist(), counts.tolist())
 
 
 def test_negative_codes_and_long_runs_are_counted():

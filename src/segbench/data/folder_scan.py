@@ -183,6 +183,8 @@ def _look_at_all(
             scan.decoded = len(scan.pages) - known
     for worker in workers:
         worker.result()
+    if progress is not None and names:
+        progress(len(names), len(names))
 
 
 _INTERVAL = 0.1
