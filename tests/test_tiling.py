@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segbench.errors import SegbenchError
+from segbench.inference import DEFAULT_TILE
 from segbench.models.unet import tile_geometry
 from segbench.spec import TileGeometry
 from segbench.tiling import Span, mirrored, plan
@@ -59,3 +60,12 @@ def test_a_padded_network_must_say_how_far_it_sees_before_it_is_cut():
     assert plan(100, TileGeometry(), 100) == plan(100, TileGeometry()) == [Span(0, 100, 0, 100)]
     with pytest.raises(SegbenchError, match=r"tile=50 for a network that does not say how far it sees"):
         plan(100, TileGeometry(), 50)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_the_work_a_pixel_does_not_grow_with_the_image(padding):
+    # What a network computes for a pixel of 2,000 to 100,000 a side: context and the last tile's surplus included.
+    geometry = tile_geometry(4, padding)
+    sides = (2000, 8000, 20000, 100000)
+    works = [sum(span.read_size for span in plan(side, geometry, DEFAULT_TILE)) ** 2 / side**2 for side in sides]
+    assert max(works) < 1.1 * min(works)
