@@ -19,7 +19,7 @@ from segbench.data.nyudv2 import MODALITIES, log_depth, nyud_palette
 from segbench.data.pascal_voc import CLASSES, VocImages, voc_palette
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
-from segbench.predict import predict
+from segbench.predict import evaluating, predict, write_split
 from segbench.runs import Run
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
@@ -229,3 +229,16 @@ def test_depth_as_a_picture_is_refused(call, rgbd_run, rgbd):
 def test_voc_format_asks_for_voc_classes(call, rgbd_run, rgbd):
     with pytest.raises(SegbenchError, match=r"format=voc for a run on nyudv2 with 40 classes\n"):
         call(rgbd_run, f"input={rgbd}", "format=voc")
+
+
+def test_the_split_to_predict_gets_masks_at_the_end_of_a_training(voc_run, photographs, tmp_path):
+    names = ("2008_000000", "2008_000003")
+    source = VocImages(names, {name: photographs / f"{name}.jpg" for name in names}, {})
+    opened = Run.open(voc_run)
+    task = build_task(opened.config(), build_dataset_spec(opened))
+    load_weights(task.model, opened.checkpoint())
+    with evaluating(task, {"accelerator": "cpu", "precision": "32-true"}):
+        files = write_split(task, source, tmp_path / "predictions")
+    assert files == [tmp_path / "predictions" / f"{name}.png" for name in names]
+    for index, path in enumerate(files):
+        np.testing.assert_array_equal(indices(path), expected(voc_run, source.read(index).images).argmax(0))

@@ -53,12 +53,15 @@ class Record:
     def _take(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise SegbenchError(
                 f"{self._folder} is being filled by another process",
                 "one segbench predict a folder",
                 "wait for it to end, or choose another output=",
             ) from error
+        except OSError:
+            # Some network file systems have no locks.
+            pass
 
     def _sweep(self) -> None:
         """Remove what a process that was killed has left half-written: nobody else writes here now."""
