@@ -126,6 +126,13 @@ def is_main_process() -> bool:
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
+class _RunLog(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        # A full disk stops the run where it writes something that counts.
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 @contextlib.contextmanager
 def log_to(path: Path | None) -> Iterator[None]:
     """Log to standard error and to a file; a rank without a file keeps to warnings.
@@ -142,7 +149,7 @@ def log_to(path: Path | None) -> Iterator[None]:
     console.addFilter(lambda record: not getattr(record, "file_only", False))
     handlers: list[logging.Handler] = [console]
     if path is not None:
-        file = logging.FileHandler(path)
+        file = _RunLog(path)
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append(file)
     level = root.level

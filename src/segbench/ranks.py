@@ -56,10 +56,12 @@ class _Rank:
 
     def _watch(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.said.append(line.rstrip())
-            if not self._ranks.ending:
-                log.warning("rank %d: %s", self.number, line.rstrip())
+        with self.process.stdout as said:
+            for line in said:
+                # torch puts the rank before the lines of a traceback.
+                self.said.append(line.rstrip().removeprefix(f"[rank{self.number}]: "))
+                if not self._ranks.ending:
+                    log.warning("rank %d: %s", self.number, self.said[-1])
         self.code = self.process.wait()
         if self.code != 0:
             self._ranks.lost(self)
@@ -177,8 +179,8 @@ def further_ranks(what: str, run: Run, trainer: Mapping[str, Any], arguments: Se
             ranks.end(_FAILED_S)
             raise
         except RuntimeError as error:
-            # What a process sees when another one goes.
-            ranks.noticed.wait(5.0)
+            # What a process sees when another one goes, which says why when it has gone.
+            ranks.noticed.wait(_FAILED_S if isinstance(error, dist.DistError) or "gloo" in str(error) else 0.0)
             ranks.ending = True
             if ranks.failed is not None:
                 raise ranks.error() from error

@@ -44,6 +44,8 @@ from segbench.errors import SegbenchError
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
+_LOCK_S = 1.0
+"""How long a directory in use is waited for."""
 _PACKAGES = ("torch", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy", "numba")
 
 
@@ -130,15 +132,21 @@ class Run:
             SegbenchError: another process has it.
         """
         self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self.release()
-            raise SegbenchError(
-                f"{self.path} is in use by another process",
-                "a directory of its own for each run",
-                "choose another hydra.run.dir=DIR, or wait for that run to end",
-            ) from error
+        # Who only looks at whether it is held holds it for a moment; a killed run's processes may take one to end.
+        patience = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                if time.monotonic() > patience:
+                    self.release()
+                    raise SegbenchError(
+                        f"{self.path} is in use by another process",
+                        "a directory of its own for each run",
+                        "choose another hydra.run.dir=DIR, or wait for that run to end",
+                    ) from error
+            time.sleep(0.02)
 
     def release(self) -> None:
         """Let others take the directory."""
