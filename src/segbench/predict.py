@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import sys
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from segbench.data.raw import Source
+    from segbench.metrics.decoding import Decoding
     from segbench.prediction.inputs import Input
     from segbench.prediction.loop import Job
     from segbench.prediction.record import Record
@@ -214,7 +216,6 @@ def _inputs(given: dict[str, Any], config: dict[str, Any], spec: DatasetSpec, ou
 
 
 def _settings(given: dict[str, Any], config: dict[str, Any], suffix: str) -> Settings:
-    from segbench.build import build_decoding
     from segbench.prediction.settings import Settings
 
     kinds = given["format"]
@@ -223,16 +224,19 @@ def _settings(given: dict[str, Any], config: dict[str, Any], suffix: str) -> Set
     return Settings(
         kinds=(kinds,) if isinstance(kinds, str) else tuple(kinds),
         store=given["store"] or ("zarr" if suffix == ".zarr" else "tiff"),
-        decoding=build_decoding({"decoding": _decoding(given, config)}),
+        decoding=_decoding(given, config),
         opacity=given["opacity"],
         voc_year=given["voc"]["year"],
         voc_competition=given["voc"]["competition"],
     )
 
 
-def _decoding(given: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+def _decoding(given: dict[str, Any], config: dict[str, Any]) -> Decoding:
+    from segbench.build import build_decoding
+
     own = {"_target_": "segbench.metrics.decoding.Decoding"} | (config.get("decoding") or {})
-    return own | {key: value for key, value in given["decoding"].items() if value is not None}
+    changed = {key: value for key, value in given["decoding"].items() if value is not None}
+    return build_decoding({"decoding": own | changed})
 
 
 def _made_by(given: dict[str, Any], config: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
@@ -248,7 +252,7 @@ def _made_by(given: dict[str, Any], config: dict[str, Any], checkpoint: Path) ->
         "precision": config["trainer"]["precision"],
     }
     if "instances" in (made_by["format"] or ()):
-        made_by["decoding"] = _decoding(given, config)
+        made_by["decoding"] = dataclasses.asdict(_decoding(given, config))
     if "overlays" in (made_by["format"] or ()):
         made_by["opacity"] = given["opacity"]
     return made_by

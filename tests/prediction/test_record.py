@@ -68,6 +68,14 @@ def test_predictions_made_otherwise_are_not_continued(opened, tmp_path):
         opened({"checkpoint": "b" * 64, "tta": "d4"})
 
 
+def test_of_settings_inside_others_only_the_changed_ones_are_told(opened, tmp_path):
+    before = OURS | {"decoding": {"method": "watershed", "depth": 1.0, "grow": 0}}
+    put(opened(before), tmp_path)
+    told = r"made otherwise: decoding\.method watershed, now components, decoding\.depth 1\.0, now 2\.0\n"
+    with pytest.raises(SegbenchError, match=told):
+        opened(OURS | {"decoding": {"method": "components", "depth": 2.0, "grow": 0}})
+
+
 def test_with_overwrite_they_are_made_anew_and_then_go_on_as_others(opened, tmp_path):
     put(opened(), tmp_path, "x")
     put(opened(), tmp_path, "y")

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -165,8 +165,17 @@ class Record:
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    keys = [key for key in (*before, *(key for key in now if key not in before)) if before.get(key) != now.get(key)]
-    return ", ".join(f"{key} {_short(before.get(key))}, now {_short(now.get(key))}" for key in keys)
+    old, new = dict(_flat(before)), dict(_flat(now))
+    keys = [key for key in (*old, *(key for key in new if key not in old)) if old.get(key) != new.get(key)]
+    return ", ".join(f"{key} {_short(old.get(key))}, now {_short(new.get(key))}" for key in keys)
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _short(value: Any) -> str:
