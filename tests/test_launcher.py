@@ -41,7 +41,8 @@ if does == "fail":
 if does == "leave":
     left = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
     (run / "left.pid").write_text(str(left.pid))
-(run / "pid").write_text(str(os.getpid()))
+(run / ".pid").write_text(str(os.getpid()))
+os.replace(run / ".pid", run / "pid")
 if does in ("hang", "ignore"):
     time.sleep(600)
 if isinstance(does, float):
