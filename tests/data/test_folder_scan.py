@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segbench.data.folder_scan import ImageFacts, mean_and_std, scan_images, scan_masks
@@ -72,6 +72,7 @@ def test_sums_of_large_bright_words_are_whole(folder):
     assert facts.sums == ((dark * 65534 + bright * 65535, dark * 65534**2 + bright * 65535**2),)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=9), min_size=1, max_size=6), st.randoms())
 def test_mean_and_deviation_are_those_of_all_pixels_in_any_order(images, random):
     pages = [ImageFacts(1, len(each), "uint8", ((sum(each), sum(v * v for v in each)),)) for each in images]

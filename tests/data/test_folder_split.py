@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segbench.data.folder_split import by_lists, by_shares, digest, page_id
@@ -12,6 +12,7 @@ def files(count, pages=1):
     return {f"image {k:03d}": pages for k in range(count)}
 
 
+@settings(deadline=None)
 @given(st.integers(3, 60), st.integers(1, 3), st.floats(0, 0.49), st.floats(0, 0.49), st.integers(0, 5))
 def test_every_page_is_in_one_split_and_files_stay_whole(count, pages, val, test, seed):
     splits, _ = by_shares(files(count, pages), val, test, seed)
@@ -37,6 +38,7 @@ def test_the_seed_and_the_names_decide_and_nothing_else():
     assert scored(files(20), 0) != scored(files(20), 1)
 
 
+@settings(deadline=None)
 @given(st.integers(10, 40), st.integers(0, 20))
 def test_a_new_file_moves_few_others(count, seed):
     before, after = (by_shares(files(n), 0.2, 0.2, seed)[0] for n in (count, count + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,26 @@ class Pair:
     """An image and its mask.
 
     Attributes:
-        image: the file.
-        mask: the file.
-        image_name: relative to the folder of images.
-        mask_name: relative to the folder of masks.
+        images: the folder of images.
+        masks: the folder of masks.
+        image_name: the image, relative to its folder.
+        mask_name: the mask, relative to its folder.
     """
 
-    image: Path
-    mask: Path
+    images: Path
+    masks: Path
     image_name: str
     mask_name: str
+
+    @property
+    def image(self) -> Path:
+        """The image's file."""
+        return self.images / self.image_name
+
+    @property
+    def mask(self) -> Path:
+        """The mask's file."""
+        return self.masks / self.mask_name
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ def find_pairs(images: str, masks: str, mask_suffix: str = "", partial: bool = F
         if not path.exists():
             raise SegbenchError(f"no folder {path} (data.{key})", f"the folder of {key}", f"set data.{key}=FOLDER")
     if image_path.is_file() and mask_path.is_file():
-        pair = Pair(image_path, mask_path, image_path.name, mask_path.name)
+        pair = Pair(image_path.parent, mask_path.parent, image_path.name, mask_path.name)
         return Pairs(image_path.parent, mask_path.parent, {image_path.stem: pair}, ())
     if image_path.is_file() or mask_path.is_file():
         raise SegbenchError(
@@ -88,7 +99,7 @@ def find_pairs(images: str, masks: str, mask_suffix: str = "", partial: bool = F
         image_names = {stem: name for stem, name in image_names.items() if not stem.endswith(mask_suffix)}
     left_out = _left_out(image_path, mask_path, image_names, mask_names, mask_suffix, partial)
     by_name = {
-        stem: Pair(image_path / name, mask_path / mask_names[stem], name, mask_names[stem])
+        stem: Pair(image_path, mask_path, name, mask_names[stem])
         for stem, name in sorted(image_names.items())
         if stem in mask_names
     }
@@ -98,15 +109,17 @@ def find_pairs(images: str, masks: str, mask_suffix: str = "", partial: bool = F
 def _by_stem(folder: Path, key: str, other: Path | None) -> dict[str, str]:
     """Names by stem, both relative to the folder; hidden files, and the other folder inside this one, are left out."""
     inside = other is not None and folder.resolve() in other.resolve().parents
-    skipped = other.resolve().relative_to(folder.resolve()) if other is not None and inside else None
+    skipped = other.resolve().relative_to(folder.resolve()).as_posix() if other is not None and inside else None
     found: dict[str, list[str]] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in name.parts):
-            continue
-        if not path.is_file() or (skipped is not None and skipped in name.parents):
-            continue
-        found.setdefault(name.with_suffix("").as_posix(), []).append(name.as_posix())
+    # Strings, not paths: folders of ten thousand files are listed at every start.
+    for where, folders, files in os.walk(folder):
+        below = os.path.relpath(where, folder).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        folders[:] = [name for name in folders if not name.startswith(".") and f"{prefix}{name}" != skipped]
+        for name in sorted(files):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                found.setdefault(f"{prefix}{stem}", []).append(f"{prefix}{name}")
     twice = [" and ".join(names) for names in found.values() if len(names) > 1]
     if twice:
         raise SegbenchError(

@@ -135,7 +135,7 @@ def _scan(
     progress: Progress | None,
 ) -> Scan[Facts]:
     cache = ScanCache(folder, what)
-    stamps = {name: _stamp(folder / name) for name in names}
+    stamps = {name: _stamp(f"{folder}/{name}") for name in names}
     scan: Scan[Facts] = Scan()
     for name, pages in cache.read(stamps).items():
         scan.pages[name] = tuple(kind(*(_tuples(value) for value in page)) for page in pages)
@@ -209,8 +209,8 @@ def scan_pool() -> Iterator[tuple[ThreadPoolExecutor, int]]:
         yield pool, len(cores)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    stat = path.stat()
+def _stamp(path: str) -> tuple[int, int]:
+    stat = os.stat(path)
     return stat.st_size, stat.st_mtime_ns
 
 
@@ -290,14 +290,13 @@ def mean_and_std(pages: Sequence[ImageFacts]) -> tuple[tuple[float, ...], tuple[
 def _moments(sums: Sequence[tuple[int, float, float]], whole: bool) -> tuple[float, float]:
     count = sum(pixels for pixels, _, _ in sums)
     total = squares = Fraction(0)
-    for pixels, first, second in sums:
-        if whole:
-            total += int(first)
-            squares += int(second)
-        else:
-            mean = Fraction(first)
-            total += pixels * mean
-            squares += Fraction(second) + pixels * mean * mean
+    if whole:
+        total += sum(int(first) for _, first, _ in sums)
+        squares += sum(int(second) for _, _, second in sums)
+    for pixels, first, second in () if whole else sums:
+        mean = Fraction(first)
+        total += pixels * mean
+        squares += Fraction(second) + pixels * mean * mean
     return float(total / count), math.sqrt((squares - total * total / count) / count)
 
 
