@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.segbench-setup
 
-.PHONY: setup train test test-slow lint docs test-tutorials bench bench-large clean
+.PHONY: setup train test test-slow test-slurm lint docs test-tutorials bench bench-large clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# A Slurm of its own on the loopback; skipped, saying why, where it cannot start.
+test-slurm: setup
+	$(BIN)/python -m pytest -rs tests/slurm
 
 # The documentation site, in outputs/site.
 docs: setup

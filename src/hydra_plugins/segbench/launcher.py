@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 
 from segbench.entry import job as told
+from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from segbench.sweep.freeze import Composed
     from segbench.sweep.job import Job
+    from segbench.sweep.settings import Launching
 
 
 class Outcome(JobReturn):
@@ -32,11 +34,10 @@ class ProcessLauncher(Launcher):
     """Freezes every job's config in its directory and starts a process for each, several at once.
 
     Args:
-        settings: `segbench.sweep.settings.Launching`, in words in conf/hydra/launcher/processes.yaml.
+        settings: in words in conf/hydra/launcher/processes.yaml; they are read off the whole config.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        self.given = settings
+    def __init__(self, **settings: Any) -> None: ...
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives."""
@@ -51,11 +52,10 @@ class ProcessLauncher(Launcher):
             initial_job_idx: number of the first.
         """
         from segbench.sweep.freeze import check_frozen, freeze_job, open_sweep
-        from segbench.sweep.run import TO_RUN, run_jobs
-        from segbench.sweep.settings import Launching
+        from segbench.sweep.run import run_jobs, to_run
         from segbench.sweep.summary import exit_code, show
 
-        settings = Launching.read(self.given)
+        settings = settings_of(self.config)
         with open_sweep(self.config, settings) as sweep:
             frozen = [
                 freeze_job(sweep, self.context, self.config, overrides, initial_job_idx + position)
@@ -63,11 +63,35 @@ class ProcessLauncher(Launcher):
             ]
             sweep.save()
             # Two commands may name one configuration, which is one job.
-            jobs = {job.name: job for job, _ in frozen if job.state() in TO_RUN}
-            check_frozen(list(jobs.values()))
-            if jobs and (stopped := run_jobs(sweep, list(jobs.values()), settings)) is not None:
+            jobs = to_run(sweep, list({job.name: job for job, _ in frozen}.values()), settings)
+            check_frozen(jobs)
+            if jobs and (stopped := run_jobs(sweep, jobs, settings)) is not None:
                 raise SystemExit(exit_code(sweep, show(sweep), stopped))
             return [_outcome(job, composed, str(sweep.working_directory)) for job, composed in frozen]
+
+
+def settings_of(config: DictConfig) -> Launching:
+    """The launcher's settings, checked.
+
+    Args:
+        config: with Hydra's own part.
+
+    Raises:
+        SegbenchError: another launcher, an unknown key, or a value out of its range.
+    """
+    from omegaconf import OmegaConf
+
+    from segbench.sweep.settings import Launching
+
+    given = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+    assert isinstance(given, dict)
+    if given.pop("_target_") != f"{ProcessLauncher.__module__}.{ProcessLauncher.__name__}":
+        raise SegbenchError(
+            f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}",
+            "the launcher whose jobs can be watched, ended and resumed",
+            "leave out hydra/launcher=, or set hydra/launcher=processes",
+        )
+    return Launching.read({str(key): value for key, value in given.items()})
 
 
 def _outcome(job: Job, composed: Composed, working_directory: str) -> JobReturn:

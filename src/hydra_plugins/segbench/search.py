@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.sweeper import Sweeper
 
+from hydra_plugins.segbench.launcher import settings_of
 from segbench.entry import job as told
 from segbench.errors import SegbenchError
 
@@ -41,24 +42,30 @@ class OptunaSweeper(Sweeper):
         """
         from segbench.sweep.freeze import freeze_job, open_sweep
         from segbench.sweep.objective import objective_of
-        from segbench.sweep.run import machine_of, run_work
+        from segbench.sweep.run import machine_of, run_work, waits
         from segbench.sweep.search import Search, Searching, counts, open_study
         from segbench.sweep.summary import exit_code, show
 
-        settings, launching = Searching.read(self.given), self._launching()
+        context, config = self.hydra_context, self.config
+        assert context is not None and config is not None
+        settings, launching = Searching.read(self.given), settings_of(config)
+        if not waits(launching):
+            raise SegbenchError(
+                "a search whose launcher leaves after the submission",
+                "one that hears what came of each trial",
+                "set hydra.launcher.slurm.wait=true",
+            )
         space = self._space(settings.params or {}, arguments)
         base = self._base(space)
         metric, direction = objective_of(base, settings.direction)
-        context = self.hydra_context
-        assert context is not None and self.config is not None
-        with open_sweep(self.config, launching) as sweep:
+        with open_sweep(config, launching) as sweep:
             study = open_study(sweep.path, settings, direction)
             sweep.begin_search(
                 {"metric": metric, "direction": direction, "space": space.texts, "storage": settings.storage}, base
             )
 
             def freeze(overrides: Sequence[str], number: int) -> Job:
-                job, composed = freeze_job(sweep, context, self.config, overrides, number)
+                job, composed = freeze_job(sweep, context, config, overrides, number)
                 machine.check(job.name, composed.resolved)
                 return job
 
@@ -71,18 +78,6 @@ class OptunaSweeper(Sweeper):
             print(counts(study))
             if stopped is not None:
                 raise SystemExit(exit_code(sweep, show(sweep), stopped))
-
-    def _launching(self) -> Any:
-        from segbench.sweep.settings import Launching
-
-        given = dict(self.config.hydra.launcher) if self.config is not None else {}
-        if given.get("_target_") != "hydra_plugins.segbench.launcher.ProcessLauncher":
-            raise SegbenchError(
-                f"hydra/sweeper=optuna with the launcher {given.get('_target_')}",
-                "the launcher that this search watches, ends and resumes its trials by",
-                "leave out hydra/launcher=, or set hydra/launcher=processes",
-            )
-        return Launching.read(given)
 
     def _space(self, params: Any, arguments: Sequence[str]) -> Space:
         from hydra.core.override_parser.overrides_parser import OverridesParser

@@ -50,7 +50,7 @@ def resume(directory: str, names: list[str], failed: bool, jobs: int | None, dev
         SegbenchError: no such sweep or job, or one that is being launched.
     """
     from segbench.sweep.freeze import check_frozen
-    from segbench.sweep.run import TO_RUN, run_jobs
+    from segbench.sweep.run import run_jobs, to_run
     from segbench.sweep.summary import exit_code, show
 
     with Sweep.open(directory) as sweep:
@@ -60,8 +60,7 @@ def resume(directory: str, names: list[str], failed: bool, jobs: int | None, dev
         if devices_per_job is not None:
             settings = Launching.read(replace(settings, devices_per_job=devices_per_job).record())
         wanted = [sweep.named(name) for name in names] or sweep.jobs
-        states = (*TO_RUN, "failed") if failed else TO_RUN
-        chosen = [job for job in wanted if job.state() in states]
+        chosen = to_run(sweep, wanted, settings, failed)
         check_frozen(chosen)
         if sweep.search is not None:
             chosen = [job for job in chosen if job.state() == "failed"]

@@ -89,7 +89,7 @@ class Sweep:
         Raises:
             SegbenchError: it cannot be written.
         """
-        kept = [field.name for field in fields(Job) if field.name != "sweep"]
+        kept = [field.name for field in fields(Job) if field.name not in ("sweep", "on_cluster")]
         content = {
             "schema": SCHEMA,
             "segbench": __version__,
@@ -130,6 +130,13 @@ class Sweep:
                 "restore it, or choose another hydra.sweep.dir=DIR",
             )
         self.search = new
+
+    def look(self) -> None:
+        """Ask the cluster about the jobs that were submitted to it."""
+        if any(job.slurm is not None for job in self.jobs):
+            from segbench.sweep.slurm import look
+
+            look(self.jobs)
 
     def labels(self) -> dict[str, str]:
         """What sets each job apart, by its name."""

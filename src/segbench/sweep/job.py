@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 STATES = ("prepared", "queued", "running", "finished", "pruned", "interrupted", "failed", "missing")
 """How a job may stand. `missing`: its directory is gone."""
+_WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+"""What Slurm says of a job that waits."""
 
 
 def digest_of(config: Mapping[str, Any], stages: Sequence[Stage] = ()) -> str:
@@ -38,6 +40,8 @@ class Job:
         seconds: that its processes took so far.
         pruned: whether a search ended it before its time.
         slurm: its number on the cluster, `<job>` or `<array>_<index>`.
+        on_cluster: what the cluster said of it last, e.g. PENDING; empty where it is not in the queue, None where
+            nobody has asked. It is not kept.
     """
 
     sweep: Path
@@ -48,6 +52,7 @@ class Job:
     seconds: float = 0.0
     pruned: bool = False
     slurm: str | None = None
+    on_cluster: str | None = None
 
     @property
     def directory(self) -> Path:
@@ -59,12 +64,8 @@ class Job:
         """The run, unchecked."""
         return Run(self.directory)
 
-    def state(self, queue: Mapping[str, str] | None = None) -> str:
-        """How the job stands, one of `STATES`.
-
-        Args:
-            queue: what the cluster says of its jobs by number, PENDING or RUNNING; None where nobody asked it.
-        """
+    def state(self) -> str:
+        """How the job stands, one of `STATES`."""
         if self.pruned:
             return "pruned"
         if not (self.directory / "config.yaml").is_file():
@@ -72,11 +73,11 @@ class Job:
         state = self.run.state()
         if state in ("finished", "failed"):
             return state
-        if self.slurm is not None and queue is not None:
-            if self.slurm in queue:
-                return "running" if queue[self.slurm] == "RUNNING" else "queued"
-            return "interrupted" if state == "running" else state
-        if state == "running" and not is_held(self.directory):
+        if self.on_cluster:
+            return "queued" if self.on_cluster in _WAITING else "running"
+        # A lock says nothing of a process on another machine.
+        held = self.slurm is not None and self.on_cluster is None
+        if state == "running" and not held and not is_held(self.directory):
             return "interrupted"
         return state
 
@@ -106,13 +107,13 @@ def differing(jobs: Sequence[Job], searched: Collection[str] = ()) -> list[str]:
 
     Args:
         jobs: of a sweep.
-        searched: keys of a search; none: the overrides that not all jobs share, all of them where there is one job.
+        searched: keys of a search; none: the overrides that not all jobs share.
     """
     if searched:
         # The last of a key is the one that holds.
         chosen = [{key: value for key, _, value in map(_parts, job.overrides) if key in searched} for job in jobs]
         return [" ".join(f"{key}={value}" for key, value in of_job.items()) for of_job in chosen]
-    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    shared = set.intersection(*(set(job.overrides) for job in jobs)) if jobs else set()
     return [" ".join(override for override in job.overrides if override not in shared) for job in jobs]
 
 

@@ -68,6 +68,10 @@ class Work(Protocol):
         """The job to start next; None where there is none for now."""
         ...
 
+    def started(self, job: Job) -> None:
+        """Take note that a job was started."""
+        ...
+
     def watch(self, running: Sequence[Job]) -> list[Job]:
         """Of the running jobs those that are to end."""
         ...
@@ -106,6 +110,9 @@ class Listed:
     def next(self) -> Job | None:
         """The next of the list."""
         return self._left.pop(0) if self._left else None
+
+    def started(self, job: Job) -> None:
+        """Nothing follows from it."""
 
     def watch(self, running: Sequence[Job]) -> list[Job]:
         """None of them ends before its time."""
@@ -191,6 +198,7 @@ def _start(machine: Machine, work: Work, view: View, waiting: Job | None) -> Job
     while machine.room() and (job := waiting or work.next()) is not None:
         if not machine.start(job):
             return job
+        work.started(job)
         view.started(job)
         waiting = None
     return waiting

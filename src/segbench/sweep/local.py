@@ -111,6 +111,7 @@ class LocalJobs:
             )
         finally:
             os.close(console)
+        job.slurm = job.on_cluster = None
         self._running[job.name] = _Process(job, process, gpus, time.monotonic())
         return True
 

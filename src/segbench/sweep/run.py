@@ -34,13 +34,18 @@ def machine_of(sweep: Sweep, settings: Launching, count: int) -> Machine:
             "one launcher, which starts each job's processes",
             "call segbench train -m without torchrun; set trainer=ddp trainer.devices=N",
         )
+    if settings.cluster == "slurm":
+        from segbench.sweep.slurm import SlurmJobs, SlurmOptions
+
+        options = SlurmOptions.read(settings.slurm)
+        return SlurmJobs(sweep.path, sweep.working_directory, options, settings.jobs, settings.devices_per_job)
     from segbench.sweep.local import LocalJobs
 
-    return LocalJobs(sweep.working_directory, min(settings.jobs or count, max(1, count)), settings.devices_per_job)
+    return LocalJobs(sweep.working_directory, max(1, min(settings.jobs or 1, count)), settings.devices_per_job)
 
 
 def run_jobs(sweep: Sweep, jobs: Sequence[Job], settings: Launching) -> int | None:
-    """Run jobs of a sweep that are frozen and wait, or were cut off.
+    """Run jobs of a sweep that are frozen and wait, or were cut off; on a cluster, unless told to wait, submit them.
 
     Args:
         sweep: which this process has taken.
@@ -56,7 +61,41 @@ def run_jobs(sweep: Sweep, jobs: Sequence[Job], settings: Launching) -> int | No
     machine = machine_of(sweep, settings, len(jobs))
     for job in jobs:
         machine.check(job.name, job.run.config())
+    if settings.cluster == "slurm" and not waits(settings):
+        _submit(sweep, machine, jobs)
+        return None
     return run_work(sweep, machine, Listed(jobs), settings, len(jobs))
+
+
+def waits(settings: Launching) -> bool:
+    """Whether the launcher stays until the last job has ended."""
+    return settings.cluster != "slurm" or bool((settings.slurm or {}).get("wait"))
+
+
+def to_run(sweep: Sweep, jobs: Sequence[Job], settings: Launching, failed: bool = False) -> list[Job]:
+    """Of some jobs those that a launch begins, continues or, on a cluster, waits for.
+
+    Args:
+        sweep: whose.
+        jobs: some of it.
+        settings: of the launcher.
+        failed: whether failed ones are tried again.
+    """
+    sweep.look()
+    states = {*TO_RUN, *(("failed",) if failed else ())}
+    if settings.cluster == "slurm" and waits(settings):
+        states |= {"queued", "running"}
+    return [job for job in jobs if job.state() in states]
+
+
+def _submit(sweep: Sweep, machine: Machine, jobs: Sequence[Job]) -> None:
+    from segbench.sweep.slurm import SlurmJobs
+
+    assert isinstance(machine, SlurmJobs)
+    try:
+        machine.submit(jobs)
+    finally:
+        sweep.save()
 
 
 def run_work(sweep: Sweep, machine: Machine, work: Work, settings: Launching, total: int) -> int | None:
@@ -72,6 +111,11 @@ class _Saving:
     def __init__(self, sweep: Sweep, work: Work) -> None:
         self._sweep, self._work = sweep, work
         self.next, self.watch = work.next, work.watch
+
+    def started(self, job: Job) -> None:
+        if job.slurm is not None:
+            # Its number on the cluster.
+            self._sweep.save()
 
     def ended(self, job: Job) -> None:
         self._work.ended(job)

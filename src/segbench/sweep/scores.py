@@ -63,6 +63,13 @@ def reported(run: Run, metric: str) -> tuple[str, float] | None:
     return None if value is None else (name, float(value))
 
 
+def trained_s(run: Run) -> float:
+    """Seconds of training and scoring that a finished run noted, for jobs that no launcher has watched; 0 before."""
+    path = run.path / "results.json"
+    timing = json.loads(path.read_text())["timing"] if path.is_file() else {}
+    return float(timing.get("fit_s", 0.0) + timing.get("evaluate_s", 0.0))
+
+
 def error_of(run: Run) -> str:
     """Why a run failed: its error, else the last lines of what its process printed."""
     if (reason := run.reason()) is not None:

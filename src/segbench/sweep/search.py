@@ -188,6 +188,9 @@ class Search:
                 self._tell(job)
         return None
 
+    def started(self, job: Job) -> None:
+        """Nothing follows from it."""
+
     def watch(self, running: Sequence[Job]) -> list[Job]:
         """Report the validations of running jobs; those that fall behind are to end."""
         now = time.monotonic()

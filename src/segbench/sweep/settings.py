@@ -17,14 +17,14 @@ class Launching:
 
     Attributes:
         cluster: `local` or `slurm`.
-        jobs: how many run at once; None leaves it to the cluster.
+        jobs: how many run at once; None: one here, as many as it likes on a cluster.
         devices_per_job: GPUs of each job; None: as many as its Trainer asks for.
         grace_s: seconds that a job has for its checkpoint when the sweep is ended.
         slurm: settings of the cluster.
     """
 
     cluster: str = "local"
-    jobs: int | None = 1
+    jobs: int | None = None
     devices_per_job: int | None = None
     grace_s: float = 120.0
     slurm: Mapping[str, Any] | None = None
@@ -37,18 +37,22 @@ class Launching:
             SegbenchError: an unknown key, or a value out of its range.
         """
         known = [field.name for field in fields(cls)]
-        unknown = [key for key in given if key not in known and key != "_target_"]
+        unknown = [key for key in given if key not in known]
         if unknown:
             raise _wrong(unknown[0], given[unknown[0]], f"one of {', '.join(known)}")
         settings = cls(**{key: given[key] for key in known if key in given})
         if settings.cluster not in CLUSTERS:
             raise _wrong("cluster", settings.cluster, " or ".join(CLUSTERS))
-        if not _count(settings.jobs) and not (settings.jobs is None and settings.cluster == "slurm"):
-            raise _wrong("jobs", settings.jobs, "a number of jobs, at least 1")
+        if settings.jobs is not None and not _count(settings.jobs):
+            raise _wrong("jobs", settings.jobs, "a number of jobs, at least 1, or null")
         if settings.devices_per_job is not None and not _count(settings.devices_per_job):
             raise _wrong("devices_per_job", settings.devices_per_job, "a number of GPUs, at least 1, or null")
         if isinstance(settings.grace_s, bool) or not isinstance(settings.grace_s, (int, float)) or settings.grace_s < 0:
             raise _wrong("grace_s", settings.grace_s, "seconds, at least 0")
+        if settings.cluster == "slurm":
+            from segbench.sweep.slurm import SlurmOptions
+
+            SlurmOptions.read(settings.slurm)
         return settings
 
     def record(self) -> dict[str, Any]:

@@ -12,16 +12,15 @@ from rich.text import Text
 
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job
-from segbench.sweep.scores import error_of, metric_of, reported, score_of
+from segbench.sweep.scores import error_of, metric_of, reported, score_of, trained_s
 from segbench.sweep.view import clock
 
 
-def show(sweep: Sweep, queue: Mapping[str, str] | None = None) -> dict[str, str]:
+def show(sweep: Sweep) -> dict[str, str]:
     """Print every job with what sets it apart, its state, its score and its time; then the failures.
 
     Args:
         sweep: whose jobs.
-        queue: what the cluster says of its jobs by number.
 
     Returns:
         the state of each job by its name.
@@ -29,7 +28,8 @@ def show(sweep: Sweep, queue: Mapping[str, str] | None = None) -> dict[str, str]
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=180)
-    states = {job.name: job.state(queue) for job in sweep.jobs}
+    sweep.look()
+    states = {job.name: job.state() for job in sweep.jobs}
     counted = ", ".join(f"{number} {state}" for state, number in Counter(states.values()).items())
     console.print(f"{sweep.path}: {len(sweep.jobs)} jobs, {counted}", soft_wrap=True)
     console.print(_table(sweep, states))
@@ -66,7 +66,7 @@ def _table(sweep: Sweep, states: Mapping[str, str]) -> Table:
             states[job.name],
             f"{said['step']}/{said['total']}" if said else "",
             *("" if value is None else f"{value:.4f}" for value in values),
-            clock(job.seconds) if job.seconds else "",
+            clock(seconds) if (seconds := job.seconds or trained_s(job.run)) else "",
         )
     return table
 

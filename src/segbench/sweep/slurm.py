@@ -1,0 +1,341 @@
+"""Jobs on a Slurm cluster, submitted through submitit: on the nodes the same command runs as on this machine.
+
+One task is one process of the run (`trainer.devices` on each of `trainer.num_nodes`). Before the time limit, and before
+a preemption where the cluster is set up so, Slurm sends SIGUSR1: the run writes its checkpoint and leaves, its job is
+requeued, and the same command goes on with it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.errors import SegbenchError
+from segbench.processes import end_with_parent
+from segbench.sweep.devices import processes_of
+from segbench.sweep.job import Job
+from segbench.sweep.launching import Ended
+from segbench.sweep.local import child_command, open_console
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+LOOK_EVERY_S = 5.0
+"""Asking a busy cluster more often is a nuisance to its other users."""
+_AGAIN = "SUBMITIT_PREEMPT_SIGNAL"
+_KEPT = (_AGAIN, "SLURM_CONF")
+_CUT_OFF = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGUSR1)
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """Settings of the cluster; conf/hydra/launcher/processes.yaml says what each is."""
+
+    partition: str | None = None
+    time_min: int = 60
+    nodes: int | None = None
+    gpus_per_node: int | None = None
+    cpus_per_task: int | None = None
+    mem_gb: float | None = None
+    signal_before_s: int = 120
+    timeouts: int = 100
+    wait: bool = False
+    setup: Sequence[str] = ()
+    sbatch: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any] | None) -> SlurmOptions:
+        """From a config or from sweep.yaml.
+
+        Raises:
+            SegbenchError: an unknown key, or a value out of its range.
+        """
+        known, given = [entry.name for entry in fields(cls)], given or {}
+        for key, value in given.items():
+            if key not in known:
+                raise _wrong(key, value, f"one of {', '.join(known)}")
+        options = cls(**given)
+        least = {"time_min": 1, "signal_before_s": 1, "timeouts": 0, "nodes": 1, "gpus_per_node": 0, "cpus_per_task": 1}
+        for key, smallest in least.items():
+            value = getattr(options, key)
+            may_be_none = key in ("nodes", "gpus_per_node", "cpus_per_task")
+            if value is None and may_be_none:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+                raise _wrong(key, value, f"a whole number, at least {smallest}")
+        if not isinstance(options.wait, bool):
+            raise _wrong("wait", options.wait, "true or false")
+        if options.signal_before_s >= 60 * options.time_min:
+            raise _wrong("signal_before_s", options.signal_before_s, f"less than time_min={options.time_min} minutes")
+        return options
+
+
+def _wrong(key: str, value: Any, expected: str) -> SegbenchError:
+    return SegbenchError(f"hydra.launcher.slurm.{key}={value}", expected, f"correct hydra.launcher.slurm.{key}=")
+
+
+class NodeTask:
+    """What one task of a Slurm job does: it runs the job's command, and hands on that it is to end.
+
+    Args:
+        command: the job's, as the launcher's machine would run it.
+        directory: the run's, absolute.
+        working_directory: where relative paths of the configuration start.
+        environment: variables beside the cluster's.
+        grace_s: seconds that a checkpoint may take.
+    """
+
+    def __init__(
+        self, command: list[str], directory: str, working_directory: str, environment: dict[str, str], grace_s: float
+    ) -> None:
+        self._given = (command, directory, working_directory, environment, grace_s)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __call__(self) -> None:
+        """Run the job's command to its end.
+
+        Raises:
+            SystemExit: with the command's exit code, where it is not 0.
+        """
+        command, directory, working_directory, environment, grace_s = self._given
+        rank = int(os.environ.get("SLURM_PROCID", "0"))
+        console = open_console(Path(directory), command, "console.log" if rank == 0 else f"console.{rank}.log")
+        threads = os.environ.get("SLURM_CPUS_PER_TASK")
+        given = {"OMP_NUM_THREADS": threads} if threads and "OMP_NUM_THREADS" not in os.environ else {}
+        self._child = subprocess.Popen(
+            command,
+            cwd=working_directory,
+            env=os.environ | given | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            # In the group of this task, so that it hears every signal of Slurm itself.
+            preexec_fn=functools.partial(end_with_parent, os.getpid()),
+        )
+        os.close(console)
+        # Not `wait`, whose lock `checkpoint` would meet.
+        while (code := self._child.poll()) is None:
+            time.sleep(0.1)
+        if code in _CUT_OFF and rank > 0:
+            # The first task has the job requeued; one that failed before would end it.
+            time.sleep(grace_s)
+        if code != 0:
+            raise SystemExit(code if code > 0 else 128 - code)
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Have the run write its checkpoint and leave; submitit calls it on SIGUSR1 and then requeues the job."""
+        from submitit.helpers import DelayedSubmission
+
+        child, until = self._child, time.monotonic() + self._given[-1]
+        if child is not None and not _has_ended(child):
+            child.send_signal(signal.SIGTERM)
+            while not _has_ended(child):
+                if time.monotonic() > until:
+                    child.kill()
+                    break
+                time.sleep(0.1)
+        return DelayedSubmission(NodeTask(*self._given))
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    # A handler may have come in the middle of `poll`, whose lock it would wait for.
+    if child.returncode is not None:
+        return True
+    try:
+        return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+class SlurmJobs:
+    """Submits, watches and ends jobs on a cluster.
+
+    Args:
+        sweep: the sweep's directory, which all nodes see.
+        working_directory: where relative paths of the configurations start.
+        options: of the cluster.
+        jobs: how many run at once; None leaves it to the cluster.
+        devices_per_job: GPUs of each job on each node; None: as its Trainer asks for.
+
+    Raises:
+        SegbenchError: submitit is not installed, or there is no Slurm here.
+    """
+
+    def __init__(
+        self,
+        sweep: Path,
+        working_directory: Path,
+        options: SlurmOptions,
+        jobs: int | None = None,
+        devices_per_job: int | None = None,
+    ) -> None:
+        # Read where submitit is imported, here and on the nodes: the signal that a run takes for a preemption.
+        os.environ[_AGAIN] = "USR1"
+        try:
+            import submitit  # noqa: F401
+        except ImportError as error:
+            raise SegbenchError("no submitit here", "submitit 1.5.2 or later", "pip install segbench[slurm]") from error
+        if shutil.which("sbatch") is None or shutil.which("srun") is None:
+            raise SegbenchError(
+                "hydra.launcher.cluster=slurm on a machine without sbatch and srun",
+                "a login node of a Slurm cluster",
+                "launch it there, or leave out hydra.launcher.cluster=",
+            )
+        self._sweep, self._working_directory = sweep.absolute(), working_directory
+        self._options, self._limit, self._devices_per_job = options, jobs, devices_per_job
+        self._running: dict[str, tuple[Job, float]] = {}
+        self._looked = 0.0
+
+    def check(self, name: str, config: Mapping[str, Any]) -> None:
+        """Refuse a job that cannot be submitted.
+
+        Raises:
+            SegbenchError: its devices are named by their numbers.
+        """
+        devices = config["trainer"]["devices"]
+        if not isinstance(devices, int) or devices < 1:
+            raise SegbenchError(
+                f"job {name}: trainer.devices={devices} on a cluster",
+                "a number of processes on each node",
+                "set trainer.devices=N",
+            )
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Submit jobs, those of one size as an array, and let them be.
+
+        Raises:
+            SegbenchError: Slurm refuses them.
+        """
+        for job in jobs:
+            if job.run.state() == "failed":
+                # Tried again; from here on the queue says how it stands.
+                job.run.set_state("interrupted")
+        by_size: dict[tuple[tuple[str, Any], ...], list[Job]] = {}
+        for job in jobs:
+            by_size.setdefault(tuple(self._size(job).items()), []).append(job)
+        for size, alike in by_size.items():
+            self._submit(alike, dict(size))
+
+    def _submit(self, jobs: Sequence[Job], size: Mapping[str, Any]) -> None:
+        import submitit
+        from submitit.core.utils import FailedJobError
+        from submitit.helpers import clean_env
+
+        options = self._options
+        executor = submitit.AutoExecutor(
+            folder=self._sweep / "slurm", cluster="slurm", slurm_max_num_timeout=options.timeouts
+        )
+        given = {
+            "name": f"segbench-{self._sweep.parent.name}",
+            "timeout_min": options.time_min,
+            "cpus_per_task": options.cpus_per_task,
+            "mem_gb": options.mem_gb,
+            "slurm_partition": options.partition,
+            "slurm_signal_delay_s": options.signal_before_s,
+            "slurm_setup": [f"export {_AGAIN}=USR1", *options.setup],
+            "slurm_srun_args": ["--kill-on-bad-exit=1"],
+            "slurm_array_parallelism": self._limit,
+            "slurm_additional_parameters": {"requeue": True, **options.sbatch},
+        }
+        executor.update_parameters(**{key: value for key, value in {**given, **size}.items() if value is not None})
+        grace_s = max(1.0, options.signal_before_s - 10.0)
+        here, places = str(self._working_directory), [job.directory.absolute() for job in jobs]
+        tasks = [
+            NodeTask(child_command(place), str(place), here, job.environment, grace_s)
+            for job, place in zip(jobs, places, strict=True)
+        ]
+        try:
+            kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+            # Inside an allocation its variables would be taken for the new job's.
+            with clean_env():
+                os.environ.update(kept)
+                submitted = executor.submit_array(tasks) if len(tasks) > 1 else [executor.submit(tasks[0])]
+        except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
+            said = [line for line in str(error).splitlines() if line.strip()]
+            raise SegbenchError(
+                f"Slurm refuses the job: {said[-1] if said else type(error).__name__}",
+                "a job that the partition takes",
+                "correct hydra.launcher.slurm.*; what was submitted is in " + str(self._sweep / "slurm"),
+            ) from error
+        for job, handle in zip(jobs, submitted, strict=True):
+            job.slurm, job.on_cluster = str(handle.job_id), "PENDING"
+
+    def _size(self, job: Job) -> dict[str, Any]:
+        trainer = job.run.config()["trainer"]
+        processes = processes_of(trainer)
+        on_gpu = trainer.get("accelerator") in ("gpu", "cuda")
+        gpus = self._options.gpus_per_node
+        if gpus is None and on_gpu:
+            gpus = self._devices_per_job or processes
+        nodes = self._options.nodes or int(trainer.get("num_nodes") or 1)
+        return {"nodes": nodes, "tasks_per_node": processes, "gpus_per_node": gpus or None}
+
+    def room(self) -> bool:
+        """Whether a further job may be submitted beside those that are."""
+        return self._limit is None or len(self._running) < self._limit
+
+    def start(self, job: Job) -> bool:
+        """Submit a job; one that is in the queue already, of a launcher before this one, is watched."""
+        if not job.on_cluster:
+            self.submit([job])
+        self._running[job.name] = (job, time.monotonic())
+        return True
+
+    def ended(self) -> list[Ended]:
+        """The jobs that have left the queue."""
+        now = time.monotonic()
+        if not self._running or now - self._looked < LOOK_EVERY_S:
+            return []
+        self._looked = now
+        look([job for job, _ in self._running.values()])
+        done = []
+        for name, (job, started) in list(self._running.items()):
+            if job.on_cluster == "":
+                del self._running[name]
+                job.seconds += now - started
+                done.append(Ended(job, None))
+        return done
+
+    def end(self, job: Job) -> None:
+        """Ask a job to write its checkpoint and end; one that waits is taken out of the queue."""
+        _scancel("--state=PENDING", str(job.slurm))
+        _scancel("--signal=TERM", str(job.slurm))
+
+    def kill(self, job: Job) -> None:
+        """End a job at once."""
+        _scancel("--signal=KILL", str(job.slurm))
+        _scancel(str(job.slurm))
+        # It is Slurm's from here on.
+        self._running.pop(job.name, None)
+
+    def running(self) -> list[Job]:
+        """The jobs that were submitted and are in the queue."""
+        return [job for job, _ in self._running.values()]
+
+
+def _scancel(*arguments: str) -> None:
+    # A job that has just left the queue is none to be cancelled.
+    subprocess.run(["scancel", "--quiet", *arguments], check=False, capture_output=True)
+
+
+def look(jobs: Sequence[Job]) -> None:
+    """Ask the cluster about jobs that were submitted; where it cannot be asked, what is known of them stays."""
+    submitted = [job for job in jobs if job.slurm is not None]
+    if not submitted or shutil.which("squeue") is None:
+        return
+    asked = subprocess.run(
+        ["squeue", "--me", "--array", "--noheader", "--format=%i %T"], capture_output=True, text=True, check=False
+    )
+    if asked.returncode != 0:
+        return
+    queue = dict(line.split(maxsplit=1) for line in asked.stdout.splitlines() if line.strip())
+    for job in submitted:
+        job.on_cluster = queue.get(str(job.slurm), "").strip()
