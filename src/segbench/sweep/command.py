@@ -85,8 +85,8 @@ def _search_on(sweep: Sweep, settings: Launching) -> int:
     from segbench import train
 
     directory = str(sweep.path.absolute()).replace("'", "\\'")
-    now = {"sweep.dir": f"'{directory}'", "launcher.jobs": settings.jobs}
-    now["launcher.devices_per_job"] = "null" if settings.devices_per_job is None else settings.devices_per_job
+    launching = {"launcher.jobs": settings.jobs, "launcher.devices_per_job": settings.devices_per_job}
+    now = {"sweep.dir": f"'{directory}'"} | {key: value or "null" for key, value in launching.items()}
     here = [f"hydra.{key}={value}" for key, value in now.items()]
     before = [word for word in sweep.commands[-1][2:] if not word.startswith(tuple(f"hydra.{key}=" for key in now))]
     os.chdir(sweep.working_directory)
