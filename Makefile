@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.segbench-setup
 
-.PHONY: setup train test test-slow test-slurm lint docs test-tutorials bench bench-large clean
+.PHONY: setup train test test-slow test-slurm test-faults lint docs test-tutorials bench bench-large clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,10 @@ test-slow: setup
 # A Slurm of its own on the loopback; skipped, saying why, where it cannot start.
 test-slurm: setup
 	$(BIN)/python -m pytest -rs tests/slurm
+
+# 120 kills at random moments of small trainings, each continued to the weights of an undisturbed one: five minutes.
+test-faults: setup
+	$(BIN)/python tests/faults.py
 
 # The documentation site, in outputs/site.
 docs: setup

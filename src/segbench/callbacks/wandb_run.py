@@ -12,19 +12,25 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
+from segbench.entry import is_main_process
 from segbench.stopping import Stopped
 from segbench.wandb_access import is_offline
 
 log = logging.getLogger(__name__)
 
 
-def _run_id(directory: Path) -> str:
+def _run_id(directory: Path) -> str | None:
     # Kept in the directory: a resume is the same run, and the jobs 0 of two sweeps are two.
     path = directory / "wandb_id.txt"
     if not path.is_file():
+        if not is_main_process():
+            # The one run is the first process's.
+            return None
         name = "".join(letter if letter.isalnum() else "-" for letter in directory.name)
+        partial = directory / ".wandb_id.partial"
         # The agent of a W&B sweep has named its run already.
-        path.write_text(os.environ.get("WANDB_RUN_ID") or f"{name}-{secrets.token_hex(4)}")
+        partial.write_text(os.environ.get("WANDB_RUN_ID") or f"{name}-{secrets.token_hex(4)}")
+        os.replace(partial, path)
     return path.read_text()
 
 
