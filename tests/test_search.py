@@ -1,5 +1,6 @@
 """A search proposes trials, hears what came of them and can be taken up again. Scripts stand for the runs."""
 
+import logging
 import math
 import os
 import signal
@@ -74,6 +75,9 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
+    # Hydra sets a log up that writes to what is captured now.
+    monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
+
     def told(*arguments):
         monkeypatch.setattr(sys, "argv", ["segbench", *map(str, arguments)])
         try:

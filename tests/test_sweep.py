@@ -1,6 +1,7 @@
 """A sweep on disk: what is frozen at its launch, what a relaunch adds, resume and retry. Scripts stand for the runs."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -64,6 +65,9 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def call(monkeypatch, capsys):
     """`call("train", ...)`: exit code, standard output and error of the command."""
+
+    # Hydra sets a log up that writes to what is captured now.
+    monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
 
     def told(*arguments):
         monkeypatch.setattr(sys, "argv", ["segbench", *map(str, arguments)])

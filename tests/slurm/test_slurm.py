@@ -1,5 +1,6 @@
 """Sweeps through a real Slurm. Scripts stand for the runs, but for one that trains on two nodes."""
 
+import logging
 import os
 import re
 import signal
@@ -64,6 +65,9 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
+    # Hydra sets a log up that writes to what is captured now.
+    monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
+
     def told(*arguments):
         monkeypatch.setattr(sys, "argv", ["segbench", *map(str, arguments)])
         try:
