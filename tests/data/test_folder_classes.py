@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segbench.data.folder_classes import find_classes
-from segbench.data.folder_scan import MaskFacts
+from segbench.data.folder_facts import MaskFacts
 from segbench.data.mask_codes import Mask
 from segbench.errors import SegbenchError
 

@@ -10,7 +10,8 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segbench.data.folder_scan import ImageFacts, mean_and_std, scan_images, scan_masks
+from segbench.data.folder_facts import ImageFacts, mean_and_std
+from segbench.data.folder_scan import scan_images, scan_masks
 from segbench.data.scan_cache import user_cache
 
 
@@ -112,8 +113,8 @@ def test_files_that_cannot_be_read_are_named_and_the_others_kept(folder):
     tifffile.imwrite(folder / "c.tif", np.array([[1, np.inf, np.nan]], np.float32))
     scan = scan_images(folder, ["a.png", "b.png", "c.tif"])
     assert list(scan.pages) == ["a.png"]
-    assert "b.png cannot be decoded (500 bytes): its end is missing" in scan.faults["b.png"]
-    assert "c.tif holds 2 values that are not finite numbers" in scan.faults["c.tif"]
+    assert "b.png cannot be decoded (500 bytes): its end is missing" in scan.faults["b.png"].found
+    assert "c.tif holds 2 values that are not finite numbers" in scan.faults["c.tif"].found
     # A fault is looked at anew: the file may have been repaired.
     again = scan_images(folder, ["a.png", "b.png", "c.tif"])
     assert again.decoded == 0 and set(again.faults) == {"b.png", "c.tif"}

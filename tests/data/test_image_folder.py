@@ -267,6 +267,21 @@ def test_unreadable_files_are_all_named(folder, tmp_path):
     assert len(pages_of(ImageFolder(**paths))) == 6
 
 
+def test_an_image_and_its_mask_of_one_name_are_both_named(folder, tmp_path):
+    paths = folder(4)
+    for name in ("images", "masks"):
+        (tmp_path / name / "01.png").write_bytes(b"")
+    with pytest.raises(SegbenchError, match=r"2 files cannot be used:\n.*images/01\.png(.|\n)*masks/01\.png"):
+        ImageFolder(**paths)
+
+
+def test_masks_as_jpeg_are_refused_with_what_to_do(folder):
+    paths = folder(4, mask=lambda path, k: cv2.imwrite(f"{path}.jpg", halves()))
+    found = r"4 files cannot be used:\n.*00\.jpg is a JPEG(.|\n)*PNG or TIFF\n.*anew as PNG"
+    with pytest.raises(SegbenchError, match=found):
+        ImageFolder(**paths)
+
+
 def test_masks_of_another_size_are_listed(folder, tmp_path):
     paths = folder(6)
     cv2.imwrite(str(tmp_path / "masks" / "02.png"), halves(12, 15))

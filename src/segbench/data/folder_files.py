@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from segbench.data.folder_faults import some
 from segbench.data.image_files import IMAGE_SUFFIXES
-from segbench.data.mask_faults import some
 from segbench.errors import SegbenchError
 
 

@@ -11,83 +11,23 @@ import itertools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.folder_facts import COUNTED, FEW_CODES, MOST_CODES, Facts, ImageFacts, MaskFacts
 from segbench.data.image_files import images_of
-from segbench.data.mask_codes import Kind, masks_of
+from segbench.data.mask_codes import masks_of
 from segbench.data.pixel_counts import count_codes, count_runs, whole_sums
 from segbench.data.scan_cache import ScanCache
 from segbench.errors import SegbenchError
 
-MOST_CODES = 2**16
-"""Codes that are remembered a page. A photograph has more; the instance ids of a large section have fewer."""
-
-FEW_CODES = 32
-"""Pages of fewer codes are taken for masks, however often they change from pixel to pixel."""
-
-_COUNTED = ("bool", "uint8", "uint16")
-"""Types whose sums are whole numbers here; others are summed in float64."""
-
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """An image of a file.
-
-    Attributes:
-        height: H.
-        width: W.
-        dtype: of the values in the file.
-        sums: a channel two numbers: the sum of the values and of their squares, whole numbers, for bool, uint8 and
-            uint16; the mean and the sum of the squared deviations from it for other types.
-    """
-
-    height: int
-    width: int
-    dtype: str
-    sums: tuple[tuple[float, float], ...]
-
-    @property
-    def channels(self) -> int:
-        """C."""
-        return len(self.sums)
-
-
-@dataclass(frozen=True)
-class MaskFacts:
-    """A mask of a file.
-
-    Attributes:
-        height: H.
-        width: W.
-        kind: how it is coded, as `Mask.kind`.
-        distinct: how many codes it has.
-        runs: of equal pixels, where it has more than `FEW_CODES`; else 0.
-        codes: in ascending order; none where there are more than `MOST_CODES`.
-        pixels: of each code.
-        colours: of a palette PNG the colour of each code, 0xRRGGBB; else empty.
-    """
-
-    height: int
-    width: int
-    kind: Kind
-    distinct: int
-    runs: int
-    codes: tuple[int, ...]
-    pixels: tuple[int, ...]
-    colours: tuple[int, ...]
-
-
-Facts = TypeVar("Facts", ImageFacts, MaskFacts)
 
 
 @dataclass
@@ -96,13 +36,13 @@ class Scan(Generic[Facts]):
 
     Attributes:
         pages: by name, what each page holds.
-        faults: by name, why a file could not be read.
+        faults: by name, why a file cannot be used.
         decoded: how many files were read now; the others were known from an earlier scan.
         cache: where they are remembered, or None where nothing can be written.
     """
 
     pages: dict[str, tuple[Facts, ...]] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, SegbenchError] = field(default_factory=dict)
     decoded: int = 0
     cache: Path | None = None
 
@@ -167,7 +107,7 @@ def _look_at_all(
                 try:
                     scan.pages[name] = look(folder / name)
                 except SegbenchError as error:
-                    scan.faults[name] = error.found
+                    scan.faults[name] = error
 
     known = len(scan.pages)
     with scan_pool() as (pool, cores):
@@ -238,7 +178,7 @@ def _look_at_image(path: Path) -> tuple[ImageFacts, ...]:
 
 def _sums(image_HWC: NDArray[Any]) -> tuple[tuple[float, float], ...]:
     """What `ImageFacts.sums` holds."""
-    if str(image_HWC.dtype) in _COUNTED:
+    if str(image_HWC.dtype) in COUNTED:
         return tuple(whole_sums(image_HWC.view(np.uint8) if image_HWC.dtype == bool else image_HWC))
     return tuple(_moments_of_reals(image_HWC[..., channel]) for channel in range(image_HWC.shape[2]))
 
@@ -269,37 +209,3 @@ def _look_at_mask(path: Path) -> tuple[MaskFacts, ...]:
         height, width = mask.codes_HW.shape
         pages.append(MaskFacts(height, width, mask.kind, distinct, runs, tuple(codes), tuple(pixels), colours))
     return tuple(pages)
-
-
-def mean_and_std(pages: Sequence[ImageFacts]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of all pixels of some images, by channel.
-
-    Sums are rational numbers: the result does not depend on the order of the images, and is rounded once.
-
-    Args:
-        pages: at least one, all of one type and number of channels.
-
-    Returns:
-        C means and C deviations (of the population: divided by the number of pixels).
-    """
-    whole = pages[0].dtype in _COUNTED
-    moments = [_moments([(p.height * p.width, *p.sums[c]) for p in pages], whole) for c in range(pages[0].channels)]
-    return tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
-
-
-def _moments(sums: Sequence[tuple[int, float, float]], whole: bool) -> tuple[float, float]:
-    count = sum(pixels for pixels, _, _ in sums)
-    total = squares = Fraction(0)
-    if whole:
-        total += sum(int(first) for _, first, _ in sums)
-        squares += sum(int(second) for _, _, second in sums)
-    for pixels, first, second in () if whole else sums:
-        mean = Fraction(first)
-        total += pixels * mean
-        squares += Fraction(second) + pixels * mean * mean
-    return float(total / count), math.sqrt((squares - total * total / count) / count)
-
-
-def by_page(pages: Mapping[str, Sequence[Facts]]) -> list[tuple[str, int, Facts]]:
-    """Every page with its file's name and its number there."""
-    return [(name, number, facts) for name, each in pages.items() for number, facts in enumerate(each)]

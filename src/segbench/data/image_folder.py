@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.decode import paired
-from segbench.data.folder_classes import Classes, find_classes
+from segbench.data.folder_classes import find_classes
+from segbench.data.folder_facts import ImageFacts, MaskFacts, by_page, mean_and_std, unit_of
+from segbench.data.folder_faults import refuse_mixed, refuse_other_sizes, refuse_unusable
 from segbench.data.folder_files import Pair, find_pairs
-from segbench.data.folder_scan import ImageFacts, MaskFacts, Progress, by_page, mean_and_std, scan_images, scan_masks
+from segbench.data.folder_scan import Progress, scan_images, scan_masks
 from segbench.data.folder_split import by_lists, by_shares, digest, page_id
 from segbench.data.mask_codes import read_mask
-from segbench.data.mask_faults import some
+from segbench.data.mask_labels import Classes
 from segbench.data.open_stacks import OpenStacks
 from segbench.data.raw import RawImage
 from segbench.errors import SegbenchError
@@ -78,24 +79,6 @@ def _as_read(image_HWC: NDArray[Any]) -> NDArray[Any]:
     return image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What all images of the folder are alike in."""
-
-    channels: int
-    dtype: str
-
-    @property
-    def unit(self) -> str:
-        """What a value is, with its range where the type has one."""
-        if self.dtype == "bool":
-            return "value, 0 or 1"
-        if np.issubdtype(np.dtype(self.dtype), np.integer):
-            limits = np.iinfo(self.dtype)
-            return f"value, {limits.min} to {limits.max}"
-        return f"value, {self.dtype}"
-
-
 class ImageFolder:
     """Images and masks of one's own, paired by their names without suffix, sub-folders included.
 
@@ -144,11 +127,11 @@ class ImageFolder:
             image_scan = scan_images(pairs.images, [pair.image_name for pair in self._pairs.values()], shown)
         with _progress("scan masks") as shown:
             mask_scan = scan_masks(pairs.masks, [pair.mask_name for pair in self._pairs.values()], shown)
-        _refuse_unreadable({**image_scan.faults, **mask_scan.faults})
+        refuse_unusable([*image_scan.faults.values(), *mask_scan.faults.values()])
         self._images = {name: image_scan.pages[pair.image_name] for name, pair in self._pairs.items()}
         self._masks = {name: mask_scan.pages[pair.mask_name] for name, pair in self._pairs.items()}
-        self._kind = _one_kind(image_scan.pages)
-        _refuse_other_sizes(self._images, self._masks)
+        refuse_mixed(image_scan.pages)
+        refuse_other_sizes(self._images, self._masks)
         self._classes = find_classes(pairs.masks, mask_scan.pages, classes, ignore_index)
         pages = {name: len(each) for name, each in self._images.items()}
         self._splits, how = by_shares(pages, val, test, seed) if lists is None else by_lists(pages, lists)
@@ -160,7 +143,7 @@ class ImageFolder:
         training = [self._images[name][page] for name, page in self._splits["train"]]
         means, stds = mean_and_std(training)
         # A channel that is the same everywhere stays at 0.
-        return ModalitySpec(self._kind.channels, means, tuple(std or 1.0 for std in stds), self._kind.unit)
+        return ModalitySpec(len(means), means, tuple(std or 1.0 for std in stds), unit_of(training[0].dtype))
 
     def _ids(self, split: str) -> tuple[str, ...]:
         return tuple(page_id(name, page, len(self._images[name])) for name, page in self._splits[split])
@@ -186,7 +169,8 @@ class ImageFolder:
         if name not in self._splits:
             return None
         pages = [(self._pairs[file], self._page(file, page)) for file, page in self._splits[name]]
-        return FolderImages(pages, self._ids(name), self._classes, self._modality, self._kind.dtype)
+        dtype = next(iter(self._images.values()))[0].dtype
+        return FolderImages(pages, self._ids(name), self._classes, self._modality, dtype)
 
     def _page(self, name: str, page: int) -> int | None:
         return page if len(self._images[name]) > 1 else None
@@ -241,58 +225,3 @@ def _progress(what: str) -> Iterator[Progress]:
     with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(what, total=None, visible=False)
         yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)
-
-
-def _refuse_unreadable(faults: Mapping[str, str]) -> None:
-    if faults:
-        raise SegbenchError(
-            f"{len(faults)} files cannot be used:\n    " + "\n    ".join(_lines(sorted(faults.values()))),
-            "whole image files",
-            "repair or remove them; what was read of the others is kept",
-        )
-
-
-def _lines(sentences: Sequence[str], count: int = 10) -> list[str]:
-    more = len(sentences) - count
-    return [*sentences[:count], *([f"... and {more} more"] if more > 0 else [])]
-
-
-def _one_kind(images: Mapping[str, Sequence[ImageFacts]]) -> _Kind:
-    for key, expected, action in (
-        ("channels", "one number of channels", "convert the few to the kind of the many"),
-        ("dtype", "one depth: a value must mean the same in every image", "convert all images to one depth"),
-    ):
-        groups: dict[Any, list[str]] = {}
-        for name, _, facts in by_page(images):
-            groups.setdefault(getattr(facts, key), []).append(name)
-        if len(groups) > 1:
-            # The largest group is what most images are; the others are named.
-            ordered = sorted(groups.items(), key=lambda entry: -len(entry[1]))
-            said = [f"{len(names)} of {value}" for value, names in ordered[:1]]
-            said += [f"{len(names)} of {value} ({some(names)})" for value, names in ordered[1:]]
-            what = "numbers of channels" if key == "channels" else "types of values"
-            raise SegbenchError(f"images of different {what}: {', '.join(said)}", expected, action)
-    first = next(iter(images.values()))[0]
-    return _Kind(first.channels, first.dtype)
-
-
-def _refuse_other_sizes(images: Mapping[str, Sequence[ImageFacts]], masks: Mapping[str, Sequence[MaskFacts]]) -> None:
-    found = []
-    for name, pages in images.items():
-        if len(pages) != len(masks[name]):
-            found.append(f"{name}: {len(pages)} images, {len(masks[name])} masks")
-            continue
-        for number, (image, mask) in enumerate(zip(pages, masks[name], strict=True)):
-            if (image.height, image.width) != (mask.height, mask.width):
-                page = f", page {number}" if len(pages) > 1 else ""
-                turned = "; turned by 90 degrees" if (image.width, image.height) == (mask.height, mask.width) else ""
-                found.append(
-                    f"{name}{page}: image {image.height} x {image.width}, mask {mask.height} x {mask.width}{turned}"
-                )
-    if found:
-        turned = " (photographs with an EXIF turn are read as they lie in the file)" if "turned" in str(found) else ""
-        raise SegbenchError(
-            f"{len(found)} masks are not of their image's size:\n    " + "\n    ".join(_lines(found)),
-            "a mask of the image's height and width, and as many pages",
-            f"export the masks anew, or remove these pairs{turned}",
-        )
