@@ -1,5 +1,6 @@
 """A sweep on disk: what is frozen at its launch, what a relaunch adds, resume and retry. Scripts stand for the runs."""
 
+import contextlib
 import json
 import logging
 import os
@@ -444,3 +445,37 @@ def test_in_a_sweep_two_processes_train_what_they_train_alone(tmp_path, call, ti
     alone = final(tmp_path / "alone")
     assert all(torch.equal(alone[key], weights[1][key]) for key in alone)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "sweep"]
+
+
+def processes_with(text):
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if text in path.read_bytes().decode(errors="replace"):
+                found.append(path.parent.name)
+    return found
+
+
+@pytest.mark.slow
+def test_no_process_outlives_a_killed_launcher_and_the_sweep_goes_on(tmp_path, call, tiny_overrides, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "callbacks.panels=null", "data.test=2"]
+    given += ["trainer.max_steps=300", "trainer.val_check_interval=150", "name=s", "seed=0,1"]
+    command = [Path(sys.executable).with_name("segbench"), "train", "-m", *tiny_overrides, *given]
+    sweep = tmp_path / "sweep"
+    with subprocess.Popen([*command, f"hydra.sweep.dir={sweep}", "hydra.launcher.jobs=2"]) as launcher:
+        until = time.monotonic() + 300.0
+        while not all((sweep / name / "checkpoints" / "last.ckpt").exists() for name in "01"):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        # The launcher, two jobs, and a further rank of each.
+        assert len(processes_with(str(sweep))) >= 5
+        launcher.kill()
+    until = time.monotonic() + 30.0
+    while processes_with(str(sweep)) or [job.state() for job in Sweep.open(sweep).jobs] != ["interrupted"] * 2:
+        assert time.monotonic() < until, processes_with(str(sweep))
+        time.sleep(0.1)
+    code, out, err = call("sweep", "resume", sweep, "--jobs", "2")
+    assert code == 0, err
+    assert "2 jobs, 2 finished" in out
+    assert all(len(job.run.provenance()["resumed"]) == 1 for job in Sweep.open(sweep).jobs)
