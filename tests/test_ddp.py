@@ -194,3 +194,74 @@ def test_a_validation_within_a_training_sees_one_norm_on_all_ranks(on_ranks):
             np.testing.assert_array_equal(indices, expected_indices)
             np.testing.assert_array_equal(counts["semantic/confusion/matrix"], expected["semantic/confusion/matrix"])
     assert validated[0].tolist() == [0, 1, 2, 3, 4]
+
+
+STAGE = """\
+# @package _global_
+defaults:
+  - override /model: unet
+  - override /metrics: overlap
+  - override /trainer: cpu
+model: {width: 2, depth: 2, dropout: 0.3}
+data: {train: 4, val: 1, test: 1, height: 48, width: 48, tile: 60, batch_size: 1, repeats: 1}
+trainer: {max_steps: 3, val_check_interval: 1.0, precision: 32-true}
+callbacks: {panels: null, extremes: null, checkpoint: {every_n_train_steps: 1}}
+threads: 1
+stages: STAGES
+"""
+
+
+@pytest.mark.parametrize("cut_in", ["first", "second"])
+def test_stages_on_two_ranks_go_on_where_they_were_cut_off(on_ranks, tmp_path, monkeypatch, cut_in):
+    import hydra
+
+    from segbench.callbacks.checkpoints import Checkpoints
+    from segbench.config import conf_root
+    from segbench.entry import plain
+    from segbench.runs import Run
+    from segbench.stages import compose_stages
+    from segbench.train import train
+
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "first.yaml").write_text(STAGE.replace("STAGES", "null"))
+    (folder / "second.yaml").write_text(STAGE.replace("STAGES", "[first]"))
+
+    def composed():
+        given = [f"hydra.searchpath=[file://{folder.parent}]", "experiment=second", "trainer.devices=2"]
+        with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
+            config = plain(hydra.compose("train", [*given, "name=second"]))
+            return config, compose_stages(config, given)
+
+    class Cut(RuntimeError):
+        pass
+
+    def run(rank, name, cut=False, resume=False):
+        config, stages = composed()
+        if cut:
+            original = Checkpoints._write_last
+
+            def cutting(self, trainer):
+                original(self, trainer)
+                if ("stages" in self._directory.parts) is (cut_in == "first") and trainer.global_step == 2:
+                    raise Cut
+
+            Checkpoints._write_last = cutting
+        try:
+            train(config, tmp_path / name, [], resume=resume or rank > 0, stages=stages)
+        except Cut:
+            return "cut"
+        return Run(tmp_path / name).state()
+
+    def weights(directory):
+        return torch.load(directory / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+    on_ranks(2, lambda rank: run(rank, "whole"))
+    assert on_ranks(2, lambda rank: run(rank, "run", cut=True)) == ["cut", "cut"]
+    assert Run(tmp_path / "run" / "stages" / "first").state() == ("failed" if cut_in == "first" else "finished")
+    on_ranks(2, lambda rank: run(rank, "run", resume=True))
+    for directory in (".", "stages/first"):
+        assert Run(tmp_path / "run" / directory).state() == "finished"
+        expected, continued = weights(tmp_path / "whole" / directory), weights(tmp_path / "run" / directory)
+        assert all(torch.equal(expected[key], continued[key]) for key in expected)
+    assert "stages/first" in (tmp_path / "run" / "run.log").read_text()
