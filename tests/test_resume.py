@@ -145,6 +145,7 @@ def same(one, other):
 
 
 def assert_same_run(expected, continued):
+    assert not list(continued.rglob(".*.partial"))
     for name in ("last", "previous", "best"):
         assert (expected / "checkpoints" / f"{name}.ckpt").exists() == (
             continued / "checkpoints" / f"{name}.ckpt"

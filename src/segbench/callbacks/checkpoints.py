@@ -68,8 +68,11 @@ class Checkpoints(Checkpoint):
         return {"best_score": self.best_score, "rows": self._rows}
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Have checkpoints written as whole files."""
+        """Have checkpoints written as whole files, and remove what a killed process left of one."""
         trainer.strategy.checkpoint_io = CheckpointFiles()
+        if trainer.is_global_zero:
+            for partial in self._directory.glob(".*.partial"):
+                partial.unlink()
         self._loggers = [logger for logger in trainer.loggers if isinstance(logger, RunCsv)]
 
     @property
