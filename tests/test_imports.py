@@ -16,7 +16,7 @@ LAYERS = (
     ("spec",),
     ("models", "losses", "metrics", "optim", "loss_rate", "inference", "runs", "wandb_source", "wandb_artifacts"),
     ("config", "data", "panels", "tables", "checkpoint", "hardware"),
-    ("entry", "task", "ledger", "deviations", "resume"),
+    ("entry", "task", "ledger", "deviations", "resume", "arguments"),
     ("callbacks", "compare", "prediction", "running"),
     ("build", "report"),
     ("initialise", "stages"),

@@ -17,6 +17,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import nn
 
+from segbench.arguments import refuse_misfits
 from segbench.callbacks.checkpoints import Checkpoints
 from segbench.callbacks.in_step import InStep
 from segbench.config import allowed_targets, targets_in
@@ -250,6 +251,7 @@ class Experiment:
 
 def build_experiment(config: Config, directory: Path) -> Experiment:
     """Data set, DataModule, task and Trainer of a training run."""
+    refuse_misfits(config, {f"data.{key}": SegmentationData for key in LOADER_KEYS})
     dataset = build_dataset(config)
     task = build_task(config, dataset.spec)
     data = build_data(config, dataset, geometry_of(task.model))
