@@ -12,7 +12,7 @@ import segbench
 SRC = Path(segbench.__file__).parent
 
 LAYERS = (
-    ("__init__", "errors", "processes", "stopping", "wandb_access"),
+    ("__init__", "errors", "closed_pipe", "processes", "stopping", "wandb_access"),
     ("spec",),
     ("models", "losses", "metrics", "optim", "loss_rate", "inference", "runs", "wandb_source", "wandb_artifacts"),
     ("config", "data", "panels", "tables", "checkpoint", "hardware"),

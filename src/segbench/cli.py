@@ -6,6 +6,7 @@ import importlib
 import sys
 
 from segbench import __version__
+from segbench.closed_pipe import ends_quietly
 
 COMMANDS = {
     "train": ("segbench.train", "train, then score on the test split"),
@@ -48,6 +49,11 @@ def usage() -> str:
 
 def main() -> None:
     """Run the sub-command that sys.argv names."""
+    with ends_quietly():
+        _run()
+
+
+def _run() -> None:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage(), end="")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
+from segbench.closed_pipe import ends_quietly
 from segbench.config import conf_root
 from segbench.errors import SegbenchError
 from segbench.runs import not_writable
@@ -31,12 +32,14 @@ def fail(error: SegbenchError) -> NoReturn:
 
 
 def job(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """A function that Hydra calls, whose `SegbenchError` is printed without a traceback."""
+    """A function that Hydra calls, whose `SegbenchError` is printed without a traceback; so ends a closed pipe."""
 
     @functools.wraps(function)
     def told(*arguments: Parameters.args, **named: Parameters.kwargs) -> Returned:
         try:
-            return function(*arguments, **named)
+            # Here too: Hydra shows the traceback of what leaves the function.
+            with ends_quietly():
+                return function(*arguments, **named)
         except SegbenchError as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
