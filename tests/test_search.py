@@ -146,6 +146,15 @@ def test_trials_that_fail_or_score_nan_are_recorded_and_the_others_go_on(here, c
     assert "a loss of nan" in out
 
 
+def test_a_configuration_that_is_proposed_again_while_its_job_runs_waits_for_it(here, call):
+    given = ("optimizer.lr=choice(1e-3)", "hydra.sweeper.n_trials=3", "hydra.launcher.jobs=2")
+    code, out, err = searched(call, *given)
+    assert code == 0, err
+    assert "3 trials: 3 complete" in out
+    assert trials("value") == [pytest.approx(1.0)] * 3
+    assert (here / "sweep" / "runs.txt").read_text().split() == ["0"]
+
+
 def test_a_trial_that_falls_behind_is_pruned(here, call):
     study = open_study(here / "sweep", Searching(), "maximize")
     for score in (0.5, 0.6, 0.7):

@@ -215,6 +215,28 @@ def test_a_search_on_the_cluster(cluster, here, call):
     assert "2 trials: 2 complete" in out
 
 
+def test_a_search_whose_launcher_was_killed_watches_the_trial_that_is_in_the_queue(cluster, here, call):
+    held = here / "sweep" / "held"
+    held.touch()
+    given = ("hydra/sweeper=optuna", "seed=choice(1,2,3)", "hydra.sweeper.n_trials=2", "hydra.launcher.slurm.wait=true")
+    launcher = os.fork()
+    if launcher == 0:
+        launched(call, *given)
+        os._exit(0)
+    until(starts)
+    os.kill(launcher, signal.SIGKILL)
+    os.waitpid(launcher, 0)
+    # Whether its launcher lives or not, a job of the cluster's goes on.
+    assert [state for _, state in cluster.queue()] == ["RUNNING"]
+    timer = threading.Timer(5.0, held.unlink)
+    timer.start()
+    code, out, err = launched(call, *given)
+    timer.join()
+    assert code == 0, err
+    assert "2 trials: 2 complete" in out
+    assert len(starts("0")) == 1
+
+
 def final(directory):
     return torch.load(directory / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 

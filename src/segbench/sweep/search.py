@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SAMPLERS, PRUNERS = ("tpe", "random"), ("median", "none")
 STUDY = "segbench"
 LOOK_EVERY_S = 1.0
+_ENDED = ("finished", "failed", "pruned")
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class Search:
         """The jobs of trials that a launcher before this one left open."""
         import optuna
 
+        self._sweep.look()
         names = {job.name: job for job in self._sweep.jobs}
         open_: dict[str, Job] = {}
         for frozen in self._study.get_trials(deepcopy=False, states=(self._states.RUNNING, self._states.WAITING)):
@@ -163,12 +165,15 @@ class Search:
                 continue
             self._trials.setdefault(job.name, []).append(trial)
             open_[job.name] = job
-        for job in list(open_.values()):
-            if job.state() not in ("prepared", "interrupted"):
+        taken = []
+        for job in open_.values():
+            if (state := job.state()) in _ENDED:
                 # It ended beside its launcher, or a retry ran it.
                 self._tell(job)
-                del open_[job.name]
-        return list(open_.values())
+            elif state in ("prepared", "interrupted") or job.on_cluster:
+                # One in the queue of a cluster is watched; one that a process of another's works on is left to that.
+                taken.append(job)
+        return taken
 
     def next(self) -> Job | None:
         """A trial that was cut off, else a new one; None where there are enough."""
@@ -183,8 +188,8 @@ class Search:
             if new and job.state() in ("prepared", "interrupted"):
                 self._sweep.save()
                 return job
-            # The same configuration once more: what came of it then, or what comes of the job that runs.
-            if job.state() != "running":
+            # The same configuration once more: what came of it then, or what will come of its trial that is open.
+            if new:
                 self._tell(job)
         return None
 
@@ -226,7 +231,7 @@ class Search:
         if job.pruned and job.run.state() == "finished":
             # It was through before it could be ended.
             job.pruned = False
-        if job.state() in ("finished", "failed", "pruned"):
+        if job.state() in _ENDED:
             self._tell(job)
 
     def _tell(self, job: Job) -> None:
