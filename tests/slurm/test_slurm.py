@@ -218,7 +218,8 @@ def test_a_search_on_the_cluster(cluster, here, call):
 def test_a_search_whose_launcher_was_killed_watches_the_trial_that_is_in_the_queue(cluster, here, call):
     held = here / "sweep" / "held"
     held.touch()
-    given = ("hydra/sweeper=optuna", "seed=choice(1,2,3)", "hydra.sweeper.n_trials=2", "hydra.launcher.slurm.wait=true")
+    given = ("hydra/sweeper=optuna", "seed=choice(1,2,3)", "hydra.sweeper.n_trials=2", "hydra.launcher.jobs=1")
+    given += ("hydra.launcher.slurm.wait=true",)
     launcher = os.fork()
     if launcher == 0:
         launched(call, *given)
