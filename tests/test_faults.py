@@ -186,7 +186,7 @@ def test_a_second_ctrl_c_ends_at_once(monkeypatch):
     reached = []
     with stoppable(), pytest.raises(KeyboardInterrupt), deferred():
         send(signal.SIGINT)()
-        monkeypatch.setattr(stopping, "_AGAIN_S", 0.0)
+        monkeypatch.setattr(stopping, "AGAIN_S", 0.0)
         reached.append(1)
         send(signal.SIGINT)()
         reached.append(2)

@@ -12,7 +12,7 @@ import pytest
 
 from segbench.errors import SegbenchError
 from segbench.runs import Run
-from segbench.sweep import local
+from segbench.sweep import launching, local
 from segbench.sweep.devices import Pool, processes_of, visible_gpus
 from segbench.sweep.job import Job
 from segbench.sweep.launching import Listed, launch
@@ -30,6 +30,8 @@ def state(word):
     (run / ".state").write_text(json.dumps({"state": word, "time": ""}))
     os.replace(run / ".state", run / "state.json")
 def end(number, frame):
+    if does == "slow":
+        time.sleep(1.0)
     (run / "last.ckpt").write_text("whole")
     state("interrupted")
     sys.exit(143)
@@ -43,7 +45,7 @@ if does == "leave":
     (run / "left.pid").write_text(str(left.pid))
 (run / ".pid").write_text(str(os.getpid()))
 os.replace(run / ".pid", run / "pid")
-if does in ("hang", "ignore"):
+if does in ("hang", "slow", "ignore"):
     time.sleep(600)
 if isinstance(does, float):
     time.sleep(does)
@@ -162,7 +164,7 @@ def test_a_signal_ends_all_jobs_each_after_its_checkpoint(standin, number):
     thread.join()
     assert [job.state() for job in jobs] == ["interrupted", "interrupted", "prepared"]
     assert all((job.directory / "last.ckpt").exists() for job in jobs[:2])
-    assert view.lines == ["ending 2 jobs, each after its checkpoint; once more ends them at once"]
+    assert view.lines == ["ending 2 jobs, each after its checkpoint; Ctrl-C again ends them at once"]
     assert signal.getsignal(number) == before
 
 
@@ -175,7 +177,8 @@ def test_a_job_that_does_not_end_is_killed_in_time(standin):
     assert job.state() == "interrupted"
 
 
-def test_a_second_ctrl_c_ends_them_at_once(standin):
+def test_a_second_ctrl_c_ends_them_at_once(standin, monkeypatch):
+    monkeypatch.setattr(launching, "AGAIN_S", 0.0)
     (job,) = standin("ignore")
     view = Told()
 
@@ -188,6 +191,22 @@ def test_a_second_ctrl_c_ends_them_at_once(standin):
     assert run([job], grace_s=600.0, view=view) == signal.SIGINT
     thread.join()
     assert gone(int((job.directory / "pid").read_text()))
+
+
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM)])
+def test_a_signal_that_comes_twice_is_one(standin, first, second):
+    # A shell or a wrapper passes on what the terminal has told everyone.
+    jobs = standin("slow", "slow")
+
+    def twice():
+        os.kill(os.getpid(), first)
+        time.sleep(0.2)
+        os.kill(os.getpid(), second)
+
+    thread = when(lambda: all((job.directory / "pid").exists() for job in jobs), twice)
+    assert run(jobs, at_once=2) == first
+    thread.join()
+    assert [job.run.state() for job in jobs] == ["interrupted"] * 2
 
 
 def test_what_a_job_started_and_left_behind_ends_with_it(standin):
@@ -242,7 +261,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
 from test_launcher import Told
-from segbench.sweep import local
+from segbench.sweep import launching, local
 from segbench.sweep.job import Job
 from segbench.sweep.launching import Listed, launch
 local.child_command = lambda directory: [sys.executable, "-S", {script!r}, str(directory)]

@@ -16,8 +16,8 @@ from types import FrameType
 
 PREEMPTIONS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
-_AGAIN_S = 1.0
-"""A Ctrl-C sooner than this after the first is the same one, passed on by a launcher."""
+AGAIN_S = 1.0
+"""A Ctrl-C sooner than this after the first is the same one, passed on by a launcher or a shell."""
 
 
 class Stopped(SystemExit):
@@ -90,5 +90,5 @@ def _handle(signum: int, frame: FrameType | None) -> None:
         name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
         again = "; Ctrl-C again ends it at once" if signum == signal.SIGINT else ""
         os.write(2, f"{name}: stopping after this step, with a checkpoint{again}\n".encode())
-    elif signum == signal.SIGINT and time.monotonic() - _Signals.at > _AGAIN_S:
+    elif signum == signal.SIGINT and time.monotonic() - _Signals.at > AGAIN_S:
         raise KeyboardInterrupt

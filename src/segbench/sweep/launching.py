@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
+from segbench.stopping import AGAIN_S
 from segbench.sweep.job import Job
 
 TICK_S = 0.05
@@ -127,10 +128,14 @@ class _Stop:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.times = 0
+        self.again = False
+        self._at = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.signal, self.times = number, self.times + 1
+        if self.signal is None:
+            self.signal, self._at = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._at > AGAIN_S:
+            self.again = True
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -205,12 +210,12 @@ def _start(machine: Machine, work: Work, view: View, waiting: Job | None) -> Job
 
 
 def _end_all(machine: Machine, view: View, stop: _Stop, asked: dict[str, float], grace_s: float) -> None:
-    if stop.times > 1:
+    if stop.again:
         for name in asked:
             asked[name] = 0.0
     new = [job for job in machine.running() if job.name not in asked]
     if new:
-        view.say(f"ending {len(new)} jobs, each after its checkpoint; once more ends them at once")
+        view.say(f"ending {len(new)} jobs, each after its checkpoint; Ctrl-C again ends them at once")
     for job in new:
         machine.end(job)
         asked[job.name] = time.monotonic() + grace_s
