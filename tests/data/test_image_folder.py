@@ -244,7 +244,13 @@ def test_what_was_found_is_shown(folder, caplog):
     caplog.clear()
     with caplog.at_level(logging.INFO):
         ImageFolder(**paths)
-    assert "scanned" not in caplog.text
+    assert "all 12 files are as they were when they were scanned, by " in caplog.text
+    name, pixels = paths["images"] + "/03.png", np.zeros((12, 16, 3), np.uint8)
+    cv2.imwrite(name, pixels)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        ImageFolder(**paths)
+    assert "scanned 1 file, 11 were known; what they hold is kept in" in caplog.text
 
 
 def test_the_check_reads_every_file(folder):

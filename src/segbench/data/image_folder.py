@@ -184,9 +184,13 @@ class ImageFolder:
         unlisted = sum(map(len, self._images.values())) - sum(map(len, self._splits.values()))
         if unlisted:
             log.info("%d images are in no list", unlisted)
+        kept = " and ".join(str(cache) for cache in caches if cache is not None) or "no place that can be written"
+        known = 2 * len(self._pairs) - decoded
         if decoded:
-            kept = " and ".join(str(cache) for cache in caches if cache is not None)
-            log.info("scanned %d files; what they hold is kept in %s", decoded, kept or "no place that can be written")
+            beside = f", {known} were known" if known else ""
+            log.info("scanned %s%s; what they hold is kept in %s", _counted(decoded, "file"), beside, kept)
+        else:
+            log.info("all %d files are as they were when they were scanned, by %s", known, kept)
         for note in self._classes.notes:
             log.info("note: %s", note)
 
@@ -197,11 +201,15 @@ def describe_images(images: Mapping[str, Sequence[ImageFacts]], modality: Modali
     sizes = Counter((facts.height, facts.width) for facts in pages).most_common()
     shown = ", ".join(f"{count} of {height} x {width}" for (height, width), count in sizes[:3])
     more = f", {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
-    stacks = f" in {len(images)} files" if len(pages) != len(images) else ""
-    channels = f"{modality.channels} channel{'s' * (modality.channels != 1)}"
-    yield f"{len(pages)} images{stacks} ({shown}{more}), {channels} of {pages[0].dtype}"
-    values = (", ".join(f"{value:.4g}" for value in each) for each in (modality.mean, modality.std))
+    stacks = f" in {_counted(len(images), 'file')}" if len(pages) != len(images) else ""
+    channels = _counted(modality.channels, "channel")
+    yield f"{_counted(len(pages), 'image')}{stacks} ({shown}{more}), {channels} of {pages[0].dtype}"
+    values = (", ".join(f"{value:.5g}" for value in each) for each in (modality.mean, modality.std))
     yield "training images: mean {}; standard deviation {}".format(*values)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def describe_classes(masks: Mapping[str, Sequence[MaskFacts]], classes: Classes) -> Iterator[str]:
