@@ -12,7 +12,7 @@ import segbench
 SRC = Path(segbench.__file__).parent
 
 LAYERS = (
-    ("__init__", "errors", "closed_pipe", "processes", "stopping", "wandb_access"),
+    ("__init__", "errors", "closed_pipe", "digits", "processes", "stopping", "wandb_access"),
     ("spec",),
     ("models", "losses", "metrics", "optim", "loss_rate", "inference", "runs", "wandb_source", "wandb_artifacts"),
     ("config", "data", "panels", "tables", "checkpoint", "hardware"),
@@ -120,6 +120,7 @@ def test_metrics_are_numpy(name):
 def test_a_run_directory_is_read_without_torch(name):
     assert not outside(name) & {"torch", "lightning", "torchmetrics"}
     assert inside(name) <= {
+        "digits",
         "errors",
         "spec",
         "runs",

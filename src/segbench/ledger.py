@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from segbench.config import conf_root
+from segbench.digits import number, spread
 from segbench.errors import SegbenchError
 from segbench.runs import read_yaml
 
@@ -158,18 +159,13 @@ def table(rows: Mapping[str, Mapping[str, Any]], blocks: Mapping[str, Mapping[st
 def _lines(
     row: str, method: str, experiment: str, paper: Mapping[str, float], ours: Mapping[str, Any], state: str
 ) -> Iterable[dict[str, str]]:
-    for number, (metric, value) in enumerate(paper.items()):
+    for line, (metric, value) in enumerate(paper.items()):
         got = ours.get(metric)
-        head = (row, method, experiment) if number == 0 else ("", "", "")
-        found = "" if got is None else show(got["mean"]) + (f" ± {show(got['std'])}" if got["std"] is not None else "")
+        head = (row, method, experiment) if line == 0 else ("", "", "")
+        found = "" if got is None else spread(got["mean"], got["std"])
         count = "" if got is None else str(got["n"])
-        cells = (*head, metric, show(value), found, count, state if number == 0 else "")
+        cells = (*head, metric, number(value), found, count, state if line == 0 else "")
         yield dict(zip(COLUMNS, cells, strict=True))
-
-
-def show(value: float) -> str:
-    """Four digits, six for the tiny errors."""
-    return f"{value:.4f}" if abs(value) >= 0.001 or value == 0 else f"{value:.6f}"
 
 
 def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -183,9 +179,7 @@ def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
             got = row["ours"].get(metric)
             if got is None:
                 continue
-            spread = f" ± {show(got['std'])}" if got["std"] is not None else ""
-            lines.append(
-                f"| {name} | {metric} | {show(value)} | {show(got['mean'])}{spread} | {got['n']} | {row['verdict']} |"
-            )
+            ours = spread(got["mean"], got["std"])
+            lines.append(f"| {name} | {metric} | {number(value)} | {ours} | {got['n']} | {row['verdict']} |")
             name = ""
     return "\n".join(lines) + "\n"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config import conf_root
+from segbench.digits import number, spread
 from segbench.errors import SegbenchError
 from segbench.ledger import (
     COLUMNS,
@@ -21,7 +22,6 @@ from segbench.ledger import (
     paper_blocks,
     published,
     read_rows,
-    show,
     summarise,
     table,
     verdict,
@@ -346,14 +346,15 @@ def _say(row: Mapping[str, Any], path: Path) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     shown = Table(title=f"{row['experiment']}: {row['method']}, {row['paper']['source']}", title_justify="left")
-    for column in ("score", "paper", "ours", "difference"):
+    for column in ("score", "paper", "ours", "n", "difference"):
         shown.add_column(column, justify="left" if column == "score" else "right")
     ours = row.get("ours") or {}
     for name, value in row["paper"]["metrics"].items():
         got = ours.get(name)
-        spread = f" ± {show(got['std'])} ({got['n']} seeds)" if got and got["std"] is not None else ""
-        cells = ("", "") if got is None else (show(got["mean"]) + spread, f"{got['mean'] - value:+.4f}")
-        shown.add_row(name, show(value), *cells)
+        cells = ("", "", "")
+        if got is not None:
+            cells = (spread(got["mean"], got["std"]), str(got["n"]), number(got["mean"] - value, sign=True))
+        shown.add_row(name, number(value), *cells)
     console.print(shown)
     console.print(f"verdict: {row['verdict']}" + "".join(f"\n  {each}" for each in row.get("why", [])))
     if row.get("deviations"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from segbench.digits import number
 
 THRESHOLD = "threshold_mean_iu"
 RAND_DEFINITIONS = """rand_error: the challenge's program since 2015; rand_error_pairs: before;
@@ -79,8 +80,4 @@ def print_results(
 
 
 def _show(value: float | None) -> str:
-    if value is None:
-        return ""
-    if math.isnan(value):
-        return "undefined"
-    return f"{value:.4f}" if abs(value) >= 0.001 or value == 0 else f"{value:.6f}"
+    return "" if value is None else number(value)

@@ -6,24 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from segbench.compare.comparison import FEW_IMAGES, FEW_SEEDS, Comparison, Difference, Pair
+from segbench.digits import number, percent, span
 
 _ALONE = 3
 """Up to this many scores each gets its own sentence, more are summed up."""
-
-
-def number(value: float, sign: bool = False) -> str:
-    """Four decimals, six for what is small; `undefined` for NaN.
-
-    Example:
-        >>> number(0.71234), number(0.000353), number(0.02, sign=True)
-        ('0.7123', '0.000353', '+0.0200')
-    """
-    if not math.isfinite(value):
-        return "undefined"
-    if abs(value) < 5e-7:
-        value = 0.0
-    digits = 4 if abs(value) >= 0.001 or value == 0 else 6
-    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 
 def p_value(p: float) -> str:
@@ -47,10 +33,7 @@ def conclude(difference: Difference, confidence: float, comparisons: int = 1) ->
     ours, theirs = number(d.scores[0]), number(d.scores[1])
     found = f"{ours} for {d.first}, {theirs} for {d.second}, difference {number(d.difference, sign=True)}"
     adjusted = f" adjusted for {comparisons} comparisons" if comparisons > 1 else ""
-    certainty = (
-        f"{confidence:.0%} interval {number(d.low, sign=True)} to {number(d.high, sign=True)}, "
-        f"{p_value(d.p_adjusted)}{adjusted}"
-    )
+    certainty = f"{percent(confidence)} interval {span(d.low, d.high)}, {p_value(d.p_adjusted)}{adjusted}"
     if d.difference == 0 and d.low == d.high == 0:
         return f"{d.name} is the same for {d.first} and {d.second}, and in every draw of images: {ours}."
     if d.is_shown(confidence):
@@ -64,7 +47,7 @@ def conclude(difference: Difference, confidence: float, comparisons: int = 1) ->
 
 def _compatible(d: Difference, confidence: float) -> str:
     if d.low <= 0 <= d.high:
-        return f"any difference from {number(d.low, sign=True)} to {number(d.high, sign=True)} goes with what was found"
+        return f"any difference from {span(d.low, d.high)} goes with what was found"
     if d.p < 1 - confidence:
         return "alone it would be shown, but among as many comparisons such a difference comes up by chance"
     return "the interval leaves zero out, but the test that assumes less does not"

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from segbench.compare.columns import Column, Summary
 from segbench.compare.comparison import Comparison, Difference, Pair
-from segbench.compare.conclusions import conclusions, method, number, overview, p_value
+from segbench.compare.conclusions import conclusions, method, overview, p_value
 from segbench.compare.definitions import score_infos
 from segbench.compare.grouping import Group, show_setting
+from segbench.digits import number, percent, span, spread
 from segbench.errors import SegbenchError
 
 SIDE_BY_SIDE = 4
@@ -159,7 +160,7 @@ def show_summary(summary: Summary) -> str:
     """Mean and standard deviation of a score."""
     if not summary.n:
         return ""
-    return number(summary.mean) + (f" ± {number(summary.sd)}" if summary.n > 1 else "")
+    return spread(summary.mean, summary.sd if summary.n > 1 else None)
 
 
 def _as_columns(comparison: Comparison) -> list[Table]:
@@ -246,7 +247,7 @@ def _difference_table(
         first,
         second,
         f"{second} - {first}",
-        f"{confidence:.0%} interval",
+        f"{percent(confidence)} interval",
         "p (bootstrap)",
         *(("p (permutation)",) if permuted else ()),
         *(("p (adjusted)",) if adjusted else ()),
@@ -279,7 +280,7 @@ def _difference_row(
         number(d.scores[0]),
         number(d.scores[1]),
         number(d.difference, sign=True),
-        f"{number(d.low, sign=True)} to {number(d.high, sign=True)}{flag}",
+        f"{span(d.low, d.high)}{flag}",
         _bare(d.p_bootstrap),
         *((p,) if permuted else ()),
         *((_bare(d.p_adjusted),) if adjusted else ()),

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from segbench.compare.comparison import Comparison
-from segbench.compare.conclusions import number
 from segbench.compare.document import Document, Sentences, Table, document
 from segbench.compare.html import as_html
 from segbench.compare.rows import as_json, tables
 from segbench.compare.terminal import as_text
+from segbench.digits import number
 from segbench.errors import SegbenchError
 
 SUFFIXES = {

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from segbench.compare.conclusions import number
 from segbench.compare.definitions import run_heads, score_infos
 from segbench.compare.document import Table
 from segbench.compare.html import table
 from segbench.compare.records import RunRecord
+from segbench.digits import number
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences

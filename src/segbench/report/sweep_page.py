@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from segbench.compare.columns import Column, choose_columns
-from segbench.compare.conclusions import number
 from segbench.compare.definitions import score_infos
 from segbench.compare.document import Table
 from segbench.compare.grouping import group_runs, short
 from segbench.compare.html import table
 from segbench.compare.records import LeftOut, RunRecord
+from segbench.digits import number
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, parallel_coordinates
 from segbench.report.pieces import chart, sentences
