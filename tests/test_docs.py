@@ -101,7 +101,7 @@ QUICK = (
 def small(command, full):
     """A command of a tutorial on a miniature, two steps long; `full` leaves it as it is."""
     words = shlex.split(command, comments=True)
-    if not full and words[1] in ("train", "reproduce"):
+    if not full and words[1] in ("train", "reproduce") and "--list" not in words:
         given = {word.split("=")[0] for word in words}
         quick = QUICK if not any(word.startswith(("experiment=", "unet_")) for word in words) else ()
         words += [each for each in (*MINIATURE, *quick) if each.split("=")[0] not in given]
