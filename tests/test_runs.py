@@ -40,6 +40,26 @@ def test_a_directory_that_holds_a_run_is_refused(run):
     assert run.config() == CONFIG
 
 
+def test_a_run_that_was_refused_before_it_began_gives_its_directory_to_the_next(run):
+    (run.path / "run.log").write_text("why\n")
+    run.write_provenance({"command": "train.py data.masks=WRONG"})
+    run.set_state("failed", "no folder WRONG")
+    run.release()
+    with Run.create(run.path, CONFIG | {"seed": 1}, ["seed=1"]) as again:
+        assert again.config()["seed"] == 1 and again.overrides() == ["seed=1"]
+        assert not (again.path / "provenance.json").exists()
+        assert (again.path / "run.log").read_text() == "why\n"
+
+
+@pytest.mark.parametrize("made", ["dataset.json", "metrics.csv", "checkpoints/last.ckpt", "stages"])
+def test_a_failed_run_that_has_something_keeps_its_directory(run, made):
+    (run.path / made).write_text("{}")
+    run.set_state("failed", "out of memory")
+    run.release()
+    with pytest.raises(SegbenchError, match="holds a run already"):
+        Run.create(run.path, CONFIG, [])
+
+
 def test_another_process_cannot_take_a_directory_in_use(run):
     (run.path / "config.yaml").unlink()  # so that only the lock stands in the way
     code = "import sys; from pathlib import Path; from segbench.runs import Run; Run.create(Path(sys.argv[1]), {}, [])"

@@ -66,7 +66,8 @@ class Run:
         """Take a new directory for this process and write down what will run in it.
 
         Args:
-            path: a directory that is empty or not there yet.
+            path: a directory that is empty or not there yet, or of a run whose data or settings were refused before
+                it had anything but a log: the same command, corrected, takes it again, and the log goes on.
             config: the resolved configuration, plain containers.
             overrides: the command line's.
 
@@ -77,12 +78,13 @@ class Run:
         try:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             run.lock()
-            if (path / "config.yaml").exists():
+            if (path / "config.yaml").exists() and not run._came_to_nothing():
                 raise SegbenchError(
                     f"{path} holds a run already",
                     "an empty directory, or one that is not there yet",
                     f"choose another hydra.run.dir=DIR, or continue it with: segbench train resume={path}",
                 )
+            (path / "provenance.json").unlink(missing_ok=True)
             run._write("overrides.yaml", yaml.safe_dump(overrides))
             run._write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         except OSError as error:
@@ -92,6 +94,11 @@ class Run:
             run.release()
             raise
         return run
+
+    def _came_to_nothing(self) -> bool:
+        made = ("dataset.json", "metrics.csv", "results.json", "stages")
+        failed = self.state() == "failed" and self.reason() is not None
+        return failed and not any(self.checkpoints.iterdir()) and not any((self.path / name).exists() for name in made)
 
     @classmethod
     def prepare(cls, path: Path, config: Mapping[str, Any], overrides: list[str]) -> Run:
