@@ -1,6 +1,7 @@
 """The launcher's processes: started, watched, ended together, none left behind. Small scripts stand for the runs."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from segbench.sweep.devices import Pool, processes_of, visible_gpus
 from segbench.sweep.job import Job
 from segbench.sweep.launching import Listed, launch
 from segbench.sweep.local import LocalJobs
+from segbench.sweep.view import JobsView
 
 # What a run does, in 50 ms: it holds its directory, writes down how it stands, and leaves 143 when it is asked to end.
 STANDIN = """\
@@ -86,7 +88,7 @@ def standin(tmp_path, monkeypatch):
         jobs = []
         for number, word in enumerate(does):
             job = Job(tmp_path, str(number), "", [f"does={word}"])
-            Run.prepare(job.directory, {"trainer": dict(trainer)}, [])
+            Run.prepare(job.directory, {"trainer": dict(trainer), "callbacks": {}}, [])
             (job.directory / "does.json").write_text(json.dumps(word))
             jobs.append(job)
         return jobs
@@ -241,6 +243,21 @@ def test_a_process_that_ends_before_it_is_a_run_has_failed(standin, monkeypatch)
     run([job])
     assert job.state() == "failed"
     assert "nowhere" in (job.directory / "console.log").read_text()
+
+
+def test_a_job_whose_directory_is_removed_while_it_runs_is_missing_and_the_others_go_on(standin, tmp_path):
+    jobs = standin("hang", "finish")
+
+    def remove():
+        pid = int((jobs[0].directory / "pid").read_text())
+        shutil.rmtree(jobs[0].directory)
+        os.kill(pid, signal.SIGTERM)
+
+    thread = when((jobs[0].directory / "pid").exists, remove)
+    with JobsView({}, 2) as view:
+        assert run(jobs, view=view) is None
+    thread.join()
+    assert [job.state() for job in jobs] == ["missing", "finished"]
 
 
 def test_an_error_of_the_launchers_own_leaves_no_process(standin):

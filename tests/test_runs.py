@@ -101,6 +101,21 @@ def test_a_config_that_is_no_mapping_is_refused(run):
         run.config()
 
 
+def test_files_that_a_crashed_machine_left_empty_are_named(run):
+    run.set_state("running")
+    (run.path / "state.json").write_text("")
+    assert (run.state(), run.reason()) == ("failed", f"{run.path / 'state.json'} is damaged")
+    (run.path / "results.json").write_text('{"schema": 1, "met')
+    with pytest.raises(SegbenchError, match=r"results.json is damaged: Unterminated string"):
+        run.results()
+    (run.path / "provenance.json").write_text("[]")
+    with pytest.raises(SegbenchError, match=r"provenance.json is damaged: a list"):
+        run.provenance()
+    (run.path / "config.yaml").write_text("model: [")
+    with pytest.raises(SegbenchError, match=r"config.yaml is damaged: while parsing"):
+        run.config()
+
+
 def test_results_follow_their_schema(run):
     run.write_results({"test/mean_iu": 0.5, "test/iu/cell": float("nan")}, {"fit_s": 1.0}, {"git": None}, {"tta": "d4"})
     results = run.results()

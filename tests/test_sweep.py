@@ -182,6 +182,36 @@ def test_resume_continues_what_was_cut_off_and_retry_what_failed(here, call):
     assert len(runs(here)[0]) == before + 2
 
 
+def test_a_job_whose_directory_was_removed_begins_anew_with_its_command(here, call):
+    import shutil
+
+    launched(call, "seed=1,2")
+    shutil.rmtree("sweep/1")
+    code, out, _ = call("sweep", "resume", "sweep")
+    assert code == 1
+    assert "1 finished, 1 missing" in out
+    assert "a job whose directory is gone begins anew with the command that launched it\n" in out
+    code, _, err = launched(call, "seed=1,2")
+    assert code == 0, err
+    assert runs(here)[0] == [("0", 1), ("1", 2), ("1", 2)]
+    assert [job.state() for job in Sweep.open("sweep").jobs] == ["finished"] * 2
+
+
+def test_damaged_files_of_one_job_do_not_hide_the_others(here, call):
+    launched(call, "seed=1,2,3,4")
+    Path("sweep/0/results.json").write_text('{"schema')
+    Path("sweep/1/state.json").write_text("")
+    Path("sweep/2/config.yaml").write_text("model: [")
+    code, out, err = call("sweep", "status", "sweep")
+    assert code == 0, err
+    assert "job 0: sweep/0/results.json is damaged: " in out
+    assert "job 1 failed, see sweep/1/console.log\n  sweep/1/state.json is damaged\n" in out
+    assert "job 2: sweep/2/config.yaml is damaged: " in out
+    assert "0.0400" in out
+    assert call("sweep", "retry", "sweep", "1")[0] == 0
+    assert Sweep.open("sweep").named("1").state() == "finished"
+
+
 def test_some_jobs_are_resumed(here, call):
     (here / "sweep").mkdir()
     (here / "sweep" / "cut").touch()

@@ -169,7 +169,11 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """The configuration that the run was started with."""
-        config = read_yaml(self.path / "config.yaml")
+        path = self.path / "config.yaml"
+        try:
+            config = read_yaml(path)
+        except yaml.YAMLError as error:
+            raise _damaged(path, error) from error
         if not isinstance(config, dict):
             raise SegbenchError(
                 f"{self.path / 'config.yaml'} is no mapping", "a run's configuration", "use another run"
@@ -212,15 +216,19 @@ class Run:
         os.replace(self.checkpoints / "last.ckpt", self.checkpoints / "damaged.ckpt")
 
     def state(self) -> str:
-        """How the run stands; `failed` where no process could write it down."""
-        path = self.path / "state.json"
-        return str(json.loads(path.read_text())["state"]) if path.is_file() else "failed"
+        """How the run stands; `failed` where no process could write it down, or what it wrote was lost."""
+        return str(self._state().get("state", "failed"))
 
     def reason(self) -> str | None:
         """Why the run failed, as its error said."""
-        path = self.path / "state.json"
-        reason: str | None = json.loads(path.read_text()).get("reason") if path.is_file() else None
+        reason: str | None = self._state().get("reason")
         return reason
+
+    def _state(self) -> dict[str, Any]:
+        try:
+            return self._read("state.json")
+        except SegbenchError:
+            return {"reason": f"{self.path / 'state.json'} is damaged"}
 
     def set_state(self, state: str, reason: str | None = None) -> None:
         """Write down how the run stands: prepared, running, finished, failed (and why) or interrupted."""
@@ -258,9 +266,8 @@ class Run:
         return self._read("splits.json")
 
     def provenance(self) -> dict[str, Any]:
-        """The content of provenance.json."""
-        read: dict[str, Any] = json.loads((self.path / "provenance.json").read_text())
-        return read
+        """The content of provenance.json, empty where the run has none yet."""
+        return self._read("provenance.json")
 
     def write_results(
         self,
@@ -284,15 +291,13 @@ class Run:
         """The content of results.json.
 
         Raises:
-            SegbenchError: the run has none.
+            SegbenchError: the run has none, or damaged ones.
         """
-        path = self.path / "results.json"
-        if not path.is_file():
+        if not (self.path / "results.json").is_file():
             raise SegbenchError(
                 f"no results.json in {self.path}", "a finished run", f"evaluate it: segbench evaluate run={self.path}"
             )
-        results: dict[str, Any] = json.loads(path.read_text())
-        return results
+        return self._read("results.json")
 
     def write_per_image(
         self, split: str, ids: list[str], counts: Mapping[str, NDArray[np.generic]], versions: Mapping[str, str]
@@ -312,13 +317,26 @@ class Run:
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
-        read: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        try:
+            read = json.loads(path.read_text()) if path.is_file() else {}
+        except ValueError as error:
+            raise _damaged(path, error) from error
+        if not isinstance(read, dict):
+            raise _damaged(path, f"a {type(read).__name__}")
         return read
 
     def _write(self, name: str, text: str) -> None:
         partial = self.path / f".{name}.partial"
         partial.write_text(text)
         os.replace(partial, self.path / name)
+
+
+def _damaged(path: Path, fault: object) -> SegbenchError:
+    return SegbenchError(
+        f"{path} is damaged: {' '.join(str(fault).split())}",
+        "the file as the run wrote it",
+        "restore it from a copy, or start a run anew in another directory",
+    )
 
 
 def disk_full(path: Path, error: OSError) -> SegbenchError:

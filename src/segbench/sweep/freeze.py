@@ -115,6 +115,10 @@ def freeze_job(
     """
     composed = compose_job(context, master, overrides, number)
     if (known := sweep.find(composed.digest)) is not None:
+        if known.state() == "missing":
+            # Removed by hand, to begin it anew.
+            _freeze(known.directory, composed)
+            known.seconds = 0.0
         return known, composed
     if _taken(sweep, composed):
         named, composed = composed.name, compose_job(context, master, overrides, _free_number(sweep))
@@ -126,12 +130,16 @@ def freeze_job(
             )
     directory = sweep.path / composed.name
     if not (directory / "config.yaml").is_file():
-        prepare_stages(directory, composed.stages)
-        Run.prepare(directory, composed.resolved, composed.overrides)
+        _freeze(directory, composed)
     environment = {str(key): str(value) for key, value in composed.hydra.hydra.job.env_set.items()}
     job = Job(sweep.path, composed.name, composed.digest, composed.overrides, environment)
     sweep.jobs.append(job)
     return job, composed
+
+
+def _freeze(directory: Path, composed: Composed) -> None:
+    prepare_stages(directory, composed.stages)
+    Run.prepare(directory, composed.resolved, composed.overrides)
 
 
 def frozen_digest(directory: Path) -> str:

@@ -230,6 +230,9 @@ def _kill_late(machine: Machine, asked: dict[str, float]) -> None:
 
 def _settle(end: Ended, asked: bool) -> None:
     """Write down how a job stands whose process could not."""
+    if not end.job.directory.is_dir():
+        # Somebody has removed it meanwhile.
+        return
     state = end.job.run.state()
     if state in ("finished", "failed", "interrupted") or asked or end.code in (None, *_ENDED_BY_A_SIGNAL):
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -43,10 +42,8 @@ def score_of(run: Run, metric: str) -> float | None:
     One that results.json does not hold, since it reports another split, is that of the last validation before the
     checkpoint that is reported.
     """
-    path = run.path / "results.json"
-    if not path.is_file():
+    if (results := _results(run)) is None:
         return None
-    results = json.loads(path.read_text())
     if metric in results["metrics"]:
         value = results["metrics"][metric]
         return math.nan if value is None else float(value)
@@ -57,17 +54,20 @@ def score_of(run: Run, metric: str) -> float | None:
 
 def reported(run: Run, metric: str) -> tuple[str, float] | None:
     """The same score on the test split, as (name, value); None where there is none."""
-    path = run.path / "results.json"
     name = f"test/{metric.split('/', 1)[-1]}"
-    value = json.loads(path.read_text())["metrics"].get(name) if path.is_file() and name != metric else None
+    results = _results(run) if name != metric else None
+    value = results["metrics"].get(name) if results else None
     return None if value is None else (name, float(value))
 
 
 def trained_s(run: Run) -> float:
     """Seconds of training and scoring that a finished run noted, for jobs that no launcher has watched; 0 before."""
-    path = run.path / "results.json"
-    timing = json.loads(path.read_text())["timing"] if path.is_file() else {}
+    timing = (_results(run) or {}).get("timing", {})
     return float(timing.get("fit_s", 0.0) + timing.get("evaluate_s", 0.0))
+
+
+def _results(run: Run) -> dict[str, Any] | None:
+    return run.results() if (run.path / "results.json").is_file() else None
 
 
 def error_of(run: Run) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from segbench.errors import SegbenchError
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job
 from segbench.sweep.scores import error_of, metric_of, reported, score_of, trained_s
@@ -32,26 +33,46 @@ def show(sweep: Sweep) -> dict[str, str]:
     states = {job.name: job.state() for job in sweep.jobs}
     counted = ", ".join(f"{number} {state}" for state, number in Counter(states.values()).items())
     console.print(f"{sweep.path}: {len(sweep.jobs)} jobs, {counted}", soft_wrap=True)
-    console.print(_table(sweep, states))
+    scores, damaged = _all_scores(sweep, states)
+    console.print(_table(sweep, states, scores))
     for job in sweep.jobs:
+        if job.name in damaged:
+            console.print(f"job {job.name}: {damaged[job.name].found}", style="red", soft_wrap=True)
         if states[job.name] == "failed":
             console.print(f"job {job.name} failed, see {job.directory / 'console.log'}", style="red", soft_wrap=True)
             for line in error_of(job.run).splitlines():
                 console.print(Text(f"  {line}"), soft_wrap=True)
-    if sweep.search is not None and (best := _best(sweep, states)) is not None:
+    if sweep.search is not None and (best := _best(sweep, states, scores)) is not None:
         job, value = best
         said = f"best {sweep.search['metric']} {value:.4f}: job {job.name}, {sweep.labels()[job.name]}"
         console.print(said, soft_wrap=True)
     open_ = [name for name, state in states.items() if state in ("interrupted", "prepared")]
     if open_:
         console.print(f"continue with: segbench sweep resume {sweep.path}", soft_wrap=True)
+    if "missing" in states.values():
+        console.print("a job whose directory is gone begins anew with the command that launched it", soft_wrap=True)
     if "failed" in states.values():
         console.print(f"try again with: segbench sweep retry {sweep.path}", soft_wrap=True)
     return states
 
 
-def _table(sweep: Sweep, states: Mapping[str, str]) -> Table:
-    scores = {job.name: _scores(job) for job in sweep.jobs if states[job.name] != "missing"}
+def _all_scores(
+    sweep: Sweep, states: Mapping[str, str]
+) -> tuple[dict[str, dict[str, float]], dict[str, SegbenchError]]:
+    """The scores of each job that has some, and what is wrong with the files of others."""
+    scores: dict[str, dict[str, float]] = {}
+    damaged: dict[str, SegbenchError] = {}
+    for job in sweep.jobs:
+        if states[job.name] == "missing":
+            continue
+        try:
+            scores[job.name] = _scores(job)
+        except SegbenchError as error:
+            damaged[job.name] = error
+    return scores, damaged
+
+
+def _table(sweep: Sweep, states: Mapping[str, str], scores: Mapping[str, Mapping[str, float]]) -> Table:
     names = list(dict.fromkeys(name for of_job in scores.values() for name in of_job))
     table = Table()
     for column in ("job", "overrides", "state", "step", *names, "time"):
@@ -60,13 +81,14 @@ def _table(sweep: Sweep, states: Mapping[str, str]) -> Table:
     for job in sweep.jobs:
         said = job.progress()
         values = [scores.get(job.name, {}).get(name) for name in names]
+        seconds = job.seconds or (trained_s(job.run) if job.name in scores else 0.0)
         table.add_row(
             job.name,
             Text(labels[job.name]),
             states[job.name],
             f"{said['step']}/{said['total']}" if said else "",
             *("" if value is None else f"{value:.4f}" for value in values),
-            clock(seconds) if (seconds := job.seconds or trained_s(job.run)) else "",
+            clock(seconds) if seconds else "",
         )
     return table
 
@@ -80,9 +102,12 @@ def _scores(job: Job) -> dict[str, float]:
     return {metric: value} | (dict([on_test]) if on_test else {})
 
 
-def _best(sweep: Sweep, states: Mapping[str, str]) -> tuple[Job, float] | None:
+def _best(
+    sweep: Sweep, states: Mapping[str, str], scores: Mapping[str, Mapping[str, float]]
+) -> tuple[Job, float] | None:
     assert sweep.search is not None
-    scored = [(job, score_of(job.run, sweep.search["metric"])) for job in sweep.jobs if states[job.name] == "finished"]
+    finished = [job for job in sweep.jobs if states[job.name] == "finished"]
+    scored = [(job, scores.get(job.name, {}).get(sweep.search["metric"])) for job in finished]
     finite = [(job, value) for job, value in scored if value is not None and math.isfinite(value)]
     sign = 1 if sweep.search["direction"] == "maximize" else -1
     return max(finite, key=lambda pair: sign * pair[1], default=None)

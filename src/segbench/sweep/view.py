@@ -72,9 +72,7 @@ class JobsView:
         state = job.state()
         self._counts[state] = self._counts.get(state, 0) + 1
         taken = time.monotonic() - self._since.pop(job.name, time.monotonic())
-        metric = metric_of(job.run.config())
-        score = None if metric is None else score_of(job.run, metric)
-        said = "" if score is None else f"{metric} {score:.4f}"
+        said = _score(job) if state == "finished" else ""
         parts = [f"job {job.name} {state} in {clock(taken)}", self._labels.get(job.name, ""), said]
         self._console.print(
             Text(": ".join(part for part in parts if part), style=_COLOURS.get(state, "")), soft_wrap=True
@@ -118,6 +116,12 @@ class JobsView:
                 clock(left / rate) if rate else "",
             )
         return table
+
+
+def _score(job: Job) -> str:
+    metric = metric_of(job.run.config())
+    score = None if metric is None else score_of(job.run, metric)
+    return "" if score is None else f"{metric} {score:.4f}"
 
 
 def _step(said: Mapping[str, Any]) -> str:
