@@ -25,7 +25,8 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
-# A Slurm of its own on the loopback; skipped, saying why, where it cannot start.
+# A Slurm of its own on the loopback (apt-get install slurmctld slurmd slurm-client munge); skipped, saying why, where it
+# cannot start.
 test-slurm: setup
 	$(BIN)/python -m pytest -rs tests/slurm
 
