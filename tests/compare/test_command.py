@@ -116,6 +116,23 @@ def test_runs_that_cannot_be_paired_are_told_and_the_command_fails(two, make_run
     assert "expected: the same image ids in both" in printed.err
 
 
+def test_a_failed_job_is_left_out_of_a_sweep_but_not_of_runs_that_were_named(two, capsys):
+    failed = two / "sweep" / "lr=2"
+    (failed / "results.json").unlink()
+    (failed / "state.json").write_text('{"state": "failed"}')
+    assert run(["sweep", "draws=500"]) == 0
+    assert "segbench train resume=sweep/lr=2" in capsys.readouterr().out
+    assert run(["sweep/lr=1", "sweep/lr=2", "draws=500"]) == 1
+    assert "error: sweep/lr=2: failed: segbench train resume=sweep/lr=2" in capsys.readouterr().err
+
+
+def test_a_damaged_file_is_no_failed_job(two, capsys):
+    (two / "sweep" / "lr=2" / "results.json").write_text("{")
+    assert run(["sweep", "draws=500"]) == 1
+    said = capsys.readouterr().err
+    assert "results.json cannot be read" in said and "segbench evaluate run=sweep/lr=2" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -128,7 +145,7 @@ def test_runs_that_cannot_be_paired_are_told_and_the_command_fails(two, make_run
         (["sweep", "draws=500", "draws=600"], r"draws= given twice"),
         (["sweep", "format=pdf"], r"format=pdf\n.*terminal, markdown"),
         (["sweep", "output=a.pdf"], r"output=a.pdf, whose name says no format\n.*\.html"),
-        (["sweep", "output=none/a.md", "draws=500"], r"none/a.md cannot be written: No such file"),
+        (["sweep", "output=sweep/lr=1/results.json/a.md", "draws=500"], r"results.json/a.md cannot be written: "),
         (["nowhere"], r"no run in nowhere: no such file or folder"),
         (["wandb:alone"], r"wandb:alone\n.*wandb:ENTITY/PROJECT"),
     ],

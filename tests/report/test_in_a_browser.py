@@ -93,3 +93,18 @@ def test_it_prints(page):
     page.emulate_media(media="print")
     assert page.pdf()[:5] == b"%PDF-"
     assert not page.locator("nav").is_visible()
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_nothing_but_tables_is_wider_than_the_window(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.evaluate("document.querySelector('h1').textContent = 'outputs/' + 'a'.repeat(120)")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_paper_is_white_on_a_dark_screen(page):
+    page.emulate_media(media="print", color_scheme="dark")
+    colours = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+    assert colours == ["rgb(255, 255, 255)", "rgb(27, 31, 36)"]
+    page.emulate_media(media="screen", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 27)"

@@ -70,6 +70,25 @@ def test_the_papers_row_stands_beside(tiny_config, tiny_run, tmp_path):
     assert "forward_ms is printed there" in text
 
 
+def test_the_papers_scores_lead_or_the_one_that_is_asked_for(tiny_run, tmp_path):
+    copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
+    paper = {"row": "r", "method": "U-Net", "source": "a table", "metrics": {"rand_error": 0.0382}}
+    copied.begin(copied.config() | {"paper": paper})
+
+    def order(metric=None):
+        return re.findall(r'<tr><th scope="row" >(\w+)</th>', report([str(copied.path)], metric))
+
+    assert order()[0] == "rand_error"
+    assert order("v_info")[:2] == ["v_info", "rand_error"]
+    assert len(set(order())) == len(order()) and set(order()) == set(order("v_info"))
+
+
+def test_a_sweep_shows_other_definitions_of_a_score_last(sweep):
+    head = re.search(r"<thead>.*?</thead>", report([str(sweep)]), re.DOTALL)[0]
+    assert "rand_error<" in head and "mean_iu_all" not in head
+    assert "further scores: segbench compare" in report([str(sweep)])
+
+
 def test_a_sweep_is_ordered_and_its_failures_are_told(sweep):
     text = report([str(sweep)])
     rows = re.findall(r'<tr><th scope="row" >(\d)</th>', text)
@@ -127,14 +146,29 @@ def test_drawings_are_svg_in_the_pages_ink():
     assert "0.833" in drawn[2]
 
 
+def test_a_scale_is_logarithmic_where_the_values_ask_for_it():
+    def labels(low, high):
+        return re.findall(r">([^<>\n]+)<", curves({"loss": ([1, 2], [low, high])}, "loss", log=True))
+
+    assert "−" in labels(1e-5, 1e-2)  # Of an exponent.
+    assert "−" not in labels(0.3, 0.4) and "0.30" in labels(0.3, 0.4)
+    assert "0.0" in labels(0.0, 1.0)
+
+
 @pytest.mark.parametrize(("seconds", "said"), [(5, "5 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_durations_read_as_a_person_says_them(seconds, said):
     assert duration(seconds) == said
 
 
 def test_bad_sources_are_told(tmp_path, sweep, capsys, monkeypatch):
-    with pytest.raises(SegbenchError, match="no run"):
+    with pytest.raises(SegbenchError, match="nothing to report"):
         run([])
+    with pytest.raises(SegbenchError, match="did you mean metric="):
+        run([str(sweep), "metirc=mean_iu"])
+    with pytest.raises(SegbenchError, match="metric= given twice"):
+        run([str(sweep), "metric=mean_iu", "metric=fw_iu"])
+    with pytest.raises(SegbenchError, match="metric=nothing"):
+        run([str(sweep / "0"), "metric=nothing"])
     with pytest.raises(SegbenchError, match="no run in"):
         run([str(tmp_path / "nowhere")])
     with pytest.raises(SegbenchError, match=r"no run with scores in .*failed"):

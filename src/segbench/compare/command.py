@@ -39,7 +39,7 @@ examples:
   segbench compare 'outputs/sweep/*' metric=mean_iu baseline=A      a sweep against its first configuration
   segbench compare A B metric=rand_error output=comparison.html     two runs
 
-exit code: 1 where runs that should have been compared could not be
+exit code: 1 where runs that should have been compared could not be; a failed job of a sweep is only left out
 """
 
 _TEXTS = ("format", "output", "table", "wandb")
@@ -94,9 +94,10 @@ def run(arguments: Sequence[str]) -> int:
         _print(comparison, form, given.get("table"))
     if "wandb" in given:
         print(_send(given["wandb"], sources, comparison))
-    wrong = [refusal for refusal in comparison.refusals if refusal.wrong]
-    for refusal in wrong:
-        print(f"error: {refusal.error}", file=sys.stderr)
+    wrong = [str(refusal.error) for refusal in comparison.refusals if refusal.wrong]
+    wrong += [f"{entry.source}: {entry.reason}" for entry in comparison.table.left_out if entry.wrong]
+    for said in wrong:
+        print(f"error: {said}", file=sys.stderr)
     return 1 if wrong else 0
 
 
@@ -151,8 +152,15 @@ def compare(
     return compare_groups(group_runs(records, left_out, ignore, seeds_apart), settings)
 
 
-def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def split_arguments(
+    arguments: Sequence[str], keys: Sequence[str] = _KEYS, command: str = "compare"
+) -> tuple[list[str], dict[str, str]]:
     """Sources and key=value pairs; a path may hold an equals sign, as the folders of some sweeps do.
+
+    Args:
+        arguments: of the command line.
+        keys: that the command knows.
+        command: the command's name, for its messages.
 
     Raises:
         SegbenchError: an unknown key, one that is given twice, or no source.
@@ -161,20 +169,20 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     given: dict[str, str] = {}
     for argument in arguments:
         key, is_pair, value = argument.partition("=")
-        if is_pair and key in _KEYS and not os.path.exists(argument):
+        if is_pair and key in keys and not os.path.exists(argument):
             if key in given:
                 raise SegbenchError(f"{key}= given twice", f"{key}= once", "leave one out")
             given[key] = value
         elif is_pair and key.isidentifier() and not os.path.exists(argument):
             import difflib
 
-            near = difflib.get_close_matches(key, _KEYS, n=1)
-            expected = f"one of {', '.join(_KEYS)}" + (f"; did you mean {near[0]}=?" if near else "")
-            raise SegbenchError(argument, expected, "segbench compare --help")
+            near = difflib.get_close_matches(key, keys, n=1)
+            expected = f"one of {', '.join(keys)}" + (f"; did you mean {near[0]}=?" if near else "")
+            raise SegbenchError(argument, expected, f"segbench {command} --help")
         else:
             sources.append(argument)
     if not sources:
-        raise SegbenchError("nothing to compare", "run directories", "segbench compare outputs/EXPERIMENT")
+        raise SegbenchError(f"nothing to {command}", "run directories", f"segbench {command} outputs/EXPERIMENT")
     return sources, given
 
 
@@ -224,16 +232,28 @@ def _format(given: dict[str, str]) -> str:
 
 def _write(path: Path, comparison: Comparison, form: str, table: str | None) -> None:
     from segbench.compare.formats import write
-    from segbench.runs import not_writable
 
-    text = write(comparison, form, table)
+    write_whole(path, write(comparison, form, table))
+    print(path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of text, or leave what was there; its folder is made.
+
+    Raises:
+        SegbenchError: it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
-        raise not_writable(path, error) from error
-    print(path)
+        raise SegbenchError(
+            f"{path} cannot be written: {error.strerror or error}",
+            "a file in a folder that this user may write to",
+            "choose another output=FILE",
+        ) from error
 
 
 def _print(comparison: Comparison, form: str, table: str | None) -> None:

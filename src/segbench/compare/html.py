@@ -8,12 +8,12 @@ from segbench.compare.document import Document, Sentences, Table
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #c9ced6; --soft: #f3f5f8; --text: #1b1f24; --ground: #fff; --warn: #8a4b00; }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root { --line: #3b424c; --soft: #1d2229; --text: #e4e8ee; --ground: #12161b; --warn: #f0b465; }
 }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--ground);
        max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 .warning h2 { color: var(--warn); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
@@ -27,8 +27,8 @@ th button { font: inherit; color: inherit; background: none; border: 0; padding:
 th button:focus-visible { outline: 2px solid; outline-offset: 2px; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
-@media print { body { max-width: none; margin: 0; font-size: 10pt; } .scroll { overflow: visible; }
-  tr { break-inside: avoid; } }
+@media print { :root { color-scheme: light; } body { max-width: none; margin: 0; font-size: 10pt; }
+  .scroll { overflow: visible; } tr { break-inside: avoid; } }
 """
 
 _SCRIPT = """

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,10 @@ def read_runs(sources: Sequence[str]) -> tuple[list[RunRecord], list[LeftOut]]:
         if source.startswith(WANDB):
             continue
         for path in find_runs(source):
-            read.setdefault(str(path.resolve()), read_run(path, configs))
+            found = read_run(path, configs)
+            if isinstance(found, LeftOut) and path == Path(source):
+                found = replace(found, wrong=True)
+            read.setdefault(str(path.resolve()), found)
     local = {record.wandb_id for record in read.values() if isinstance(record, RunRecord) and record.wandb_id}
     for source in sources:
         if source.startswith(WANDB):
@@ -108,7 +112,10 @@ def read_run(path: Path, configs: Configs | None = None) -> RunRecord | LeftOut:
         if not (path / "results.json").is_file():
             again = f"segbench evaluate run={path}" if (path / "checkpoints").is_dir() else "train it again"
             return LeftOut(source, f"no results.json: {again}")
-        results = _json(path / "results.json")
+        try:
+            results = _json(path / "results.json")
+        except _Damaged as damaged:
+            raise _Damaged(f"{damaged}; score it again (segbench evaluate run={path}), and compare that") from damaged
         if results.get("schema") != SCHEMA:
             return LeftOut(source, f"results.json has schema {results.get('schema')}, this version reads {SCHEMA}")
         trained = path
@@ -119,7 +126,7 @@ def read_run(path: Path, configs: Configs | None = None) -> RunRecord | LeftOut:
             trained, config = found, configs.of(found)
         return _record(path, trained, config, results, configs)
     except _Damaged as damaged:
-        return LeftOut(source, str(damaged))
+        return LeftOut(source, str(damaged), wrong=True)
 
 
 class _Damaged(Exception):

@@ -65,10 +65,12 @@ class LeftOut:
     Attributes:
         source: its directory or address.
         reason: why, and what would mend it.
+        wrong: whether a file is damaged, or the run was asked for by name; a job of a sweep may well have failed.
     """
 
     source: str
     reason: str
+    wrong: bool = False
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

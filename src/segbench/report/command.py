@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ median and the worst image, splits and merges, cost, provenance, configuration. 
 that sorts, parallel coordinates, how much each setting explains, and the best run.
 
   output=FILE    default: report.html in the run's or the sweep's directory
-  metric=NAME    the score that a sweep is ordered by; default: the first one of the test split
+  metric=NAME    the score that leads, and that a sweep is ordered by; default: the first one of the paper's row
   wandb=PROJECT  also an artifact of that W&B project, PROJECT or ENTITY/PROJECT; kept here where there is no key
 """
 
@@ -48,22 +47,13 @@ def run(arguments: Sequence[str]) -> Path:
     Raises:
         SegbenchError: no run, no scores, or a file that cannot be written.
     """
-    given = dict(each.split("=", 1) for each in arguments if each.split("=", 1)[0] in _KEYS and "=" in each)
-    sources = [each for each in arguments if each.split("=", 1)[0] not in given]
-    if not sources:
-        raise SegbenchError("no run", "a run directory or a sweep", "segbench report --help")
+    from segbench.compare.command import split_arguments, write_whole
+
+    sources, given = split_arguments(arguments, _KEYS, "report")
     text = report(sources, given.get("metric"))
     folder = Path(sources[0]) if Path(sources[0]).is_dir() else Path()
     path = Path(given.get("output") or folder / "report.html")
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise SegbenchError(
-            f"{path} cannot be written: {error.strerror or error}", "a file of a folder", "set output=FILE"
-        ) from error
+    write_whole(path, text)
     if "wandb" in given:
         from segbench.wandb_artifacts import send
 
@@ -91,7 +81,7 @@ def report(sources: Sequence[str], metric: str | None = None) -> str:
         )
     if len(local) == 1:
         failed = sentences([f"{each.source}: {each.reason}" for each in left_out])
-        return whole_page(f"{local[0].name}: {local[0].source}", {**run_sections(local[0]), "Left out": failed})
+        return whole_page(f"{local[0].name}: {local[0].source}", {**run_sections(local[0], metric), "Left out": failed})
     return whole_page(f"{len(local)} runs: {', '.join(sources)}", sweep_sections(local, left_out, metric))
 
 

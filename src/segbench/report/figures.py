@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK = "#010203"
-"""Stands for the page's colour of text while matplotlib draws."""
+_INK, _GROUND = "#010203", "#020304"
+"""Stand for the page's colours of text and of what is behind it while matplotlib draws."""
 COLOURS = ("#4c8dd6", "#d9822b", "#3f9c6b", "#b65fc0", "#c94f4f", "#8a8d3a")
 _ANNOTATED = 8
 """Up to this many classes a confusion matrix has its shares written in."""
@@ -49,7 +49,7 @@ def _svg(figure: Figure) -> str:
     figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = written.getvalue()
     # Past the XML head, which has no place inside HTML.
-    return text[text.index("<svg") :].replace(_INK, "currentColor")
+    return text[text.index("<svg") :].replace(_INK, "currentColor").replace(_GROUND, "var(--ground)")
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -66,8 +66,10 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label:
     Args:
         series: steps and values by name.
         label: of the values.
-        log: a logarithmic scale.
+        log: a logarithmic scale where the values span a factor of ten.
     """
+    met = [value for _, values in series.values() for value in values]
+    log = log and min(met) > 0 and max(met) >= 10 * min(met)
     with _drawing(f"curves {label} {sorted(series)}"):
         figure, axes = _axes(5.2, 3.0)
         for number, (name, (steps, values)) in enumerate(series.items()):
@@ -95,7 +97,8 @@ def bars(values: Mapping[str, float], label: str, limit: float | None = 1.0) -> 
         axes.barh(places, heights, color=COLOURS[0], height=0.72)
         for place, value in enumerate(values.values()):
             said = "undefined" if math.isnan(value) else f"{value:.3f}"
-            axes.text(0 if math.isnan(value) else value, place, f" {said}", va="center", fontsize=8)
+            at = (0 if math.isnan(value) else value, place)
+            axes.annotate(said, at, xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set_yticks(places, list(values))
         axes.invert_yaxis()
         axes.set(xlabel=label, xlim=(0, None if limit is None else limit * 1.12))
@@ -155,7 +158,9 @@ def parallel_coordinates(rows: Sequence[Mapping[str, Any]], score: str, higher_i
         for place, key in enumerate(keys):
             axes.axvline(place, color=_INK, linewidth=0.8)
             for height, said in placed[key][1]:
-                axes.text(place + 0.03, height, said, fontsize=8, va="center")
+                # Lines pass behind what is written.
+                box = {"facecolor": _GROUND, "edgecolor": "none", "alpha": 0.8, "pad": 1}
+                axes.text(place + 0.03, height, said, fontsize=8, va="center", bbox=box)
         axes.set_xticks(range(len(keys)), keys, fontsize=8)
         axes.set(yticks=[], xlim=(-0.1, len(keys) - 0.6), ylim=(-0.06, 1.06))
         axes.spines[:].set_visible(False)

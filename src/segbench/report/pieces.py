@@ -20,7 +20,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; list-sty
 a { color: inherit; } a:focus-visible, summary:focus-visible { outline: 2px solid; outline-offset: 2px; }
 figure { margin: 0 0 1rem; } figcaption { font-size: .85rem; } figure svg, figure img { max-width: 100%; height: auto; }
 figure img { image-rendering: auto; border: 1px solid var(--line); }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem; }
 pre { background: var(--soft); padding: .7rem; overflow-x: auto; font-size: .8rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; } dt { font-weight: 600; } dd { margin: 0;
   overflow-wrap: anywhere; }

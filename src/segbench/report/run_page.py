@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from segbench.compare.columns import choose_columns
 from segbench.compare.definitions import run_heads, score_infos
 from segbench.compare.document import Table
+from segbench.compare.grouping import group_runs
 from segbench.compare.html import table
 from segbench.compare.records import RunRecord
 from segbench.digits import number
@@ -24,15 +26,19 @@ from segbench.runs import read_yaml
 _MAX_PICTURES = 12
 
 
-def run_sections(run: RunRecord) -> dict[str, str]:
+def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
     """HTML by heading.
 
     Args:
         run: a run directory's record.
+        metric: the score that leads; None for the paper's, then the one that chose the checkpoint.
+
+    Raises:
+        SegbenchError: the run has no such score.
     """
     assert run.path is not None
     return {
-        "Scores": _scores(run),
+        "Scores": _scores(run, metric),
         "Curves": _curves(run.trained or run.path),
         "Classes": _classes(run),
         "Images": _pictures(run.path),
@@ -42,7 +48,7 @@ def run_sections(run: RunRecord) -> dict[str, str]:
     }
 
 
-def _scores(run: RunRecord) -> str:
+def _scores(run: RunRecord, metric: str | None) -> str:
     paper: Mapping[str, Any] = run.config.get("paper") or {}
     printed: Mapping[str, float] = paper.get("metrics") or {}
     infos = {}
@@ -52,10 +58,10 @@ def _scores(run: RunRecord) -> str:
     except SegbenchError as error:
         notes.append(f"Directions of the scores are not known: {error.found}.")
     rows = []
-    for key, value in run.metrics.items():
-        split, _, name = key.partition("/")
-        if split != run.split or "/iu/" in f"/{name}":
-            continue
+    columns = group_runs([run]).columns
+    leading = choose_columns(columns, [metric], run.split) if metric else ()
+    for column in dict.fromkeys((*leading, *choose_columns(columns, split=run.split))):
+        value, name = run.metrics[column.key], column.name
         theirs = printed.get(name)
         apart = "" if theirs is None or math.isnan(value) else number(value - theirs, sign=True)
         better = {True: "higher", False: "lower", None: ""}[infos[name].higher_is_better if name in infos else None]
@@ -69,11 +75,11 @@ def _scores(run: RunRecord) -> str:
     header = ("score", "this run", *(("paper", "difference") if printed else ()), "better")
     numeric = (False, *(True for _ in header[2:]), False)
     shown = Table("scores", f"scores on {run.split}", header, tuple(rows), numeric)
-    chosen = run.protocol.get("checkpoint")
+    chosen, by = run.protocol.get("checkpoint"), run.protocol.get("checkpoint_chosen_by")
     how = {
         "experiment": run.name,
         "split": f"{run.split}: {run.protocol.get('dataset')}, {run.protocol.get('split')}",
-        "checkpoint": f"{chosen}, chosen by {run.protocol.get('checkpoint_chosen_by') or 'nothing: the last one'}",
+        "checkpoint": f"{chosen}, chosen by {by}" if by else chosen,
         "averaged over": run.protocol.get("tta"),
         "precision": run.protocol.get("precision"),
     }
@@ -108,7 +114,14 @@ def _group(name: str) -> str:
     return "validation errors" if metric.endswith(("_error", "_error_pairs")) else "validation scores"
 
 
-_HIDDEN = ("mean_iu_all", "mean_iu_present", "mean_iu_per_image", "rand_error_pairs", "v_rand_pooled", "fw_iu")
+VARIANTS = (
+    "mean_iu_all",
+    "mean_iu_present",
+    "mean_iu_per_image",
+    "rand_error_pairs",
+    "v_rand_pooled",
+    "fw_iu",
+)
 """Other definitions of a score that is drawn already; the table of scores has them."""
 
 
@@ -124,7 +137,7 @@ def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             for name, text in row.items():
-                if name in (None, "epoch", "step") or not text or "/iu/" in name or name.split("/")[-1] in _HIDDEN:
+                if name in (None, "epoch", "step") or not text or "/iu/" in name or name.split("/")[-1] in VARIANTS:
                     continue
                 value = float(text)
                 if math.isfinite(value) and not name.startswith(("test/", "val/threshold")):

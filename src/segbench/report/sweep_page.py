@@ -18,7 +18,7 @@ from segbench.digits import number
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, parallel_coordinates
 from segbench.report.pieces import chart, sentences
-from segbench.report.run_page import duration, run_sections
+from segbench.report.run_page import VARIANTS, duration, run_sections
 
 _SCORES = 8
 """Scores a table shows beside the settings."""
@@ -40,22 +40,22 @@ def sweep_sections(runs: Sequence[RunRecord], left_out: Sequence[LeftOut], metri
     leading = columns[0]
     higher = _higher_is_better(runs, leading)
     keys = sorted({key for group in grouped.groups for key in group.settings})
-    shown = (
-        list(columns) if metric is None else [leading, *(c for c in choose_columns(grouped.columns) if c != leading)]
-    )
+    others = [column for column in choose_columns(grouped.columns) if column != leading]
+    others.sort(key=lambda column: column.key.split("/")[-1] in VARIANTS)
+    shown = [leading, *others]
     scored = [run for run in runs if math.isfinite(run.metrics.get(leading.key, math.nan))]
     scored.sort(key=lambda run: run.metrics[leading.key], reverse=higher)
     settings = [*keys, "seed"] if len({run.seed for run in runs}) > 1 else keys
     best = scored[0] if scored else None
     failed = [f"{each.source}: {each.reason}" for each in left_out]
     sections = {
-        "Runs": _table(runs, scored, settings, shown[:_SCORES], left_out),
+        "Runs": _table(runs, scored, settings, shown, left_out),
         "Left out": sentences(failed),
         "Settings and score": _parallel(scored, settings, leading, higher),
         "Importance": _importance(scored, settings, leading),
     }
     if best is not None and best.path is not None:
-        for heading, body in run_sections(best).items():
+        for heading, body in run_sections(best, metric).items():
             sections[f"Best run: {heading[0].lower()}{heading[1:]}"] = body
     return sections
 
@@ -82,6 +82,8 @@ def _table(
     columns: Sequence[Column],
     left_out: Sequence[LeftOut],
 ) -> str:
+    further = len(columns) - _SCORES
+    columns = columns[:_SCORES]
     header = ("run", *(short(key) for key in keys), *(column.name for column in columns), "training")
     ordered = [*scored, *(run for run in runs if run not in scored)]
     rows = tuple(
@@ -94,7 +96,9 @@ def _table(
         for run in ordered
     )
     numeric = (False, *(False for _ in keys), *(True for _ in columns), True)
-    caption = (f"{len(runs)} runs, the best by {columns[0].name} first; {len(left_out)} left out.",)
+    caption: tuple[str, ...] = (f"{len(runs)} runs, the best by {columns[0].name} first; {len(left_out)} left out.",)
+    if further > 0:
+        caption += (f"{further} further scores: segbench compare.",)
     return table(Table("runs", "runs", header, rows, numeric, caption))
 
 
