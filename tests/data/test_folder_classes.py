@@ -218,11 +218,36 @@ def test_ids_that_may_be_instances_are_told():
     assert classes_of(*pages, given={"background": 0, "cell": "rest"}).notes == ()
 
 
+def test_a_mask_smoothed_at_its_edges_is_no_mask_of_two_hundred_classes():
+    smoothed = page({0: 70000} | dict.fromkeys(range(30, 230), 10) | {255: 20000})
+    with pytest.raises(SegbenchError, match=r"200 values between 0 and 255, on 2\.17% of the pixels: .*smoothed at"):
+        classes_of(smoothed)
+    assert classes_of(smoothed, given={"background": 0, "object": "rest"}).names == ("background", "object")
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        {0: 700, **dict.fromkeys(range(1, 21), 20), 255: 50},  # as PASCAL VOC: classes between background and void
+        {0: 70000, **dict.fromkeys(range(1, 9), 10), 255: 20000},  # a few rare classes
+        {0: 95000, **dict.fromkeys(range(1, 21), 250)},  # small objects of many classes
+        {k: 100 for k in range(40)},
+    ],
+)
+def test_many_classes_are_not_taken_for_smoothed_edges(pixels):
+    assert len(classes_of(page(pixels)).names) == len(pixels)
+
+
+def test_rare_classes_with_a_palette_are_meant():
+    pixels = {0: 70000} | dict.fromkeys(range(1, 31), 10) | {31: 20000}
+    assert len(classes_of(page(pixels, "palette", tuple(range(32)))).names) == 32
+
+
 def test_smoothed_masks_are_told():
     smoothed = {k: 2 for k in range(300)} | {0: 50000, 299: 50000}
     with pytest.raises(SegbenchError, match=r"300 different values.*16 of them have 99\.4% of the pixels: .*smoothed"):
         classes_of(page(smoothed, runs=900))
-    note = classes_of(page({k: 1 for k in range(60)} | {0: 500000, 59: 500000}, runs=900)).notes[-1]
+    note = classes_of(page({k: 1 for k in range(60)} | {10: 500000, 40: 500000}, runs=900)).notes[-1]
     assert note.startswith("58 of 60 values have together 0.0058% of the pixels")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segbench.data.folder_facts import MaskFacts, by_page
-from segbench.data.folder_faults import refuse_no_masks, some
+from segbench.data.folder_faults import refuse_no_masks, refuse_smoothed, some
 from segbench.data.mask_labels import Classes, Coding, codes_of, say
 from segbench.data.pascal_voc import voc_palette
 from segbench.errors import SegbenchError
@@ -49,6 +49,8 @@ def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: 
     found = sorted(set(pixels) - set(void))
     catch_all = isinstance(given, Mapping) and REST in given.values()
     refuse_no_masks(folder, masks, pixels, None if catch_all else MOST_CLASSES + len(set(void) & set(pixels)))
+    if given is None and coding == "ids" and all(facts.kind == "ids" for _, _, facts in by_page(masks)):
+        refuse_smoothed(folder, {code: pixels[code] for code in found})
     if isinstance(given, Mapping):
         names, groups, rest = _from_mapping(given, coding, found, pixels)
     else:

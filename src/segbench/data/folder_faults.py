@@ -12,6 +12,9 @@ from segbench.errors import SegbenchError
 _RESTLESS = 0.25
 """Share of pixels that differ from the one before. Masks of real data sets stay below 0.1, photographs above 0.4."""
 
+_FEW_BETWEEN, _RARE, _EDGES = 8, 0.01, 0.1
+"""More values than these lie between the two of a smoothed mask, on a smaller share of the pixels each and together."""
+
 
 def some(names: Sequence[str], count: int = 10) -> str:
     """The first names, and how many more there are."""
@@ -66,6 +69,33 @@ def refuse_no_masks(
         "probably instance ids, a value an object",
         "make one class of all objects: data.classes='{background: 0, object: rest}'",
     )
+
+
+def refuse_smoothed(folder: Path, pixels: Mapping[int, int]) -> None:
+    """Raise where the lowest and the highest of many values have regions, and those between at most edges.
+
+    A mask of two values looks so after resizing with interpolation, after anti-aliased drawing or after JPEG.
+
+    Args:
+        folder: of the masks, for messages.
+        pixels: of each value that is not void, over all masks.
+
+    Raises:
+        SegbenchError: with the share of the values between.
+    """
+    if len(pixels) <= _FEW_BETWEEN:
+        return
+    low, *between, high = sorted(pixels)
+    total, edges = sum(pixels.values()), sum(pixels[code] for code in between)
+    rare = max(pixels[code] for code in between) < _RARE * total
+    if len(between) > _FEW_BETWEEN and rare and edges < min(pixels[low], pixels[high], _EDGES * total):
+        raise SegbenchError(
+            f"the masks in {folder} hold {len(between)} values between {low} and {high}, on {edges / total:.2%} of the pixels: "
+            "probably smoothed at the edges, by resizing with interpolation, anti-aliased drawing or JPEG",
+            "masks with a value or a colour a class",
+            "write the masks anew; resize masks with nearest neighbour only. Or say what is what: "
+            f"data.classes='{{background: {low}, object: rest}}'",
+        )
 
 
 def _what(facts: MaskFacts) -> str:

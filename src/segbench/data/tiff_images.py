@@ -234,6 +234,8 @@ def _plane(file: TiffImages, page: Any, key: int) -> _Plane:
 
 def _mapped(file: TiffImages, keyframe: Any, offset: int) -> _Plane:
     dtype = np.dtype(file._tiff.byteorder + keyframe.dtype.char)
+    if offset + int(np.prod(keyframe.shaped)) * dtype.itemsize > file._tiff.filehandle.size:
+        raise ValueError("its end is missing")
 
     def read(y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
         # Mapped anew for each part: pages that were touched would count as this process's memory as long as it lives.
