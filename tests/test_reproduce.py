@@ -68,6 +68,17 @@ def test_two_seeds_are_trained_once_and_stand_in_the_ledger(mine, tmp_path, monk
     assert reproduce(tmp_path, monkeypatch, *arguments) == 0
     assert [(run.path / "results.json").stat().st_mtime_ns for run in runs] == written
 
+    # What does not hold for all seeds names those for which it does.
+    told = runs[1].provenance()
+    told["git"], told["processor"] = {"commit": "f" * 40, "dirty": False}, "another"
+    (runs[1].path / "provenance.json").write_text(json.dumps(told))
+    assert reproduce(tmp_path, monkeypatch, *arguments) == 0
+    said = yaml.safe_load((tmp_path / "ledger" / "narrow.yaml").read_text())["deviations"]
+    assert "code: commit ffffffffff (seed 1)" in said
+    assert [each.rsplit("(", 1)[-1] for each in said if each.startswith("hardware")] == ["seed 0)", "seed 1)"]
+    assert "model.width: 2 instead of 4" in said
+    capfd.readouterr()
+
     # Another config in the same directory is no reproduction.
     assert reproduce(tmp_path, monkeypatch, *arguments, "optimizer.lr=1") == 1
     assert "holds a run of another config: optimizer.lr: 0.004, now 1" in capfd.readouterr().err
@@ -108,6 +119,15 @@ def test_the_list_shows_every_row(monkeypatch, capsys):
     shown = capsys.readouterr().out
     for text in ("FCN-8s at-once", "IDSIA-SCI", "of others", "unet_isbi_em_cpu", "0.4120"):
         assert text in shown
+
+
+def test_the_list_says_why_a_row_was_not_run(tmp_path, monkeypatch, capsys):
+    for name in ("fcn32s_voc", "fcn8s_voc"):
+        row = {"schema": 1, "experiment": name, "verdict": "not run", "why": ["VOC.tar cannot be fetched"]}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(row))
+    monkeypatch.setattr(sys, "argv", ["segbench", "reproduce", "--list", f"ledger={tmp_path}"])
+    cli.main()
+    assert "\nfcn32s_voc, fcn8s_voc: VOC.tar cannot be fetched\n" in capsys.readouterr().out
 
 
 def test_help_is_quick_in_imports():

@@ -168,6 +168,20 @@ def _lines(
         yield dict(zip(COLUMNS, cells, strict=True))
 
 
+def reasons(rows: Mapping[str, Mapping[str, Any]], experiments: Sequence[str]) -> dict[str, list[str]]:
+    """Why rows were not run or are not comparable, and of which experiments that is the reason.
+
+    Args:
+        rows: of the ledger, by experiment.
+        experiments: those that are asked about; those of no row of the ledger have no reason.
+    """
+    said: dict[str, list[str]] = {}
+    for experiment in experiments:
+        for reason in rows.get(experiment, {}).get("why") or []:
+            said.setdefault(reason, []).append(experiment)
+    return said
+
+
 def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The README's table: the rows that were run."""
     lines = ["| experiment | score | paper | ours | seeds | verdict |", "| --- | --- | --- | --- | --- | --- |"]

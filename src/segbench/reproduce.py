@@ -22,6 +22,7 @@ from segbench.ledger import (
     paper_blocks,
     published,
     read_rows,
+    reasons,
     summarise,
     table,
     verdict,
@@ -102,13 +103,18 @@ def _list(arguments: Sequence[str]) -> None:
     starts = [number for number, line in enumerate(lines) if line["row"]]
     for name, entry in published().items():
         shown = Table(title=f"{name}: {entry['source']}", title_justify="left")
+        experiments = []
         for column in COLUMNS[1:]:
             shown.add_column(column, justify="right" if column in ("paper", "ours", "n") else "left")
         for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
             if lines[start]["row"] == name:
+                experiments.append(lines[start]["experiment"])
                 for line in lines[start:end]:
                     shown.add_row(*(line[column] for column in COLUMNS[1:]))
         console.print(shown)
+        for reason, of in reasons(rows, experiments).items():
+            console.print(f"{', '.join(of)}: {reason}", markup=False, soft_wrap=True)
+        console.print()
 
 
 def _pairs(arguments: Sequence[str], known: Sequence[str]) -> dict[str, str]:
@@ -295,13 +301,21 @@ def _measured(directories: Sequence[Path], reference: Mapping[str, Any], paper: 
     from segbench.deviations import deviations, not_comparable
 
     runs = [Run.open(directory) for directory in directories]
-    results, provenance = [run.results() for run in runs], runs[0].provenance()
+    results, provenances = [run.results() for run in runs], [run.provenance() for run in runs]
     config = runs[0].config() | {"paper": paper}
     scores = [
         {k.removeprefix("test/"): v for k, v in each["metrics"].items() if k.startswith("test/") and "/iu/" not in k}
         for each in results
     ]
     ours = summarise(scores)
+    commits = [str((each["git"] or {}).get("commit")) for each in provenances]
+    said = {
+        str(run.config()["seed"]): [
+            *deviations(run.config() | {"paper": paper}, reference, result, made),
+            *([f"code: commit {commit[:10]}"] if len(set(commits)) > 1 else []),
+        ]
+        for run, result, made, commit in zip(runs, results, provenances, commits, strict=True)
+    }
     other = not_comparable(config, reference)
     protocol, printed = results[0]["protocol"], paper["metrics"]
     return {
@@ -309,16 +323,26 @@ def _measured(directories: Sequence[Path], reference: Mapping[str, Any], paper: 
         "difference": {name: ours[name]["mean"] - value for name, value in printed.items() if name in ours},
         "verdict": verdict(printed, ours, other),
         "why": other,
-        "deviations": deviations(config, reference, results[0], provenance),
+        "deviations": _of_all(said),
         "data": f"{protocol['dataset']}, {protocol['split']}",
         "seeds": [run.config()["seed"] for run in runs],
         "cost": {
             "steps": results[0]["timing"].get("steps"),
             "hours": round(sum(each["timing"].get("fit_s", 0.0) for each in results) / 3600, 3),
         },
-        "versions": provenance["versions"],
-        "commit": provenance["git"],
+        "versions": provenances[0]["versions"],
+        "commit": provenances[0]["git"],
     }
+
+
+def _of_all(said: Mapping[str, Sequence[str]]) -> list[str]:
+    """Sentences on the runs of each seed, each once; one that does not hold for all names its seeds."""
+    met = dict.fromkeys(sentence for sentences in said.values() for sentence in sentences)
+    seeds = {sentence: [seed for seed, sentences in said.items() if sentence in sentences] for sentence in met}
+    return [
+        sentence if len(of) == len(said) else f"{sentence} (seed{'s' * (len(of) > 1)} {', '.join(of)})"
+        for sentence, of in seeds.items()
+    ]
 
 
 def _of_paper(paper: Mapping[str, Any]) -> dict[str, Any]:
