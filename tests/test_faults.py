@@ -442,6 +442,17 @@ def test_other_images_are_named_and_refused(interrupted, capsys):
     assert "resume_allow: train: 1 images gone (lost)" in (interrupted / "run.log").read_text()
 
 
+def test_a_finished_run_that_is_not_continued_stays_finished(interrupted, capsys):
+    resume_run([f"resume={interrupted}"])
+    results, recorded = Run(interrupted).results(), Run(interrupted).splits()
+    Run(interrupted).write_splits(recorded | {"train": [*recorded["train"][:-1], "lost"]})
+    with pytest.raises(SystemExit):
+        resume_run([f"resume={interrupted}", "trainer.max_steps=20"])
+    assert "and other data than it began with" in capsys.readouterr().err
+    assert (Run(interrupted).state(), Run(interrupted).reason()) == ("finished", None)
+    assert Run(interrupted).results() == results
+
+
 def test_another_order_and_another_description_are_named(interrupted, capsys):
     import json
 

@@ -1,11 +1,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from segbench import runs
 from segbench.errors import SegbenchError
 from segbench.runs import SCHEMA, Run, provenance, read_yaml
 
@@ -186,8 +188,11 @@ def test_other_checkpoint_names_are_refused(run):
         run.checkpoint("newest")
 
 
-def test_provenance_names_code_versions_and_machine():
+def test_provenance_names_code_versions_and_machine(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(Path(runs.__file__).with_name("train.py")), "model.names=[a, b]"])
     recorded = provenance()
+    # As it can be typed again.
+    assert recorded["command"] == "segbench train 'model.names=[a, b]'"
     assert recorded["versions"]["segbench"]
     assert recorded["versions"]["torch"].startswith("2.")
     assert recorded["cpus"] >= 1

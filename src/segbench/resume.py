@@ -23,6 +23,10 @@ ALLOWABLE = ("data", "model")
 SPLITS = ("train", "val", "test", "predict")
 
 
+class Refused(SegbenchError):
+    """A run that is not continued: nothing of it has changed."""
+
+
 def changed(config: Mapping[str, Any], arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A run's configuration with what a command line changes of it, and what `resume_allow` names.
 
@@ -76,14 +80,14 @@ def refuse_other_data(run: Run, dataset: DataSet, allow: Sequence[str]) -> list[
         sentences, empty where all is the same or nothing was recorded.
 
     Raises:
-        SegbenchError: there are some, and `allow` does not name `data`.
+        Refused: there are some, and `allow` does not name `data`.
     """
     differences = _other_values(run.dataset(), json.loads(json.dumps(dataset.spec.to_dict())))
     ids = split_ids(dataset)
     for split, before in run.splits().items():
         differences += _other_ids(split, before, ids.get(split, []))
     if differences and "data" not in allow:
-        raise SegbenchError(
+        raise Refused(
             f"{run.path} and other data than it began with: {_some(differences)}",
             "the same images and classes, in the same order",
             "restore them, or train on with what is there: resume_allow=data",
@@ -127,7 +131,7 @@ def refuse_other_model(
         sentences, empty where every name and shape is the same.
 
     Raises:
-        SegbenchError: there are some, and `allow` does not name `model`.
+        Refused: there are some, and `allow` does not name `model`.
     """
     differences = []
     for name in dict.fromkeys([*saved, *network]):
@@ -138,7 +142,7 @@ def refuse_other_model(
         elif saved[name].shape != network[name].shape:
             differences.append(f"{name} is {tuple(network[name].shape)}, was {tuple(saved[name].shape)}")
     if differences and "model" not in allow:
-        raise SegbenchError(
+        raise Refused(
             f"{run.path} and another network than it trained: {_some(differences)}",
             "the weights of the checkpoint",
             "restore the model's code, or train on with the weights that fit: resume_allow=model (the others are drawn "

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from segbench.entry import is_main_process, log_to
 from segbench.errors import SegbenchError
+from segbench.resume import Refused
 from segbench.runs import Run, disk_full
 from segbench.stopping import Stopped, received, stoppable
 
@@ -26,7 +27,7 @@ def running(run: Run) -> Iterator[None]:
     """
     first = is_main_process()
     with stoppable(), run, log_to(run.path / "run.log" if first else None):
-        state, reason = "failed", None
+        state, reason, before = "failed", None, run.state()
         try:
             if first:
                 log.info("run: %s", run.path)
@@ -35,6 +36,9 @@ def running(run: Run) -> Iterator[None]:
             state = "finished"
         except BaseException as error:
             state, reason = _ended(error)
+            if isinstance(error, Refused) and before == "finished":
+                # Its results are still those of its checkpoint.
+                state, reason = before, None
             if signum := received():
                 _say_stopped(run, signum, error)
                 if not isinstance(error, Stopped):

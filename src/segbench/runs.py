@@ -27,6 +27,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -365,7 +366,7 @@ def read_yaml(path: Path) -> Any:
 def provenance() -> dict[str, Any]:
     """What makes a run differ from another of the same configuration: command, code, versions, machine."""
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
         "git": _git(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("segbench", *_PACKAGES)},
@@ -374,6 +375,13 @@ def provenance() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _command() -> str:
+    program = Path(sys.argv[0])
+    # However it was started, it is the sub-command of that name.
+    own = program.parent.absolute() == Path(__file__).parent.absolute()
+    return shlex.join([*(("segbench", program.stem) if own else (program.name,)), *sys.argv[1:]])
 
 
 def _version(name: str) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,16 +149,18 @@ def _run_stages(config: dict[str, Any], run: Run, stages: Sequence[Stage], allow
 def _fit_and_test(
     config: dict[str, Any], run: Run, experiment: Experiment, first: bool, checkpoint: Path | None
 ) -> dict[str, float]:
+    from segbench.callbacks.checkpoints import Checkpoints
     from segbench.checkpoint import load_weights
     from segbench.evaluate import score_split, task_protocol
     from segbench.predict import evaluating, write_split
     from segbench.tables import print_results
 
-    started = time.monotonic()
     trainer, task, data = experiment.trainer, experiment.task, experiment.data
     with deferred():
         trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
-    timing = {"fit_s": time.monotonic() - started, "steps": float(trainer.global_step)}
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
+    timing = {"fit_s": checkpoints.seconds, "steps": float(trainer.global_step)}
     scores = dict(task.scores.get("val", {}))
     if experiment.dataset.split("test") is None:
         split, selected = "val" if scores else "none", "last"

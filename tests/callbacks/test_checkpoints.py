@@ -171,6 +171,19 @@ def test_a_write_that_breaks_off_leaves_the_checkpoints_before_it(fit, scripted,
     assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt", "previous.ckpt"]
 
 
+def test_the_time_of_a_continued_training_counts_what_came_before(fit, scripted, folder):
+    fit(scripted(), Checkpoints(folder, 1), steps=2)
+    path = folder / "last.ckpt"
+    written = torch.load(path, weights_only=True)
+    (state,) = written["callbacks"].values()
+    assert state["seconds"] > 0
+    state["seconds"] = 1e6
+    torch.save(written, path)
+    callback = Checkpoints(folder, 1)
+    fit(scripted(), callback, steps=4, resume=path)
+    assert callback.seconds > 1e6
+
+
 def test_weights_that_are_not_finite_are_never_written(fit, scripted, folder):
     module = scripted(losses={"sample-2": float("inf")})
     with pytest.raises(

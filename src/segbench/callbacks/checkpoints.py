@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,23 @@ class Checkpoints(Checkpoint):
         self._step_done = False
         self._resumed = False
         self._last_step: int | None = None
+        self._seconds_before, self._began = 0.0, time.monotonic()
 
     # Where a resume stands
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far, and the rows of metrics.csv."""
-        return {"best_score": self.best_score, "rows": self._rows}
+        """The best score so far, the rows of metrics.csv, and how long training took."""
+        return {"best_score": self.best_score, "rows": self._rows, "seconds": self.seconds}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those up to the checkpoint that it was continued from among them."""
+        return self._seconds_before + time.monotonic() - self._began
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Have checkpoints written as whole files, and remove what a killed process left of one."""
+        if stage == "fit":
+            self._began = time.monotonic()
         trainer.strategy.checkpoint_io = CheckpointFiles()
         if trainer.is_global_zero:
             for partial in self._directory.glob(".*.partial"):
@@ -99,6 +108,7 @@ class Checkpoints(Checkpoint):
         if record and isinstance(pl_module, SegmentationTask):
             pl_module.scores["val"] = record["scores"]
         state = checkpoint["callbacks"][self.state_key]
+        self._seconds_before = state.get("seconds", 0.0)
         for logger in self._loggers:
             logger.keep(record["rows"] if validated else state["rows"])
         self.best_score = self._best_so_far()
