@@ -41,9 +41,11 @@ def test_the_commands_send(tiny_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     report([str(tiny_run), f"output={tmp_path / 'r' / 'report.html'}", "wandb=project"])
     assert f"report-{tiny_run.name}".encode() in kept(tmp_path / "r")
-    assert compare([str(tiny_run), "wandb=project"]) == 0
+    assert compare([str(tiny_run), "wandb=project", "format=json"]) == 0
     assert b"comparison/scores" in kept(tmp_path)
-    assert capsys.readouterr().out.count("wandb sync") == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["schema"] == 1
+    assert printed.err.count("wandb sync") == 2
 
 
 @pytest.mark.parametrize("project", ["", "a/b/c", "team/"])

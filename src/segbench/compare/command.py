@@ -93,7 +93,8 @@ def run(arguments: Sequence[str]) -> int:
     else:
         _print(comparison, form, given.get("table"))
     if "wandb" in given:
-        print(_send(given["wandb"], sources, comparison))
+        # Not among what another program reads.
+        print(_send(given["wandb"], sources, comparison), file=sys.stderr)
     wrong = [str(refusal.error) for refusal in comparison.refusals if refusal.wrong]
     wrong += [f"{entry.source}: {entry.reason}" for entry in comparison.table.left_out if entry.wrong]
     for said in wrong:

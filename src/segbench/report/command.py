@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> Path:
     if "wandb" in given:
         from segbench.wandb_artifacts import send
 
-        print(send(given["wandb"], "report", f"report-{folder.resolve().name}", path))
+        print(send(given["wandb"], "report", f"report-{folder.resolve().name}", path), file=sys.stderr)
     return path
 
 
