@@ -221,6 +221,41 @@ def test_a_failed_trial_that_is_retried_counts_as_a_new_one(here, call):
     assert trials()[1].user_attrs == {"job": "0", "retried": 0}
 
 
+def test_one_trial_alone_is_retried_where_it_is_named(here, call):
+    searched(call, "optimizer.lr=choice(0.9)", "hydra.sweeper.n_trials=1")
+    (here / "sweep" / "mended").touch()
+    # There would be two trials to make, were it asked for the whole search.
+    sweep = Sweep.open("sweep")
+    sweep.commands[-1] = [word.replace("n_trials=1", "n_trials=3") for word in sweep.commands[-1]]
+    sweep.save()
+    code, out, err = call("sweep", "retry", "sweep", "0")
+    assert code == 0, err
+    assert "1 jobs, 1 finished" in out
+    assert trials("state") == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_a_study_that_is_lost_in_the_midst_of_a_search_is_told(here, call):
+    held, study = here / "sweep" / "held", here / "sweep" / "study.db"
+    held.touch()
+
+    def lose():
+        state, until = here / "sweep" / "0" / "state.json", time.monotonic() + 60.0
+        while not state.exists() or "running" not in state.read_text():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        study.unlink()
+        held.unlink()
+
+    thread = threading.Thread(target=lose)
+    thread.start()
+    code, _, err = searched(call, RATES, "hydra.sweeper.n_trials=1")
+    thread.join()
+    assert code == 1
+    assert "\nerror: the study sqlite:///" in err
+    assert "does not answer: " in err
+    assert "Traceback" not in err
+
+
 def test_another_search_in_the_same_place_is_refused(here, call):
     searched(call, RATES, "hydra.sweeper.n_trials=1")
     for given, message in (
@@ -253,7 +288,7 @@ def test_a_study_that_cannot_be_written_is_told_before_anything_runs(here, call,
     code, _, err = searched(call, RATES, *given)
     assert code == 1
     assert "error: the study sqlite:///" in err
-    assert "cannot be opened: " in err
+    assert "does not answer: " in err
     assert "\n  expected: an Optuna study that this user may read and write" in err
     assert "Traceback" not in err
     assert not (here / "sweep" / "0").exists()

@@ -43,7 +43,7 @@ class OptunaSweeper(Sweeper):
         from segbench.sweep.freeze import freeze_job, open_sweep
         from segbench.sweep.objective import objective_of
         from segbench.sweep.run import machine_of, run_work, waits
-        from segbench.sweep.search import Search, Searching, counts, open_study
+        from segbench.sweep.search import Search, Searching, answering, counts, open_study
         from segbench.sweep.summary import exit_code, show
 
         context, config = self.hydra_context, self.config
@@ -69,13 +69,14 @@ class OptunaSweeper(Sweeper):
                 machine.check(job.name, composed.resolved)
                 return job
 
-            search = Search(study, space, sweep, freeze, metric, settings.n_trials)
-            sweep.save()
-            left = search.left()
-            machine = machine_of(sweep, launching, left)
-            stopped = run_work(sweep, machine, search, launching, left) if left else None
-            sweep.save()
-            print(counts(study))
+            with answering(sweep.path, settings):
+                search = Search(study, space, sweep, freeze, metric, settings.n_trials)
+                sweep.save()
+                left = search.left()
+                machine = machine_of(sweep, launching, left)
+                stopped = run_work(sweep, machine, search, launching, left) if left else None
+                sweep.save()
+                print(counts(study))
             if stopped is not None:
                 raise SystemExit(exit_code(sweep, show(sweep), stopped))
 

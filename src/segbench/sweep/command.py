@@ -62,13 +62,14 @@ def resume(directory: str, names: list[str], failed: bool, jobs: int | None, dev
         wanted = [sweep.named(name) for name in names] or sweep.jobs
         chosen = to_run(sweep, wanted, settings, failed)
         check_frozen(chosen)
-        if sweep.search is not None:
+        if sweep.search is not None and not names:
+            # Trials that are open are the search's own to go on with.
             chosen = [job for job in chosen if job.state() == "failed"]
         stopped = run_jobs(sweep, chosen, settings) if chosen else None
-        if sweep.search is None or stopped is not None:
-            return exit_code(sweep, show(sweep), stopped)
-        if chosen:
+        if sweep.search is not None and stopped is None and chosen:
             _tell_study(sweep, chosen)
+        if sweep.search is None or stopped is not None or names:
+            return exit_code(sweep, show(sweep), stopped)
     return _search_on(sweep, settings)
 
 

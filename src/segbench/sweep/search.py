@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,26 +80,19 @@ def open_study(directory: Path, settings: Searching, direction: str) -> Study:
     """
     try:
         import optuna
-        from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
         raise SegbenchError("no Optuna here", "Optuna 4.2 or later", "pip install segbench[search]") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    address = settings.storage or f"sqlite:///{(directory / 'study.db').absolute()}"
-    try:
+    with answering(directory, settings, OSError, RuntimeError, ImportError):
         directory.mkdir(parents=True, exist_ok=True)
         # A study holds one search; a database that is shared, those of several.
         name = STUDY if settings.storage is None else str(directory.absolute())
-        study = optuna.create_study(storage=address, study_name=name, direction=direction, load_if_exists=True)
+        study = optuna.create_study(
+            storage=_address(directory, settings), study_name=name, direction=direction, load_if_exists=True
+        )
         # One that can be read may still not be written.
         study.set_user_attr("opened", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
         seed = settings.seed + len(study.get_trials(deepcopy=False))
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, OSError, RuntimeError, ImportError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SegbenchError(
-            f"the study {address} cannot be opened: {said}",
-            "an Optuna study that this user may read and write, or no file yet",
-            "choose another hydra.sweep.dir=DIR (or hydra.sweeper.storage=), or restore the file",
-        ) from error
     # A study that is taken up draws on, not again.
     study.sampler = (
         optuna.samplers.RandomSampler(seed=seed)
@@ -113,6 +107,36 @@ def open_study(directory: Path, settings: Searching, direction: str) -> Study:
         )
     )
     return study
+
+
+def _address(directory: Path, settings: Searching) -> str:
+    return settings.storage or f"sqlite:///{(directory / 'study.db').absolute()}"
+
+
+@contextlib.contextmanager
+def answering(directory: Path, settings: Searching, *faults: type[Exception]) -> Iterator[None]:
+    """Run the block on a study that answers.
+
+    Args:
+        directory: the sweep's.
+        settings: of the search.
+        faults: errors that mean that it does not, beside those of Optuna and of the database.
+
+    Raises:
+        SegbenchError: one of them came.
+    """
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, OptunaError, *faults) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SegbenchError(
+            f"the study {_address(directory, settings)} does not answer: {said}",
+            "an Optuna study that this user may read and write, or no file yet",
+            "choose another hydra.sweep.dir=DIR (or hydra.sweeper.storage=), or restore the file",
+        ) from error
 
 
 class Search:
