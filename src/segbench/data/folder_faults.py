@@ -91,7 +91,8 @@ def refuse_smoothed(folder: Path, pixels: Mapping[int, int]) -> None:
     if len(between) > _FEW_BETWEEN and rare and edges < min(pixels[low], pixels[high], _EDGES * total):
         raise SegbenchError(
             f"the masks in {folder} hold {len(between)} values between {low} and {high}, "
-            f"on {edges / total:.2%} of the pixels: probably smoothed at the edges, by resizing with interpolation, anti-aliased drawing or JPEG",
+            f"on {edges / total:.2%} of the pixels: probably smoothed at the edges, by resizing with interpolation, "
+            "anti-aliased drawing or JPEG",
             "masks with a value or a colour a class",
             "write the masks anew; resize masks with nearest neighbour only. Or say what is what: "
             f"data.classes='{{background: {low}, object: rest}}'",
