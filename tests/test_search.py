@@ -230,7 +230,7 @@ def test_one_trial_alone_is_retried_where_it_is_named(here, call):
     sweep.save()
     code, out, err = call("sweep", "retry", "sweep", "0")
     assert code == 0, err
-    assert "1 jobs, 1 finished" in out
+    assert "1 job, 1 finished" in out
     assert trials("state") == [TrialState.FAIL, TrialState.COMPLETE]
 
 

@@ -230,7 +230,7 @@ def test_a_signal_ends_the_sweep_which_can_be_resumed(here, call):
     thread.join()
     assert code == 128 + signal.SIGTERM
     assert "1 finished, 1 interrupted, 1 prepared" in out
-    assert "ending 1 jobs, each after its checkpoint" in err
+    assert "ending 1 job, each after its checkpoint" in err
 
 
 def _end_when(path):

@@ -102,6 +102,11 @@ def is_held(directory: Path) -> bool:
     return False
 
 
+def counted(number: int, noun: str = "job") -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def differing(jobs: Sequence[Job], searched: Collection[str] = ()) -> list[str]:
     """Of each job the overrides that set it apart, as one string.
 

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from segbench.stopping import AGAIN_S
-from segbench.sweep.job import Job
+from segbench.sweep.job import Job, counted
 
 TICK_S = 0.05
 _ENDED_BY_A_SIGNAL = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -215,7 +215,7 @@ def _end_all(machine: Machine, view: View, stop: _Stop, asked: dict[str, float],
             asked[name] = 0.0
     new = [job for job in machine.running() if job.name not in asked]
     if new:
-        view.say(f"ending {len(new)} jobs, each after its checkpoint; Ctrl-C again ends them at once")
+        view.say(f"ending {counted(len(new))}, each after its checkpoint; Ctrl-C again ends them at once")
     for job in new:
         machine.end(job)
         asked[job.name] = time.monotonic() + grace_s

@@ -8,7 +8,7 @@ from typing import Any
 
 from segbench.errors import SegbenchError
 from segbench.sweep.directory import Sweep
-from segbench.sweep.job import Job
+from segbench.sweep.job import Job, counted
 from segbench.sweep.launching import Listed, Machine, Work, launch
 from segbench.sweep.settings import Launching
 from segbench.sweep.view import JobsView
@@ -101,7 +101,7 @@ def _submit(sweep: Sweep, machine: Machine, jobs: Sequence[Job]) -> None:
 def run_work(sweep: Sweep, machine: Machine, work: Work, settings: Launching, total: int) -> int | None:
     """Do the work, writing down in sweep.yaml what came of each job."""
     with JobsView(_Labels(sweep), total) as view:
-        view.say(f"sweep: {sweep.path}, {total} jobs")
+        view.say(f"sweep: {sweep.path}, {counted(total)}")
         return launch(machine, _Saving(sweep, work), view, settings.grace_s)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.errors import SegbenchError
 from segbench.sweep.directory import Sweep
-from segbench.sweep.job import Job
+from segbench.sweep.job import Job, counted
 from segbench.sweep.scores import history, score_of
 from segbench.sweep.space import Space
 
@@ -307,4 +307,4 @@ def counts(study: Study) -> str:
     """How a study stands, in words."""
     states = [trial.state.name.lower() for trial in study.get_trials(deepcopy=False)]
     said = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    return f"{len(states)} trials" + (f": {', '.join(said)}" if said else "")
+    return counted(len(states), "trial") + (f": {', '.join(said)}" if said else "")

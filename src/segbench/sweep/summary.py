@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from segbench.digits import decimals
 from segbench.errors import SegbenchError
 from segbench.sweep.directory import Sweep
-from segbench.sweep.job import Job
+from segbench.sweep.job import Job, counted
 from segbench.sweep.scores import error_of, metric_of, reported, score_of, trained_s
 from segbench.sweep.view import clock
 
@@ -31,8 +32,8 @@ def show(sweep: Sweep) -> dict[str, str]:
         console = Console(highlight=False, width=180)
     sweep.look()
     states = {job.name: job.state() for job in sweep.jobs}
-    counted = ", ".join(f"{number} {state}" for state, number in Counter(states.values()).items())
-    console.print(f"{sweep.path}: {len(sweep.jobs)} jobs, {counted}", soft_wrap=True)
+    standing = ", ".join(f"{number} {state}" for state, number in Counter(states.values()).items())
+    console.print(f"{sweep.path}: {counted(len(sweep.jobs))}, {standing}", soft_wrap=True)
     scores, damaged = _all_scores(sweep, states)
     console.print(_table(sweep, states, scores))
     for job in sweep.jobs:
@@ -44,7 +45,7 @@ def show(sweep: Sweep) -> dict[str, str]:
                 console.print(Text(f"  {line}"), soft_wrap=True)
     if sweep.search is not None and (best := _best(sweep, states, scores)) is not None:
         job, value = best
-        said = f"best {sweep.search['metric']} {value:.4f}: job {job.name}, {sweep.labels()[job.name]}"
+        said = f"best {sweep.search['metric']} {value:.{decimals(value)}f}: job {job.name}, {sweep.labels()[job.name]}"
         console.print(said, soft_wrap=True)
     open_ = [name for name, state in states.items() if state in ("interrupted", "prepared")]
     if open_:
@@ -74,20 +75,21 @@ def _all_scores(
 
 def _table(sweep: Sweep, states: Mapping[str, str], scores: Mapping[str, Mapping[str, float]]) -> Table:
     names = list(dict.fromkeys(name for of_job in scores.values() for name in of_job))
+    places = {name: decimals(*(of_job[name] for of_job in scores.values() if name in of_job)) for name in names}
     table = Table()
     for column in ("job", "overrides", "state", "step", *names, "time"):
         table.add_column(column, justify="left" if column in ("overrides", "state") else "right")
     labels = sweep.labels()
     for job in sweep.jobs:
         said = job.progress()
-        values = [scores.get(job.name, {}).get(name) for name in names]
+        values = [(scores.get(job.name, {}).get(name), places[name]) for name in names]
         seconds = job.seconds or (trained_s(job.run) if job.name in scores else 0.0)
         table.add_row(
             job.name,
             Text(labels[job.name]),
             states[job.name],
             f"{said['step']}/{said['total']}" if said else "",
-            *("" if value is None else f"{value:.4f}" for value in values),
+            *("" if value is None else f"{value:.{digits}f}" for value, digits in values),
             clock(seconds) if seconds else "",
         )
     return table

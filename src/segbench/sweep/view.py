@@ -12,7 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from segbench.sweep.job import Job
+from segbench.digits import decimals
+from segbench.sweep.job import Job, counted
 from segbench.sweep.scores import metric_of, score_of
 
 _COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "pruned": "cyan", "missing": "red"}
@@ -94,7 +95,7 @@ class JobsView:
         ended = sum(self._counts.values())
         counts = [f"{number} {state}" for state, number in self._counts.items()]
         waiting = max(0, self._total - ended - running)
-        return ", ".join([f"{self._total} jobs", *counts, f"{running} running", f"{waiting} waiting"])
+        return ", ".join([counted(self._total), *counts, f"{running} running", f"{waiting} waiting"])
 
     def _table(self, running: Sequence[Job]) -> Table:
         table = Table(box=None, pad_edge=False)
@@ -121,7 +122,7 @@ class JobsView:
 def _score(job: Job) -> str:
     metric = metric_of(job.run.config())
     score = None if metric is None else score_of(job.run, metric)
-    return "" if score is None else f"{metric} {score:.4f}"
+    return "" if score is None else f"{metric} {score:.{decimals(score)}f}"
 
 
 def _step(said: Mapping[str, Any]) -> str:
