@@ -75,9 +75,32 @@ def test_the_site_builds_strictly(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    for page in ("index.html", "networks/fcn8s/index.html", "config/experiment/index.html", "api/metrics/index.html"):
+    for page in (
+        "index.html",
+        "networks/fcn8s/index.html",
+        "config/hydra_launcher/index.html",
+        "api/metrics/index.html",
+    ):
         assert (tmp_path / "site" / page).is_file()
     assert "134,362,751 parameters" in (tmp_path / "site" / "networks" / "fcn8s" / "index.html").read_text()
+
+
+def test_every_data_set_and_every_metric_is_told(compose):
+    from segbench.build import build_dataset, build_measures
+    from segbench.config import conf_root
+
+    def options(axis):
+        return [path.stem for path in (conf_root() / axis).glob("*.yaml") if not path.stem.startswith("_")]
+
+    pages = "".join(path.read_text() for path in (REPO / "docs" / "data").glob("*.md"))
+    assert [name for name in options("data") if f"data={name}" not in pages] == []
+    told = (REPO / "docs" / "metrics.md").read_text()
+    for axis in options("metrics"):
+        config = compose("name=x", f"metrics={axis}")
+        measures = build_measures(config, build_dataset(config).spec)["semantic"]
+        names = [info.name for each in measures for info in each.infos() if "/" not in info.name]
+        # Scores at one threshold are told as endings of a name.
+        assert [name for name in names if f"`{name.removesuffix('_50').removesuffix('_75')}`" not in told] == []
 
 
 MINIATURE = (

@@ -135,17 +135,21 @@ def figure(layers: list[Layer]) -> str:
             drawn[-1] = Layer(block, layer.kind, merged, layer.height, layer.width, 0)
         else:
             drawn.append(Layer(block, layer.kind, layer.channels, layer.height, layer.width, 0))
+    heights = [26 * max(math.log2(layer.height) - 1, 0.5) for layer in drawn]
+    middle_y = max(heights) / 2 + 20
+    # One line for all names: below the highest bar, so that no name crosses another bar's number.
+    foot = middle_y + max(heights) / 2 + 28
     bars, x = [], 20.0
-    for layer in drawn:
-        width, height = 6 + 1.8 * math.log2(layer.channels), 26 * max(math.log2(layer.height) - 1, 0.5)
-        kind = "score" if "score" in layer.name and "up" not in layer.name else "up" if "p" in _up(layer) else "conv"
-        middle, top = x + width / 2, 130 - height / 2
+    for layer, height in zip(drawn, heights, strict=True):
+        width = 6 + 1.8 * math.log2(layer.channels)
+        kind = "score" if "score" in layer.name and "up" not in layer.name else "up" if _is_up(layer) else "conv"
+        middle, top = x + width / 2, middle_y - height / 2
         bars.append(
             f'<rect class="{kind}" x="{x:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2">'
             f"<title>{layer.name}: {layer.channels} x {layer.height} x {layer.width}</title></rect>"
             f'<text x="{middle:.1f}" y="{top - 5:.1f}">{layer.channels}</text>'
-            f'<text x="{middle:.1f}" y="{130 + height / 2 + 13:.1f}">{layer.height}</text>'
-            f'<text class="name" transform="translate({middle - 4:.1f},{130 + height / 2 + 24:.1f}) rotate(50)">'
+            f'<text x="{middle:.1f}" y="{top + height + 13:.1f}">{layer.height}</text>'
+            f'<text class="name" transform="translate({middle - 4:.1f},{foot:.1f}) rotate(50)">'
             f"{layer.name}</text>"
         )
         x += width + 8
@@ -154,9 +158,10 @@ def figure(layers: list[Layer]) -> str:
         ".conv{fill:#5b8fd6}.up{fill:#e39a3b}.score{fill:#58a66a}"
         "@media(prefers-color-scheme:dark){text{fill:#ccc}}"
     )
-    size = f'width="{x + 60:.0f}" height="350" viewBox="0 0 {x + 60:.0f} 350"'
+    below = 8 + 6 * max(len(layer.name) for layer in drawn)
+    size = f'width="{x + 60:.0f}" height="{foot + below:.0f}" viewBox="0 0 {x + 60:.0f} {foot + below:.0f}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{style}</style>{"".join(bars)}</svg>'
 
 
-def _up(layer: Layer) -> str:
-    return "p" if "Upsampling" in layer.kind or "Transpose" in layer.kind else ""
+def _is_up(layer: Layer) -> bool:
+    return "Upsampling" in layer.kind or "Transpose" in layer.kind

@@ -46,16 +46,28 @@ def config_pages() -> dict[str, str]:
     for path in commands:
         text += f"\n## segbench {path.stem}\n\n```yaml\n{path.read_text()}```\n"
     pages = {"config/index.md": text}
-    for folder in sorted(path for path in CONF.iterdir() if path.is_dir()):
-        options = sorted(path for path in folder.glob("*.yaml"))
-        text = f"# {folder.name}\n"
-        for path in options:
-            chosen = (
-                f"`{folder.name}={path.stem}`" if not path.stem.startswith("_") else f"shared by others: {path.stem}"
-            )
+    for folder in sorted({path.parent for path in CONF.glob("*/**/*.yaml")}):
+        axis = folder.relative_to(CONF).as_posix()
+        text = f"# {axis}\n\n{_use(axis)}\n"
+        # What can be picked first, then what it is made of.
+        for path in sorted(folder.glob("*.yaml"), key=lambda each: (each.stem.startswith("_"), each.stem)):
+            chosen = f"`{axis}={path.stem}`" if not path.stem.startswith("_") else f"shared by others: {path.stem}"
+            if axis in _NO_AXES:
+                chosen = f"`conf/{axis}/{path.name}`"
             text += f"\n## {chosen}\n\n```yaml\n{path.read_text()}```\n"
-        pages[f"config/{folder.name}.md"] = text
+        pages[f"config/{axis.replace('/', '_')}.md"] = text
     return pages
+
+
+_NO_AXES = {
+    "run_directory": "Where runs go: part of every command, and nothing to pick.",
+    "sweep": "Searches for the agent of W&B: `wandb sweep FILE`, not an axis of `segbench train`.",
+}
+
+
+def _use(axis: str) -> str:
+    how = f"`{axis}=NAME` picks one; `segbench train --cfg job` shows what it comes to with all other axes."
+    return _NO_AXES.get(axis, how)
 
 
 def api_pages() -> dict[str, str]:
