@@ -277,3 +277,10 @@ def test_a_large_image_goes_window_by_window_to_the_same_result(predicted, monke
     with tifffile.TiffFile(path) as tiff:
         assert [page.is_tiled for page in tiff.pages] == [True] * 3
     np.testing.assert_array_equal(tifffile.imread(path), whole)
+
+
+def test_faults_of_several_kinds_get_advice_that_fits_them_all(run_folder, folder):
+    (folder / "cell1.png").write_bytes((folder / "cell1.png").read_bytes()[:100])
+    Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(folder / "photo.png")
+    with pytest.raises(SegbenchError, match=r"2 of 4 inputs(.|\n)*expected: whole images, of the kind(.|\n)*mend them"):
+        run_folder()

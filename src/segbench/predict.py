@@ -98,10 +98,13 @@ def _all_of(failed: dict[str, SegbenchError], inputs: int) -> SegbenchError:
         return first
     shown = [f"\n  {error.found}" for error in list(failed.values())[:10]]
     more = [f"\n  and {len(failed) - 10} more"] if len(failed) > 10 else []
+    said = {(error.expected, error.action) for error in failed.values()}
+    several = "whole images, of the kind and scale that the network was trained on", "mend them or take them out"
+    expected, action = said.pop() if len(said) == 1 else several
     return SegbenchError(
         f"{len(failed)} of {inputs} inputs could not be predicted:{''.join(shown + more)}",
-        first.expected,
-        f"{first.action}; then give the command again: what is predicted stays",
+        expected,
+        f"{action}; then give the command again: what is predicted stays",
     )
 
 

@@ -242,8 +242,12 @@ class TileGeometry:
         """Whether an input side of `size` pixels is taken."""
         return size >= self.offset + self.step * self.minimum and (size - self.offset) % self.step == 0
 
-    def output_size(self, size: int) -> int:
+    def output_size(self, size: int, key: str | None = None) -> int:
         """Output side for a valid input side.
+
+        Args:
+            size: in pixels.
+            key: the config key that it stands in, for the error.
 
         Raises:
             SegbenchError: the size is not valid; the nearest valid ones are named.
@@ -252,7 +256,7 @@ class TileGeometry:
             below, above = self.nearest(size)
             near = f"{above}" if below is None else f"{below} or {above}"
             raise SegbenchError(
-                f"an input side of {size} pixels",
+                f"an input side of {size} pixels{f' ({key})' if key else ''}",
                 f"{self.offset} + {self.step} k pixels, k >= {self.minimum}",
                 f"use {near} (output {near if self.margin == 0 else self._outputs(below, above)})",
             )

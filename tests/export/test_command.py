@@ -274,7 +274,7 @@ def test_a_run_without_a_checkpoint_is_told(exporting, tmp_path):
 @pytest.mark.parametrize(
     ("size", "told"),
     [
-        ("[44,45]", r"an input side of 45 pixels\n.*12 \+ 4 k pixels.*\n.*use 44 or 48"),
+        ("[44,45]", r"an input side of 45 pixels \(size\)\n.*12 \+ 4 k pixels.*\n.*use 44 or 48"),
         ("44", r"size=44\n.*\[H, W\] in pixels"),
         ("[44]", r"size=\[44\]"),
         ("[44,x]", r"size=\[44, 'x'\]"),

@@ -66,7 +66,7 @@ class SegmentationData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         if tile is not None:
-            geometry.output_size(tile)
+            geometry.output_size(tile, "data.tile")
         self.dataset, self.spec = dataset, dataset.spec
         self.test_split = "test"
         self._geometry, self._augmentation, self._seed = geometry, augmentation, seed

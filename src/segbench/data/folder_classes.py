@@ -62,7 +62,8 @@ def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: 
         raise SegbenchError(
             f"the masks in {folder} hold {one}",
             "at least two classes, as object and background",
-            "check data.masks, data.classes and data.ignore_index; every pixel of every mask is the same",
+            "check data.masks, data.classes and data.ignore_index"
+            + ("" if void else "; every pixel of every mask is the same"),
         )
     if len(names) > MOST_CLASSES:
         raise SegbenchError(f"data.classes names {len(names)} classes", f"at most {MOST_CLASSES}", "merge some")

@@ -119,7 +119,7 @@ def refuse_unusable(faults: Sequence[SegbenchError]) -> None:
     said = {(fault.expected, fault.action) for fault in faults}
     several = "whole image files, and masks without loss", "repair or remove them"
     expected, action = said.pop() if len(said) == 1 else several
-    raise SegbenchError(f"{len(faults)} files cannot be used:\n    {listed}", expected, action)
+    raise SegbenchError(f"{len(faults)} file{'s' * (len(faults) > 1)} cannot be used:\n    {listed}", expected, action)
 
 
 def _lines(sentences: Sequence[str], count: int = 10) -> list[str]:

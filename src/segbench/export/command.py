@@ -99,7 +99,7 @@ def _fixed(size: object, geometry: TileGeometry) -> tuple[int, int] | None:
         raise SegbenchError(f"size={size}", "[H, W] in pixels, or null", "set size=[512,512]")
     height, width = size
     for side in (height, width):
-        geometry.output_size(side)
+        geometry.output_size(side, "size")
     return height, width
 
 
