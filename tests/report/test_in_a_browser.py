@@ -108,3 +108,14 @@ def test_paper_is_white_on_a_dark_screen(page):
     assert colours == ["rgb(255, 255, 255)", "rgb(27, 31, 36)"]
     page.emulate_media(media="screen", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 27)"
+
+
+def test_a_wide_table_fits_a_sheet(page):
+    cells = "".join(f"<th><button>mean_iu_of_class_{number}</button></th>" for number in range(12))
+    page.evaluate(
+        "html => document.querySelector('#scores table').innerHTML = html",
+        f"<thead><tr>{cells}</tr></thead><tbody><tr>{'<td class=number>0.1234</td>' * 12}</tr></tbody>",
+    )
+    page.set_viewport_size({"width": 794, "height": 1123})
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") == 794

@@ -20,7 +20,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 caption { caption-side: bottom; text-align: left; padding-top: .4rem; font-size: .85rem; }
 th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 thead th { border-bottom: 2px solid var(--text); white-space: nowrap; }
-tbody th { font-weight: 600; }
+tbody th { font-weight: 600; overflow-wrap: normal; }
 tbody tr:nth-child(even) { background: var(--soft); }
 .number { text-align: right; white-space: nowrap; }
 th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
@@ -28,7 +28,8 @@ th button:focus-visible { outline: 2px solid; outline-offset: 2px; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
 @media print { :root { color-scheme: light; } body { max-width: none; margin: 0; font-size: 10pt; }
-  .scroll { overflow: visible; } tr { break-inside: avoid; } }
+  .scroll { overflow: visible; } tr { break-inside: avoid; } h2 { break-after: avoid; }
+  table { font-size: 7.5pt; } th, td { padding: .1rem .3rem; } thead th, .number { white-space: normal; } }
 """
 
 _SCRIPT = """

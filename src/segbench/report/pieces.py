@@ -25,7 +25,8 @@ pre { background: var(--soft); padding: .7rem; overflow-x: auto; font-size: .8re
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; } dt { font-weight: 600; } dd { margin: 0;
   overflow-wrap: anywhere; }
 summary { cursor: pointer; } th, td { overflow-wrap: normal; }
-@media print { nav, button::after { display: none; } figure { break-inside: avoid; } pre { white-space: pre-wrap; } }
+@media print { nav, button::after { display: none; } figure { break-inside: avoid; } pre { white-space: pre-wrap; }
+  thead th { overflow-wrap: anywhere; } }
 """
 
 
