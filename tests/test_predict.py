@@ -1,4 +1,7 @@
+import os
 import shutil
+import signal
+import sys
 
 import numpy as np
 import pytest
@@ -6,6 +9,7 @@ import tifffile
 import torch
 from PIL import Image
 
+from segbench import cli
 from segbench.build import build_dataset, build_dataset_spec, build_task
 from segbench.checkpoint import load_weights
 from segbench.data.em_drawing import draw_slice
@@ -13,6 +17,7 @@ from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
 from segbench.predict import predict
 from segbench.prediction import files, outputs, pages
+from segbench.prediction.record import Record
 from segbench.runs import Run
 from segbench.train import train
 
@@ -284,3 +289,28 @@ def test_faults_of_several_kinds_get_advice_that_fits_them_all(run_folder, folde
     Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(folder / "photo.png")
     with pytest.raises(SegbenchError, match=r"2 of 4 inputs(.|\n)*expected: whole images, of the kind(.|\n)*mend them"):
         run_folder()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_prediction_that_goes_on_later(tiny_run, folder, tmp_path, monkeypatch, capsys, signum, code):
+    output = tmp_path / "stopped"
+    command = ["segbench", "predict", f"run={tiny_run}", f"input={folder}", f"output={output}", "format=masks"]
+
+    def stop_behind_the_first(done):
+        def added(record, *arguments):
+            done(record, *arguments)
+            os.kill(os.getpid(), signum)
+
+        return added
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "argv", command)
+        patched.setattr(Record, "add", stop_behind_the_first(Record.add))
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    assert left.value.code == code
+    assert "stopped; the same command goes on from here" in capsys.readouterr().err
+    assert not list(output.glob(".*"))
+    monkeypatch.setattr(sys, "argv", command)
+    cli.main()
+    assert len(list(output.glob("*.png"))) == len(list(folder.iterdir()))

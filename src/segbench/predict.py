@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from segbench.config import choose_run_id
 from segbench.entry import hydra_entry, job, plain
 from segbench.errors import SegbenchError
+from segbench.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
     import torch
@@ -279,8 +280,12 @@ def run_job(config: DictConfig) -> None:
     """What Hydra calls with the composed config."""
     from segbench.entry import log_to
 
-    with log_to(None):
-        predict(plain(config), told=lambda path: print(path, flush=True))
+    with log_to(None), stoppable():
+        try:
+            predict(plain(config), told=lambda path: print(path, flush=True))
+        except Stopped:
+            _say("stopped; the same command goes on from here")
+            raise
 
 
 def main() -> None:

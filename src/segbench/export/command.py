@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from segbench.config import choose_run_id
 from segbench.entry import hydra_entry, job, plain
 from segbench.errors import SegbenchError
+from segbench.stopping import stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -158,7 +159,7 @@ def run_job(config: DictConfig) -> None:
     """What Hydra calls with the composed config."""
     from segbench.entry import log_to
 
-    with log_to(None):
+    with log_to(None), stoppable():
         print(export(plain(config)))
 
 
