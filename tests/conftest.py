@@ -1,7 +1,9 @@
 """Miniatures of the data sets in their official layout, and one tiny run that many tests read."""
 
+import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -167,3 +169,41 @@ def tiny_run(tiny_config, tmp_path_factory):
     directory = tmp_path_factory.mktemp("tiny") / "run"
     train(tiny_config(), directory, ["trainer.max_steps=3"])
     return directory
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`call("train", ...)`: exit code, standard output and error of the command."""
+    from segbench import cli
+
+    # Hydra sets a log up that writes to what is captured now.
+    monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
+
+    def told(*arguments):
+        monkeypatch.setattr(sys, "argv", ["segbench", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as left:
+            code = left.code or 0
+        return code, *capsys.readouterr()
+
+    return told
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """`stand_in(module, script)`: here, the text of a script stands for every run that `module` starts."""
+
+    def standing(module, script):
+        path = tmp_path / "standin.py"
+        path.write_text(script)
+        monkeypatch.setattr(
+            module, "child_command", lambda directory: [sys.executable, "-S", str(path), str(directory)]
+        )
+        monkeypatch.setenv("SEGBENCH_RUN_ID", "here")
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    return standing

@@ -1,15 +1,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from segbench import runs
 from segbench.errors import SegbenchError
-from segbench.runs import SCHEMA, Run, provenance, read_yaml
+from segbench.runs import SCHEMA, Run, read_yaml
 
 CONFIG = {"name": "tiny", "seed": 0, "model": {"_target_": "segbench.models.unet.UNet", "width": 4}}
 
@@ -186,18 +184,6 @@ def test_a_run_without_checkpoints_says_so(run):
 def test_other_checkpoint_names_are_refused(run):
     with pytest.raises(SegbenchError, match=r"checkpoint=newest\n.*best or last"):
         run.checkpoint("newest")
-
-
-def test_provenance_names_code_versions_and_machine(monkeypatch):
-    monkeypatch.setattr(sys, "argv", [str(Path(runs.__file__).with_name("train.py")), "model.names=[a, b]"])
-    recorded = provenance()
-    # As it can be typed again.
-    assert recorded["command"] == "segbench train 'model.names=[a, b]'"
-    assert recorded["versions"]["segbench"]
-    assert recorded["versions"]["torch"].startswith("2.")
-    assert recorded["cpus"] >= 1
-    assert recorded["started"].startswith("20")
-    json.dumps(recorded)
 
 
 def test_yaml_is_read_with_its_types(tmp_path):

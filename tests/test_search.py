@@ -1,10 +1,8 @@
 """A search proposes trials, hears what came of them and can be taken up again. Scripts stand for the runs."""
 
-import logging
 import math
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +14,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from segbench import cli
 from segbench.config import conf_root
 from segbench.errors import SegbenchError
 from segbench.sweep import local
@@ -62,32 +59,10 @@ state("finished")
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    script = tmp_path / "standin.py"
-    script.write_text(STANDIN)
-    monkeypatch.setattr(local, "child_command", lambda directory: [sys.executable, "-S", str(script), str(directory)])
-    monkeypatch.setenv("SEGBENCH_RUN_ID", "here")
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "sweep").mkdir()
-    return tmp_path
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    # Hydra sets a log up that writes to what is captured now.
-    monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
-
-    def told(*arguments):
-        monkeypatch.setattr(sys, "argv", ["segbench", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as left:
-            code = left.code or 0
-        return code, *capsys.readouterr()
-
-    return told
+def here(stand_in):
+    directory = stand_in(local, STANDIN)
+    (directory / "sweep").mkdir()
+    return directory
 
 
 RATES = "optimizer.lr=tag(log,interval(1e-4,1e-2))"

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -15,7 +14,6 @@ import pytest
 import torch
 import yaml
 
-from segbench import cli
 from segbench.config import conf_root
 from segbench.errors import SegbenchError
 from segbench.runs import Run
@@ -52,34 +50,9 @@ state("finished")
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(stand_in):
     """A working directory in which a script stands for every run."""
-    script = tmp_path / "standin.py"
-    script.write_text(STANDIN)
-    monkeypatch.setattr(local, "child_command", lambda directory: [sys.executable, "-S", str(script), str(directory)])
-    monkeypatch.setenv("SEGBENCH_RUN_ID", "here")
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """`call("train", ...)`: exit code, standard output and error of the command."""
-
-    # Hydra sets a log up that writes to what is captured now.
-    monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
-
-    def told(*arguments):
-        monkeypatch.setattr(sys, "argv", ["segbench", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as left:
-            code = left.code or 0
-        return code, *capsys.readouterr()
-
-    return told
+    return stand_in(local, STANDIN)
 
 
 def launched(call, *given):

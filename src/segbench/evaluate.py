@@ -116,10 +116,10 @@ def evaluate(given: dict[str, Any], directory: Path, said: list[str]) -> dict[st
     from segbench.callbacks.wandb_run import wandb_ending
     from segbench.entry import is_main_process
     from segbench.hardware import machine, resolve_hardware
+    from segbench.provenance import provenance
     from segbench.ranks import further_ranks
     from segbench.resume import refuse_other_classes
     from segbench.running import running
-    from segbench.runs import provenance
     from segbench.tables import print_results
 
     trained = Run.open(given["run"])

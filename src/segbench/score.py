@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from segbench.errors import SegbenchError
-from segbench.runs import Run, not_writable, provenance
+from segbench.provenance import provenance
+from segbench.runs import Run, not_writable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -51,10 +51,11 @@ def train(
     """
     from segbench.entry import is_main_process
     from segbench.hardware import machine, resolve_hardware
+    from segbench.provenance import provenance
     from segbench.ranks import further_ranks
     from segbench.resume import arguments_of
     from segbench.running import running
-    from segbench.runs import Run, provenance
+    from segbench.runs import Run
     from segbench.stages import prepare_stages
 
     if not config["callbacks"].get("checkpoint"):

@@ -1,6 +1,5 @@
 """Sweeps through a real Slurm. Scripts stand for the runs, but for one that trains on two nodes."""
 
-import logging
 import os
 import re
 import signal
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from segbench import cli
 from segbench.runs import Run
 from segbench.sweep import slurm
 from segbench.sweep.directory import Sweep
@@ -51,33 +49,11 @@ state("finished")
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    script = tmp_path / "standin.py"
-    script.write_text(STANDIN)
-    monkeypatch.setattr(slurm, "child_command", lambda directory: [sys.executable, "-S", str(script), str(directory)])
+def here(stand_in, monkeypatch):
     monkeypatch.setattr(slurm, "LOOK_EVERY_S", 0.5)
-    monkeypatch.setenv("SEGBENCH_RUN_ID", "here")
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "sweep").mkdir()
-    return tmp_path
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    # Hydra sets a log up that writes to what is captured now.
-    monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
-
-    def told(*arguments):
-        monkeypatch.setattr(sys, "argv", ["segbench", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as left:
-            code = left.code or 0
-        return code, *capsys.readouterr()
-
-    return told
+    directory = stand_in(slurm, STANDIN)
+    (directory / "sweep").mkdir()
+    return directory
 
 
 def launched(call, *given):

@@ -36,7 +36,7 @@ def main() -> None:
     from rich.table import Table
 
     from segbench.entry import fail
-    from segbench.runs import provenance
+    from segbench.provenance import provenance
 
     known = benches()
     asked = sys.argv[1:] or [name for name in known if not name.startswith(LARGE)]
