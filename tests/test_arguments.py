@@ -69,7 +69,14 @@ def test_a_misspelt_name_is_told_the_right_one(on_cpu):
 
 @pytest.mark.parametrize(
     "override",
-    ["optimizer.lr=1", "optimizer.betas=[0,0.9]", "tile=null", "tile=256", "trainer.gradient_clip_val=1"],
+    [
+        "trainer.sync_batchnorm=true",
+        "optimizer.lr=1",
+        "optimizer.betas=[0,0.9]",
+        "tile=null",
+        "tile=256",
+        "trainer.gradient_clip_val=1",
+    ],
 )
 def test_what_fits_is_let_through(override, on_cpu):
     refuse_misfits(on_cpu(override), LOADERS)
@@ -81,3 +88,7 @@ def test_a_run_with_a_bad_value_tells_it_without_a_traceback(tiny_overrides, tmp
     assert done.returncode == 1
     assert 'error: optimizer.lr="bad"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_settings_that_are_left_to_the_machine_fit(compose):
+    refuse_misfits(compose("name=x"), LOADERS)

@@ -210,7 +210,7 @@ def test_a_weighted_loss_brings_its_map_to_the_samples(tiny_config):
 def test_a_tile_that_the_model_does_not_take_is_refused(tiny_config):
     given = tiny_config("data.tile=61")
     dataset = build_dataset(given)
-    with pytest.raises(SegbenchError, match=r"61 pixels\n.*12 \+ 4 k pixels.*\n.*use 60 or 64"):
+    with pytest.raises(SegbenchError, match=r"61 pixels \(data\.tile\)\n.*12 \+ 4 k pixels.*\n.*use 60 or 64"):
         build_data(given, dataset, build_task(given, dataset.spec).model.geometry)
 
 

@@ -190,7 +190,7 @@ def test_an_epoch_holds_count_times_repeats_samples():
 
 
 def test_a_tile_that_the_network_does_not_take_is_refused_with_the_nearest():
-    with pytest.raises(SegbenchError, match=r"512 pixels\n.*\n.*use 508 or 524 \(output 324 or 340\)"):
+    with pytest.raises(SegbenchError, match=r"512 pixels \(data\.tile\)\n.*\n.*use 508 or 524 \(output 324 or 340\)"):
         SegmentationData(NumberedData(), tile_geometry(), Augmentation(), seed=0, tile=512)
 
 
