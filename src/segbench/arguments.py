@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pkgutil import resolve_name
 from types import SimpleNamespace
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -20,8 +20,8 @@ from segbench.errors import SegbenchError
 
 _TOP: Mapping[str, Any] = {"seed": int, "tile": int | None, "tta": str}
 """Keys at the top of a config whose taker is no target."""
-_LEFT_TO_THE_MACHINE: Mapping[str, Any] = {"trainer.sync_batchnorm": bool | Literal["auto"]}
-"""Settings that take more than their target does, until `segbench.hardware` has seen the machine."""
+_LEFT_TO_THE_MACHINE = ("trainer.precision", "trainer.sync_batchnorm")
+"""Settings that may be `auto`, until `segbench.hardware` has looked at the machine."""
 
 
 def refuse_misfits(config: Mapping[str, Any], takers: Mapping[str, Any] | None = None) -> None:
@@ -63,7 +63,8 @@ def _refuse_of(above: str, node: Mapping[str, Any], takers: Mapping[str, Any]) -
             continue
         hints, takes_any = _hints(taker)
         if name in hints:
-            _refuse(key, value, _LEFT_TO_THE_MACHINE.get(key, hints[name]))
+            if value != "auto" or key not in _LEFT_TO_THE_MACHINE:
+                _refuse(key, value, hints[name])
         elif not takes_any:
             near = difflib.get_close_matches(name, hints, n=1)
             raise SegbenchError(
