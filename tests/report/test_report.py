@@ -12,7 +12,7 @@ import pytest
 from segbench import cli
 from segbench.errors import SegbenchError
 from segbench.report.command import report, run
-from segbench.report.figures import bars, confusion, curves, parallel_coordinates
+from segbench.report.figures import COLOURS, bars, confusion, curves, parallel_coordinates
 from segbench.report.run_page import duration, read_curves
 from segbench.report.sweep_page import explained
 from segbench.runs import Run
@@ -144,6 +144,18 @@ def test_drawings_are_svg_in_the_pages_ink():
         assert svg.startswith("<svg") and "currentColor" in svg and "#010203" not in svg
     assert "undefined" in drawn[1]
     assert "0.833" in drawn[2]
+
+
+def test_a_class_without_labelled_pixels_has_no_shares():
+    shares = re.findall(r">(\d\.\d{3})<", confusion(np.array([[5, 1, 0], [0, 0, 0], [1, 0, 1]]), ["a", "b", "c"]))
+    assert shares == ["0.833", "0.167", "0.000", "0.500", "0.000", "0.500"]
+
+
+def test_lines_of_the_same_colour_differ_in_style():
+    drawn = curves({str(number): ([1, 2], [0, number]) for number in range(13)}, "scores")
+    lines = re.findall(r"style=\"fill: none; (?:stroke-dasharray: ([^;]*); )?[^\"]*stroke: (#[0-9a-f]{6})", drawn)
+    styles = {(dashes, colour) for dashes, colour in lines if colour in COLOURS}
+    assert len(styles) == 13
 
 
 def test_a_scale_is_logarithmic_where_the_values_ask_for_it():

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _INK, _GROUND = "#010203", "#020304"
 """Stand for the page's colours of text and of what is behind it while matplotlib draws."""
 COLOURS = ("#4c8dd6", "#d9822b", "#3f9c6b", "#b65fc0", "#c94f4f", "#8a8d3a")
+_STYLES = ("-", "--", ":", "-.")
+"""A line's, where its colour has been had before."""
 _ANNOTATED = 8
 """Up to this many classes a confusion matrix has its shares written in."""
 
@@ -71,14 +73,19 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label:
     met = [value for _, values in series.values() for value in values]
     log = log and min(met) > 0 and max(met) >= 10 * min(met)
     with _drawing(f"curves {label} {sorted(series)}"):
-        figure, axes = _axes(5.2, 3.0)
+        rows = math.ceil(len(series) / 2) if len(series) > 1 else 0
+        figure, axes = _axes(5.2, 3.0 + 0.18 * rows)
         for number, (name, (steps, values)) in enumerate(series.items()):
-            few = len(steps) <= 30
-            colour, marker = COLOURS[number % len(COLOURS)], "o" if few else ""
-            axes.plot(steps, values, label=name, linewidth=1.4, color=colour, marker=marker, markersize=3)
+            again, which = divmod(number, len(COLOURS))
+            colour, style = COLOURS[which], _STYLES[again % len(_STYLES)]
+            marker = "o" if len(steps) <= 30 else ""
+            axes.plot(
+                steps, values, label=name, linewidth=1.4, color=colour, linestyle=style, marker=marker, markersize=3
+            )
         axes.set(xlabel="step", ylabel=label, yscale="log" if log else "linear")
-        if len(series) > 1:
-            axes.legend(frameon=False, fontsize=8)
+        if rows:
+            # Below: among many lines there is no free corner.
+            figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
         return _svg(figure)
 
 
@@ -107,14 +114,15 @@ def bars(values: Mapping[str, float], label: str, limit: float | None = 1.0) -> 
 
 
 def confusion(matrix_KK: NDArray[np.generic], names: Sequence[str]) -> str:
-    """Shares of each labelled class's pixels by predicted class: rows are labels and sum to 1.
+    """Shares of each labelled class's pixels by predicted class: rows are labels and sum to 1, or empty without any.
 
     Args:
         matrix_KK: pixels of row i predicted as column j.
         names: of the classes.
     """
     counts_KK = np.asarray(matrix_KK, np.float64)
-    share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
+    labelled_K1 = counts_KK.sum(1, keepdims=True)
+    share_KK = np.divide(counts_KK, labelled_K1, out=np.full_like(counts_KK, np.nan), where=labelled_K1 > 0)
     side = min(7.5, 2.2 + 0.26 * len(names))
     with _drawing(f"confusion {list(names)}"):
         figure, axes = _axes(side + 0.8, side)
@@ -128,9 +136,10 @@ def confusion(matrix_KK: NDArray[np.generic], names: Sequence[str]) -> str:
         if len(names) <= _ANNOTATED:
             for row in places:
                 for column in places:
-                    dark = "white" if share_KK[row, column] < 0.55 else "black"
-                    said = f"{share_KK[row, column]:.3f}"
-                    axes.text(column, row, said, ha="center", va="center", color=dark, fontsize=8)
+                    share = share_KK[row, column]
+                    if not math.isnan(share):
+                        ink = "white" if share < 0.55 else "black"
+                        axes.text(column, row, f"{share:.3f}", ha="center", va="center", color=ink, fontsize=8)
         return _svg(figure)
 
 
