@@ -176,7 +176,7 @@ def _classes(run: RunRecord) -> str:
         numbers = Table("classes", f"classes{named}", header, rows, (False, True, True, True, True, True))
         by_iu = dict(sorted(zip(head.class_names, map(float, iu), strict=True), key=lambda item: _last_nan(item[1])))
         drawn.append(chart(bars(by_iu, "IU"), f"Intersection over union of each class{named}", numbers))
-        caption = f"Confusion{named}: what became of each labelled class's pixels; a row sums to 1, and is empty without labelled pixels"
+        caption = f"Confusion{named}: what became of each labelled class's pixels; a row sums to 1, or is empty"
         drawn.append(chart(confusion(matrix_KK, head.class_names), caption))
     return f'<div class="figures">{"".join(drawn)}</div>'
 
