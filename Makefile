@@ -32,7 +32,7 @@ test-slurm: setup
 
 # 120 kills at random moments of small trainings, each continued to the weights of an undisturbed one: five minutes.
 test-faults: setup
-	$(BIN)/python tests/faults.py
+	$(BIN)/python tests/end_to_end/faults.py
 
 # The documentation site, in outputs/site.
 docs: setup
@@ -40,19 +40,20 @@ docs: setup
 
 # Every command of the tutorials in full, on ../shared/data where it is: an hour and more.
 test-tutorials: setup
-	SEGBENCH_TUTORIALS_IN_FULL=1 $(BIN)/python -m pytest -m slow -s tests/test_docs.py
+	SEGBENCH_TUTORIALS_IN_FULL=1 $(BIN)/python -m pytest -m slow -s tests/end_to_end/test_docs.py
 
 lint: setup
-	$(BIN)/ruff check src tests docs
-	$(BIN)/ruff format --check src tests docs
+	$(BIN)/ruff check src tests docs benchmarks
+	$(BIN)/ruff format --check src tests docs benchmarks
 	$(BIN)/mypy
 
+# make bench ARGS="loader_voc unet_training_step" measures these alone.
 bench: setup
-	$(BIN)/segbench bench
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 # Images larger than memory, 2,000 to 20,000 pixels a side: ten minutes on one core, four gigabytes of disk.
 bench-large: setup
-	$(BIN)/segbench bench large_image
+	$(BIN)/python benchmarks/run.py large_image
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist

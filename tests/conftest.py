@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest_plugins = ("fixtures.datasets", "fixtures.runs", "fixtures.caffe")
+
 REPO = Path(__file__).resolve().parents[1]
 
 # Everything that a test counts on, so that the experiments may change.
@@ -52,8 +54,8 @@ def compose():
     """`compose(*overrides, config="train")`: the config as plain containers, as an entry point gets it."""
     import hydra
 
-    from segbench.config import conf_root
-    from segbench.entry import plain
+    from segbench.config.composed import plain
+    from segbench.config.packaged import conf_root
 
     def composed(*overrides, config="train"):
         with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
@@ -67,7 +69,7 @@ def drawn_isbi(tmp_path_factory):
     """ISBI EM in the challenge's layout, drawn: 30 slices of 64 x 64 and 30 test slices; not to be changed."""
     import tifffile
 
-    from segbench.data.em_drawing import draw_slice
+    from segbench.data.drawn_em.slices import draw_slice
 
     folder = tmp_path_factory.mktemp("isbi")
     drawn = [draw_slice(0, index, 64, 64) for index in range(30)]
@@ -105,7 +107,7 @@ def on_ranks(tmp_path_factory):
 
     from torch.distributed import TCPStore
 
-    from segbench.processes import STARTED
+    from segbench.runtime.processes import STARTED
 
     def rank_process(function, rank, environment, answer):
         os.environ.update(environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
@@ -164,7 +166,7 @@ def isbi_config(compose, drawn_isbi):
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config, tmp_path_factory):
     """A finished run of `tiny_config()`; read it, do not write into it."""
-    from segbench.train import train
+    from segbench.experiment.train import train
 
     directory = tmp_path_factory.mktemp("tiny") / "run"
     train(tiny_config(), directory, ["trainer.max_steps=3"])
@@ -174,7 +176,7 @@ def tiny_run(tiny_config, tmp_path_factory):
 @pytest.fixture
 def call(monkeypatch, capsys):
     """`call("train", ...)`: exit code, standard output and error of the command."""
-    from segbench import cli
+    from segbench.cli import main as cli
 
     # Hydra sets a log up that writes to what is captured now.
     monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))

@@ -55,7 +55,7 @@ def trace(name: str) -> tuple[list[Layer], int, tuple[str, str]]:
     import hydra
     import torch
 
-    from segbench.build import geometry_of, make
+    from segbench.experiment.build import geometry_of, make
 
     composed = hydra.compose(f"model/{name}")
     config: Any = composed.get("model", composed)

@@ -11,7 +11,7 @@ from segbench.compare.counts import EXACT, read_counts, weighted_sums
 from segbench.compare.reading import read_run
 from segbench.errors import SegbenchError
 from segbench.metrics import Overlap
-from segbench.runs import Run
+from segbench.runs.directory import Run
 
 DAMAGED = r"is damaged: {}.*\n.*expected: the file as segbench wrote it.*\n.*segbench evaluate run="
 

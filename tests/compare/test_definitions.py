@@ -7,7 +7,7 @@ from segbench.metrics import BoundaryF1, Overlap, PixelError, Seg
 
 
 def test_the_measures_are_those_that_scored_the_run(tiny_run, tiny_config):
-    from segbench.build import build_dataset, build_measures
+    from segbench.experiment.build import build_dataset, build_measures
 
     config = tiny_config()
     built = build_measures(config, build_dataset(config).spec)["semantic"]

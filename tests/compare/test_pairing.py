@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from segbench.compare.counts import read_counts
-from segbench.compare.pairing import check_same_images, pool
+from segbench.compare.counts import pool, read_counts
+from segbench.compare.pairing import check_same_images
 from segbench.compare.reading import read_run
 from segbench.errors import SegbenchError
 

@@ -8,8 +8,8 @@ import pytest
 from segbench.compare.columns import choose_columns
 from segbench.compare.comparison import Settings
 from segbench.compare.counts import read_counts
-from segbench.compare.folds import pool_folds
 from segbench.compare.grouping import group_runs
+from segbench.compare.pairing import pool_folds
 from segbench.compare.pairwise import compare_groups
 from segbench.compare.reading import read_run, read_runs
 from segbench.errors import SegbenchError

@@ -8,7 +8,7 @@ import yaml
 from segbench.compare.reading import Configs, find_runs, read_run, read_runs
 from segbench.compare.records import LeftOut
 from segbench.errors import SegbenchError
-from segbench.runs import Run
+from segbench.runs.directory import Run
 
 
 def reason(path):

@@ -260,7 +260,7 @@ def test_empty_folders(tmp_path):
 
 
 def test_data_check_reads_every_file(one, capsys):
-    from segbench.data_command import run
+    from segbench.cli.data import run
 
     given = ["check", "dic_hela", f"root={one}", f"by_time={json.dumps(BY_TIME)}", "field_of_interest=4"]
     assert run(given) == 0
@@ -272,11 +272,11 @@ def test_data_check_reads_every_file(one, capsys):
 
 def test_seg_of_a_run_is_that_of_its_frames(one, compose, tmp_path):
     """Trained, evaluated in batches, written and read: the same number as one walk over the test frames."""
-    from segbench.build import build_dataset, build_decoding, build_task
-    from segbench.checkpoint import load_weights
     from segbench.data.tiles import to_sample
-    from segbench.runs import Run
-    from segbench.train import train
+    from segbench.experiment.build import build_dataset, build_decoding, build_task
+    from segbench.experiment.train import train
+    from segbench.runs.directory import Run
+    from segbench.training.checkpoint import load_weights
 
     config = compose(
         *("name=cells", "data=dic_hela", f"data.root={one}", "metrics=cell_tracking", "decoding=watershed"),
@@ -315,7 +315,7 @@ def test_seg_of_a_run_is_that_of_its_frames(one, compose, tmp_path):
     [("PhC-C2DH-U373", (75, 10, 20), 111), ("DIC-C2DH-HeLa", (52, 8, 20), 291)],
 )
 def test_the_real_frames(shared_data, compose, name, sizes, objects):
-    from segbench.build import build_dataset
+    from segbench.experiment.build import build_dataset
 
     key = {"PhC-C2DH-U373": "phc_u373", "DIC-C2DH-HeLa": "dic_hela"}[name]
     root = shared_data("cell_tracking_challenge", name)
@@ -333,7 +333,7 @@ def test_the_real_frames(shared_data, compose, name, sizes, objects):
 
 
 def test_the_gold_masks_of_the_real_frames_are_partial(shared_data, compose):
-    from segbench.build import build_dataset
+    from segbench.experiment.build import build_dataset
 
     root = shared_data("cell_tracking_challenge", "PhC-C2DH-U373")
     data = build_dataset(compose("data=phc_u373", f"data.root={root}", "data.truth=gold", "name=real"))

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from segbench.data.augment import Augmentation
-from segbench.data.check import check
 from segbench.data.image_folder import ImageFolder
+from segbench.data.prepare.check import check
 from segbench.data.sampler import Draw
 from segbench.data.tiles import TrainTiles
 from segbench.errors import SegbenchError

@@ -59,7 +59,7 @@ def test_images_are_rgb_and_labels_are_indices(voc):
     cv2.imwrite(str(folder / "JPEGImages" / f"{name}.jpg"), red)
     label = np.arange(192, dtype=np.uint8).reshape(12, 16) % 21
     label[3] = 255
-    from segbench.data.decode import write_indices
+    from segbench.data.files.labelled import write_indices
 
     write_indices(folder / "SegmentationClass" / f"{name}.png", label, voc_palette(256))
     raw = opened(voc).split("test").read(0)
@@ -241,9 +241,9 @@ def test_bad_mat_files_are_named_with_their_image(voc):
 
 
 def test_images_of_different_size_share_a_batch(voc, compose):
-    from segbench.build import build_dataset
     from segbench.data.augment import Augmentation
     from segbench.data.datamodule import SegmentationData
+    from segbench.experiment.build import build_dataset
     from segbench.spec import TileGeometry
 
     config = compose("name=x", "data=pascal_voc", f"data.root={voc}", "data.partial=true", "augment=none")

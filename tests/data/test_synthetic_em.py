@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segbench.data.em_drawing import EMParameters, draw_slice
+from segbench.data.drawn_em.slices import EMParameters, draw_slice
 from segbench.data.synthetic_em import SyntheticEM
 from segbench.errors import SegbenchError
 
@@ -91,7 +91,7 @@ def test_order_and_process_change_nothing():
         np.testing.assert_array_equal(image, image_again)
         np.testing.assert_array_equal(ids, ids_again)
     program = (
-        "import zlib; from segbench.data.em_drawing import draw_slice;"
+        "import zlib; from segbench.data.drawn_em.slices import draw_slice;"
         "print([zlib.crc32(array.tobytes()) for array in draw_slice(3, 2, 40, 50)])"
     )
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

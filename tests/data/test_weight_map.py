@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import distance_transform_edt
 
+from segbench.data.cells import carve_borders
 from segbench.data.weight_map import WeightMapCache, border_reach, class_balance, weight_map
 from segbench.errors import SegbenchError
 
@@ -59,10 +61,17 @@ def test_the_border_term_is_that_of_whole_image_transforms(instances, w0, sigma)
     assert np.abs(found - brute_border(instances, w0, sigma)).max() <= 1e-6 + 4e-7 * (1 + w0)
 
 
-def test_drawn_cells_at_full_size_are_exact():
-    from segbench.bench.augment import _drawn_cells
+def drawn_cells(side, across):
+    """The Voronoi cells of a jittered grid, one pixel carved between them."""
+    rng = np.random.default_rng(0)
+    centres_2N = (np.mgrid[:across, :across].reshape(2, -1) + rng.uniform(0.2, 0.8, (2, across**2))) * side / across
+    markers = np.full((side, side), 255, np.uint8)
+    markers[tuple(centres_2N.astype(int))] = 0
+    return carve_borders(cv2.distanceTransformWithLabels(markers, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1])
 
-    instances = _drawn_cells(side=160, across=5)
+
+def test_drawn_cells_at_full_size_are_exact():
+    instances = drawn_cells(side=160, across=5)
     assert instances.max() == 25
     found = weight_map(instances, balance="none") - 1
     assert np.abs(found - brute_border(instances, 10, 5)).max() < 3e-6

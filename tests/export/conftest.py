@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from segbench.runs import Run
+from segbench.runs.directory import Run
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
 COLOUR = ModalitySpec(3, (123.0, 117.0, 104.0), (1.0,) * 3, "R, G, B, 0 to 255")
@@ -51,7 +51,7 @@ def trained():
 @pytest.fixture
 def run_of(tmp_path, compose, trained):
     """`run_of(spec, *overrides)`: a run directory of the network that the overrides name, and the network."""
-    from segbench.build import build_model
+    from segbench.experiment.build import build_model
 
     def made(spec, *overrides):
         config = compose("name=stand_in", *overrides)

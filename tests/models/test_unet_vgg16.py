@@ -3,13 +3,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from segbench.data.inputs import IMAGENET_STD, rescaled
+from segbench.data.rescaled import IMAGENET_STD, rescaled
 from segbench.errors import SegbenchError
-from segbench.initialise import initialise
+from segbench.experiment.initialise import initialise
 from segbench.models import UNetVGG16, fcn32s
+from segbench.models.published.load import load, transfer
+from segbench.models.published.sets import WEIGHT_SETS
 from segbench.models.vgg16 import STAGES
-from segbench.models.weight_sets import WEIGHT_SETS
-from segbench.models.weights import load, transfer
 from segbench.spec import DatasetSpec, ModalitySpec
 
 WIDTH = 1 / 32

@@ -5,9 +5,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from segbench.data.image_files import read_image
-from segbench.data.tiff_images import TiffImages
-from segbench.data.zarr_images import ZarrImages
+from segbench.data.files.image_files import read_image
+from segbench.data.files.tiff_images import TiffImages
+from segbench.data.files.zarr_images import ZarrImages
 from segbench.errors import SegbenchError
 from segbench.prediction import files
 from segbench.prediction.files import PngFile, TiffFile, ZarrFile

@@ -13,7 +13,7 @@ from segbench.prediction.loop import Job, predict_inputs
 from segbench.prediction.progress import Progress
 from segbench.prediction.settings import Settings
 from segbench.spec import TileGeometry
-from segbench.task import Evaluation
+from segbench.training.task import Evaluation
 
 
 class Threshold(nn.Module):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from segbench.inference import Window
+from segbench.inference.stream import Window
 from segbench.prediction.output import Result
 from segbench.prediction.pages import Page
 

@@ -9,13 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from segbench import cli
+from segbench.cli import main as cli
+from segbench.cli.report import run
 from segbench.errors import SegbenchError
-from segbench.report.command import report, run
 from segbench.report.figures import COLOURS, bars, confusion, curves, parallel_coordinates
+from segbench.report.page import report
 from segbench.report.run_page import duration, read_curves
 from segbench.report.sweep_page import explained
-from segbench.runs import Run
+from segbench.runs.directory import Run
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segbench.runs import Run
+from segbench.runs.directory import Run
 from segbench.sweep import slurm
 from segbench.sweep.directory import Sweep
 

@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 
-from segbench.entry import job as told
+from segbench.cli.entry import job as told
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.plugins.sweeper import Sweeper
 
 from hydra_plugins.segbench.launcher import settings_of
-from segbench.entry import job as told
+from segbench.cli.entry import job as told
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:

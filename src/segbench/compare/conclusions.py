@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from segbench.compare.comparison import FEW_IMAGES, FEW_SEEDS, Comparison, Difference, Pair
-from segbench.digits import number, percent, span
+from segbench.display.digits import number, percent, span
 
 _ALONE = 3
 """Up to this many scores each gets its own sentence, more are summed up."""

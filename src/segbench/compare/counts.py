@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -164,8 +164,6 @@ def read_counts(run: RunRecord) -> ImageCounts:
         SegbenchError: there are none, the file is damaged, or the run's definitions are not those of this version.
     """
     if run.folds:
-        from segbench.compare.pairing import pool
-
         return pool([read_counts(fold) for fold in run.folds], run.source)
     if run.path is None:
         raise SegbenchError(
@@ -268,3 +266,37 @@ def _read(path: Path) -> tuple[tuple[str, ...], str, dict[str, str], dict[str, N
     if not ids:
         raise _damaged(path, "no image in it")
     return ids, split, {str(key): str(value) for key, value in versions.items()}, arrays
+
+
+def pool(folds: Sequence[ImageCounts], source: str) -> ImageCounts:
+    """The images of several folds as one set.
+
+    Raises:
+        SegbenchError: the folds share images, or were scored by other definitions.
+    """
+    first = folds[0]
+    ids = tuple(name for fold in folds for name in fold.ids)
+    shared = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) != len(ids) else []
+    if shared:
+        raise SegbenchError(
+            f"{source}: folds that share images ({some_of(shared)})",
+            "folds of one cross-validation, each image in one of them",
+            "correct folds=, or leave it out",
+        )
+    if any(fold.split != first.split or fold.measures != first.measures for fold in folds):
+        raise SegbenchError(
+            f"{source}: folds that were scored by other metrics or on other splits",
+            "folds that differ in their images alone",
+            "correct folds=, or leave it out",
+        )
+    counts = {
+        key: {name: np.concatenate([fold.counts[key][name] for fold in folds]) for name in first.counts[key]}
+        for key in first.counts
+    }
+    return replace(first, source=source, ids=ids, counts=counts, network="")
+
+
+def some_of(names: Sequence[str], shown: int = 8) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from segbench.compare.records import RunRecord
-from segbench.config import allowed_targets
+from segbench.config.trust import allowed_targets
 from segbench.errors import SegbenchError
 from segbench.metrics.measure import Measure, arguments_of_head
 from segbench.spec import DatasetSpec, HeadSpec, ScoreInfo
@@ -51,7 +51,7 @@ def _measures(configs: str, heads: str) -> Mapping[tuple[str, str], Measure]:
         spec = HeadSpec(tuple(class_names), tuple(palette), excluded=tuple(excluded))
         for name, config in json.loads(configs).items():
             if config is not None:
-                # As segbench.build has it, which needs Hydra and torch: exact, allowed names only.
+                # As segbench.experiment.build has it, which needs Hydra and torch: exact, allowed names only.
                 kind = definition(str(config.get("_target_")))
                 made[head, name] = _make(kind, {**config, "name": name}, arguments_of_head(kind, config, spec))
     return made
@@ -79,7 +79,7 @@ def definition(target: str) -> Callable[..., Any]:
     """The class that a dotted name stands for.
 
     Raises:
-        SegbenchError: it is not on the list of `segbench.config.allowed_targets`, or not there.
+        SegbenchError: it is not on the list of `segbench.config.trust.allowed_targets`, or not there.
     """
     if target not in allowed_targets():
         raise SegbenchError(

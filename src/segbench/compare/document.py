@@ -10,7 +10,7 @@ from segbench.compare.comparison import Comparison, Difference, Pair
 from segbench.compare.conclusions import conclusions, method, overview, p_value
 from segbench.compare.definitions import score_infos
 from segbench.compare.grouping import Group, show_setting
-from segbench.digits import number, percent, span, spread
+from segbench.display.digits import number, percent, span, spread
 from segbench.errors import SegbenchError
 
 SIDE_BY_SIDE = 4

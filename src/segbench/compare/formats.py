@@ -14,7 +14,7 @@ from segbench.compare.document import Document, Sentences, Table, document
 from segbench.compare.html import as_html
 from segbench.compare.rows import as_json, tables
 from segbench.compare.terminal import as_text
-from segbench.digits import number
+from segbench.display.digits import number
 from segbench.errors import SegbenchError
 
 SUFFIXES = {

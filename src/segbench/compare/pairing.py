@@ -7,38 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from segbench.compare.counts import ImageCounts
+from segbench.compare.counts import ImageCounts, read_counts, some_of
+from segbench.compare.grouping import show_setting
+from segbench.compare.records import RunRecord, identity
 from segbench.errors import SegbenchError
-
-_SHOWN = 8
-
-
-def pool(folds: Sequence[ImageCounts], source: str) -> ImageCounts:
-    """The images of several folds as one set.
-
-    Raises:
-        SegbenchError: the folds share images, or were scored by other definitions.
-    """
-    first = folds[0]
-    ids = tuple(name for fold in folds for name in fold.ids)
-    shared = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) != len(ids) else []
-    if shared:
-        raise SegbenchError(
-            f"{source}: folds that share images ({_some(shared)})",
-            "folds of one cross-validation, each image in one of them",
-            "correct folds=, or leave it out",
-        )
-    if any(fold.split != first.split or fold.measures != first.measures for fold in folds):
-        raise SegbenchError(
-            f"{source}: folds that were scored by other metrics or on other splits",
-            "folds that differ in their images alone",
-            "correct folds=, or leave it out",
-        )
-    counts = {
-        key: {name: np.concatenate([fold.counts[key][name] for fold in folds]) for name in first.counts[key]}
-        for key in first.counts
-    }
-    return replace(first, source=source, ids=ids, counts=counts, network="")
 
 
 def check_same_images(first: ImageCounts, second: ImageCounts) -> None:
@@ -67,7 +39,7 @@ def check_same_images(first: ImageCounts, second: ImageCounts) -> None:
     only = [sorted(set(a.ids) - set(b.ids)) for a, b in ((first, second), (second, first))]
     if any(only):
         said = "; ".join(
-            f"only in {counts.source}: {_some(ids)}" for counts, ids in zip((first, second), only, strict=True) if ids
+            f"only in {counts.source}: {some_of(ids)}" for counts, ids in zip((first, second), only, strict=True) if ids
         )
         common = len(set(first.ids) & set(second.ids))
         raise SegbenchError(
@@ -78,7 +50,7 @@ def check_same_images(first: ImageCounts, second: ImageCounts) -> None:
     other = _other_labels(first, second)
     if other:
         raise SegbenchError(
-            f"{pair} have other labels for images of the same name: {_some(other)}",
+            f"{pair} have other labels for images of the same name: {some_of(other)}",
             "the same labels, of which the same number of pixels is of each class",
             "check that data.root and the data set's settings are the same, and score both again",
         )
@@ -95,6 +67,42 @@ def _other_labels(first: ImageCounts, second: ImageCounts) -> list[str]:
     return [name for name, differs in zip(first.ids, wrong, strict=True) if differs]
 
 
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+def pool_folds(records: Sequence[RunRecord], key: str, ignore: Sequence[str] = ()) -> list[RunRecord]:
+    """Join runs that differ in `key` alone.
+
+    Args:
+        records: the runs.
+        key: the dotted setting that numbers the folds, e.g. `data.fold`.
+        ignore: further keys that set no runs apart.
+
+    Returns:
+        a run for each seed of each configuration; its scores are of the pooled images.
+
+    Raises:
+        SegbenchError: no run has the setting, folds share images, or their counts cannot be read.
+    """
+    if not any(key in record.settings for record in records):
+        near = sorted({name for record in records for name in record.settings if key.split(".")[-1] in name})
+        raise SegbenchError(
+            f"folds={key}, which no run sets",
+            f"a setting that numbers the folds{': ' + ', '.join(near) if near else ', e.g. data.fold'}",
+            "correct folds=",
+        )
+    together: dict[tuple[str, str, int | None], list[RunRecord]] = {}
+    for record in records:
+        together.setdefault((record.split, identity(record.settings, (*ignore, key)), record.seed), []).append(record)
+    return [_pooled(folds, key) for folds in together.values()]
+
+
+def _pooled(folds: Sequence[RunRecord], key: str) -> RunRecord:
+    first = folds[0]
+    numbers = ", ".join(show_setting(fold.settings.get(key)) for fold in folds)
+    pooled = replace(
+        first,
+        source=f"{first.source} and {len(folds) - 1} more (folds {numbers})" if len(folds) > 1 else first.source,
+        settings={name: value for name, value in first.settings.items() if name != key} | {key: f"folds {numbers}"},
+        trained=None,
+        wandb_id=None,
+        folds=tuple(folds),
+    )
+    return replace(pooled, metrics=read_counts(pooled).of_all())

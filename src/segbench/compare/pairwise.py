@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from segbench.errors import SegbenchError
+
+if TYPE_CHECKING:
+    from segbench.compare.comparison import Comparison, Settings
+
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +32,6 @@ from segbench.compare.definitions import alike
 from segbench.compare.grouping import Group, RunTable
 from segbench.compare.pairing import check_same_images
 from segbench.compare.resampling import Permutation, bootstrap_scores, holm, interval, networks_of, permutation_test
-from segbench.errors import SegbenchError
 from segbench.spec import ScoreInfo
 
 Runs = Mapping[str, Sequence[ImageCounts]]
@@ -304,3 +311,39 @@ def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
         replace(pair, differences=with_adjusted(pair.differences), classes=with_adjusted(pair.classes))
         for pair in pairs
     ]
+
+
+def compare(
+    sources: Sequence[str],
+    settings: Settings | None = None,
+    ignore: Sequence[str] = (),
+    seeds_apart: bool = False,
+    folds: str | None = None,
+) -> Comparison:
+    """Read, group and test runs.
+
+    Args:
+        sources: run directories, folders, globs, or `wandb:ENTITY/PROJECT[/RUN]`.
+        settings: how to test; the defaults where None.
+        ignore: dotted keys that set no groups apart.
+        seeds_apart: every run is a group of its own.
+        folds: the dotted key in which the folds of one cross-validation differ.
+
+    Raises:
+        SegbenchError: sources without runs, a metric, split or baseline that is not there, folds that share images.
+    """
+    from segbench.compare.grouping import group_runs
+    from segbench.compare.pairing import pool_folds
+    from segbench.compare.reading import read_runs
+
+    records, left_out = read_runs(sources)
+    if not records:
+        said = "; ".join(f"{entry.source}: {entry.reason}" for entry in left_out[:5])
+        raise SegbenchError(
+            f"no run with results among {len(left_out)} ({said}{'; ...' if len(left_out) > 5 else ''})",
+            "runs that were scored",
+            "let them finish (segbench train resume=RUN), or score them (segbench evaluate run=RUN)",
+        )
+    if folds is not None:
+        records = pool_folds(records, folds, ignore)
+    return compare_groups(group_runs(records, left_out, ignore, seeds_apart), settings)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from segbench.compare.records import LeftOut, RunRecord, flatten, identity
+from segbench.config.former import with_current_targets
 from segbench.errors import SegbenchError
-from segbench.runs import SCHEMA
+from segbench.runs.directory import SCHEMA
 
 if TYPE_CHECKING:
-    from segbench.wandb_source import WandbRun
+    from segbench.tracking.source import WandbRun
 
 WANDB = "wandb:"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -53,7 +54,7 @@ def read_runs(sources: Sequence[str]) -> tuple[list[RunRecord], list[LeftOut]]:
     local = {record.wandb_id for record in read.values() if isinstance(record, RunRecord) and record.wandb_id}
     for source in sources:
         if source.startswith(WANDB):
-            from segbench.wandb_source import read_project
+            from segbench.tracking.source import read_project
 
             for run in read_project(source.removeprefix(WANDB)):
                 if run.id not in local:
@@ -164,12 +165,12 @@ class Configs:
             parts = []
         if not parts or not all(isinstance(part, dict) and len(part) == 1 for part in parts):
             # Anchors, documents, or no mapping.
-            return yaml.load(text, Loader=_LOADER)
+            return with_current_targets(yaml.load(text, Loader=_LOADER))
         return {key: value for part in parts for key, value in part.items()}
 
     def _part(self, text: str) -> Any:
         if text not in self._parts:
-            self._parts[text] = yaml.load(text, Loader=_LOADER)
+            self._parts[text] = with_current_targets(yaml.load(text, Loader=_LOADER))
         return self._parts[text]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.cells import near_others
-from segbench.data.decode import read_grey
+from segbench.data.files.labelled import read_grey
 from segbench.data.id_lists import ranges
 from segbench.data.raw import RawImage
 from segbench.errors import SegbenchError

@@ -15,7 +15,7 @@ from segbench.data.sampler import EvaluationSampler, TrainSampler
 from segbench.data.tiles import TrainTiles, WholeImages
 from segbench.data.weights import LossWeights
 from segbench.errors import SegbenchError
-from segbench.processes import end_with_parent
+from segbench.runtime.processes import end_with_parent
 from segbench.spec import Batch, Sample, TileGeometry, collate
 
 

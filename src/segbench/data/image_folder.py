@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.decode import paired
-from segbench.data.folder_classes import find_classes
-from segbench.data.folder_facts import ImageFacts, MaskFacts, by_page, mean_and_std, unit_of
-from segbench.data.folder_faults import refuse_mixed, refuse_other_sizes, refuse_unusable
-from segbench.data.folder_files import Pair, find_pairs
-from segbench.data.folder_scan import Progress, scan_images, scan_masks
-from segbench.data.folder_split import by_lists, by_shares, digest, page_id
-from segbench.data.mask_codes import read_mask
-from segbench.data.mask_labels import Classes
-from segbench.data.open_stacks import OpenStacks
+from segbench.data.files.labelled import paired
+from segbench.data.files.masks import read_mask
+from segbench.data.files.open_stacks import OpenStacks
+from segbench.data.folder.classes import find_classes
+from segbench.data.folder.facts import ImageFacts, MaskFacts, by_page, mean_and_std, unit_of
+from segbench.data.folder.faults import refuse_mixed, refuse_other_sizes, refuse_unusable
+from segbench.data.folder.labels import Classes
+from segbench.data.folder.pairs import Pair, find_pairs
+from segbench.data.folder.scan import Progress, scan_images, scan_masks
+from segbench.data.folder.split import by_lists, by_shares, digest, page_id
 from segbench.data.raw import RawImage
 from segbench.errors import SegbenchError
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.files.stacks import read_stack
 from segbench.data.id_lists import ranges
 from segbench.data.raw import RawImage
-from segbench.data.stacks import read_stack
 from segbench.errors import SegbenchError
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 

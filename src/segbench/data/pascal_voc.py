@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.decode import LabelMap, paired, read_indices, read_mat, read_rgb
+from segbench.data.files.labelled import LabelMap, paired, read_indices, read_mat, read_rgb
 from segbench.data.id_lists import count_of, refuse_shared, set_apart
 from segbench.data.raw import RawImage
 from segbench.data.voc_files import VocFiles

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.decode import LabelMap, paired, read_mat, read_rgb
+from segbench.data.files.labelled import LabelMap, paired, read_mat, read_rgb
 from segbench.data.id_lists import count_of, present, refuse_shared, set_apart, shipped
 from segbench.data.raw import RawImage
 from segbench.errors import SegbenchError

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.em_drawing import DEFAULT_PARAMETERS, SMALLEST_SIDE, EMParameters, draw_slice
+from segbench.data.drawn_em.slices import DEFAULT_PARAMETERS, SMALLEST_SIDE, EMParameters, draw_slice
 from segbench.data.raw import RawImage
 from segbench.errors import SegbenchError
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
@@ -119,7 +119,7 @@ class SyntheticEM:
             # Mean and deviation of 100 slices of 256 x 256 drawn by default, in grey levels.
             modalities={"em": ModalitySpec(1, (121.0,), (41.0,), "grey level, 0 to 255")},
             heads={"semantic": HeadSpec(("membrane", "cell"), ((0, 0, 0), (255, 255, 255)))},
-            citation="drawn by segbench (segbench.data.em_drawing); no image of anyone's is used",
+            citation="drawn by segbench; no image of anyone's is used",
             licence="MIT, as segbench",
             protocol=f"drawn {self._size[0]} x {self._size[1]} pixels, seed {self._seed}: {parts}; no paper's data",
         )

@@ -15,8 +15,8 @@ from segbench.data.augment import Augmentation
 from segbench.data.raw import RawImage, Source
 from segbench.data.sampler import Draw
 from segbench.data.weights import LossWeights
+from segbench.inference.tiling import mirrored
 from segbench.spec import DatasetSpec, ModalitySpec, Sample
-from segbench.tiling import mirrored
 
 _ONE_PASS = (np.uint8, np.uint16, np.float32)
 """What OpenCV subtracts from without a detour; 32-bit and 64-bit numbers go by plane."""

@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config
 
 from segbench.errors import SegbenchError
-from segbench.inference import as_heads
+from segbench.inference.stream import as_heads
 from segbench.spec import DatasetSpec, TileGeometry
 
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from segbench.models.backbone import Backbone, Layer, Upsampling
-from segbench.models.layers import lrn, max_pool, scaled
-from segbench.models.matrix_conv import MatrixConv2d
+from segbench.models.layers import MatrixConv2d, lrn, max_pool, scaled
 
 PAD = 100
 GROUPS = 2

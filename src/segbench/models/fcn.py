@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from segbench.errors import SegbenchError
 from segbench.models.alexnet import ALEXNET
-from segbench.models.arguments import check, check_one_of
 from segbench.models.backbone import Backbone, Upsampling
+from segbench.models.checks import check, check_one_of
 from segbench.models.googlenet import GOOGLENET
 from segbench.models.layers import FixedUpsampling, LearnableUpsampling, crop
 from segbench.models.streams import Fusion, Stream, heads, inputs_by_stream, streams

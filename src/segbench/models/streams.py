@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from segbench.errors import SegbenchError
-from segbench.models.arguments import check
+from segbench.models.checks import check
 
 Fusion = Literal["early", "late"]
 

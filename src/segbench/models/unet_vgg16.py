@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
-from segbench.models.arguments import check, check_one_of
+from segbench.models.checks import check, check_one_of
 from segbench.models.layers import scaled
 from segbench.models.streams import heads, inputs_by_stream, streams
 from segbench.models.unet import draw, reach

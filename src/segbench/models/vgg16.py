@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from segbench.models.backbone import Backbone, Layer, Upsampling
-from segbench.models.layers import max_pool, scaled
-from segbench.models.matrix_conv import MatrixConv2d
+from segbench.models.layers import MatrixConv2d, max_pool, scaled
 
 # 3x3 convolutions, their channels, and the 2x2 pooling that follows.
 STAGES = (

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.zarr_images import import_zarr
+from segbench.data.files.zarr_images import import_zarr
 from segbench.errors import SegbenchError
 from segbench.prediction.canvas import Canvas
 
@@ -124,11 +124,11 @@ class PngFile(_CanvasFile):
     def _write(self, canvas: Canvas) -> None:
         pixels = canvas.rows(0, canvas.shape[0])
         if self._palette is None:
-            from segbench.panels import write_png
+            from segbench.display.panels import write_png
 
             write_png(self._partial, pixels)
         else:
-            from segbench.data.decode import write_indices
+            from segbench.data.files.labelled import write_indices
 
             write_indices(self._partial, pixels, tuple(self._palette))
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from segbench.data.files.image_files import IMAGE_SUFFIXES
+from segbench.data.files.zarr_images import is_zarr
 from segbench.data.id_lists import read_list
-from segbench.data.image_files import IMAGE_SUFFIXES
 from segbench.data.raw import Source
-from segbench.data.zarr_images import is_zarr
 from segbench.errors import SegbenchError
 from segbench.prediction.pages import Opened, OpenedFiles, OpenedSource
 from segbench.spec import DatasetSpec

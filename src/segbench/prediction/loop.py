@@ -10,15 +10,15 @@ import torch
 
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
-from segbench.inference import ReadableImage, predict_stream
+from segbench.inference.stream import ReadableImage, predict_stream
 from segbench.prediction.inputs import Input
 from segbench.prediction.output import Result
-from segbench.prediction.outputs import InputOutputs
 from segbench.prediction.pages import Opened, Page
 from segbench.prediction.progress import Progress
 from segbench.prediction.settings import Settings, Target
+from segbench.prediction.writers import InputOutputs
 from segbench.spec import DatasetSpec
-from segbench.task import SegmentationTask
+from segbench.training.task import SegmentationTask
 
 
 @dataclass(frozen=True)

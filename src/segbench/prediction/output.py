@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segbench.inference import Window
+from segbench.inference.stream import Window
 from segbench.prediction.files import OutputFile
 from segbench.prediction.pages import Page
 from segbench.prediction.settings import Target

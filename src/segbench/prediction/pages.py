@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.image_files import Images, open_images
+from segbench.data.files.image_files import Images, open_images
 from segbench.data.raw import RawImage, Source
 from segbench.errors import SegbenchError
 from segbench.prediction.values import check_kind, check_range, in_unit

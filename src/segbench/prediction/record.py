@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from segbench.data.zarr_images import is_zarr
+from segbench.data.files.zarr_images import is_zarr
 from segbench.errors import SegbenchError
 from segbench.prediction.files import PARTIAL
 

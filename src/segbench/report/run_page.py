@@ -17,11 +17,11 @@ from segbench.compare.document import Table
 from segbench.compare.grouping import group_runs
 from segbench.compare.html import table
 from segbench.compare.records import RunRecord
-from segbench.digits import number
+from segbench.config.packaged import read_yaml
+from segbench.display.digits import number
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences
-from segbench.runs import read_yaml
 
 _MAX_PICTURES = 12
 

@@ -14,7 +14,7 @@ from segbench.compare.document import Table
 from segbench.compare.grouping import group_runs, short
 from segbench.compare.html import table
 from segbench.compare.records import LeftOut, RunRecord
-from segbench.digits import number
+from segbench.display.digits import number
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, parallel_coordinates
 from segbench.report.pieces import chart, sentences

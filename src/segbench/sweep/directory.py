@@ -3,7 +3,7 @@
 ```
 SWEEP/
   sweep.yaml   {"schema": 1, "segbench", "commands", "working_directory", "launcher", "search", "jobs"}
-  0/ 1/ ...    run directories (segbench.runs), each with its frozen config.yaml
+  0/ 1/ ...    run directories (segbench.runs.directory), each with its frozen config.yaml
   study.db     of a search
   slurm/       batch scripts and logs of a cluster
 ```
@@ -21,8 +21,9 @@ from typing import Any, TextIO
 import yaml
 
 from segbench import __version__
+from segbench.config.packaged import read_yaml
 from segbench.errors import SegbenchError
-from segbench.runs import not_writable, read_yaml
+from segbench.runs.directory import not_writable
 from segbench.sweep.job import Job, differing, digest_of
 
 SCHEMA = 1

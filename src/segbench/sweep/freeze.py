@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.entry import plain
+from segbench.config.composed import plain
 from segbench.errors import SegbenchError
-from segbench.runs import Run
-from segbench.stages import Stage, compose_stages, prepare_stages, read_stages
+from segbench.experiment.stages import Stage, compose_stages, prepare_stages, read_stages
+from segbench.runs.directory import Run
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job, digest_of
 from segbench.sweep.settings import Launching

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.runs import Run
+from segbench.runs.directory import Run
 
 if TYPE_CHECKING:
-    from segbench.stages import Stage
+    from segbench.experiment.stages import Stage
 
 STATES = ("prepared", "queued", "running", "finished", "pruned", "interrupted", "failed", "missing")
 """How a job may stand. `missing`: its directory is gone."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
-from segbench.stopping import AGAIN_S
+from segbench.runtime.signals import AGAIN_S
 from segbench.sweep.job import Job, counted
 
 TICK_S = 0.05

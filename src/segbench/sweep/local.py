@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segbench.processes import end_with_parent
+from segbench.runtime.processes import end_with_parent
 from segbench.sweep.devices import Pool, cores, visible_gpus
 from segbench.sweep.job import Job
 from segbench.sweep.launching import Ended

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from segbench.runs import Run
+from segbench.runs.directory import Run
 
 
 def metric_of(config: Mapping[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.errors import SegbenchError
-from segbench.processes import end_with_parent
+from segbench.runtime.processes import end_with_parent
 from segbench.sweep.devices import processes_of
 from segbench.sweep.job import Job
 from segbench.sweep.launching import Ended

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segbench.digits import decimals
+from segbench.display.digits import decimals
 from segbench.errors import SegbenchError
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job, counted

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from segbench.digits import decimals
+from segbench.display.digits import decimals
 from segbench.sweep.job import Job, counted
 from segbench.sweep.scores import metric_of, score_of
 

@@ -1,0 +1,127 @@
+"""What the framework costs: `fit` beside a bare PyTorch loop over the same batches."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from segbench.spec import Batch
+from segbench.training.task import SegmentationTask, centre_crop
+from speed.timing import Row
+
+STEPS, PAIRS = 30, 9
+
+
+class _Clock(lightning.Callback):
+    """Times the steps after the first, which compiles and allocates."""
+
+    def __init__(self) -> None:
+        self.start = self.stop = 0.0
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.stop = time.perf_counter()
+        if trainer.global_step == 1:
+            self.start = self.stop
+
+
+def _config() -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+
+    from segbench.config.composed import plain
+    from segbench.config.packaged import conf_root
+    from segbench.experiment.build import resolve_hardware
+
+    # Checkpoints, validation and pictures are work that the bare loop does not do.
+    overrides = [
+        f"trainer.max_steps={STEPS + 1}",
+        "trainer.val_check_interval=1.0",
+        "trainer.check_val_every_n_epoch=1000",
+        "data.repeats=20",
+        "callbacks.checkpoint=null",
+        "callbacks.panels=null",
+        "name=bench",
+    ]
+    with initialize_config_dir(str(conf_root()), version_base="1.3"):
+        config = plain(compose("train", overrides))
+    resolve_hardware(config)
+    return config
+
+
+def _fit(config: dict[str, Any]) -> float:
+    from segbench.experiment.build import (
+        build_callbacks,
+        build_data,
+        build_dataset,
+        build_task,
+        build_trainer,
+        geometry_of,
+    )
+
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = build_dataset(config)
+        task = build_task(config, dataset.spec)
+        data = build_data(config, dataset, geometry_of(task.model))
+        clock = _Clock()
+        callbacks = [*build_callbacks(config, Path(folder), task), clock]
+        trainer = build_trainer(config, Path(folder), callbacks, [])
+        trainer.fit(task, data)
+    return (clock.stop - clock.start) / STEPS
+
+
+def _bare(config: dict[str, Any]) -> float:
+    from segbench.experiment.build import build_data, build_dataset, build_task, geometry_of, make
+
+    dataset = build_dataset(config)
+    task: SegmentationTask = build_task(config, dataset.spec)
+    loader = build_data(config, dataset, geometry_of(task.model)).train_dataloader()
+    model, criterion = task.model.train(), task.losses["semantic"]
+    optimizer = make(config["optimizer"], module=model)
+    schedule = make(config["scheduler"], optimizer=optimizer, total_steps=STEPS + 1)
+    start = 0.0
+    batch: Batch
+    for step, batch in enumerate(loader):
+        if step > STEPS:
+            break
+        image = batch.images["em"].contiguous(memory_format=task.memory_format)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config["trainer"]["precision"] == "bf16-mixed"):
+            logits_BKHW = model(image)
+            loss = criterion(logits_BKHW, centre_crop(batch.targets["semantic"], logits_BKHW))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step == 0:
+            start = time.perf_counter()
+    return (time.perf_counter() - start) / STEPS
+
+
+def fit_overhead() -> list[Row]:
+    """A step of `fit` on the quickstart, beside a bare loop with the same loader, network, loss and optimiser."""
+    import logging
+    import warnings
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    config = _config()
+    ours, bare = [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(PAIRS):
+            bare.append(_bare(config))
+            ours.append(_fit(config))
+    # Three percent is less than two runs of one loop differ by: the figure is the median over pairs.
+    ratios = sorted(reference / own for reference, own in zip(bare, ours, strict=True))
+    median = ratios[PAIRS // 2]
+    note = f"median of {PAIRS} pairs {median:.3f}, from {ratios[0]:.3f} to {ratios[-1]:.3f}; times are medians"
+    times = sorted(ours)[PAIRS // 2], sorted(bare)[PAIRS // 2]
+    return [Row("a step of fit, quickstart", times[0], "bare loop", times[1], ">= 0.97", median >= 0.97, note)]
+
+
+BENCHES: dict[str, Callable[[], list[Row]]] = {"fit_overhead": fit_overhead}

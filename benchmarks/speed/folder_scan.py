@@ -1,0 +1,117 @@
+"""Figures of the folder scan: what all files hold, beside their decoding by OpenCV alone."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.files.labelled import write_indices
+from segbench.data.folder.scan import scan_images, scan_masks, scan_pool
+from segbench.data.pascal_voc import voc_palette
+from speed.timing import Row, best_of
+
+_PAIRS = 96
+_REPEATS = 15
+
+
+def _picture(seed: int, height: int, width: int, channels: int) -> NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    smooth = cv2.resize(rng.normal(128, 60, (20, 26, channels)).astype(np.float32), (width, height))
+    grain = cv2.GaussianBlur(rng.normal(0, 75, (height, width, channels)).astype(np.float32), (0, 0), 1)
+    return np.asarray(np.clip(smooth + grain, 0, 255), np.float32)
+
+
+def _regions(seed: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Blobs of eight classes; about eight of them meet a row, as in VOC's labels."""
+    field = np.random.default_rng(seed).normal(0, 1, (5, 6)).astype(np.float32)
+    smooth = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.clip(smooth * 2 + 4, 0, 7), np.uint8)
+
+
+def _photos(images: Path, masks: Path) -> None:
+    for seed in range(_PAIRS):
+        picture = _picture(seed, 375, 500, 3).astype(np.uint8)
+        cv2.imwrite(str(images / f"{seed:03d}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        write_indices(masks / f"{seed:03d}.png", _regions(seed, 375, 500), voc_palette(256))
+
+
+def _microscopy(images: Path, masks: Path) -> None:
+    import tifffile
+
+    for seed in range(_PAIRS):
+        picture = (_picture(seed, 512, 512, 1) * 200).astype(np.uint16)
+        labels = _regions(seed, 512, 512).astype(np.uint16)
+        tifffile.imwrite(images / f"{seed:03d}.tif", picture, compression="lzw")
+        tifffile.imwrite(masks / f"{seed:03d}.tif", labels, compression="lzw")
+
+
+def _colours(images: Path, masks: Path) -> None:
+    palette = np.array(voc_palette(8), np.uint8)
+    for seed in range(_PAIRS):
+        cv2.imwrite(str(images / f"{seed:03d}.png"), _picture(seed, 375, 500, 3).astype(np.uint8))
+        cv2.imwrite(str(masks / f"{seed:03d}.png"), palette[_regions(seed, 375, 500)])
+
+
+def _measure(what: str, draw: Callable[[Path, Path], None]) -> Row:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as directory:
+        images, masks = Path(directory) / "images", Path(directory) / "masks"
+        images.mkdir()
+        masks.mkdir()
+        draw(images, masks)
+        names = [sorted(path.name for path in folder.iterdir()) for folder in (images, masks)]
+        files = [str(folder / name) for folder, each in zip((images, masks), names, strict=True) for name in each]
+
+        def scan() -> None:
+            for cache in (*images.glob(".segbench-*"), *masks.glob(".segbench-*")):
+                cache.unlink()
+            done = scan_images(images, names[0]).decoded + scan_masks(masks, names[1]).decoded
+            assert done == len(files), f"{done} of {len(files)} files were scanned"
+
+        seconds, reference = best_of(scan, lambda: _decode(files), repeats=_REPEATS)
+        size = sum(Path(file).stat().st_size for file in files)
+    rate = len(files) / seconds
+    return Row(
+        name=f"folder scan: {what}",
+        seconds=seconds / len(files),
+        reference="cv2.imread of the same files, a thread a core too",
+        reference_seconds=reference / len(files),
+        target="at least 0.8 of the decoding's rate",
+        met=seconds * 0.8 <= reference,
+        note=f"{rate:.0f} files/s, {rate * size / len(files) / 1e6:.0f} MB/s on {cores} cores; "
+        "each file decoded once, every pixel counted; the cache is written too",
+    )
+
+
+def _decode(files: Sequence[str]) -> None:
+    def decode(file: str) -> tuple[int, ...]:
+        decoded: Any = cv2.imread(file, cv2.IMREAD_UNCHANGED)
+        return tuple(decoded.shape)
+
+    with scan_pool() as (pool, _):
+        list(pool.map(decode, files))
+
+
+def folder_scan() -> list[Row]:
+    """The scan of `data=image_folder` over three kinds of folders."""
+    threads = cv2.getNumThreads()
+    # Files are spread over the cores; OpenCV's own threads beside them would only get in the way, of both.
+    cv2.setNumThreads(1)
+    try:
+        return [
+            _measure("JPEG 500x375, palette PNG", _photos),
+            _measure("16-bit TIFF 512x512, ids as 16-bit TIFF, LZW", _microscopy),
+            _measure("PNG 500x375, colours as PNG", _colours),
+        ]
+    finally:
+        cv2.setNumThreads(threads)
+
+
+BENCHES: dict[str, Callable[[], list[Row]]] = {"folder_scan": folder_scan}

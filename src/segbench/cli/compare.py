@@ -1,0 +1,185 @@
+"""Compare runs: `segbench compare RUN_OR_DIR... [metric=NAME] [format=FORMAT] [output=FILE]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.cli.arguments import split_arguments
+from segbench.compare.pairwise import compare
+from segbench.errors import SegbenchError
+from segbench.runs.files import write_whole
+
+if TYPE_CHECKING:
+    from segbench.compare.comparison import Comparison, Settings
+
+USAGE = """\
+usage: segbench compare RUN_OR_DIR ... [KEY=VALUE ...]
+
+RUN_OR_DIR    run directories, folders of them (a sweep), globs, wandb:ENTITY/PROJECT or wandb:ENTITY/PROJECT/RUN.
+              Runs that differ in their seed alone are one group.
+
+metric=A,B    scores to show and test, the leading one first; patterns such as iu/* are taken. Default: all
+split=NAME    whose scores; default: test where there is one
+baseline=X    test all groups against this one (its letter, label or a run of it); default: all pairs of up to 10 groups
+seeds=apart   every run for itself; default: grouped
+ignore=A,B    settings that set no groups apart, e.g. ignore=trainer.devices
+folds=KEY     runs that differ in KEY alone (data.fold) are one cross-validation: their images are pooled
+confidence=   of the intervals; default 0.95
+draws=        of the bootstrap; default 10000
+seed=         of the resampling; default 0
+images=       how many of the images that changed most; default 10
+format=       terminal, markdown, latex, csv, json or html; default: by the name of output, else terminal
+output=FILE   write there instead of printing
+wandb=        also tables and an artifact of a W&B project, PROJECT or ENTITY/PROJECT; kept here where there is no key
+table=NAME    one table alone: scores, settings, differences, classes, images, left_out or runs (the default of csv)
+
+examples:
+  segbench compare outputs/fcn32s_voc outputs/fcn16s_voc            two experiments, each with its seeds
+  segbench compare 'outputs/sweep/*' metric=mean_iu baseline=A      a sweep against its first configuration
+  segbench compare A B metric=rand_error output=comparison.html     two runs
+
+exit code: 1 where runs that should have been compared could not be; a failed job of a sweep is only left out
+"""
+
+_TEXTS = ("format", "output", "table", "wandb")
+_SETTINGS: dict[str, Callable[[str], Any]] = {
+    "metric": lambda text: tuple(part for part in text.split(",") if part),
+    "split": str,
+    "baseline": str,
+    "confidence": float,
+    "draws": int,
+    "seed": int,
+    "images": int,
+}
+_READING = ("ignore", "folds", "seeds")
+_KEYS = (*_TEXTS, *_SETTINGS, *_READING)
+
+
+def main() -> None:
+    """The entry point; sys.argv holds sources and key=value pairs."""
+    from segbench.cli.entry import fail
+
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return
+    try:
+        raise SystemExit(run(arguments))
+    except SegbenchError as error:
+        fail(error)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """What the arguments ask for.
+
+    Returns:
+        the exit code: 1 where something is wrong with runs that should have been compared.
+
+    Raises:
+        SegbenchError: anything wrong with the arguments or the sources.
+    """
+    sources, given = split_arguments(arguments, _KEYS, "compare")
+    form = _format(given)
+    comparison = compare(
+        sources,
+        settings_of(given),
+        ignore=[key for key in given.get("ignore", "").split(",") if key],
+        seeds_apart=_seeds_apart(given.get("seeds")),
+        folds=given.get("folds"),
+    )
+    if "output" in given:
+        _write(Path(given["output"]), comparison, form, given.get("table"))
+    else:
+        _print(comparison, form, given.get("table"))
+    if "wandb" in given:
+        # Not among what another program reads.
+        print(_send(given["wandb"], sources, comparison), file=sys.stderr)
+    wrong = [str(refusal.error) for refusal in comparison.refusals if refusal.wrong]
+    wrong += [f"{entry.source}: {entry.reason}" for entry in comparison.table.left_out if entry.wrong]
+    for said in wrong:
+        print(f"error: {said}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _send(project: str, sources: Sequence[str], comparison: Comparison) -> str:
+    import tempfile
+
+    from segbench.compare.formats import write
+    from segbench.compare.rows import tables
+    from segbench.tracking.artifacts import send
+
+    names = "-".join(Path(source).name for source in sources)[:80]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "comparison.html"
+        file.write_text(write(comparison, "html"))
+        return send(project, "comparison", f"comparison-{names}", file, tables(comparison), Path())
+
+
+def settings_of(given: dict[str, str]) -> Settings:
+    """The settings that the command line gives.
+
+    Raises:
+        SegbenchError: a value that is no number where one is expected, or out of range.
+    """
+    from segbench.compare.comparison import Settings
+
+    values: dict[str, Any] = {}
+    for key, kind in _SETTINGS.items():
+        if key in given:
+            try:
+                values["metrics" if key == "metric" else key] = kind(given[key])
+            except ValueError as error:
+                wanted = "a whole number" if kind is int else "a number"
+                raise SegbenchError(f"{key}={given[key]}", wanted, f"correct {key}=") from error
+    return Settings(**values)
+
+
+def _seeds_apart(said: str | None) -> bool:
+    if said not in (None, "apart", "grouped"):
+        raise SegbenchError(f"seeds={said}", "apart or grouped", "correct seeds=")
+    return said == "apart"
+
+
+def _format(given: dict[str, str]) -> str:
+    from segbench.compare.formats import FORMATS, SUFFIXES
+
+    if "format" in given:
+        if given["format"] not in FORMATS:
+            raise SegbenchError(f"format={given['format']}", f"one of {', '.join(FORMATS)}", "correct format=")
+        return given["format"]
+    if "output" not in given:
+        return "terminal"
+    suffix = Path(given["output"]).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise SegbenchError(
+            f"output={given['output']}, whose name says no format",
+            f"a file ending in {', '.join(SUFFIXES)}, or format=",
+            "add format=html, or rename the file",
+        )
+    return SUFFIXES[suffix]
+
+
+def _write(path: Path, comparison: Comparison, form: str, table: str | None) -> None:
+    from segbench.compare.formats import write
+
+    write_whole(path, write(comparison, form, table))
+    print(path)
+
+
+def _print(comparison: Comparison, form: str, table: str | None) -> None:
+    from segbench.compare.formats import chosen, write
+
+    if form != "terminal":
+        print(write(comparison, form, table), end="")
+        return
+    from rich.console import Console
+
+    from segbench.compare.terminal import PIPE_WIDTH, show
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PIPE_WIDTH)
+    show(chosen(comparison, table), console)

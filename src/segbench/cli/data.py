@@ -1,0 +1,264 @@
+"""Fetch data sets and look them through.
+
+`segbench data prepare NAME [root=DIR] [parts=A,B] [mirror=URL]` and
+`segbench data check NAME [root=DIR] [limit=N] [any key of conf/data/NAME.yaml]`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.errors import SegbenchError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from segbench.data.prepare.check import Report
+
+_Progress = Callable[[str, int, int | None], None]
+
+USAGE = """\
+usage: segbench data prepare NAME [root=DIR] [parts=A,B] [mirror=URL]
+       segbench data check NAME [root=DIR] [limit=N] [KEY=VALUE ...] [--config-dir DIR]
+
+prepare  fetches, checks and unpacks a data set; broken downloads go on where they broke off, what is there stays
+check    reads every file and counts; exit code 1 where something is wrong. KEY is any key of conf/data/NAME.yaml
+
+"""
+
+
+def main() -> None:
+    """The entry point; sys.argv holds the action, the data set and key=value pairs."""
+    from segbench.cli.entry import fail
+
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE + _offer(), end="")
+        return
+    try:
+        raise SystemExit(run(arguments))
+    except SegbenchError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def run(arguments: list[str]) -> int:
+    """What the arguments ask for.
+
+    Returns:
+        the exit code: 1 where `check` finds a fault.
+
+    Raises:
+        SegbenchError: anything wrong with the arguments, the network or the data set's folder.
+    """
+    arguments, directories = _without_config_dir(arguments)
+    action, names = arguments[0], [argument for argument in arguments[1:] if "=" not in argument]
+    given = dict(argument.split("=", 1) for argument in arguments[1:] if "=" in argument)
+    if action not in ("prepare", "check"):
+        raise SegbenchError(f"segbench data {action}", "prepare or check", "segbench data --help")
+    if len(names) != 1:
+        found = " ".join(names) or "no data set"
+        raise SegbenchError(f"segbench data {action}: {found}", "one data set's name", "segbench data --help")
+    return (_prepare if action == "prepare" else _check)(names[0], given, directories)
+
+
+def _offer() -> str:
+    from segbench.data.prepare.recipes import PARTS
+
+    lines = ["data sets that prepare knows, with their parts (those in brackets on request):"]
+    for name, parts in PARTS.items():
+        said = ", ".join(key if part.default else f"[{key}]" for key, part in parts.items())
+        lines.append(f"  {name:<14} {said}")
+    return "\n".join(lines) + "\n"
+
+
+def _without_config_dir(arguments: list[str]) -> tuple[list[str], list[Path]]:
+    if "--config-dir" not in arguments:
+        return arguments, []
+    at = arguments.index("--config-dir")
+    return arguments[:at] + arguments[at + 2 :], [Path(name) for name in arguments[at + 1 : at + 2]]
+
+
+def _config(name: str, directories: list[Path]) -> dict[str, Any]:
+    """The data set's own keys, as its config file and those it builds on give them.
+
+    Raises:
+        SegbenchError: there is no such file.
+    """
+    from segbench.config.packaged import conf_root, read_yaml
+
+    roots = [*directories, conf_root()]
+    found = next((path for root in roots if (path := root / "data" / f"{name}.yaml").is_file()), None)
+    if found is None:
+        known = sorted({p.stem for root in roots for p in (root / "data").glob("*.yaml") if not p.stem.startswith("_")})
+        raise SegbenchError(f"no data set {name}", f"one of {', '.join(known)}", "segbench list data")
+    own = dict(read_yaml(found))
+    config: dict[str, Any] = {}
+    for base in own.pop("defaults", []):
+        # A mapping overrides another group.
+        own_base = isinstance(base, str) and base not in ("_self_", "_loader")
+        config |= _config(base, directories) if own_base else {}
+    return config | own
+
+
+def _prepare(name: str, given: dict[str, str], directories: list[Path]) -> int:
+    from segbench.data.prepare.downloads import Listener
+    from segbench.data.prepare.prepare import prepare
+    from segbench.data.prepare.recipes import PARTS
+
+    wrong = sorted(set(given) - {"root", "parts", "mirror"})
+    if wrong:
+        raise SegbenchError(f"{wrong[0]}={given[wrong[0]]}", "root=, parts= or mirror=", "segbench data --help")
+    root = given.get("root")
+    if root is None:
+        # A recipe may serve several data sets and so have no config of its name.
+        root = str(_config(name, directories).get("root", f"data/{name}")) if name not in PARTS else f"data/{name}"
+    parts = [part for part in given.get("parts", "").split(",") if part]
+    with _progress() as (console, progress):
+        listener = Listener(say=lambda said: console.print(said, highlight=False), progress=progress)
+        prepare(name, Path(root), parts, given.get("mirror"), listener)
+    return 0
+
+
+def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
+    import yaml
+
+    from segbench.data.prepare.check import check
+    from segbench.experiment.build import LOADER_KEYS, build_dataset
+
+    config = _config(name, directories)
+    limit = given.pop("limit", None)
+    if limit is not None and not (limit.isdigit() and int(limit) > 0):
+        raise SegbenchError(f"limit={limit}", "a number of images a split", "correct limit=, or leave it out")
+    for key, value in given.items():
+        key = key.removeprefix("data.")
+        if key not in config:
+            known = ", ".join(k for k in config if k != "_target_" and k not in LOADER_KEYS)
+            raise SegbenchError(f"{key}={value}", f"a key of {name}: {known}, or limit=", "segbench data --help")
+        config[key] = yaml.safe_load(value)
+    missing = [key for key, value in config.items() if value == "???"]
+    if missing:
+        raise SegbenchError(
+            f"segbench data check {name} without {' and '.join(missing)}",
+            f"a value for {' and '.join(missing)}",
+            f"segbench data check {name} {' '.join(f'data.{key}=...' for key in missing)}",
+        )
+    with _told():
+        dataset = build_dataset({"data": config})
+    root = config.get("root")
+    with _progress() as (console, progress):
+        report = check(dataset, Path(root) if root else None, int(limit) if limit else None, progress)
+    _show(report, console)
+    return 1 if report.faults else 0
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Print what a data set says of itself while it is built."""
+    logger, printing = logging.getLogger("segbench.data"), logging.StreamHandler(sys.stdout)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(printing)
+    try:
+        yield
+    finally:
+        logger.removeHandler(printing)
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[tuple[Console, _Progress]]:
+    """A console, and on a terminal a bar for each thing that goes on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn()
+    tasks: dict[str, Any] = {}
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total, said="")
+        # Files count in bytes, images in tens of thousands at most.
+        unit, each = (" MB", 10**6) if (total or done) > 10**6 else ("", 1)
+        said = f"{done / each:.0f}" + ("" if total is None else f" of {total / each:.0f}") + unit
+        bars.update(tasks[what], completed=done, total=total, said=said)
+
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        yield console, progress
+
+
+def _show(report: Report, console: Console) -> None:
+    console.print(f"{report.spec.name}: {report.spec.protocol}", style="bold", markup=False)
+    console.print(_splits(report))
+    for head in report.spec.heads:
+        console.print(_histogram(report, head))
+    for split in report.splits.values():
+        console.print(
+            f"{split.name}: sha256 of the ids {split.ids_digest[:16]}, of the labels {split.labels_digest[:16]}"
+        )
+    for said in report.archives:
+        console.print(said, markup=False)
+    for said in report.notes[:10]:
+        console.print(f"note: {said}", markup=False)
+    for said in report.faults[:20]:
+        console.print(f"FAULT: {said}", style="red", markup=False)
+    more = len(report.faults) - 20
+    if more > 0:
+        console.print(f"... and {more} more", style="red")
+    console.print(
+        f"{len(report.faults)} faults" if report.faults else "no fault", style="red" if report.faults else "green"
+    )
+
+
+def _splits(report: Report) -> Table:
+    from rich.table import Table
+
+    table = Table(title="splits")
+    for column in (
+        "split",
+        "images",
+        "read",
+        "sizes (height x width)",
+        "range",
+        *(f"void, {h}" for h in report.spec.heads),
+    ):
+        table.add_column(column)
+    for split in report.splits.values():
+        common = split.sizes.most_common(2)
+        sizes = ", ".join(f"{count} of {h} x {w}" for (h, w), count in common)
+        if len(split.sizes) > len(common):
+            sizes += f", {len(split.sizes) - len(common)} other sizes"
+        ranges = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in split.channels.items())
+        voids = [f"{split.void_share(h):.2%}" if split.pixels[h].sum() else "no labels" for h in report.spec.heads]
+        table.add_row(split.name, str(split.listed), str(split.read), sizes, ranges, *voids)
+    return table
+
+
+def _histogram(report: Report, head: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{head}: share of the labelled pixels, and images that show the class")
+    table.add_column("class")
+    labelled = [split for split in report.splits.values() if split.pixels[head].sum()]
+    for split in labelled:
+        table.add_column(split.name, justify="right")
+        table.add_column("images", justify="right")
+    spec = report.spec.heads[head]
+    for index, name in enumerate(spec.class_names):
+        row = []
+        for split in labelled:
+            total = max(int(split.pixels[head][:-1].sum()), 1)
+            row += [f"{split.pixels[head][index] / total:.3%}", str(split.images_with[head][index])]
+        table.add_row(name + (" (in no mean)" if index in spec.excluded else ""), *row)
+    return table

@@ -1,0 +1,47 @@
+"""Score a run: `segbench evaluate run=RUN [split=test] [checkpoint=best|last]`, or files: `predictions=P labels=L`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segbench.cli.entry import hydra_entry, job, overrides
+from segbench.config.composed import plain
+from segbench.errors import SegbenchError
+from segbench.experiment.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@job
+def run_job(config: DictConfig) -> None:
+    """What Hydra calls with the composed config."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from segbench.cli.entry import relative
+
+    directory, given = relative(Path(HydraConfig.get().runtime.output_dir)), plain(config)
+    if given["run"] is not None and given["predictions"] is None and given["labels"] is None:
+        evaluate(given, directory, overrides())
+    elif given["run"] is None and given["predictions"] is not None and given["labels"] is not None:
+        from segbench.experiment.score_files import score_files
+
+        score_files(given, directory, overrides())
+    else:
+        named = ", ".join(key for key in ("run", "predictions", "labels") if given[key] is not None)
+        raise SegbenchError(
+            f"evaluate with {named or 'nothing to score'}",
+            "either run=RUN, or predictions=P and labels=L",
+            "segbench evaluate run=outputs/quickstart/<run id>",
+        )
+
+
+def main() -> None:
+    """The entry point; sys.argv holds overrides."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    from segbench.runtime.ranks import name_run
+
+    name_run()
+    hydra_entry(run_job, "evaluate")

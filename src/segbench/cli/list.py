@@ -1,0 +1,66 @@
+"""What each axis of the config offers: `segbench list [AXIS ...] [--config-dir DIR]`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from segbench.config.packaged import conf_root
+from segbench.errors import SegbenchError
+
+AXES = ("experiment", "data", "model", "augment", "loss", "optimizer", "scheduler", "decoding", "metrics")
+FURTHER = ("trainer", "callbacks", "logger")
+
+
+def options(axis: str, roots: list[Path]) -> dict[str, list[str]]:
+    """The options of an axis and the comment that heads each file, one string a line.
+
+    Args:
+        axis: a config group.
+        roots: config directories, the packaged one and the user's.
+    """
+    found: dict[str, list[str]] = {}
+    for root in roots:
+        for path in sorted((root / axis).glob("*.yaml")):
+            if not path.stem.startswith("_"):
+                found[path.stem] = _header(path)
+    return found
+
+
+def _header(path: Path) -> list[str]:
+    lines = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        text = line.lstrip("#").strip()
+        if text and not text.startswith("@package"):
+            lines.append(text)
+    return lines
+
+
+def main() -> None:
+    """The entry point; sys.argv holds axes."""
+    parser = argparse.ArgumentParser("segbench list", description="What each config axis offers.")
+    parser.add_argument("axes", nargs="*", metavar="AXIS", help=", ".join(AXES + FURTHER))
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="configs of your own, shown beside ours")
+    given = parser.parse_args()
+    unknown = [axis for axis in given.axes if axis not in AXES + FURTHER]
+    try:
+        if unknown:
+            expected = f"one of {', '.join(AXES + FURTHER)}"
+            raise SegbenchError(f"unknown axis {', '.join(unknown)}", expected, "segbench list experiment")
+        if given.config_dir is not None and not given.config_dir.is_dir():
+            raise SegbenchError(f"no folder {given.config_dir}", "a config directory", "correct --config-dir")
+    except SegbenchError as error:
+        from segbench.cli.entry import fail
+
+        fail(error)
+    roots = [conf_root(), *([given.config_dir] if given.config_dir else [])]
+    for axis in given.axes or AXES + FURTHER:
+        print(f"{axis}=")
+        for name, header in options(axis, roots).items():
+            # Asked for by name, an axis is shown with its whole headers.
+            print(f"  {name:<24} {header[0] if header else ''}".rstrip())
+            for line in header[1:] if given.axes else []:
+                print(f"  {'':<24} {line}")
+        print()

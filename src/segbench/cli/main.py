@@ -1,0 +1,77 @@
+"""The command `segbench`: sub-commands, each an entry point of its own. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from segbench import __version__
+from segbench.runtime.closed_pipe import ends_quietly
+
+COMMANDS = {
+    "train": ("segbench.cli.train", "train, then score on the test split"),
+    "evaluate": ("segbench.cli.evaluate", "score a run, or a stack of predictions"),
+    "predict": ("segbench.cli.predict", "predict images with a run's network"),
+    "export": ("segbench.cli.export", "a run's network as an ONNX or torch.export file, checked"),
+    "sweep": ("segbench.cli.sweep", "how a sweep stands; go on with it, try failed jobs again"),
+    "reproduce": ("segbench.cli.reproduce", "a paper's number beside ours, and every deviation"),
+    "data": ("segbench.cli.data", "fetch a data set, or look one through"),
+    "report": ("segbench.cli.report", "a run or a sweep as one HTML file"),
+    "compare": ("segbench.cli.compare", "tell runs apart: settings, scores, intervals, tests"),
+    "list": ("segbench.cli.list", "what each config axis offers"),
+    "completion": ("segbench.cli.completion", 'tab completion: eval "$(segbench completion bash)"'),
+}
+
+_EXAMPLES = """\
+examples:
+  segbench train                                             a first look, about a minute
+  segbench train experiment=unet_isbi_em_cpu data.root=DIR   the paper's net on real EM, two CPU cores
+  segbench train optimizer.lr=1e-4 trainer.max_steps=100     any key of the config
+  segbench train -m seed=0,1,2 optimizer.lr=1e-3,1e-4        a sweep; hydra.launcher.jobs=2 runs two jobs at once
+  segbench sweep status|resume|retry DIR                     how it stands; go on with it
+  segbench train --cfg job                                   show the config and stop
+  segbench train --config-dir mine experiment=e1             configs of your own
+  segbench train resume=RUN                                  continue a run in place
+  segbench evaluate run=RUN split=test                       score a run
+  segbench predict run=RUN input=stack.tif output=DIR        probabilities, page by page
+  segbench predict run=RUN input=IN output=OUT format=masks  masks of a folder of images
+"""
+
+
+def usage() -> str:
+    """The help text."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    head = f"segbench {__version__}\n\nusage: segbench COMMAND [OVERRIDE ...]\n\ncommands:\n"
+    return head + "\n".join(lines) + "\n\n" + _EXAMPLES
+
+
+def main() -> None:
+    """Run the sub-command that sys.argv names."""
+    with ends_quietly():
+        _run()
+
+
+def _run() -> None:
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return
+    if arguments[0] == "--version":
+        print(__version__)
+        return
+    if arguments[0] not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        print(
+            f"error: unknown command {arguments[0]!r}{meant}\n"
+            f"  expected: one of {', '.join(COMMANDS)}\n  to do:    segbench --help",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+    module = importlib.import_module(COMMANDS[arguments[0]][0])
+    # Lightning starts further ranks by running argv[0] with the same arguments, so it names the entry point's file.
+    sys.argv = [str(module.__file__), *arguments[1:]]
+    module.main()

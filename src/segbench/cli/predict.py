@@ -1,0 +1,35 @@
+"""Predict images: `segbench predict run=RUN input=FILE|DIR output=DIR [format=...]`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from segbench.cli.entry import hydra_entry, job
+from segbench.config.composed import plain
+from segbench.experiment.predict import _say, predict
+from segbench.runtime.processes import choose_run_id
+from segbench.runtime.signals import Stopped, stoppable
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@job
+def run_job(config: DictConfig) -> None:
+    """What Hydra calls with the composed config."""
+    from segbench.runtime.log import log_to
+
+    with log_to(None), stoppable():
+        try:
+            predict(plain(config), told=lambda path: print(path, flush=True))
+        except Stopped:
+            _say("stopped; the same command goes on from here")
+            raise
+
+
+def main() -> None:
+    """The entry point; sys.argv holds overrides."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    choose_run_id()
+    hydra_entry(run_job, "predict", writes=False)

@@ -1,0 +1,163 @@
+"""A paper's number beside ours: `segbench reproduce EXPERIMENT [seeds=0,1,2] [OVERRIDE ...]`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segbench.display.digits import number, spread
+from segbench.errors import SegbenchError
+from segbench.papers.ledger import (
+    COLUMNS,
+    default_folder,
+    markdown,
+    paper_blocks,
+    published,
+    read_rows,
+    reasons,
+    table,
+)
+from segbench.papers.reproduce import Order, reproduce
+
+USAGE = """\
+usage: segbench reproduce EXPERIMENT [seeds=0,1,2] [output=DIR] [ledger=DIR] [OVERRIDE ...] [--config-dir DIR]
+       segbench reproduce --list [format=markdown] [ledger=DIR]
+
+Prepares the data, trains every seed (stages before it included), scores by the experiment's protocol, and writes a row
+of the ledger: the paper's numbers, ours, the difference, a verdict, every deviation from the protocol, cost, command.
+The same command goes on where it was cut off; runs that are finished are taken as they are.
+
+  seeds=0,1,2    one run each; without it the experiment's own seed
+  output=DIR     of the runs: DIR/seed_0 ...; default outputs/reproduce/EXPERIMENT
+  ledger=DIR     of the rows; default benchmarks/ledger
+  --list         every row of the papers with its state; format=markdown gives the README's table of those that were run
+"""
+
+
+def main() -> None:
+    """The entry point; sys.argv holds an experiment, key=value pairs and overrides."""
+    from segbench.cli.entry import fail
+
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    try:
+        if "--list" in arguments:
+            _list([argument for argument in arguments if argument != "--list"])
+        else:
+            raise SystemExit(_run(arguments))
+    except SegbenchError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _list(arguments: Sequence[str]) -> None:
+    given = _pairs(arguments, ("format", "ledger"))
+    rows = read_rows(Path(given.get("ledger", default_folder())))
+    if given.get("format", "terminal") == "markdown":
+        print(markdown(rows), end="")
+        return
+    if given.get("format", "terminal") != "terminal":
+        raise SegbenchError(f"format={given['format']}", "markdown, or none", "correct format=")
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # Nothing is cut to the width of a terminal that is not there.
+        console = Console(highlight=False, width=160)
+    lines = table(rows, paper_blocks())
+    starts = [number for number, line in enumerate(lines) if line["row"]]
+    for name, entry in published().items():
+        shown = Table(title=f"{name}: {entry['source']}", title_justify="left")
+        experiments = []
+        for column in COLUMNS[1:]:
+            shown.add_column(column, justify="right" if column in ("paper", "ours", "n") else "left")
+        for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+            if lines[start]["row"] == name:
+                experiments.append(lines[start]["experiment"])
+                for line in lines[start:end]:
+                    shown.add_row(*(line[column] for column in COLUMNS[1:]))
+        console.print(shown)
+        for reason, of in reasons(rows, experiments).items():
+            console.print(f"{', '.join(of)}: {reason}", markup=False, soft_wrap=True)
+        console.print()
+
+
+def _pairs(arguments: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    pairs = dict(argument.partition("=")[::2] for argument in arguments)
+    wrong = [key for key in pairs if key not in known]
+    if wrong:
+        raise SegbenchError(
+            f"{wrong[0]}={pairs[wrong[0]]}", ", ".join(f"{k}=" for k in known), "segbench reproduce --help"
+        )
+    return pairs
+
+
+def _order(arguments: Sequence[str]) -> Order:
+    rest = list(arguments)
+    config_dir = None
+    if "--config-dir" in rest:
+        at = rest.index("--config-dir")
+        config_dir = Path(*rest[at + 1 : at + 2])
+        del rest[at : at + 2]
+    experiment = rest.pop(0).removeprefix("experiment=")
+    own = {key: value for key, _, value in (a.partition("=") for a in rest) if key in ("seeds", "output", "ledger")}
+    overrides = [a for a in rest if a.partition("=")[0] not in own]
+    bare = [a for a in overrides if "=" not in a and not a.startswith("~")]
+    if bare:
+        raise SegbenchError(f"{bare[0]}", "one experiment, and key=value pairs", "segbench reproduce --help")
+    seeds = [each for each in own.get("seeds", "").split(",") if each]
+    if not all(each.isdecimal() for each in seeds) or len(set(seeds)) < len(seeds):
+        raise SegbenchError(f"seeds={own['seeds']}", "different whole numbers, e.g. seeds=0,1,2", "correct seeds=")
+    outputs = Path(os.environ.get("SEGBENCH_OUTPUTS", "outputs"))
+    output = Path(own.get("output", outputs / "reproduce" / experiment))
+    ledger = Path(own.get("ledger", default_folder()))
+    return Order(experiment, tuple(map(int, seeds)), output, ledger, overrides, config_dir)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    # What a machine settles, and where the files lie, is no part of a command that others type.
+    told = [each for each in arguments if not each.startswith(("output=", "ledger="))]
+    command = shlex.join(["segbench", "reproduce", *(_without_paths(argument) for argument in told)])
+    reproduce(_order(arguments), command, _say)
+    return 0
+
+
+def _without_paths(argument: str) -> str:
+    key, given, value = argument.partition("=")
+    if not given:
+        return argument if "/" not in argument else "DIR"
+    return f"{key}=FOLDER" if "/" in value or (len(value) > 1 and Path(value).exists()) else argument
+
+
+def _say(row: Mapping[str, Any], path: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    shown = Table(title=f"{row['experiment']}: {row['method']}, {row['paper']['source']}", title_justify="left")
+    for column in ("score", "paper", "ours", "n", "difference"):
+        shown.add_column(column, justify="left" if column == "score" else "right")
+    ours = row.get("ours") or {}
+    for name, value in row["paper"]["metrics"].items():
+        got = ours.get(name)
+        cells = ("", "", "")
+        if got is not None:
+            cells = (spread(got["mean"], got["std"]), str(got["n"]), number(got["mean"] - value, sign=True))
+        shown.add_row(name, number(value), *cells)
+    console.print(shown)
+    console.print(f"verdict: {row['verdict']}" + "".join(f"\n  {each}" for each in row.get("why", [])))
+    if row.get("deviations"):
+        console.print("deviations from the paper's protocol:")
+        for each in row["deviations"]:
+            console.print(f"  {each}", markup=False)
+    console.print(f"row:     {path}")

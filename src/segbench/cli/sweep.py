@@ -1,0 +1,67 @@
+"""`segbench sweep status|resume|retry DIR`: how a sweep stands, and going on with it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from segbench.errors import SegbenchError
+from segbench.sweep.directory import Sweep
+from segbench.sweep.resume import resume
+from segbench.sweep.settings import Launching
+
+_WHAT = {
+    "status": "every job with its state, score and time",
+    "resume": "continue what was cut off and begin what has not begun; failed jobs are left",
+    "retry": "as resume, and failed jobs once more, each from its last checkpoint",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("segbench sweep", description="A sweep on disk: how it stands, and going on.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, what in _WHAT.items():
+        command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        command.add_argument("directory", metavar="DIR", help="as printed by segbench train -m")
+        if name != "status":
+            command.add_argument("names", nargs="*", metavar="JOB", help="these jobs only")
+            command.add_argument("--jobs", type=int, metavar="N", help="how many at once, instead of the launch's")
+            command.add_argument("--devices-per-job", type=int, metavar="N", help="GPUs of each job, likewise")
+    return parser
+
+
+def _search_on(sweep: Sweep, settings: Launching) -> int:
+    """Propose and run further trials: what was launched, once more, in the same directory."""
+    from segbench.cli import train
+
+    directory = str(sweep.path.absolute()).replace("'", "\\'")
+    launching = {"launcher.jobs": settings.jobs, "launcher.devices_per_job": settings.devices_per_job}
+    now = {"sweep.dir": f"'{directory}'"} | {key: value or "null" for key, value in launching.items()}
+    here = [f"hydra.{key}={value}" for key, value in now.items()]
+    before = [word for word in sweep.commands[-1][2:] if not word.startswith(tuple(f"hydra.{key}=" for key in now))]
+    os.chdir(sweep.working_directory)
+    sys.argv = [str(train.__file__), *before, *here]
+    try:
+        train.main()
+    except SystemExit as left:
+        return int(left.code or 0)
+    return 0
+
+
+def main() -> None:
+    """The entry point; sys.argv holds a sub-command and its arguments."""
+    given = _parser().parse_args()
+    try:
+        if given.command == "status":
+            from segbench.sweep.summary import show
+
+            show(Sweep.open(given.directory))
+            return
+        retry = given.command == "retry"
+        code = resume(given.directory, given.names, retry, given.jobs, given.devices_per_job, _search_on)
+    except SegbenchError as error:
+        from segbench.cli.entry import fail
+
+        fail(error)
+    raise SystemExit(code)

@@ -1,0 +1,79 @@
+"""Train, then score: `segbench train [overrides]`, `segbench train resume=RUN`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segbench.cli.entry import fail, hydra_entry, job, overrides
+from segbench.config.composed import plain
+from segbench.errors import SegbenchError
+from segbench.experiment.train import train
+from segbench.runtime.processes import started_by
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@job
+def run_job(config: DictConfig) -> None:
+    """What Hydra calls with the composed config."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from segbench.cli.entry import relative
+    from segbench.experiment.stages import compose_stages, read_stages
+    from segbench.runs.directory import Run
+    from segbench.runtime.ranks import started_again
+
+    directory = relative(Path(HydraConfig.get().runtime.output_dir))
+    if started_again() and (directory / "config.yaml").is_file():
+        run = Run.open(directory)
+        train(run.config(), directory, overrides(), True, read_stages(run.config(), directory))
+        return
+    resolved = plain(config)
+    train(resolved, directory, overrides(), stages=compose_stages(resolved, overrides()))
+
+
+def resume_run(arguments: list[str]) -> None:
+    """Continue a run in place, with its own configuration; Hydra has no part in it."""
+    from segbench.experiment.resume import changed
+    from segbench.experiment.stages import read_stages
+    from segbench.runs.directory import Run
+    from segbench.runtime.processes import is_main_process
+
+    try:
+        run = Run.open(next(argument for argument in arguments if argument.startswith("resume=")).split("=", 1)[1])
+        config, allow = changed(run.config(), arguments)
+        if run.state() == "finished" and config == run.config():
+            if is_main_process():
+                print(f"{run.path} is finished; trainer.max_steps=N (or trainer.max_epochs=N) continues it")
+            return
+        if run.state() == "finished" and not run.latest():
+            run.checkpoint("last")
+        train(config, run.path, arguments, True, read_stages(config, run.path), allow)
+    except SegbenchError as error:
+        fail(error)
+
+
+def main() -> None:
+    """The entry point; sys.argv holds overrides."""
+    from segbench.runtime.ranks import name_run
+
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    name_run()
+    # A run's configuration is read before Hydra starts, so nothing of the new command line can rewrite it.
+    if any(argument.startswith("resume=") and argument != "resume=null" for argument in sys.argv[1:]):
+        resume_run(sys.argv[1:])
+        return
+    if (starter := started_by()) in ("torchrun", "srun") and {"-m", "--multirun"} & {*sys.argv[1:]}:
+        fail(
+            SegbenchError(
+                f"a sweep (-m) on processes that {starter} started",
+                "one process, which starts those of its jobs",
+                "leave torchrun or srun away: segbench train -m trainer=ddp trainer.devices=N, or "
+                "hydra.launcher.cluster=slurm",
+            )
+        )
+    hydra_entry(run_job, "train")

@@ -1,0 +1,1 @@
+"""Configs: where they are, how they are composed, what they may name."""

@@ -1,0 +1,125 @@
+"""Values of a config against the signatures of what they are given to, before anything is built."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pkgutil import resolve_name
+from types import SimpleNamespace
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from segbench.config.trust import allowed_targets
+from segbench.errors import SegbenchError
+
+_TOP: Mapping[str, Any] = {"seed": int, "tile": int | None, "tta": str}
+"""Keys at the top of a config whose taker is no target."""
+_LEFT_TO_THE_MACHINE = ("trainer.precision", "trainer.sync_batchnorm")
+"""Settings that may be `auto`, until `segbench.runtime.hardware` has looked at the machine."""
+
+
+def refuse_misfits(config: Mapping[str, Any], takers: Mapping[str, Any] | None = None) -> None:
+    """Refuse values of the wrong type, and keys that nothing takes: a word for a number, a misspelt name.
+
+    Targets that are not allowed are left to `segbench.experiment.build.make`, which refuses them.
+
+    Args:
+        config: resolved, plain containers.
+        takers: what takes a key in place of the target that stands beside it, by dotted key.
+
+    Raises:
+        SegbenchError: names the key, the value and what its taker expects.
+    """
+    for key, hint in _TOP.items():
+        if key in config:
+            _refuse(key, config[key], hint)
+    for above, node in _targets(config):
+        _refuse_of(above, node, takers or {})
+
+
+def _targets(node: Any, above: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(node, Mapping):
+        if node.get("_target_") in allowed_targets():
+            yield above, node
+        for key, value in node.items():
+            yield from _targets(value, f"{above}.{key}" if above else str(key))
+    elif isinstance(node, (list, tuple)):
+        for number, value in enumerate(node):
+            yield from _targets(value, f"{above}.{number}")
+
+
+def _refuse_of(above: str, node: Mapping[str, Any], takers: Mapping[str, Any]) -> None:
+    for name, value in node.items():
+        key = f"{above}.{name}"
+        taker = takers.get(key, resolve_name(node["_target_"]))
+        # A config inside is an object by the time that it is taken.
+        if name.startswith("_") or _holds_config(value):
+            continue
+        hints, takes_any = _hints(taker)
+        if name in hints:
+            if value != "auto" or key not in _LEFT_TO_THE_MACHINE:
+                _refuse(key, value, hints[name])
+        elif not takes_any:
+            near = difflib.get_close_matches(name, hints, n=1)
+            raise SegbenchError(
+                f"{key}, which {node['_target_']} does not take",
+                ", ".join(sorted(hints)),
+                f"write {above}.{near[0]}" if near else f"leave {key} away",
+            )
+
+
+@cache
+def _hints(taker: Any) -> tuple[dict[str, Any], bool]:
+    """Each parameter with its type, Any where that cannot be told; and whether any other name is taken too."""
+    parameters = inspect.signature(taker).parameters.values()
+    names = vars(sys.modules[taker.__module__])
+    hints = {}
+    for parameter in parameters:
+        # One by one: a name that only a type checker imports spoils its own parameter's hint alone.
+        alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+        try:
+            hints[parameter.name] = get_type_hints(alone, names)[parameter.name]
+        except (NameError, TypeError):
+            hints[parameter.name] = Any
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    return {name: Any if hint is inspect.Parameter.empty else hint for name, hint in hints.items()}, takes_any
+
+
+def _refuse(key: str, value: Any, hint: Any) -> None:
+    checker = _checker(hint)
+    if checker is None:
+        return
+    try:
+        # JSON's rules: an integer is a number, a list is a tuple, a word is a path, but never a number.
+        checker.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)
+        places = {".".join(str(part) for part in fault["loc"] if isinstance(part, int)) for fault in wrong}
+        inside = f", at {min(places - {''})}" if places - {""} else ""
+        # A choice of types complains once for each of them.
+        wanted = dict.fromkeys(fault["msg"].removeprefix("Input should be ") for fault in wrong)
+        raise SegbenchError(
+            f"{key}={json.dumps(value)}{inside}",
+            " or ".join(wanted),
+            f"give {key} such a value; `segbench train --cfg job` prints those that it has",
+        ) from None
+
+
+def _holds_config(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(_holds_config(part) for part in value.values())
+    return isinstance(value, (list, tuple)) and any(_holds_config(part) for part in value)
+
+
+@cache
+def _checker(hint: Any) -> TypeAdapter[Any] | None:
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return None

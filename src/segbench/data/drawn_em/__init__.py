@@ -1,0 +1,1 @@
+"""Drawn electron microscopy: cells, organelles, noise, slices."""

@@ -1,0 +1,231 @@
+"""Image files of any depth and number of channels: PNG, JPEG, BMP by OpenCV, TIFF by tifffile, zarr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.files.labelled import is_cut
+from segbench.data.files.plain_tiff import read_plain
+from segbench.data.files.tiff_images import TiffImages
+from segbench.data.files.zarr_images import ZarrImages, is_zarr
+from segbench.errors import SegbenchError
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF_SUFFIXES)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether the file's name is that of a TIFF."""
+    return path.suffix.lower() in TIFF_SUFFIXES
+
+
+class Images(Protocol):
+    """The images of one file, read part by part.
+
+    Attributes:
+        path: of the file.
+    """
+
+    path: Path
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """Where the pixels lie in the world, as `TiffImages` tells it; empty where the file does not say."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """H, W and C of an image."""
+        ...
+
+    def dtype(self, index: int) -> np.dtype[Any]:
+        """The type of an image's values."""
+        ...
+
+    def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
+        """Rows y0 to y1 and columns x0 to x1 (exclusive) of an image, HWC."""
+        ...
+
+    def close(self) -> None:
+        """Let the file go."""
+        ...
+
+
+class DecodedImage:
+    """A file of one image, decoded as a whole: PNG, JPEG and BMP can be had no other way.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._image_HWC = path, _decode(path)
+        self.placement: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return 1
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """H, W and C."""
+        height, width, channels = self._image_HWC.shape
+        return height, width, channels
+
+    def dtype(self, index: int) -> np.dtype[Any]:
+        """The type of its values."""
+        return self._image_HWC.dtype
+
+    def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
+        """Rows y0 to y1 and columns x0 to x1 (exclusive), HWC."""
+        return self._image_HWC[y0:y1, x0:x1]
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def open_images(path: Path, channels: int | None = None) -> Images:
+    """The images of a file or of a zarr folder, as `read_image` gives them.
+
+    Args:
+        path: a file whose name ends in one of `IMAGE_SUFFIXES`, or a zarr folder.
+        channels: C that is expected, which tells the axes of a zarr array whose axes have no names.
+
+    Raises:
+        SegbenchError: as `read_image`; `read` raises it too.
+    """
+    if is_zarr(path):
+        return ZarrImages(path, channels)
+    _check(path)
+    return TiffImages(path) if is_tiff(path) else DecodedImage(path)
+
+
+def count_pages(path: Path) -> int:
+    """The number of images in a file: 1 but for TIFF, see `TiffImages`.
+
+    Raises:
+        SegbenchError: as `read_image`.
+    """
+    _check(path)
+    if not is_tiff(path):
+        return 1
+    with TiffImages(path) as images:
+        return len(images)
+
+
+def read_image(path: Path, page: int | None = None) -> NDArray[Any]:
+    """Decode an image as it is in the file.
+
+    Args:
+        path: a file whose name ends in one of `IMAGE_SUFFIXES`.
+        page: the image's number in the file, from 0; None for the only one.
+
+    Returns:
+        HWC in the file's dtype (bool for TIFF of one bit a pixel); C is 1 for grey, colours are in the order R, G, B
+        (A); a palette is replaced by its colours. Never turned by an EXIF tag, as labels are not.
+
+    Raises:
+        SegbenchError: missing, of another kind, cut, damaged, without that page, or of several pages where none is
+            said.
+    """
+    _check(path)
+    if is_tiff(path):
+        plain_HWC = read_plain(path) if page in (None, 0) else None
+        if plain_HWC is not None:
+            return plain_HWC
+        with TiffImages(path) as images:
+            return images.read(_one_of(path, page, len(images)))
+    _one_of(path, page, 1)
+    return _decode(path)
+
+
+def images_of(path: Path) -> Iterator[NDArray[Any]]:
+    """Every image of a file in order, as `read_image` gives them; the file is opened once.
+
+    Raises:
+        SegbenchError: as `read_image`.
+    """
+    _check(path)
+    if not is_tiff(path):
+        yield _decode(path)
+        return
+    if (plain_HWC := read_plain(path)) is not None:
+        yield plain_HWC
+        return
+    with TiffImages(path, cache_bytes=0) as images:
+        for page in range(len(images)):
+            yield images.read(page)
+
+
+def _check(path: Path) -> None:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise SegbenchError(f"{path} ends in {path.suffix or 'nothing'}", " ".join(IMAGE_SUFFIXES), "convert it first")
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.iterdir())[:6] if path.parent.is_dir() else []
+        beside = f"; beside it: {', '.join(near)}" if near else ""
+        raise SegbenchError(f"no file {path}{beside}", "an image file", "correct the name")
+
+
+def _one_of(path: Path, page: int | None, count: int) -> int:
+    if page is None and count == 1:
+        return 0
+    if page is None or not 0 <= page < count:
+        raise SegbenchError(
+            f"{path} has {count} page{'s' * (count != 1)}, asked for is {'the only one' if page is None else page}",
+            "one page" if page is None else f"a page from 0 to {count - 1}",
+            "say which page is meant, or split the file",
+        )
+    return page
+
+
+def _decode(path: Path) -> NDArray[Any]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SegbenchError(
+            f"{path} cannot be read: {error.strerror}", "a file that this user may read", "restore it"
+        ) from error
+    why, image, straight = "no image, or damaged inside", None, False
+    try:
+        # OpenCV fills the missing part of a cut file with grey and says nothing.
+        if is_cut(content):
+            why = "its end is missing"
+        elif content:
+            straight = _is_rgb(content)
+            flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags if straight else cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        why = str(error.err)
+    if image is None:
+        raise SegbenchError(
+            f"{path} cannot be decoded ({len(content)} bytes): {why}", "a whole image file", "fetch or write it again"
+        )
+    decoded_HWC: NDArray[Any] = image[..., np.newaxis] if image.ndim == 2 else image
+    if straight:
+        return decoded_HWC
+    turned = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}.get(decoded_HWC.shape[2])
+    return decoded_HWC if turned is None else np.asarray(cv2.cvtColor(decoded_HWC, turned))
+
+
+_SOF = (0xC0, 0xC1, 0xC2)
+"""Markers of a JPEG's frame: baseline, extended, progressive."""
+
+
+def _is_rgb(content: bytes) -> bool:
+    """Whether a file surely holds three channels: it is then decoded as R, G, B at once, without turning B, G, R."""
+    if content.startswith(b"\x89PNG"):
+        # Depth 8 or 16 and colour type 2, and no colour that stands for transparency.
+        return content[25] == 2 and content.find(b"tRNS", 0, content.find(b"IDAT")) < 0
+    at = 2 if content.startswith(b"\xff\xd8") else len(content)
+    while at + 10 <= len(content) and content[at] == 0xFF:
+        if content[at + 1] in _SOF:
+            return content[at + 9] == 3
+        at += 2 + int.from_bytes(content[at + 2 : at + 4])
+    return False

@@ -1,0 +1,164 @@
+"""Masks of any coding, ids, palette indices or colours, as one whole number a pixel."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.files.image_files import images_of, read_image
+from segbench.data.files.labelled import is_cut
+from segbench.errors import SegbenchError
+
+Kind = Literal["ids", "palette", "colours"]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask as its file codes it.
+
+    Attributes:
+        codes_HW: whole numbers of any integer type: values (`ids`), palette indices, or colours as 0xRRGGBB.
+        kind: which of the three.
+        palette: of a palette PNG the colours by index, 0xRRGGBB; else empty.
+    """
+
+    codes_HW: NDArray[np.integer]
+    kind: Kind
+    palette: tuple[int, ...] = ()
+
+
+def read_mask(
+    path: Path, page: int | None = None, read: Callable[[Path, int | None], NDArray[Any]] = read_image
+) -> Mask:
+    """Read a mask.
+
+    Args:
+        path: PNG, TIFF or BMP.
+        page: of a TIFF stack, from 0; None for the only one.
+        read: gives the image in the file, as `read_image`.
+
+    Raises:
+        SegbenchError: unreadable, JPEG, transparent, or of values that are no whole numbers.
+    """
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        raise SegbenchError(
+            f"{path} is a JPEG, whose compression changes the values of a mask",
+            "masks in a format without loss: PNG or TIFF",
+            "export the masks anew as PNG; from JPEG they do not come back as they were",
+        )
+    palette = _read_palette_png(path) if path.suffix.lower() == ".png" else None
+    return _coded(read(path, page), path) if palette is None else palette
+
+
+def masks_of(path: Path) -> Iterator[Mask]:
+    """Every page of a mask file, in order; raises as `read_mask`."""
+    if path.suffix.lower() in (".tif", ".tiff"):
+        for image_HWC in images_of(path):
+            yield _coded(image_HWC, path)
+    else:
+        yield read_mask(path)
+
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def _read_palette_png(path: Path) -> Mask | None:
+    """The indices of a palette PNG; None for any other file.
+
+    Without its table of colours a palette PNG is a grey one, whose levels are the indices, scaled to eight bits. OpenCV
+    then decodes it without replacing them by colours, and other threads run meanwhile, as with Pillow they hardly do.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SegbenchError(
+            f"{path} cannot be read: {error.strerror}", "a file that this user may read", "restore it"
+        ) from error
+    # Signature, chunk head, width and height, bit depth, colour type; 3 is a palette.
+    if content[:8] != _SIGNATURE or content[25:26] != b"\x03":
+        return None
+    levels_HW, colours = None, b""
+    if not is_cut(content):
+        bits = content[24]
+        head = b"IHDR" + content[16:25] + b"\0" + content[26:29]
+        grey = [_SIGNATURE, struct.pack(">I", 13), head, struct.pack(">I", zlib.crc32(head))]
+        for name, chunk, body in _chunks(content):
+            if name == b"PLTE":
+                colours = body
+            elif name in (b"IDAT", b"IEND"):
+                grey.append(chunk)
+        levels_HW = cv2.imdecode(np.frombuffer(b"".join(grey), np.uint8), cv2.IMREAD_UNCHANGED)
+    if levels_HW is None or not colours:
+        raise SegbenchError(
+            f"{path} cannot be decoded ({len(content)} bytes): its end is missing, or it is damaged inside",
+            "a whole palette PNG",
+            "fetch or write it again",
+        )
+    if bits < 8:
+        levels_HW //= 255 // (2**bits - 1)
+    packed = np.frombuffer(colours, np.uint8).reshape(-1, 3).astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    return Mask(levels_HW, "palette", tuple(packed.tolist()))
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Name, whole chunk and body of each chunk of a PNG."""
+    at = len(_SIGNATURE)
+    while at + 8 <= len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4])
+        yield content[at + 4 : at + 8], content[at:end], content[at + 8 : end - 4]
+        at = end
+
+
+def _coded(image_HWC: NDArray[Any], path: Path) -> Mask:
+    channels = image_HWC.shape[2]
+    if channels == 1:
+        return Mask(_whole(image_HWC[..., 0], path), "ids")
+    if channels not in (3, 4):
+        raise SegbenchError(
+            f"{path} has {channels} channels",
+            "a mask of one channel (ids), three (colours) or with a palette",
+            "write the class of each pixel into one channel",
+        )
+    if channels == 4 and (image_HWC[..., 3] != np.iinfo(image_HWC.dtype).max).any():
+        raise SegbenchError(
+            f"{path} is transparent in places",
+            "a mask without transparency, which says nothing of the class",
+            "flatten it: write it again without its alpha channel",
+        )
+    colours_HW3 = image_HWC[..., :3]
+    if image_HWC.dtype == np.uint16 and (colours_HW3 % 257 == 0).all():
+        # Eight bits written as sixteen: v became 257 v.
+        colours_HW3 = (colours_HW3 // 257).astype(np.uint8)
+    if colours_HW3.dtype != np.uint8:
+        raise SegbenchError(
+            f"{path} has colours of type {image_HWC.dtype}", "colours of 8 bits", "write the mask as 8-bit PNG"
+        )
+    # B, G, R, 255 read as one little-endian number is 0xFFRRGGBB.
+    bgra_HW4 = np.asarray(cv2.cvtColor(np.ascontiguousarray(colours_HW3), cv2.COLOR_RGB2BGRA))
+    packed_HW = bgra_HW4.view("<i4")[..., 0]
+    packed_HW &= 0xFFFFFF
+    return Mask(packed_HW, "colours")
+
+
+def _whole(values_HW: NDArray[Any], path: Path) -> NDArray[np.integer]:
+    if values_HW.dtype == bool:
+        return values_HW.astype(np.uint8)
+    if np.issubdtype(values_HW.dtype, np.integer):
+        return values_HW
+    # Not finite values are no whole numbers either.
+    whole = np.isfinite(values_HW) & (values_HW == np.floor(values_HW)) & (np.abs(values_HW) < 2**53)
+    if not whole.all():
+        raise SegbenchError(
+            f"{path} holds {int((~whole).sum())} values that are no whole numbers, as {values_HW[~whole][0]:g}",
+            "a class id a pixel",
+            "give masks, not probabilities or images, as data.masks",
+        )
+    return values_HW.astype(np.int64)

@@ -1,0 +1,232 @@
+"""Which classes a folder of masks has: from the values, palette indices or colours in it, or as the user names them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segbench.data.folder.facts import MaskFacts, by_page
+from segbench.data.folder.faults import refuse_no_masks, refuse_smoothed, some
+from segbench.data.folder.labels import Classes, Coding, codes_of, say
+from segbench.data.pascal_voc import voc_palette
+from segbench.errors import SegbenchError
+from segbench.spec import VOID
+
+MOST_CLASSES = 255
+"""Labels are bytes, and 255 is void."""
+
+REST = "rest"
+"""In data.classes: every value that no other class names."""
+
+_MANY_CLASSES = 25
+"""Without a palette to show them, so many values are as often instance ids as classes."""
+
+Given = Sequence[str] | Mapping[str, Any] | None
+
+
+def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: Given, ignore: Any) -> Classes:
+    """The classes of a folder of masks.
+
+    Args:
+        folder: of the masks, for messages.
+        masks: what a scan found, by name, a page each; at least one.
+        given: None takes every value or colour as a class, in ascending order. Names in a list are of the values in
+            ascending order, or of the ids 0, 1, 2 ... where there are enough of them. A mapping gives each class its
+            value or colour, several of them, or `rest`.
+        ignore: the value or colour that is void, or several, or None.
+
+    Raises:
+        SegbenchError: masks that are none (photographs, smoothed ones, too many values), of two codings that cannot be
+            told to mean the same, of one class only; names that do not fit them.
+    """
+    coding = _coding(masks)
+    pixels: Counter[int] = Counter()
+    for _, _, facts in by_page(masks):
+        pixels.update(dict(codes_of(facts, coding)))
+    void = _codes(ignore, coding, "data.ignore_index")
+    found = sorted(set(pixels) - set(void))
+    catch_all = isinstance(given, Mapping) and REST in given.values()
+    refuse_no_masks(folder, masks, pixels, None if catch_all else MOST_CLASSES + len(set(void) & set(pixels)))
+    if given is None and coding == "ids" and all(facts.kind == "ids" for _, _, facts in by_page(masks)):
+        refuse_smoothed(folder, {code: pixels[code] for code in found})
+    if isinstance(given, Mapping):
+        names, groups, rest = _from_mapping(given, coding, found, pixels)
+    else:
+        names, groups, rest = *_from_values(given, coding, found, pixels), None
+    labels = {code: label for label, group in enumerate(groups) for code in group} | dict.fromkeys(void, VOID)
+    seen = sorted({label for code in found if (label := labels.get(code, rest)) is not None})
+    if len(seen) < 2:
+        one = f"one class only, {names[seen[0]]}" if seen else "void only"
+        raise SegbenchError(
+            f"the masks in {folder} hold {one}",
+            "at least two classes, as object and background",
+            "check data.masks, data.classes and data.ignore_index"
+            + ("" if void else "; every pixel of every mask is the same"),
+        )
+    if len(names) > MOST_CLASSES:
+        raise SegbenchError(f"data.classes names {len(names)} classes", f"at most {MOST_CLASSES}", "merge some")
+    colours = _palette(masks, coding, groups, [code for code in found if code not in labels])
+    return Classes(coding, names, colours, labels, rest, _notes(masks, coding, pixels, void, found, given))
+
+
+def _coding(masks: Mapping[str, Sequence[MaskFacts]]) -> Coding:
+    kinds: dict[str, list[str]] = {}
+    for name, _, facts in by_page(masks):
+        kinds.setdefault(facts.kind, []).append(name)
+    if "colours" not in kinds and not ("palette" in kinds and _palettes_differ(masks)):
+        return "ids"
+    for name, _, facts in by_page(masks):
+        if facts.kind == "ids" and facts.codes and not 0 <= facts.codes[0] <= facts.codes[-1] <= 255:
+            coloured = kinds.get("colours", kinds.get("palette", []))
+            raise SegbenchError(
+                f"masks of colours ({some(coloured)}) beside {name}, which holds ids up to {facts.codes[-1]}",
+                "masks of one coding: ids, palettes or colours",
+                "write all masks in one coding",
+            )
+    return "colours"
+
+
+def _palettes_differ(masks: Mapping[str, Sequence[MaskFacts]]) -> bool:
+    # Programs that save few colours as a palette number them in another order in each file.
+    colours: dict[int, int] = {}
+    return any(
+        colours.setdefault(code, colour) != colour
+        for _, _, facts in by_page(masks)
+        if facts.kind == "palette"
+        for code, colour in zip(facts.codes, facts.colours, strict=True)
+    )
+
+
+def _codes(given: Any, coding: Coding, key: str) -> tuple[int, ...]:
+    """The codes that a config value names."""
+    if given is None:
+        return ()
+    if isinstance(given, (list, tuple)):
+        if coding == "colours" and len(given) == 3 and all(_is_byte(channel) for channel in given):
+            return ((given[0] << 16) + (given[1] << 8) + given[2],)
+        return tuple(code for each in given for code in _codes(each, coding, key))
+    if coding == "colours" and _is_byte(given):
+        return (given * 0x010101,)
+    if coding == "colours" and isinstance(given, str) and len(given.removeprefix("#")) == 6:
+        try:
+            return (int(given.removeprefix("#"), 16),)
+        except ValueError:
+            pass
+    if coding == "ids" and isinstance(given, int) and not isinstance(given, bool):
+        return (given,)
+    colours = "a colour, [255, 0, 0] or '#ff0000', or a list of colours"
+    raise SegbenchError(
+        f"{key}={given}, and the masks hold {'colours' if coding == 'colours' else 'values'}",
+        colours if coding == "colours" else "a value of the masks, or a list of values (of palettes the index)",
+        f"correct {key}",
+    )
+
+
+def _is_byte(given: Any) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= 255
+
+
+def _from_values(
+    given: Sequence[str] | None, coding: Coding, found: Sequence[int], pixels: Mapping[int, int]
+) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
+    if given is None:
+        return tuple(say(code, coding) for code in found), [(code,) for code in found]
+    names = _checked_names(given)
+    if coding == "ids" and found and found[0] >= 0 and len(names) > found[-1]:
+        return names, [(code,) for code in range(len(names))]
+    if len(names) != len(found):
+        hint = "; a value that marks void is data.ignore_index" if len(names) < len(found) else ""
+        raise SegbenchError(
+            f"data.classes has {len(names)} names and the masks {len(found)} values: {_shares(found, coding, pixels)}",
+            "a name for each value, in ascending order",
+            f"correct data.classes, or give each name its values: data.classes='{{NAME: 0, OTHER: [1, 2]}}'{hint}",
+        )
+    return names, [(code,) for code in found]
+
+
+def _from_mapping(
+    given: Mapping[str, Any], coding: Coding, found: Sequence[int], pixels: Mapping[int, int]
+) -> tuple[tuple[str, ...], list[tuple[int, ...]], int | None]:
+    names = _checked_names(list(given))
+    rests = [label for label, value in enumerate(given.values()) if value == REST]
+    groups = [() if value == REST else _codes(value, coding, f"data.classes.{n}") for n, value in given.items()]
+    twice = [code for code, times in Counter(code for group in groups for code in group).items() if times > 1]
+    if twice or len(rests) > 1:
+        what = f"the value {say(twice[0], coding)}" if twice else REST
+        raise SegbenchError(f"data.classes gives {what} to two classes", "to one", "correct data.classes")
+    left = sorted(set(found) - {code for group in groups for code in group})
+    if left and not rests:
+        raise SegbenchError(
+            f"data.classes leaves out {len(left)} values of the masks: {_shares(left, coding, pixels)}",
+            "a class for every value",
+            f"name them, give them to data.ignore_index, or let one class be {REST}",
+        )
+    return names, groups, rests[0] if rests else None
+
+
+def _checked_names(given: Sequence[Any]) -> tuple[str, ...]:
+    names = tuple(str(name) for name in given)
+    if isinstance(given, str) or len(set(names)) < len(names) or not all(names):
+        raise SegbenchError(
+            f"data.classes={given}", "different names in a list", "set data.classes='[background, object]'"
+        )
+    return names
+
+
+def _shares(codes: Sequence[int], coding: Coding, pixels: Mapping[int, int]) -> str:
+    total = sum(pixels.values())
+    shown = ", ".join(f"{say(code, coding)} ({pixels[code] / total:.2%})" for code in codes[:12])
+    return shown + (" ..." if len(codes) > 12 else "")
+
+
+def _palette(
+    masks: Mapping[str, Sequence[MaskFacts]], coding: Coding, groups: Sequence[Sequence[int]], rest: Sequence[int]
+) -> tuple[tuple[int, int, int], ...]:
+    """The masks' own colours; where they have none, or two classes would look the same, black and white or VOC's."""
+    own: dict[int, int] = {}
+    for _, _, facts in by_page(masks):
+        if coding == "colours":
+            own.update((code, code) for code, _ in codes_of(facts, coding))
+        elif facts.kind == "palette":
+            own.update(zip(facts.codes, facts.colours, strict=True))
+    colours = [next((own[code] for code in (group or rest) if code in own), -1) for group in groups]
+    ramp = coding == "ids" and all(colour == code * 0x010101 for code, colour in own.items())
+    if -1 in colours or ramp or len(set(colours)) < len(colours):
+        return ((0, 0, 0), (255, 255, 255)) if len(groups) == 2 else voc_palette(len(groups))
+    return tuple((colour >> 16, colour >> 8 & 255, colour & 255) for colour in colours)
+
+
+def _notes(
+    masks: Mapping[str, Sequence[MaskFacts]],
+    coding: Coding,
+    pixels: Mapping[int, int],
+    void: Sequence[int],
+    found: Sequence[int],
+    given: Given,
+) -> tuple[str, ...]:
+    notes = []
+    absent = [say(code, coding) for code in void if code not in pixels]
+    if absent:
+        notes.append(f"data.ignore_index: no mask holds {', '.join(absent)}")
+    if given is None and coding == "ids" and len(found) > 2 and found[-1] == VOID and found[-2] < VOID - 1:
+        notes.append("255 is a class here; if it marks pixels that count nowhere, set data.ignore_index=255")
+    kinds = Counter(facts.kind for _, _, facts in by_page(masks))
+    if given is None and kinds["ids"] and len(found) > _MANY_CLASSES:
+        notes.append(
+            f"{len(found)} values are {len(found)} classes here; if a value is an object, one class of all of them is "
+            "data.classes='{background: 0, object: rest}'"
+        )
+    if coding == "colours" and kinds["ids"]:
+        notes.append(f"{kinds['ids']} masks are grey: their value v is taken as the colour (v, v, v)")
+    if coding == "colours" and not kinds["colours"]:
+        notes.append("the palettes differ from file to file: their colours are the classes, not their indices")
+    total = sum(pixels.values())
+    rare = [code for code in found if pixels[code] < 1e-5 * total]
+    if given is None and len(found) > 8 and len(rare) > len(found) / 2:
+        notes.append(
+            f"{len(rare)} of {len(found)} values have together {sum(pixels[code] for code in rare) / total:.4%} of the "
+            "pixels: masks that were resized with interpolation or went through JPEG look like that"
+        )
+    return tuple(notes)

@@ -1,0 +1,117 @@
+"""What a scan remembers of each page of images and masks, and what follows from it without another look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeVar
+
+import numpy as np
+
+from segbench.data.files.masks import Kind
+
+MOST_CODES = 2**16
+"""Codes that are remembered a page. A photograph has more; the instance ids of a large section have fewer."""
+
+FEW_CODES = 32
+"""Pages of fewer codes are taken for masks, however often they change from pixel to pixel."""
+
+COUNTED = ("bool", "uint8", "uint16")
+"""Types whose sums are whole numbers here; others are summed in float64."""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """An image of a file.
+
+    Attributes:
+        height: H.
+        width: W.
+        dtype: of the values in the file.
+        sums: a channel two numbers: the sum of the values and of their squares, whole numbers, for bool, uint8 and
+            uint16; the mean and the sum of the squared deviations from it for other types.
+    """
+
+    height: int
+    width: int
+    dtype: str
+    sums: tuple[tuple[float, float], ...]
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return len(self.sums)
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """A mask of a file.
+
+    Attributes:
+        height: H.
+        width: W.
+        kind: how it is coded, as `Mask.kind`.
+        distinct: how many codes it has.
+        runs: of equal pixels, where it has more than `FEW_CODES`; else 0.
+        codes: in ascending order; none where there are more than `MOST_CODES`.
+        pixels: of each code.
+        colours: of a palette PNG the colour of each code, 0xRRGGBB; else empty.
+    """
+
+    height: int
+    width: int
+    kind: Kind
+    distinct: int
+    runs: int
+    codes: tuple[int, ...]
+    pixels: tuple[int, ...]
+    colours: tuple[int, ...]
+
+
+Facts = TypeVar("Facts", ImageFacts, MaskFacts)
+
+
+def mean_and_std(pages: Sequence[ImageFacts]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of all pixels of some images, by channel.
+
+    Sums are rational numbers: the result does not depend on the order of the images, and is rounded once.
+
+    Args:
+        pages: at least one, all of one type and number of channels.
+
+    Returns:
+        C means and C deviations (of the population: divided by the number of pixels).
+    """
+    whole = pages[0].dtype in COUNTED
+    moments = [_moments([(p.height * p.width, *p.sums[c]) for p in pages], whole) for c in range(pages[0].channels)]
+    return tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
+
+
+def _moments(sums: Sequence[tuple[int, float, float]], whole: bool) -> tuple[float, float]:
+    count = sum(pixels for pixels, _, _ in sums)
+    total = squares = Fraction(0)
+    if whole:
+        total += sum(int(first) for _, first, _ in sums)
+        squares += sum(int(second) for _, _, second in sums)
+    for pixels, first, second in () if whole else sums:
+        mean = Fraction(first)
+        total += pixels * mean
+        squares += Fraction(second) + pixels * mean * mean
+    return float(total / count), math.sqrt((squares - total * total / count) / count)
+
+
+def by_page(pages: Mapping[str, Sequence[Facts]]) -> list[tuple[str, int, Facts]]:
+    """Every page with its file's name and its number there."""
+    return [(name, number, facts) for name, each in pages.items() for number, facts in enumerate(each)]
+
+
+def unit_of(dtype: str) -> str:
+    """What a value of such files is, with its range where the type has one: `value, 0 to 65535`."""
+    if dtype == "bool":
+        return "value, 0 or 1"
+    if np.issubdtype(np.dtype(dtype), np.integer):
+        limits = np.iinfo(dtype)
+        return f"value, {limits.min} to {limits.max}"
+    return f"value, {dtype}"

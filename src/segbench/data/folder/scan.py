@@ -1,0 +1,211 @@
+"""What is in the files of a folder: each decoded once, on all cores, and remembered until it changes.
+
+Facts are kept a page, not a folder: mean and deviation of a training split, or classes without the void one, follow
+from them without another look at the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.files.image_files import images_of
+from segbench.data.files.masks import masks_of
+from segbench.data.folder.cache import ScanCache
+from segbench.data.folder.counts import count_codes, count_runs, whole_sums
+from segbench.data.folder.facts import COUNTED, FEW_CODES, MOST_CODES, Facts, ImageFacts, MaskFacts
+from segbench.errors import SegbenchError
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Scan(Generic[Facts]):
+    """A folder's files.
+
+    Attributes:
+        pages: by name, what each page holds.
+        faults: by name, why a file cannot be used.
+        decoded: how many files were read now; the others were known from an earlier scan.
+        cache: where they are remembered, or None where nothing can be written.
+    """
+
+    pages: dict[str, tuple[Facts, ...]] = field(default_factory=dict)
+    faults: dict[str, SegbenchError] = field(default_factory=dict)
+    decoded: int = 0
+    cache: Path | None = None
+
+
+def scan_images(folder: Path, names: Sequence[str], progress: Progress | None = None) -> Scan[ImageFacts]:
+    """Look at images; a file whose name, size and time of change are those of an earlier scan is not read again.
+
+    Args:
+        folder: holds them.
+        names: relative to it, at least one.
+        progress: is told files done and files to be read.
+
+    Returns:
+        what was found; a file that cannot be read is a fault of the scan, not an error.
+    """
+    return _scan(folder, names, "images", _look_at_image, ImageFacts, progress)
+
+
+def scan_masks(folder: Path, names: Sequence[str], progress: Progress | None = None) -> Scan[MaskFacts]:
+    """Look at masks, as `scan_images` at images."""
+    return _scan(folder, names, "masks", _look_at_mask, MaskFacts, progress)
+
+
+def _scan(
+    folder: Path,
+    names: Sequence[str],
+    what: Literal["images", "masks"],
+    look: Callable[[Path], tuple[Facts, ...]],
+    kind: type[Facts],
+    progress: Progress | None,
+) -> Scan[Facts]:
+    cache = ScanCache(folder, what)
+    stamps = {name: _stamp(f"{folder}/{name}") for name in names}
+    scan: Scan[Facts] = Scan()
+    for name, pages in cache.read(stamps).items():
+        scan.pages[name] = tuple(kind(*(_tuples(value) for value in page)) for page in pages)
+    unknown = [name for name in names if name not in scan.pages]
+    try:
+        _look_at_all(folder, unknown, look, scan, progress)
+    finally:
+        # Also of a scan that was broken off: the next one goes on from there.
+        if scan.decoded:
+            cache.write({name: (stamps[name], [_values(page) for page in pages]) for name, pages in scan.pages.items()})
+        scan.cache = cache.written
+    scan.pages = {name: scan.pages[name] for name in names if name in scan.pages}
+    return scan
+
+
+def _look_at_all(
+    folder: Path,
+    names: Sequence[str],
+    look: Callable[[Path], tuple[Facts, ...]],
+    scan: Scan[Facts],
+    progress: Progress | None,
+) -> None:
+    left = deque(names)
+
+    def work() -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                name = left.popleft()
+                try:
+                    scan.pages[name] = look(folder / name)
+                except SegbenchError as error:
+                    scan.faults[name] = error
+
+    known = len(scan.pages)
+    with scan_pool() as (pool, cores):
+        # A thread takes the next file itself: being handed each would cost a tenth of reading a small one.
+        workers = [pool.submit(work) for _ in range(min(cores, len(names)))]
+        try:
+            while wait(workers, timeout=_INTERVAL).not_done:
+                if progress is not None:
+                    progress(len(names) - len(left), len(names))
+        finally:
+            left.clear()
+            wait(workers)
+            scan.decoded = len(scan.pages) - known
+    for worker in workers:
+        worker.result()
+    if progress is not None and names:
+        progress(len(names), len(names))
+
+
+_INTERVAL = 0.1
+"""Seconds between two looks at how far the threads are."""
+
+
+@contextlib.contextmanager
+def scan_pool() -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """A thread a core, each kept on its own, and their number.
+
+    Threads that wait for one another, as for the interpreter's lock, are gathered on one core by Linux where other
+    programs keep the rest busy; the scan would then take twice as long.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        own = itertools.cycle(cores)
+        pool = ThreadPoolExecutor(len(cores), initializer=lambda: os.sched_setaffinity(0, {next(own)}))
+    else:
+        cores = list(range(os.cpu_count() or 1))
+        pool = ThreadPoolExecutor(len(cores))
+    with pool:
+        yield pool, len(cores)
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _values(facts: ImageFacts | MaskFacts) -> list[Any]:
+    return list(vars(facts).values())
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _look_at_image(path: Path) -> tuple[ImageFacts, ...]:
+    pages = []
+    for image_HWC in images_of(path):
+        height, width, _ = image_HWC.shape
+        sums = _sums(image_HWC)
+        if not all(math.isfinite(number) for pair in sums for number in pair):
+            bad = int((~np.isfinite(image_HWC)).sum())
+            raise SegbenchError(
+                f"{path} holds {bad} values that are not finite numbers", "numbers", "replace them before training"
+            )
+        pages.append(ImageFacts(height, width, str(image_HWC.dtype), sums))
+    return tuple(pages)
+
+
+def _sums(image_HWC: NDArray[Any]) -> tuple[tuple[float, float], ...]:
+    """What `ImageFacts.sums` holds."""
+    if str(image_HWC.dtype) in COUNTED:
+        return tuple(whole_sums(image_HWC.view(np.uint8) if image_HWC.dtype == bool else image_HWC))
+    return tuple(_moments_of_reals(image_HWC[..., channel]) for channel in range(image_HWC.shape[2]))
+
+
+def _moments_of_reals(plane_HW: NDArray[Any]) -> tuple[float, float]:
+    values = plane_HW.astype(np.float64)
+    mean = float(values.mean())
+    values -= mean
+    return mean, float(np.square(values, out=values).sum())
+
+
+def _look_at_mask(path: Path) -> tuple[MaskFacts, ...]:
+    pages = []
+    for mask in masks_of(path):
+        codes, pixels = count_codes(mask.codes_HW)
+        distinct = len(codes)
+        runs = count_runs(mask.codes_HW) if distinct > FEW_CODES else 0
+        if distinct > MOST_CODES:
+            codes, pixels = [], []
+        try:
+            colours = tuple(mask.palette[code] for code in codes) if mask.kind == "palette" else ()
+        except IndexError as error:
+            raise SegbenchError(
+                f"{path} has the palette index {codes[-1]} and {len(mask.palette)} colours",
+                "a colour an index",
+                "save it anew",
+            ) from error
+        height, width = mask.codes_HW.shape
+        pages.append(MaskFacts(height, width, mask.kind, distinct, runs, tuple(codes), tuple(pixels), colours))
+    return tuple(pages)

@@ -1,0 +1,1 @@
+"""Downloads, unpacking and checks of data sets."""

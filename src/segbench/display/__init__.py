@@ -1,0 +1,1 @@
+"""How scores, tables and pictures are shown."""

@@ -1,0 +1,1 @@
+"""One experiment from config to scores: build, train, evaluate, predict, resume."""

@@ -1,0 +1,300 @@
+"""Configs to objects: the only place that instantiates what a config names."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+from hydra.utils import get_object, instantiate
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch import nn
+
+from segbench.config.signatures import refuse_misfits
+from segbench.config.trust import allowed_targets, targets_in
+from segbench.data.augment import Augmentation
+from segbench.data.datamodule import SegmentationData
+from segbench.data.raw import DataSet
+from segbench.data.rescaled import rescaled
+from segbench.data.weights import LossWeights
+from segbench.errors import SegbenchError
+from segbench.losses.rate import loss_rate_mismatch
+from segbench.metrics.decoding import Decoding
+from segbench.metrics.measure import Measure, arguments_of_head
+from segbench.models.published.sets import WEIGHT_SETS
+from segbench.runs.directory import Run
+from segbench.runtime.hardware import resolve_hardware as resolve_hardware
+from segbench.runtime.processes import is_main_process, started_by
+from segbench.spec import DatasetSpec, TileGeometry
+from segbench.training.callbacks.checkpoints import Checkpoints
+from segbench.training.callbacks.in_step import InStep
+from segbench.training.optim import freeze_others
+from segbench.training.task import Evaluation, SegmentationTask
+
+log = logging.getLogger(__name__)
+
+Config = Mapping[str, Any]
+LOADER_KEYS = ("batch_size", "tile", "surround", "repeats", "eval_batch_size", "num_workers")
+
+
+def make(config: Config, /, **arguments: Any) -> Any:
+    """Instantiate `config["_target_"]` with its other keys and `arguments`.
+
+    Raises:
+        SegbenchError: the target, or one inside it, is not on the list of `segbench.config.trust.allowed_targets`.
+    """
+    if "_target_" not in config:
+        raise SegbenchError(f"a config without _target_: {dict(config)}", "the class it builds", "add _target_")
+    for target in targets_in(dict(config)):
+        if target not in allowed_targets():
+            raise SegbenchError(
+                f"_target_: {target}, which is not allowed",
+                "a target that stands in the packaged configs",
+                f"if you trust it, set SEGBENCH_TARGETS={target} (several: joined by commas), "
+                "or call segbench.config.trust.allow_target from your own code",
+            )
+    # Arguments go past Hydra, which would turn dataclasses and lists among them into configs.
+    return instantiate(dict(config), _partial_=True, _convert_="all")(**arguments)
+
+
+def build_dataset(config: Config) -> DataSet:
+    """The data set that `config.data` names, on the scale of the weights that `config.weights` names."""
+    dataset: DataSet = make({key: value for key, value in config["data"].items() if key not in LOADER_KEYS})
+    weights = WEIGHT_SETS.get(str((config.get("weights") or {}).get("name")))
+    return dataset if weights is None else rescaled(dataset, weights.inputs)
+
+
+def build_dataset_spec(run: Run) -> DatasetSpec:
+    """The data set's own description as a run recorded it: prediction needs no data set on disk.
+
+    Raises:
+        SegbenchError: the run recorded none.
+    """
+    path = run.path / "dataset.json"
+    if not path.is_file():
+        raise SegbenchError(
+            f"no {path}", "the description of the data set, written at the run's start", "train it again"
+        )
+    return DatasetSpec.from_dict(json.loads(path.read_text()))
+
+
+def build_model(config: Config, spec: DatasetSpec) -> nn.Module:
+    """The network, sized by the data set: numbers where there is one modality or head, else numbers by name."""
+    channels = {name: modality.channels for name, modality in spec.modalities.items()}
+    classes = {name: head.num_classes for name, head in spec.heads.items()}
+    model: nn.Module = make(
+        config["model"],
+        in_channels=next(iter(channels.values())) if len(channels) == 1 else channels,
+        num_classes=next(iter(classes.values())) if len(classes) == 1 else classes,
+    )
+    return model
+
+
+def _by_head(config: Config, spec: DatasetSpec) -> dict[str, Config]:
+    return {head: config if "_target_" in config else config[head] for head in spec.heads}
+
+
+def build_measures(config: Config, spec: DatasetSpec) -> dict[str, list[Measure]]:
+    """The measures of each head; those that ask for class names or excluded classes get the head's."""
+    measures: dict[str, list[Measure]] = {}
+    for head, head_spec in spec.heads.items():
+        measures[head] = []
+        for name, measure in config["metrics"].items():
+            if measure is None:
+                continue
+            given = arguments_of_head(get_object(_known(measure)), measure, head_spec)
+            measures[head].append(make(measure, name=name, **given))
+    return measures
+
+
+def build_decoding(config: Config) -> Decoding:
+    """How a run reads objects off probabilities; components where its config is from before there was a choice."""
+    decoding = config.get("decoding")
+    return make(decoding) if decoding else Decoding()
+
+
+def _known(config: Config) -> str:
+    target = str(config.get("_target_", ""))
+    if target not in allowed_targets():
+        make(config)
+    return target
+
+
+def build_task(config: Config, spec: DatasetSpec) -> SegmentationTask:
+    """The LightningModule with freshly drawn weights; `seed` decides them."""
+    lightning.seed_everything(config["seed"], verbose=False)
+    model = build_model(config, spec)
+    if config["task"]["compile"]:
+        # The method, not torch.compile(model): the state dict keeps its names.
+        model.compile()
+    losses = {
+        head: make(
+            {key: value for key, value in loss.items() if key != "weight_map"},
+            ignore_index=spec.heads[head].ignore_index,
+        )
+        for head, loss in _by_head(config["loss"], spec).items()
+    }
+    for head, loss in losses.items():
+        if getattr(loss, "needs_weight", False) and "weight_map" not in _by_head(config["loss"], spec)[head]:
+            raise SegbenchError(
+                "a weighted loss without loss.weight_map", "a weight map", "pick loss=weighted_cross_entropy"
+            )
+    return SegmentationTask(
+        model=model,
+        spec=spec,
+        losses=losses,
+        measures=build_measures(config, spec),
+        optimizer=lambda module: make(config["optimizer"], module=module),
+        schedule=lambda optimizer, steps: make(config["scheduler"], optimizer=optimizer, total_steps=steps),
+        evaluation=Evaluation(config["tile"], config["tta"], config["threads"]),
+        seed=config["seed"],
+        channels_last=config["task"]["channels_last"],
+    )
+
+
+def build_data(config: Config, dataset: DataSet, geometry: TileGeometry) -> SegmentationData:
+    """The DataModule."""
+    loader = {key: config["data"][key] for key in LOADER_KEYS if key in config["data"]}
+    maps = [loss["weight_map"] for loss in _by_head(config["loss"], dataset.spec).values() if loss.get("weight_map")]
+    weights: LossWeights | None = make(maps[0], spec=dataset.spec) if maps else None
+    augmentation: Augmentation = make(config["augment"])
+    return SegmentationData(dataset, geometry, augmentation, seed=config["seed"], weights=weights, **loader)
+
+
+def build_callbacks(config: Config, directory: Path, task: SegmentationTask) -> list[lightning.Callback]:
+    """The callbacks; those that write get their folder in the run directory, the checkpoint its score's direction."""
+    folders = {
+        "checkpoint": "checkpoints",
+        "panels": "panels",
+        "extremes": "extremes",
+        "energy": "",
+        "inspect": "inspect",
+    }
+    callbacks = []
+    for name, callback in config["callbacks"].items():
+        if callback is None:
+            continue
+        given: dict[str, Any] = {"directory": directory / folders[name]} if name in folders else {}
+        if get_object(_known(callback)) is Checkpoints:
+            info = task.infos("val").get(callback["monitor"])
+            given["higher_is_better"] = info is None or info.higher_is_better
+        callbacks.append(make(callback, **given))
+    return callbacks
+
+
+def build_loggers(config: Config, directory: Path) -> list[Any]:
+    """The loggers, all writing into the run directory."""
+    loggers = []
+    for name, logger in config["logger"].items():
+        if logger is None:
+            continue
+        if name == "wandb":
+            from segbench.tracking.wandb_run import open_wandb, wandb_settings
+
+            made = make(logger, **wandb_settings(directory, dict(config)))
+            loggers.append(open_wandb(made) if is_main_process() else made)
+        else:
+            loggers.append(make(logger, save_dir=str(directory)))
+    return loggers
+
+
+def build_trainer(
+    config: Config, directory: Path, callbacks: Sequence[lightning.Callback], loggers: Sequence[Any]
+) -> lightning.Trainer:
+    """The Trainer. Samplers are ours: Lightning's would pad validation with samples that are then counted twice."""
+    trainer: lightning.Trainer = make(
+        config["trainer"],
+        callbacks=[*callbacks, InStep({**config, "directory": str(directory.resolve())})],
+        logger=list(loggers) or False,
+        default_root_dir=str(directory),
+        plugins=_cluster(),
+        use_distributed_sampler=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoints) for callback in callbacks),
+        enable_model_summary=False,
+        enable_progress_bar=bool(callbacks),
+    )
+    # Lightning's handler speaks to the other ranks in whatever place a signal finds it, and each of its steps waits for
+    # the GPU to ask whether there was one: `InStep` does both.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return trainer
+
+
+def _cluster() -> ClusterEnvironment:
+    # Not by Lightning's guess: a job of one task on a Slurm cluster starts its further processes itself.
+    match started_by():
+        case "torchrun":
+            return TorchElasticEnvironment()
+        case "srun":
+            return SLURMEnvironment(auto_requeue=False)
+        case _:
+            return LightningEnvironment()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that one run needs."""
+
+    dataset: DataSet
+    data: SegmentationData
+    task: SegmentationTask
+    trainer: lightning.Trainer
+
+
+def build_experiment(config: Config, directory: Path) -> Experiment:
+    """Data set, DataModule, task and Trainer of a training run."""
+    refuse_misfits(config, {f"data.{key}": SegmentationData for key in LOADER_KEYS})
+    dataset = build_dataset(config)
+    task = build_task(config, dataset.spec)
+    data = build_data(config, dataset, geometry_of(task.model))
+    loggers = build_loggers(config, directory)
+    trainer = build_trainer(config, directory, build_callbacks(config, directory, task), loggers)
+    _say_inputs(dataset.spec)
+    _freeze(config, task)
+    _complain_of_rate(config, dataset, task, trainer.world_size)
+    return Experiment(dataset, data, task, trainer)
+
+
+def _say_inputs(spec: DatasetSpec) -> None:
+    for name, modality in spec.modalities.items():
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (modality.mean, modality.std))
+        over = "" if set(modality.std) == {1.0} else f", over {std}"
+        log.info("input %s: %s, less %s%s", name, modality.unit, mean, over)
+
+
+def _freeze(config: Config, task: SegmentationTask) -> None:
+    if (named := config["task"].get("train_only")) is not None:
+        trained, frozen = freeze_others(task.model, named)
+        log.info("task.train_only: %s trained; %s frozen", ", ".join(trained), ", ".join(frozen))
+
+
+def _complain_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, processes: int) -> None:
+    source = dataset.split("train")
+    # A clipped gradient is of the clip's size, whatever the loss's.
+    if not is_main_process() or source is None or config["trainer"].get("gradient_clip_val"):
+        return
+    if tile := config["data"].get("tile"):
+        pixels = (tile - 2 * geometry_of(task.model).margin) ** 2
+    else:
+        height, width = next(iter(source.read(0).images.values())).shape[:2]
+        pixels = height * width
+    pixels *= config["data"]["batch_size"] * processes
+    optimizer = make(config["optimizer"], module=task.model)
+    for loss in task.losses.values():
+        summed = any(getattr(part, "reduction", "mean") == "sum" for part in loss.modules())
+        complaint = loss_rate_mismatch("sum" if summed else "mean", optimizer, pixels)
+        if complaint is not None:
+            log.warning("warning: %s", complaint)
+
+
+def geometry_of(model: nn.Module) -> TileGeometry:
+    """Which input sizes the network takes."""
+    geometry: TileGeometry = getattr(model, "geometry", TileGeometry())
+    return geometry

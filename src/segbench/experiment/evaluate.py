@@ -1,0 +1,164 @@
+"""Score a run: `segbench evaluate run=RUN [split=test] [checkpoint=best|last]`, `python -m segbench.evaluate`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.runs.directory import Run
+from segbench.runtime.signals import deferred
+
+if TYPE_CHECKING:
+    import lightning
+
+    from segbench.data.datamodule import SegmentationData
+    from segbench.training.task import SegmentationTask
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A split's scores and what it took.
+
+    Attributes:
+        scores: by key.
+        timing: seconds and steps.
+    """
+
+    scores: dict[str, float]
+    timing: dict[str, float]
+
+
+def score_split(
+    run: Run,
+    trainer: lightning.Trainer,
+    task: SegmentationTask,
+    data: SegmentationData,
+    split: str,
+    checkpoint: Path,
+    first: bool,
+) -> Scored:
+    """Score a checkpoint on a split and write per_image.npz.
+
+    Args:
+        run: the directory that takes the counts.
+        trainer: whose devices and precision are used.
+        task: whose weights are replaced by the checkpoint's.
+        data: the DataModule.
+        split: `train`, `val` or `test`.
+        checkpoint: the file.
+        first: whether this process writes.
+    """
+    from segbench.training.checkpoint import load_weights
+
+    source = data.require(split)
+    step = load_weights(task.model, checkpoint)
+    log.info("scoring %s on %s: %d images, tta=%s", checkpoint.name, split, len(source), task.evaluation.tta)
+    task.test_split = data.test_split = split
+    started = time.monotonic()
+    with deferred():
+        trainer.test(task, datamodule=data, verbose=False, weights_only=True)
+    seconds = time.monotonic() - started
+    indices, counts = task.per_image("test")
+    if first:
+        versions = {f"{head}/{name}": state.measure.version for (head, name), state in task.states_of("test").items()}
+        run.write_per_image(split, [source.ids[index] for index in indices], counts, versions)
+    return Scored(task.scores["test"], {"evaluate_s": seconds, "checkpoint_step": float(step)})
+
+
+def recorded(config: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration with what an evaluation or a prediction may change of it.
+
+    Args:
+        config: the run's.
+        given: of the new command; None keeps the run's.
+    """
+    merged = dict(config)
+    for key in ("tile", "tta", "threads"):
+        if given.get(key) is not None:
+            merged[key] = given[key]
+    merged["data"] = config["data"] | {k: v for k, v in given.get("data", {}).items() if v is not None}
+    merged["trainer"] = dict(given["trainer"])
+    if merged["trainer"]["precision"] == "auto":
+        # Another precision is another number: what was trained in bf16 is scored in bf16.
+        merged["trainer"]["precision"] = config["trainer"]["precision"]
+    return merged
+
+
+def evaluate(given: dict[str, Any], directory: Path, said: list[str]) -> dict[str, float]:
+    """Score `run` in a new directory.
+
+    Args:
+        given: the composed evaluate config, plain containers.
+        directory: the evaluation's own.
+        said: the command line's overrides.
+
+    Returns:
+        the scores that go into results.json.
+    """
+    from segbench.display.tables import print_results
+    from segbench.experiment.build import (
+        build_callbacks,
+        build_data,
+        build_dataset,
+        build_loggers,
+        build_task,
+        build_trainer,
+        geometry_of,
+    )
+    from segbench.experiment.resume import refuse_other_classes
+    from segbench.runs.provenance import provenance
+    from segbench.runs.running import running
+    from segbench.runtime.hardware import machine, resolve_hardware
+    from segbench.runtime.processes import is_main_process
+    from segbench.runtime.ranks import further_ranks
+    from segbench.tracking.wandb_run import wandb_ending
+
+    trained = Run.open(given["run"])
+    checkpoint = trained.checkpoint(given["checkpoint"])
+    config = recorded(trained.config(), given)
+    first = is_main_process()
+    sentences = resolve_hardware(config)
+    run = Run.create(directory, given, said) if first else Run(directory)
+    with running(run), further_ranks("evaluate", run, config["trainer"]):
+        for sentence in sentences:
+            log.info("%s", sentence)
+        dataset = build_dataset(config)
+        for difference in refuse_other_classes(trained, dataset):
+            log.warning("other data than the run was trained on: %s", difference)
+        task = build_task(config, dataset.spec)
+        data = build_data(config, dataset, geometry_of(task.model))
+        drawing = {name: each for name in ("panels", "extremes") if (each := config["callbacks"].get(name))}
+        with wandb_ending(build_loggers(config | {"logger": given["logger"]}, directory)) as loggers:
+            callbacks = build_callbacks({"callbacks": drawing}, directory, task)
+            trainer = build_trainer(config, directory, callbacks, loggers)
+            scored = score_split(run, trainer, task, data, given["split"], checkpoint, first)
+        if first:
+            protocol = task_protocol(config, data, task, checkpoint.stem)
+            recorded_now = provenance() | machine(config) | {"run": str(trained.path)}
+            run.write_results(scored.scores, scored.timing, recorded_now, protocol)
+            print_results(config, run.path, scored.scores, given["split"], protocol, scored.timing)
+    return scored.scores
+
+
+def task_protocol(
+    config: dict[str, Any], data: SegmentationData, task: SegmentationTask, checkpoint: str
+) -> dict[str, Any]:
+    """How the numbers came about, for results.json."""
+    chooser = (config["callbacks"].get("checkpoint") or {}).get("monitor")
+    return {
+        "dataset": data.spec.name,
+        "split": data.spec.protocol,
+        "checkpoint": checkpoint,
+        "checkpoint_chosen_by": chooser if checkpoint == "best" else None,
+        "precision": config["trainer"]["precision"],
+        "tta": task.evaluation.tta,
+        "tile": task.evaluation.tile,
+        "threads": task.evaluation.threads,
+        "versions": {key: info.version for key, info in task.infos("test").items()},
+        "paper": config["paper"],
+    }

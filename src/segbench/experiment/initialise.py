@@ -1,0 +1,81 @@
+"""What a network starts from: published weights, or a trained run; said in the log, never silently."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from segbench.errors import SegbenchError
+from segbench.models.published.load import WEIGHT_SETS, LoadReport, load, transfer
+from segbench.runs.directory import Run
+from segbench.training.checkpoint import network_weights, read_checkpoint
+
+
+def initialise(model: nn.Module, config: Mapping[str, Any], modalities: Collection[str] = ("rgb",)) -> list[str]:
+    """Fill a freshly built network as `config.weights` and `config.init_from` say.
+
+    Args:
+        model: the network.
+        config: `weights` is null or `{name, path}` with `leave` (layer patterns) beside them; `init_from` is null, a
+            run directory, or one a modality (late fusion starts from trained single-modality nets). A run to start from
+            has its weights already: `weights` are then what that run began with, and are read for other modalities
+            only.
+        modalities: of the data. Colours come as RGB here, so sets that were trained on BGR get their first filters
+            turned round where they meet colours; HHA stays as it is.
+
+    Returns:
+        reports for the log on what was loaded, drawn and left over, and on departures from the paper's start.
+
+    Raises:
+        SegbenchError: weights that do not fit, an unknown set, no such file or run.
+    """
+    reports: list[LoadReport | str] = []
+    source, weights = config.get("init_from"), config.get("weights")
+    runs = dict(source) if isinstance(source, Mapping) else {None: source} if source is not None else {}
+    covered = None in runs or (bool(runs) and set(runs) >= set(modalities))
+    if weights is not None and not covered:
+        reports.append(_published(model, weights, modalities))
+    for stream, directory in runs.items():
+        reports.append(transfer(model, _trained(directory), stream=stream, source=str(directory)))
+    if weights is None and not covered:
+        drawn = ", ".join(modality for modality in modalities if runs and modality not in runs)
+        reports.append(f"weights: all drawn{drawn and f' for {drawn}'}")
+    intended, begun = (config.get("paper") or {}).get("weights"), (weights or {}).get("name")
+    if intended is not None and begun != intended:
+        reports.append(f"deviation: begun from {begun or 'drawn weights'}, the paper's from {intended}")
+    return [str(report) for report in reports]
+
+
+def _published(model: nn.Module, weights: Mapping[str, Any], modalities: Collection[str]) -> LoadReport:
+    missing = [key for key in ("name", "path") if weights.get(key) is None]
+    if missing:
+        raise SegbenchError(
+            f"weights without {' and '.join(missing)}",
+            "the weight set's name and the file",
+            "set weights.name=VGG_ILSVRC_16_layers weights.path=FILE, or weights=null to draw all weights",
+        )
+    name, path = str(weights["name"]), Path(weights["path"])
+    known = WEIGHT_SETS.get(name)
+    if known is not None and not path.is_file():
+        raise SegbenchError(
+            f"no file {path} (weights.path), from which the network starts",
+            f"{name}, published at {known.url}",
+            "download it there and set weights.path=FILE; weights=null draws all weights, a deviation from the paper",
+        )
+    if known is not None and known.kind != "ImageNet" and known.inputs and set(known.inputs) != set(modalities):
+        raise SegbenchError(
+            f"weights {name} for images of {', '.join(modalities)}",
+            f"images of {', '.join(known.inputs)}, which these weights were trained on",
+            "choose data with these modalities, or other weights",
+        )
+    # Whatever a data set calls its colours: HHA and depth are none.
+    colours = set(modalities) - {"hha", "depth"}
+    order = "RGB" if known is not None and "rgb" in known.inputs and colours else None
+    return load(model, name, path, channel_order=order, leave=tuple(weights.get("leave") or ()))
+
+
+def _trained(directory: str) -> Mapping[str, Any]:
+    return network_weights(read_checkpoint(Run.open(directory).checkpoint()))

@@ -1,0 +1,270 @@
+"""Predict images with a run's network: `segbench predict run=RUN input=FILE|DIR output=DIR [format=...]`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.errors import SegbenchError
+
+if TYPE_CHECKING:
+    import torch
+
+    from segbench.data.raw import Source
+    from segbench.metrics.decoding import Decoding
+    from segbench.prediction.inputs import Input
+    from segbench.prediction.loop import Job
+    from segbench.prediction.record import Record
+    from segbench.prediction.settings import Settings
+    from segbench.spec import DatasetSpec
+    from segbench.training.task import SegmentationTask
+
+Told = Callable[[Path], None]
+
+
+@contextlib.contextmanager
+def evaluating(task: SegmentationTask, trainer_config: dict[str, Any]) -> Iterator[torch.device]:
+    """The network on its device, in eval mode, under the run's precision and thread count."""
+    import torch
+
+    device = torch.device("cuda" if trainer_config["accelerator"] in ("gpu", "cuda") else "cpu")
+    dtypes = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    dtype = dtypes.get(str(trainer_config["precision"]))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(task.evaluation.threads)
+    task.to(device).eval()
+    try:
+        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+            yield device
+    finally:
+        torch.set_num_threads(threads)
+
+
+def write_split(task: SegmentationTask, source: Source, directory: Path) -> list[Path]:
+    """Predict the split that a protocol has for it, at the end of a training.
+
+    Args:
+        task: on its device, in eval mode.
+        source: the split.
+        directory: takes the files, `test-volume.tif` where there are two classes (P(second), a page an image, as the
+            ISBI challenge takes it), else a mask an image.
+
+    Raises:
+        SegbenchError: an image cannot be read, or the directory cannot be written.
+    """
+    from segbench.prediction.inputs import SplitInput, split_inputs
+    from segbench.prediction.loop import Job
+    from segbench.prediction.settings import Settings
+
+    binary = all(head.num_classes == 2 for head in task.spec.heads.values())
+    inputs: list[Input] = split_inputs(source)
+    if binary:
+        inputs = [SplitInput("test-volume", source, tuple(range(len(source))))]
+    settings = Settings(("probabilities",) if binary else ("masks",))
+    work = Job(task, task.spec, directory, lambda _: settings)
+    return [path for _, paths in _predicted(work, inputs, lambda given, paths: None) for path in paths]
+
+
+def _predicted(
+    work: Job, inputs: Sequence[Input], done: Callable[[Input, list[Path]], None]
+) -> Iterator[tuple[str, list[Path]]]:
+    from segbench.prediction.loop import predict_inputs
+    from segbench.prediction.progress import Progress
+    from segbench.runs.directory import not_writable
+
+    failed: dict[str, SegbenchError] = {}
+    try:
+        with Progress(len(inputs)) as progress:
+            for each, paths in predict_inputs(work, inputs, failed, progress, done):
+                yield each.name, paths
+    except OSError as error:
+        raise not_writable(work.folder, error) from error
+    if failed:
+        raise _all_of(failed, len(inputs))
+
+
+def _all_of(failed: dict[str, SegbenchError], inputs: int) -> SegbenchError:
+    first = next(iter(failed.values()))
+    if inputs == 1:
+        return first
+    shown = [f"\n  {error.found}" for error in list(failed.values())[:10]]
+    more = [f"\n  and {len(failed) - 10} more"] if len(failed) > 10 else []
+    said = {(error.expected, error.action) for error in failed.values()}
+    several = "whole images, of the kind and scale that the network was trained on", "mend them or take them out"
+    expected, action = said.pop() if len(said) == 1 else several
+    return SegbenchError(
+        f"{len(failed)} of {inputs} inputs could not be predicted:{''.join(shown + more)}",
+        expected,
+        f"{action}; then give the command again: what is predicted stays",
+    )
+
+
+def predict(given: dict[str, Any], told: Told = lambda path: None) -> list[Path]:
+    """Predict `input`, or a split of the run's own data, with `run`'s network.
+
+    Args:
+        given: the composed predict config, plain containers.
+        told: is told of each file as it is written.
+
+    Returns:
+        all files of the inputs, those of an earlier call included.
+
+    Raises:
+        SegbenchError: bad input of any kind; inputs that could be read are predicted before it is raised.
+    """
+    from segbench.experiment.build import build_dataset_spec, resolve_hardware
+    from segbench.experiment.evaluate import recorded
+    from segbench.prediction.settings import check_settings
+    from segbench.runs.directory import Run
+
+    run = Run.open(given["run"])
+    checkpoint = run.checkpoint(given["checkpoint"])
+    config = recorded(run.config(), given)
+    said = [str(checkpoint), *resolve_hardware(config), f"tta={config['tta']}"]
+    spec = build_dataset_spec(run)
+    output = Path(given["output"])
+    inputs = _inputs(given, config, spec, output)
+    settings = {suffix: _settings(given, config, suffix) for suffix in dict.fromkeys(each.suffix for each in inputs)}
+    for chosen in settings.values():
+        check_settings(chosen, spec)
+    with contextlib.closing(_record(given, config, run.path, checkpoint)) as record:
+        files = {each.name: record.done(each.name, each.stamp()) for each in inputs}
+        left = [each for each in inputs if files[each.name] is None]
+        if len(left) < len(inputs):
+            _say(f"{len(inputs) - len(left)} of {len(inputs)} inputs are predicted already in {output}")
+        if left:
+            _say("; ".join(said))
+            for name, paths in _predict_left(given, config, spec, checkpoint, left, settings, record):
+                files[name] = paths
+                for path in paths:
+                    told(path)
+    if any("voc" in chosen.kinds for chosen in settings.values()):
+        _say(f"for the server: tar -C {output} -czf results.tgz results")
+    return [path for each in inputs for path in files[each.name] or []]
+
+
+def _predict_left(
+    given: dict[str, Any],
+    config: dict[str, Any],
+    spec: DatasetSpec,
+    checkpoint: Path,
+    left: Sequence[Input],
+    settings: dict[str, Settings],
+    record: Record,
+) -> Iterator[tuple[str, list[Path]]]:
+    from segbench.experiment.build import build_task
+    from segbench.prediction.loop import Job
+    from segbench.training.checkpoint import load_weights
+
+    output = Path(given["output"])
+    task = build_task(config, spec)
+    load_weights(task.model, checkpoint)
+
+    def check(each: Input, paths: list[Path]) -> None:
+        _refuse_over_input(each, paths, output)
+        record.refuse_foreign(paths)
+
+    def done(each: Input, paths: list[Path]) -> None:
+        record.add(each.name, each.stamp(), paths)
+
+    with evaluating(task, config["trainer"]):
+        work = Job(task, spec, output, lambda each: settings[each.suffix], check, given["batch_size"])
+        yield from _predicted(work, left, done)
+
+
+def _record(given: dict[str, Any], config: dict[str, Any], run: Path, checkpoint: Path) -> Record:
+    from segbench.prediction.record import Record
+    from segbench.runs.directory import not_writable
+
+    output = Path(given["output"])
+    also = {"run": str(run.resolve()), "file": checkpoint.name, "tile": config["tile"]}
+    try:
+        return Record(output, _made_by(given, config, checkpoint), also, given["overwrite"])
+    except OSError as error:
+        raise not_writable(output, error) from error
+
+
+def _inputs(given: dict[str, Any], config: dict[str, Any], spec: DatasetSpec, output: Path) -> list[Input]:
+    from segbench.experiment.build import build_dataset
+    from segbench.prediction.inputs import find_inputs, split_inputs
+
+    if (given["input"] is None) == (given["split"] is None):
+        both = given["input"] is not None
+        raise SegbenchError(
+            "both input= and split=" if both else "neither input= nor split=",
+            "input=FILE or input=DIR, or split=NAME of the run's own data",
+            "leave one out" if both else "add input=...",
+        )
+    if given["split"] is None:
+        return find_inputs(given["input"], given["ids"], spec, output)
+    if given["ids"] is not None:
+        raise SegbenchError(f"ids={given['ids']} with split={given['split']}", "ids= beside a folder", "leave it out")
+    dataset = build_dataset(config)
+    source = dataset.split(given["split"])
+    if source is None or len(source) == 0:
+        names = [name for name in ("train", "val", "test", "predict") if dataset.split(name)]
+        raise SegbenchError(
+            f"split={given['split']} of {spec.name}", f"one of {', '.join(names)}", "choose one of them, or give input="
+        )
+    return split_inputs(source)
+
+
+def _settings(given: dict[str, Any], config: dict[str, Any], suffix: str) -> Settings:
+    from segbench.prediction.settings import Settings
+
+    kinds = given["format"]
+    if kinds is None:
+        kinds = "probabilities" if suffix in (".tif", ".tiff", ".zarr") else "masks"
+    return Settings(
+        kinds=(kinds,) if isinstance(kinds, str) else tuple(kinds),
+        store=given["store"] or ("zarr" if suffix == ".zarr" else "tiff"),
+        decoding=_decoding(given, config),
+        opacity=given["opacity"],
+        voc_year=given["voc"]["year"],
+        voc_competition=given["voc"]["competition"],
+    )
+
+
+def _decoding(given: dict[str, Any], config: dict[str, Any]) -> Decoding:
+    from segbench.experiment.build import build_decoding
+
+    own = {"_target_": "segbench.metrics.decoding.Decoding"} | (config.get("decoding") or {})
+    changed = {key: value for key, value in given["decoding"].items() if value is not None}
+    return build_decoding({"decoding": own | changed})
+
+
+def _made_by(given: dict[str, Any], config: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """What decides the values of a prediction; `tile` and the device only touch the last bits."""
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    kinds = given["format"]
+    made_by = {
+        "checkpoint": digest,
+        "format": kinds if kinds is None else sorted([kinds] if isinstance(kinds, str) else kinds),
+        "store": given["store"],
+        "tta": config["tta"],
+        "precision": config["trainer"]["precision"],
+    }
+    if "instances" in (made_by["format"] or ()):
+        made_by["decoding"] = dataclasses.asdict(_decoding(given, config))
+    if "overlays" in (made_by["format"] or ()):
+        made_by["opacity"] = given["opacity"]
+    return made_by
+
+
+def _refuse_over_input(each: Input, paths: Sequence[Path], output: Path) -> None:
+    for path in paths:
+        for source in each.files:
+            if path.exists() and path.samefile(source):
+                raise SegbenchError(
+                    f"output={output} would write over the input {source}", "another folder", "change output="
+                )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,151 @@
+"""Training in stages: FCN-8s starts from the FCN-16s that starts from the FCN-32s (arXiv:1411.4038, section 4.2).
+
+An experiment names what runs before it, `stages: [fcn32s_voc, fcn16s_voc]`; late fusion names one a modality,
+`stages: {rgb: fcn32s_nyudv2_rgb, hha: fcn32s_nyudv2_hha}`. Every stage is a run of its own, in
+`RUN/stages/<experiment>/`, frozen before the first one starts: a resume of RUN goes on in whichever was cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segbench.errors import SegbenchError
+from segbench.runs.directory import Run
+
+FOLDER = "stages"
+
+_OWN = ("experiment", "name", "model", "init_from", "stages")
+"""Exact keys that a stage answers for itself: `model=` picks a net, `model.width=` holds for every stage."""
+_OWN_GROUPS = ("optimizer", "scheduler", "loss")
+"""A stage's rate is its own, a hundredth of the one before."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run before the run.
+
+    Attributes:
+        experiment: its name, and its directory's.
+        config: resolved, plain containers.
+        overrides: of the command line, those that hold for it.
+        stages: what runs before it in turn.
+    """
+
+    experiment: str
+    config: dict[str, Any]
+    overrides: list[str]
+    stages: tuple[Stage, ...] = ()
+
+
+def compose_stages(config: Mapping[str, Any], overrides: Sequence[str]) -> tuple[Stage, ...]:
+    """Compose the experiments that run before this one, in their order; call it inside a Hydra application.
+
+    Args:
+        config: of the run, plain containers. With `init_from` given nothing runs before it.
+        overrides: the command line's. Those of the optimiser, the schedule and the loss hold for the last stage alone.
+
+    Raises:
+        SegbenchError: no such experiment, or one that comes before itself.
+    """
+    return _compose(config, _shared(overrides), (str(config.get("name")),))
+
+
+def _compose(config: Mapping[str, Any], shared: list[str], above: tuple[str, ...]) -> tuple[Stage, ...]:
+    if config.get("init_from") is not None:
+        return ()
+    chained = not isinstance(config.get("stages"), Mapping)
+    stages: list[Stage] = []
+    for experiment in names(config):
+        if experiment in above:
+            raise SegbenchError(
+                f"stages: {experiment} comes before itself ({' <- '.join((*above, experiment))})",
+                "experiments that run before this one",
+                "correct stages= of the experiment",
+            )
+        # In a list each stage starts from the one before it; the first one, and those by modality, from their own.
+        alone = ["stages=null"] if chained and stages else []
+        composed = _compose_one(experiment, [*shared, *alone])
+        before = _compose(composed, shared, (*above, experiment))
+        stages.append(Stage(experiment, composed, shared, before))
+    return tuple(stages)
+
+
+def _compose_one(experiment: str, overrides: list[str]) -> dict[str, Any]:
+    import hydra
+    from hydra.errors import MissingConfigException
+
+    from segbench.config.composed import plain
+
+    try:
+        return plain(hydra.compose("train", [f"experiment={experiment}", f"name={experiment}", *overrides]))
+    except MissingConfigException as error:
+        raise SegbenchError(
+            f"stages: no experiment {experiment}",
+            "names of conf/experiment",
+            "correct stages= ; `segbench list experiment` shows them",
+        ) from error
+
+
+def _shared(overrides: Sequence[str]) -> list[str]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    keys = [(override.key_or_group, override.input_line or "") for override in parsed]
+    return [line for key, line in keys if key not in _OWN and key.split(".")[0].split("@")[0] not in _OWN_GROUPS]
+
+
+def names(config: Mapping[str, Any]) -> list[str]:
+    """The experiments that run before this one, in their order."""
+    stages = config.get("stages") or []
+    return [str(name) for name in (stages.values() if isinstance(stages, Mapping) else stages)]
+
+
+def prepare_stages(directory: Path, stages: Sequence[Stage]) -> None:
+    """Freeze every stage's config in its directory below the run's."""
+    for stage in stages:
+        below = directory / FOLDER / stage.experiment
+        prepare_stages(below, stage.stages)
+        Run.prepare(below, stage.config, stage.overrides)
+
+
+def read_stages(config: Mapping[str, Any], directory: Path) -> tuple[Stage, ...]:
+    """The stages as they were frozen below a run.
+
+    Raises:
+        SegbenchError: one is missing.
+    """
+    stages = []
+    for experiment, below in zip(names(config), directories(config, directory), strict=True):
+        run = Run.open(below)
+        stages.append(Stage(experiment, run.config(), run.overrides(), read_stages(run.config(), below)))
+    return tuple(stages)
+
+
+def directories(config: Mapping[str, Any], directory: Path) -> list[Path]:
+    """Where the stages of a run lie, in their order."""
+    return [directory / FOLDER / name for name in names(config)]
+
+
+def start_of(config: Mapping[str, Any], directory: Path, before: int | None = None) -> str | dict[str, str] | None:
+    """What a network starts from.
+
+    Args:
+        config: of the run.
+        directory: of the run.
+        before: of the run's own network None, of its n-th stage n.
+
+    Returns:
+        the run's `init_from`, else the directory of the stage before, or directories by modality; None for a first one.
+    """
+    given: str | dict[str, str] | None = config.get("init_from")
+    stages = config.get("stages") or []
+    if given is not None or not stages:
+        return given
+    if isinstance(stages, Mapping):
+        by_modality = {modality: str(directory / FOLDER / name) for modality, name in stages.items()}
+        return by_modality if before is None else None
+    chain = directories(config, directory)[:before]
+    return str(chain[-1]) if chain else None

@@ -1,0 +1,151 @@
+"""A run's network as one file, checked against the run's own output."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.errors import SegbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from segbench.export.formats import Format
+    from segbench.export.network import ByName
+    from segbench.spec import DatasetSpec, TileGeometry
+
+
+SIDES = ((1, 1), (33, 70), (97, 64))
+"""Heights and widths of output that a file with free sides is checked at, each brought to the next valid one."""
+
+
+def export(given: dict[str, Any]) -> Path:
+    """Write `run`'s network to a file, and keep it if it gives what the network gives.
+
+    Args:
+        given: the composed export config, plain containers.
+
+    Returns:
+        the file.
+
+    Raises:
+        SegbenchError: an unknown format or one that is not installed, a run without a checkpoint, an output that is
+            there, a network that cannot be exported, or a file that does not compute what the network does.
+    """
+    from segbench.experiment.build import build_dataset_spec, build_model, geometry_of
+    from segbench.export.description import describe
+    from segbench.export.formats import format_named
+    from segbench.export.network import ByName, first_line, trace
+    from segbench.runs.directory import Run, not_writable
+    from segbench.training.checkpoint import load_weights
+
+    chosen = format_named(str(given["format"]))
+    run = Run.open(given["run"])
+    checkpoint = run.checkpoint(given["checkpoint"])
+    output = run.path / f"model{chosen.suffix}" if given["output"] is None else Path(given["output"])
+    _check_output(output, chosen)
+    config, spec = run.config(), build_dataset_spec(run)
+    model = build_model(config, spec)
+    step = load_weights(model, checkpoint)
+    geometry = geometry_of(model)
+    size = _fixed(given["size"], geometry)
+    # Dropout off and float32, whatever the run was trained in.
+    network = ByName(model, spec).eval().float()
+    print(f"{checkpoint} of step {step}: {type(model).__name__}", file=sys.stderr)
+    example = next(_images(spec, geometry, size, SIDES[1:]))
+    program = trace(network, example, geometry, size)
+    description = describe(config, spec, geometry, checkpoint.stem, step, size)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # Under its own name, which a pt2 archive holds, in a folder beside it.
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
+            partial = Path(folder) / output.name
+            chosen.write(program, description, partial)
+            _check(chosen, partial, network, _images(spec, geometry, size, SIDES), float(given["tolerance"]))
+            os.replace(partial, output)
+    except SegbenchError:
+        raise
+    except OSError as error:
+        raise not_writable(output, error) from error
+    except Exception as error:
+        raise SegbenchError(
+            f"{type(model).__name__} cannot be written as {given['format']}: {first_line(error)}",
+            "a network of operations that the format and its runtime have; all of segbench's own are such",
+            "set another format=, or change the model",
+        ) from error
+    return output
+
+
+def _check_output(output: Path, chosen: Format) -> None:
+    if output.exists():
+        raise SegbenchError(f"{output} is there already", "a file that is not", "choose another output=, or remove it")
+    if output.suffix != chosen.suffix:
+        raise SegbenchError(
+            f"output={output}", f"a file {chosen.suffix}", f"set output={output.with_suffix(chosen.suffix)}"
+        )
+
+
+def _fixed(size: object, geometry: TileGeometry) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
+        raise SegbenchError(f"size={size}", "[H, W] in pixels, or null", "set size=[512,512]")
+    height, width = size
+    for side in (height, width):
+        geometry.output_size(side, "size")
+    return height, width
+
+
+def _images(
+    spec: DatasetSpec, geometry: TileGeometry, size: tuple[int, int] | None, outputs: Sequence[tuple[int, int]]
+) -> Iterator[dict[str, Tensor]]:
+    """Batches of noise as wide as the modalities' values, of the fixed size, or by the sides of the output."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    for batch, sides in enumerate(outputs, 1):
+        height, width = size or (geometry.input_for(side) for side in sides)
+        images = {}
+        for name, modality in spec.modalities.items():
+            shape = (batch + 1, modality.channels, height, width)
+            images[name] = torch.randn(shape, generator=generator)
+            if "0 to 255" in modality.unit:
+                mean_C11, std_C11 = (torch.tensor(x)[:, None, None] for x in (modality.mean, modality.std))
+                images[name] = (255 * torch.rand(shape, generator=generator) - mean_C11) / std_C11
+        yield images
+
+
+def _check(chosen: Format, path: Path, network: ByName, batches: Iterator[dict[str, Tensor]], tolerance: float) -> None:
+    import numpy as np
+    import torch
+
+    run = chosen.open(path)
+    for images in batches:
+        with torch.no_grad():
+            expected = {head: scores.numpy() for head, scores in network(images).items()}
+        found = run({name: image.numpy() for name, image in images.items()})
+        for head, scores_BKhw in expected.items():
+            batch, _, height, width = next(iter(images.values())).shape
+            where = f"{head}, {batch} images of {height} x {width}"
+            if found[head].shape != scores_BKhw.shape:
+                raise _differs(where, f"of shape {found[head].shape} for {scores_BKhw.shape}")
+            largest = float(np.abs(scores_BKhw).max())
+            difference = float(np.abs(found[head] - scores_BKhw).max())
+            said = f"{where}: maximum difference {difference:.1e} at scores up to {largest:.3g}"
+            print(said, file=sys.stderr)
+            # Not the reverse, which no number would pass.
+            if not difference <= tolerance * max(1.0, largest):
+                raise _differs(where, f"off by up to {difference:.1e} at scores up to {largest:.3g}")
+
+
+def _differs(where: str, how: str) -> SegbenchError:
+    return SegbenchError(
+        f"the exported file's scores ({where}) are {how}",
+        "those of the run's network, within tolerance",
+        "raise tolerance= if that will do, or set another format=; no file is kept",
+    )

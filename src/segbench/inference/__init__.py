@@ -1,0 +1,1 @@
+"""Overlap tiles, symmetries and the memory they take."""

@@ -1,0 +1,392 @@
+"""Prediction of images of any size: overlap tiles with mirrored context (U-Net paper, section 2 and figure 2).
+
+There is one path: tiles are read, predicted and yielded in turn (`predict_stream`); `predict_windows` does so for one
+image, and `predict_image` collects its windows. One tile is one forward unless a batch is asked for, so that no result
+depends on how many images or tiles travel together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from segbench.errors import SegbenchError
+from segbench.inference.memory import extrapolated_bytes, free_bytes, least_bytes_per_pixel
+from segbench.inference.symmetries import Symmetry, symmetries
+from segbench.inference.tiling import Span, mirrored, plan
+from segbench.spec import TileGeometry
+
+Read = Callable[[int, int, int, int], Mapping[str, Tensor | NDArray[Any]]]
+"""`read(y0, y1, x0, x1)`: rows y0 to y1 and columns x0 to x1 (exclusive) of each modality, CHW, normalised."""
+
+WHOLE_PIXELS = 2**21
+"""Without `tile=`, an image whose network input has at most this many pixels goes through in one piece."""
+
+DEFAULT_TILE = 1024
+"""The output side for larger ones: the context then costs 40 % of the published U-Net's work."""
+
+
+def predict_image(
+    model: nn.Module,
+    images: Mapping[str, Tensor],
+    heads: Sequence[str],
+    *,
+    tile: int | None = None,
+    tta: str = "none",
+    channels_last: bool = False,
+) -> dict[str, Tensor]:
+    """Class probabilities of every pixel of an image.
+
+    Args:
+        model: in eval mode; takes BCHW, or a mapping of them where there are several modalities.
+        images: CHW float32 by modality, all of one size, normalised.
+        heads: the names of the model's heads.
+        tile: the largest output side of a tile in pixels; without it the image goes through in one piece up to
+            `WHOLE_PIXELS`, in tiles of `DEFAULT_TILE` beyond. The result does not depend on it, see `tiling.plan`.
+        tta: the symmetries averaged over, `none`, `rot4` or `d4`, see `symmetries`.
+        channels_last: hand the network its input in this memory format.
+
+    Returns:
+        KHW float32 by head, summing to 1 over K, on the model's device.
+
+    Raises:
+        SegbenchError: as `predict_windows`.
+    """
+    height, width = next(iter(images.values())).shape[-2:]
+
+    def read(y0: int, y1: int, x0: int, x1: int) -> Mapping[str, Tensor]:
+        return {name: image_CHW[:, y0:y1, x0:x1] for name, image_CHW in images.items()}
+
+    windows = predict_windows(model, read, (height, width), heads, tile=tile, tta=tta, channels_last=channels_last)
+    whole: dict[str, Tensor] = {}
+    for y, x, window in windows:
+        for head, probabilities_Khw in window.items():
+            if head not in whole:
+                whole[head] = probabilities_Khw.new_empty(probabilities_Khw.shape[0], height, width)
+            h, w = probabilities_Khw.shape[-2:]
+            whole[head][:, y : y + h, x : x + w] = probabilities_Khw
+    return whole
+
+
+def predict_windows(
+    model: nn.Module,
+    read: Read,
+    size: tuple[int, int],
+    heads: Sequence[str],
+    *,
+    tile: int | None = None,
+    tta: str = "none",
+    channels_last: bool = False,
+) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
+    """Class probabilities window by window: memory is bounded by the tile, not by the image.
+
+    Runs under `torch.inference_mode()` and under whatever autocast the caller has set; softmax is taken in float32.
+
+    Args:
+        model: as in `predict_image`.
+        read: gives a part of the image; never asked for more than a tile with its context.
+        size: (H, W) of the image.
+        heads: the names of the model's heads.
+        tile: as in `predict_image`.
+        tta: as in `predict_image`.
+        channels_last: as in `predict_image`.
+
+    Returns:
+        An iterator of (y, x, {head: Khw float32}), y and x being the window's upper left pixel; the windows cover each
+        pixel once, row by row.
+
+    Raises:
+        SegbenchError: the model is in training mode; tta is wrong; and, while iterating, a tile that is wrong or does
+            not fit into memory, and an output that contradicts the model's heads or geometry.
+    """
+    images = [ReadableImage(None, size, read)]
+    stream = predict_stream(model, images, heads, tile=tile, tta=tta, channels_last=channels_last)
+    return ((window.y, window.x, window.probabilities) for window in stream)
+
+
+@dataclass(frozen=True)
+class ReadableImage:
+    """An image that is read part by part.
+
+    Attributes:
+        key: what its windows are told apart by.
+        size: H and W.
+        read: gives a part.
+    """
+
+    key: Any
+    size: tuple[int, int]
+    read: Read
+
+
+@dataclass(frozen=True)
+class Window:
+    """Class probabilities of a part of an image.
+
+    Attributes:
+        key: of the image.
+        y: its first row there.
+        x: its first column.
+        probabilities: Khw float32 by head.
+    """
+
+    key: Any
+    y: int
+    x: int
+    probabilities: dict[str, Tensor]
+
+
+def predict_stream(
+    model: nn.Module,
+    images: Iterable[ReadableImage],
+    heads: Sequence[str],
+    *,
+    tile: int | None = None,
+    tta: str = "none",
+    channels_last: bool = False,
+    batch: int = 1,
+) -> Iterator[Window]:
+    """Class probabilities of one image after the other, window by window; at most `batch` tiles are in memory.
+
+    Args:
+        model: as in `predict_image`.
+        images: taken one by one, as their turn comes.
+        heads: the names of the model's heads.
+        tile: as in `predict_image`.
+        tta: as in `predict_image`.
+        channels_last: as in `predict_image`.
+        batch: consecutive tiles of one size that go through the network together, of one image or of several. More
+            than 1 is faster on a GPU, and may change the last bits of a result.
+
+    Returns:
+        An iterator of windows: those of each image cover each pixel once, row by row.
+
+    Raises:
+        SegbenchError: as `predict_windows`, and for a batch below 1.
+    """
+    if model.training:
+        raise SegbenchError("prediction by a model in training mode", "eval mode", "call model.eval() before")
+    if batch < 1:
+        raise SegbenchError(f"batch_size={batch}", "a positive number of tiles", "correct batch_size=")
+    predictor = _TilePredictor(model, tuple(heads), geometry_of(model), symmetries(tta), channels_last)
+    return _stream(predictor, images, tile, batch)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    key: Any
+    row: Span
+    column: Span
+    images: dict[str, Tensor]
+
+
+def _stream(
+    predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int | None, batch: int
+) -> Iterator[Window]:
+    margin = predictor.geometry.margin
+    for tiles in _batches(_tiles(predictor, images, tile), batch):
+        for cut, maps in zip(tiles, predictor([cut.images for cut in tiles]), strict=True):
+            inside = (slice(None), cut.row.answer(margin), cut.column.answer(margin))
+            answers = {head: maps_KHW[inside] for head, maps_KHW in maps.items()}
+            yield Window(cut.key, cut.row.start, cut.column.start, answers)
+
+
+def _tiles(predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int | None) -> Iterator[_Tile]:
+    geometry = predictor.geometry
+    for image in images:
+        height, width = image.size
+        if height < 1 or width < 1:
+            raise SegbenchError(f"an image of {height} x {width} pixels", "at least one pixel", "check the image file")
+        side = tile
+        if tile is None and geometry != TileGeometry():
+            pixels = geometry.input_for(height) * geometry.input_for(width)
+            side = DEFAULT_TILE if pixels > WHOLE_PIXELS else None
+        for row, column in product(plan(height, geometry, side), plan(width, geometry, side)):
+            # Asked before the tile is read: an image that is taken whole may be too large for that already.
+            predictor.refuse_too_large(partial(image.read, 0, 1, 0, 1), (row.read_size, column.read_size))
+            yield _Tile(image.key, row, column, _read_mirrored(image.read, row, column, image.size))
+
+
+def _batches(tiles: Iterable[_Tile], batch: int) -> Iterator[list[_Tile]]:
+    def shapes(cut: _Tile) -> list[torch.Size]:
+        return [image_CHW.shape for image_CHW in cut.images.values()]
+
+    together: list[_Tile] = []
+    for cut in tiles:
+        if together and shapes(cut) != shapes(together[0]):
+            yield together
+            together = []
+        together.append(cut)
+        if len(together) == batch:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
+def _read_mirrored(read: Read, row: Span, column: Span, size: tuple[int, int]) -> dict[str, Tensor]:
+    ys = mirrored(row.read_from, row.read_from + row.read_size, size[0])
+    xs = mirrored(column.read_from, column.read_from + column.read_size, size[1])
+    y0, x0 = int(ys.min()), int(xs.min())
+    part = read(y0, int(ys.max()) + 1, x0, int(xs.max()) + 1)
+
+    def continued(part_CHW: Tensor | NDArray[Any]) -> Tensor:
+        image_CHW = torch.as_tensor(part_CHW)
+        for dim, indices in ((-2, ys - y0), (-1, xs - x0)):
+            if not np.array_equal(indices, np.arange(image_CHW.shape[dim])):
+                image_CHW = image_CHW.index_select(dim, torch.from_numpy(indices).to(image_CHW.device))
+        return image_CHW
+
+    return {name: continued(part_CHW) for name, part_CHW in part.items()}
+
+
+class _TilePredictor:
+    """Probabilities of tiles of one size, averaged over symmetries."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        heads: tuple[str, ...],
+        geometry: TileGeometry,
+        transforms: Sequence[Symmetry],
+        channels_last: bool,
+    ) -> None:
+        self.model, self.heads, self.geometry, self.transforms = model, heads, geometry, transforms
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        parameter = next(model.parameters(), None)
+        self.device = None if parameter is None else parameter.device
+        self._weighed: set[tuple[int, ...]] = set()
+
+    @torch.inference_mode()
+    def __call__(self, tiles: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """KHW float32 by head of each tile, CHW by modality; one forward a symmetry."""
+        tiles = [{name: image_CHW.to(device=self.device) for name, image_CHW in tile.items()} for tile in tiles]
+        given = _sides(tiles[0])
+        self.refuse_too_large(lambda: tiles[0], given, len(tiles))
+        expected = tuple(side - 2 * self.geometry.margin for side in given)
+        mean: dict[str, Tensor] = {}
+        try:
+            for symmetry in self.transforms:
+                for head, logits_BKHW in as_heads(self.model(self._input(tiles, symmetry)), self.heads).items():
+                    probabilities_BKHW = symmetry.undo(logits_BKHW.float().softmax(dim=1))
+                    if tuple(probabilities_BKHW.shape[-2:]) != expected:
+                        raise SegbenchError(
+                            f"the network makes {tuple(probabilities_BKHW.shape[-2:])} of {given} pixels",
+                            f"{expected}, as its geometry says",
+                            "correct the model's attribute geometry (segbench.spec.TileGeometry)",
+                        )
+                    mean[head] = mean[head].add_(probabilities_BKHW) if head in mean else probabilities_BKHW
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise self._no_memory(given, len(tiles), "its memory ran out") from error
+        for sum_BKHW in mean.values():
+            sum_BKHW.div_(len(self.transforms))
+        return [{head: mean_BKHW[place] for head, mean_BKHW in mean.items()} for place in range(len(tiles))]
+
+    def _input(self, tiles: Sequence[Mapping[str, Tensor]], symmetry: Symmetry) -> Tensor | dict[str, Tensor]:
+        batch = {
+            name: symmetry.apply(torch.stack([tile[name] for tile in tiles])).contiguous(
+                memory_format=self.memory_format
+            )
+            for name in tiles[0]
+        }
+        return next(iter(batch.values())) if len(batch) == 1 else batch
+
+    def refuse_too_large(
+        self, part: Callable[[], Mapping[str, Tensor | NDArray[Any]]], sides: tuple[int, int], count: int = 1
+    ) -> None:
+        """Refuse what main memory cannot hold, where allocation succeeds and the system ends the process.
+
+        Args:
+            part: gives a part of the image, CHW by modality.
+            sides: H and W of a tile.
+            count: tiles that go through together.
+        """
+        on_cpu = self.device is None or self.device.type == "cpu"
+        height, width = sides
+        if not on_cpu or count * height * width <= WHOLE_PIXELS or (count, height, width) in self._weighed:
+            return
+        self._weighed.add((count, height, width))
+        channels = {name: len(part_CHW) for name, part_CHW in part().items()}
+
+        def probe(side: int) -> Tensor | dict[str, Tensor]:
+            corner = {name: torch.zeros(C, side, side, device=self.device) for name, C in channels.items()}
+            return self._input([corner], self.transforms[0])
+
+        if self.geometry == TileGeometry():
+            needed = extrapolated_bytes(self.model, probe, height, width)
+        else:
+            needed = least_bytes_per_pixel(self.model, probe(self.geometry.input_for(1))) * height * width
+        needed *= count
+        if needed > (free := free_bytes()):
+            raise self._no_memory(sides, count, f"{needed / 2**30:.1f} GiB needed at least, {free / 2**30:.1f} free")
+
+    def _no_memory(self, sides: tuple[int, int], count: int, how: str) -> SegbenchError:
+        half = max(self.geometry.step, (min(sides) - 2 * self.geometry.context) // 2)
+        if count > 1:
+            action = f"set a smaller batch_size=, say {count // 2}"
+        elif self.geometry == TileGeometry():
+            action = "cut or shrink the image: this network takes it whole and has no tile="
+        else:
+            action = f"set a smaller tile=, say tile={half}"
+        tiles = (
+            f"{count} tiles of {sides[0]} x {sides[1]} pixels do"
+            if count > 1
+            else (f"a tile of {sides[0]} x {sides[1]} pixels does")
+        )
+        return SegbenchError(
+            f"{tiles} not fit into memory: {how}", "room for the feature maps of what goes through together", action
+        )
+
+
+def _sides(tile: Mapping[str, Tensor]) -> tuple[int, int]:
+    height, width = next(iter(tile.values())).shape[-2:]
+    return int(height), int(width)
+
+
+def as_heads(output: Tensor | Mapping[str, Tensor], heads: Sequence[str]) -> dict[str, Tensor]:
+    """A model's output by head.
+
+    Args:
+        output: a tensor, of a model with one head, or a mapping with one tensor a head.
+        heads: the names expected.
+
+    Raises:
+        SegbenchError: a tensor for several heads, or a mapping that lacks one.
+    """
+    if isinstance(output, Tensor):
+        if len(heads) == 1:
+            return {heads[0]: output}
+        found = "one tensor"
+    else:
+        if all(head in output for head in heads):
+            return {head: output[head] for head in heads}
+        found = f"outputs for {', '.join(output) or 'no head'}"
+    raise SegbenchError(
+        f"the model gives {found}",
+        f"one output for each head of the data set: {', '.join(heads)}",
+        "choose a model with these heads (model=...), or data with the model's",
+    )
+
+
+def geometry_of(model: nn.Module) -> TileGeometry:
+    """The input sizes a model takes, also inside a wrapper's `module`; any, and as large an output, if it says none."""
+    for candidate in (model, getattr(model, "module", None)):
+        geometry = getattr(candidate, "geometry", None)
+        if isinstance(geometry, TileGeometry):
+            return geometry
+    return TileGeometry()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)

@@ -1,0 +1,179 @@
+"""Put published or trained weights into a network, with an account of all of them.
+
+A weight that fits nowhere, or has another shape, is refused unless the transfer names it: the fc8 of an ImageNet net
+has no place in an FCN, and the FCN's score layers have no source. Nothing is copied before everything fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segbench.errors import SegbenchError
+from segbench.models.fcn import FCN
+from segbench.models.published.caffemodel import Blob, read_caffemodel
+from segbench.models.published.plan import LoadReport, Plan, Rules, describe
+from segbench.models.published.sets import WEIGHT_SETS, WeightSet
+from segbench.models.streams import Stream
+from segbench.models.unet_vgg16 import UNetVGG16
+
+__all__ = ["WEIGHT_SETS", "LoadReport", "WeightSet", "load", "transfer"]
+
+
+def load(
+    model: nn.Module,
+    weight_set: str,
+    path: str | Path,
+    *,
+    stream: str | None = None,
+    channel_order: str | None = None,
+    leave: Sequence[str] = (),
+) -> LoadReport:
+    """Fill a network from a published file.
+
+    An ImageNet net goes into every stream, its fully connected layers cut into convolutions; where a stream has a
+    fourth channel, that filter is the mean of the three (release, `nyud-fcn32s-color-d/solve.py`). A `UNetVGG16` takes
+    its convolutions alone, and for grey images the sum of the three first filters.
+
+    Args:
+        model: an `FCN`, `UNet` or `UNetVGG16` of the set's architecture.
+        weight_set: a name of `WEIGHT_SETS`.
+        path: the file.
+        stream: fill the stream of this modality alone (late fusion starts from trained single-modality nets).
+        channel_order: in which the network's colour images will come, `RGB` or `BGR`. Where the set was trained on the
+            other, the filters of the first layer are turned round, which gives the same function. None: the set's own.
+        leave: patterns of layers that are neither taken from the file nor asked of it, e.g. `score_fr` for other
+            classes.
+
+    Raises:
+        SegbenchError: an unknown set, another architecture, a damaged file, or weights that do not fit.
+    """
+    chosen = WEIGHT_SETS.get(weight_set)
+    if chosen is None:
+        raise SegbenchError(f"unknown weights {weight_set!r}", f"one of {', '.join(WEIGHT_SETS)}", "choose one of them")
+    only = _stream_of(model, stream)
+    of_imagenet = chosen.kind == "ImageNet"
+    built = model.backbone.name if of_imagenet and isinstance(model, FCN | UNetVGG16) else describe(model)
+    if built != chosen.architecture:
+        raise SegbenchError(
+            f"weights {chosen.name} for {built}",
+            f"a network of {chosen.architecture}",
+            "build that one; a trained FCN goes into a finer one by segbench.models.published.load.transfer",
+        )
+    of_unet = isinstance(model, UNetVGG16)
+    grey = isinstance(model, UNetVGG16) and model.streams[0].channels == 1
+    flip = _must_flip(chosen, channel_order) and not grey
+    rules = Rules(
+        unplaced=(*chosen.left_over, *UNetVGG16.unplaced) if of_unet else chosen.left_over,
+        drawn=UNetVGG16.drawn if of_unet else chosen.drawn,
+        leave=leave,
+        fully_connected=chosen.fully_connected,
+        extend=of_imagenet,
+        flip=flip,
+        grey=grey,
+    )
+    plan = Plan(model, f"{chosen.name} ({path})", rules, only)
+    everywhere: Sequence[Stream | None] = plan.streams if of_imagenet else (None,)
+    for name, value in _read(chosen, Path(path)).items():
+        plan.put(name, value, everywhere if only is None else (only,))
+    if not of_imagenet:
+        # The scales alone tell an at-once net from a staged one.
+        scales = [name for name in plan.computed if name.startswith("scale_")]
+        plan.problems += [f"no {name}" for name in scales if name not in plan.checked]
+    inputs = {modality: str(expected) for modality, expected in chosen.inputs.items()}
+    if grey:
+        inputs["rgb"] += "; its first filters were added up to take grey"
+    if flip:
+        inputs["rgb"] += f"; its first filters were turned round to take {channel_order}"
+    return plan.carry_out(inputs, chosen.deviation)
+
+
+def transfer(
+    model: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    *,
+    stream: str | None = None,
+    leave: Sequence[str] = (),
+    source: str = "a state dict",
+) -> LoadReport:
+    """Fill a network from a trained one's state dict: 16s from 32s, 8s from 16s, late fusion from single streams.
+
+    The skips' score layers start at zero, so that the finer net begins as the coarser one; upsampling layers that the
+    source lacks start bilinear, and those that the network lacks are left over.
+
+    Args:
+        model: to be filled.
+        state_dict: of a coarser or equal network, by the same names (also pytorch-fcn's, whose dense upsampling layers
+            are held against the computed ones).
+        stream: fill the stream of this modality alone, from a network with one stream.
+        leave: as in `load`.
+        source: for the report, e.g. the run.
+
+    Raises:
+        SegbenchError: weights that do not fit.
+    """
+    only = _stream_of(model, stream)
+    plan = Plan(model, source, Rules(("upscore*",), ("score_pool*", "upscore*"), leave), only)
+    for name, value in state_dict.items():
+        plan.put(name, value, (only,))
+    return plan.carry_out()
+
+
+def _stream_of(model: nn.Module, modality: str | None) -> Stream | None:
+    if modality is None:
+        return None
+    streams = model.streams if isinstance(model, FCN) and len(model.streams) > 1 else ()
+    for stream in streams:
+        if modality in stream.modalities:
+            return stream
+    known = ", ".join(m for s in streams for m in s.modalities) or "none: the network has one stream"
+    raise SegbenchError(f"stream={modality}", f"one of {known}", "leave stream out, or build with fusion=late")
+
+
+def _must_flip(chosen: WeightSet, channel_order: str | None) -> bool:
+    colour = chosen.inputs.get("rgb")
+    if channel_order is None or (colour is not None and channel_order == colour.order):
+        return False
+    if colour is None or sorted(channel_order) != sorted(colour.order):
+        raise SegbenchError(
+            f"channel_order={channel_order} for {chosen.name}",
+            "RGB or BGR, of weights for colour images",
+            "leave channel_order out",
+        )
+    return True
+
+
+def _read(chosen: WeightSet, path: Path) -> dict[str, Tensor | Blob]:
+    """The file's entries under the network's names of layers."""
+    if chosen.format == "torch":
+        entries: dict[str, Tensor | Blob] = dict(_read_torch(path))
+    else:
+        entries = {}
+        for layer, blobs in read_caffemodel(path).items():
+            # Scale has a weight alone; more than two blobs (batch normalisation) have no place in these nets.
+            names = ["weight", "bias", *(f"blob{index}" for index in range(2, len(blobs)))]
+            entries |= {f"{layer}.{name}": blob for name, blob in zip(names, blobs, strict=False)}
+    # Module names cannot hold U-Net's '-'.
+    return {_renamed(name, chosen.renamed or {}).replace("-", "_"): value for name, value in entries.items()}
+
+
+def _renamed(name: str, layers: Mapping[str, str]) -> str:
+    layer, _, blob = name.rpartition(".")
+    return f"{layers.get(layer, layer)}.{blob}"
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        entries = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise SegbenchError(f"no file {path}", "a state dict of torch", "download it there") from error
+    except Exception as error:
+        raise SegbenchError(
+            f"{path} cannot be read: {error}", "a state dict of torch, weights only", "download it again"
+        ) from error
+    if not isinstance(entries, Mapping) or not all(isinstance(value, Tensor) for value in entries.values()):
+        raise SegbenchError(f"{path} is no state dict", "tensors by name", "save model.state_dict() alone")
+    return dict(entries)

@@ -1,0 +1,253 @@
+"""A paper's number beside ours: every seed trained by the paper's experiment, and a row of the ledger."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.config.packaged import conf_root
+from segbench.errors import SegbenchError
+from segbench.papers.ledger import (
+    paper_blocks,
+    read_rows,
+    summarise,
+    verdict,
+    write_row,
+)
+from segbench.runs.directory import Run
+
+if TYPE_CHECKING:
+    from segbench.experiment.stages import Stage
+
+
+@dataclass(frozen=True)
+class Composed:
+    """An experiment as it will run.
+
+    Attributes:
+        config: resolved, plain containers.
+        stages: what runs before it.
+        data: the name of its data set's config.
+    """
+
+    config: dict[str, Any]
+    stages: tuple[Stage, ...]
+    data: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line asks for.
+
+    Attributes:
+        experiment: its name.
+        seeds: one run each.
+        output: where the runs go.
+        ledger: where the row goes.
+        overrides: Hydra's.
+        config_dir: configs of the user's own.
+    """
+
+    experiment: str
+    seeds: tuple[int, ...]
+    output: Path
+    ledger: Path
+    overrides: list[str]
+    config_dir: Path | None
+
+
+def reproduce(order: Order, command: str, say: Callable[[Mapping[str, Any], Path], None]) -> None:
+    """Train every seed, or go on, and write the row of the ledger.
+
+    Args:
+        order: what is asked for.
+        command: as it stands in the row, for others to type.
+        say: is shown the row and its file, also that of a row that could not be run.
+
+    Raises:
+        SegbenchError: no row of a paper, other runs in the directory, data that are missing, or a run that failed.
+    """
+    composed = [_compose(order, seed) for seed in order.seeds or (None,)]
+    paper = composed[0].config.get("paper")
+    if not paper or not paper.get("metrics"):
+        raise SegbenchError(
+            f"experiment {order.experiment} stands beside no row of a paper",
+            f"one of {', '.join(paper_blocks())}",
+            "segbench reproduce --list",
+        )
+    reference = _reference(order, paper)
+    row = {"experiment": order.experiment, "row": paper["row"], "method": paper["method"], "paper": _of_paper(paper)}
+    directories = [order.output / f"seed_{each.config['seed']}" for each in composed]
+    for directory, each in zip(directories, composed, strict=True):
+        _check_same(directory, each)
+    try:
+        _have_data(composed[0])
+        for directory, each in zip(directories, composed, strict=True):
+            _train(directory, order, each)
+    except SegbenchError as error:
+        if not _has_numbers(order):
+            why = [_without_places(error.found, order.overrides)]
+            blocked = row | {"verdict": "not run", "why": why, "command": command, "date": time.strftime("%Y-%m-%d")}
+            say(blocked, write_row(order.ledger, blocked))
+        raise
+    measured = row | _measured(directories, reference, paper) | {"command": command, "date": time.strftime("%Y-%m-%d")}
+    say(measured, write_row(order.ledger, measured))
+
+
+def _compose(order: Order, seed: int | None) -> Composed:
+    import hydra
+    from hydra.errors import HydraException
+
+    from segbench.config.composed import plain
+    from segbench.experiment.stages import compose_stages
+
+    overrides = [f"experiment={order.experiment}", f"name={order.experiment}", *order.overrides]
+    overrides += [] if seed is None else [f"seed={seed}"]
+    if order.config_dir is not None:
+        overrides.append(f"hydra.searchpath=[file://{order.config_dir.resolve()}]")
+    with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
+        try:
+            with_choices = hydra.compose("train", overrides, return_hydra_config=True)
+            config = plain(hydra.compose("train", overrides))
+        except HydraException as error:
+            found = str(error).splitlines()[0]
+            raise SegbenchError(found, "an experiment and overrides of its keys", "segbench list experiment") from error
+        return Composed(config, compose_stages(config, overrides), str(with_choices.hydra.runtime.choices["data"]))
+
+
+def _reference(order: Order, paper: Mapping[str, Any]) -> dict[str, Any]:
+    """The experiment that is the paper's row itself; where the data lie is no part of it."""
+    root = [override for override in order.overrides if override.startswith("data.root=")]
+    itself = replace(order, experiment=str(paper.get("experiment", order.experiment)), overrides=root)
+    return _compose(itself, None).config
+
+
+def _have_data(composed: Composed) -> None:
+    """Build the data set; fetch it where that fails and a recipe is known."""
+    from segbench.experiment.build import build_dataset
+
+    try:
+        build_dataset(composed.config)
+    except SegbenchError as missing:
+        from segbench.data.prepare.downloads import Listener
+        from segbench.data.prepare.prepare import prepare
+        from segbench.data.prepare.recipes import PARTS
+
+        if composed.data not in PARTS:
+            raise
+        print(f"{missing.found}; segbench data prepare {composed.data}", file=sys.stderr)
+        listener = Listener(say=lambda said: print(said, file=sys.stderr), progress=lambda *_: None)
+        prepare(composed.data, Path(str(composed.config["data"]["root"])), [], None, listener)
+        build_dataset(composed.config)
+
+
+def _check_same(directory: Path, composed: Composed) -> None:
+    """Refuse a directory that holds another run."""
+    if not (directory / "config.yaml").is_file():
+        return
+    differing = _differences(composed.config, Run.open(directory).config())
+    if differing:
+        raise SegbenchError(
+            f"{directory} holds a run of another config: {', '.join(differing[:4])}",
+            "runs of this experiment with these overrides",
+            "choose another output=DIR",
+        )
+
+
+def _differences(wanted: Mapping[str, Any], recorded: Mapping[str, Any], key: str = "") -> list[str]:
+    found = []
+    # A paper's row is what a run is compared with, not what it does.
+    for name in sorted({*wanted, *recorded} - {"paper"}):
+        mine, theirs = wanted.get(name), recorded.get(name)
+        path = f"{key}.{name}" if key else str(name)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            found += _differences(mine, theirs, path)
+        elif mine != theirs and mine != "auto":
+            found.append(f"{path}: {theirs}, now {mine}")
+    return found
+
+
+def _train(directory: Path, order: Order, composed: Composed) -> None:
+    """Begin, or go on with, the run that belongs there."""
+    from segbench.experiment.stages import prepare_stages
+
+    if not (directory / "config.yaml").is_file():
+        prepare_stages(directory, composed.stages)
+        Run.prepare(directory, composed.config, order.overrides)
+    run = Run.open(directory)
+    if run.state() == "finished":
+        print(f"{directory}: finished", file=sys.stderr)
+        return
+    code = subprocess.run([sys.executable, "-m", "segbench.train", f"resume={directory}"], check=False).returncode
+    if code != 0:
+        reason = (run.reason() or f"exit code {code}").splitlines()[0]
+        raise SegbenchError(reason, f"a finished run in {directory}", "mend it, then give the same command again")
+
+
+def _has_numbers(order: Order) -> bool:
+    return bool(order.ledger.is_dir() and (read_rows(order.ledger).get(order.experiment) or {}).get("ours"))
+
+
+def _measured(directories: Sequence[Path], reference: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, Any]:
+    from segbench.papers.deviations import deviations, not_comparable
+
+    runs = [Run.open(directory) for directory in directories]
+    results, provenances = [run.results() for run in runs], [run.provenance() for run in runs]
+    config = runs[0].config() | {"paper": paper}
+    scores = [
+        {k.removeprefix("test/"): v for k, v in each["metrics"].items() if k.startswith("test/") and "/iu/" not in k}
+        for each in results
+    ]
+    ours = summarise(scores)
+    commits = [str((each["git"] or {}).get("commit")) for each in provenances]
+    said = {
+        str(run.config()["seed"]): [
+            *deviations(run.config() | {"paper": paper}, reference, result, made),
+            *([f"code: commit {commit[:10]}"] if len(set(commits)) > 1 else []),
+        ]
+        for run, result, made, commit in zip(runs, results, provenances, commits, strict=True)
+    }
+    other = not_comparable(config, reference)
+    protocol, printed = results[0]["protocol"], paper["metrics"]
+    return {
+        "ours": ours,
+        "difference": {name: ours[name]["mean"] - value for name, value in printed.items() if name in ours},
+        "verdict": verdict(printed, ours, other),
+        "why": other,
+        "deviations": _of_all(said),
+        "data": f"{protocol['dataset']}, {protocol['split']}",
+        "seeds": [run.config()["seed"] for run in runs],
+        "cost": {
+            "steps": results[0]["timing"].get("steps"),
+            "hours": round(sum(each["timing"].get("fit_s", 0.0) for each in results) / 3600, 3),
+        },
+        "versions": provenances[0]["versions"],
+        "commit": provenances[0]["git"],
+    }
+
+
+def _of_all(said: Mapping[str, Sequence[str]]) -> list[str]:
+    """Sentences on the runs of each seed, each once; one that does not hold for all names its seeds."""
+    met = dict.fromkeys(sentence for sentences in said.values() for sentence in sentences)
+    seeds = {sentence: [seed for seed, sentences in said.items() if sentence in sentences] for sentence in met}
+    return [
+        sentence if len(of) == len(said) else f"{sentence} (seed{'s' * (len(of) > 1)} {', '.join(of)})"
+        for sentence, of in seeds.items()
+    ]
+
+
+def _of_paper(paper: Mapping[str, Any]) -> dict[str, Any]:
+    return {"source": paper.get("source"), "metrics": dict(paper["metrics"])}
+
+
+def _without_places(text: str, overrides: Sequence[str]) -> str:
+    """A reason that says nothing of where this machine keeps its files."""
+    for value in sorted((each.partition("=")[2] for each in overrides), key=len, reverse=True):
+        if "/" in value:
+            text = text.replace(value, "FOLDER")
+    return text

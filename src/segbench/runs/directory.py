@@ -1,0 +1,363 @@
+"""Reading and writing a run directory: one run, one directory, one owner.
+
+```
+RUN/
+  config.yaml       the resolved configuration; never rewritten once the run has begun
+  overrides.yaml    what the command line said
+  dataset.json      modalities, heads, protocol of the data set
+  splits.json       the images' names by split
+  provenance.json   command, git state, versions, hardware, and the settings that follow from it
+  state.json        prepared | running | finished | failed | interrupted
+  run.log           the log
+  metrics.csv       scores and losses over steps
+  checkpoints/      last.ckpt, the one before it (previous.ckpt), best.ckpt; validation.json: the last one's scores
+  results.json      {"schema": 1, "metrics", "timing", "provenance", "protocol"}
+  per_image.npz     counts of every image, from which any score is recomputed
+  panels/           pictures
+  predictions/      what was predicted
+  stages/           the runs that this one starts from, where it is trained in stages
+  wandb_id.txt      the id of the W&B run, where there is one
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.config.former import with_current_targets
+from segbench.config.packaged import read_yaml
+from segbench.errors import SegbenchError
+
+if TYPE_CHECKING:
+    pass
+
+import fcntl
+import logging
+import os
+import time
+from typing import TextIO
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+_LOCK_S = 1.0
+"""How long a directory in use is waited for."""
+
+
+class Run:
+    """A run directory; `with` lets it go at the end.
+
+    Args:
+        path: the directory; `create` and `open` check it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._lock: TextIO | None = None
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any], overrides: list[str]) -> Run:
+        """Take a new directory for this process and write down what will run in it.
+
+        Args:
+            path: a directory that is empty or not there yet, or of a run whose data or settings were refused before
+                it had anything but a log: the same command, corrected, takes it again, and the log goes on.
+            config: the resolved configuration, plain containers.
+            overrides: the command line's.
+
+        Raises:
+            SegbenchError: it cannot be written, another process works in it, or it holds a run already.
+        """
+        run = cls(path)
+        try:
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            run.lock()
+            if (path / "config.yaml").exists() and not run._came_to_nothing():
+                raise SegbenchError(
+                    f"{path} holds a run already",
+                    "an empty directory, or one that is not there yet",
+                    f"choose another hydra.run.dir=DIR, or continue it with: segbench train resume={path}",
+                )
+            (path / "provenance.json").unlink(missing_ok=True)
+            run._write("overrides.yaml", yaml.safe_dump(overrides))
+            run._write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        except OSError as error:
+            run.release()
+            raise not_writable(path, error) from error
+        except SegbenchError:
+            run.release()
+            raise
+        return run
+
+    def _came_to_nothing(self) -> bool:
+        made = ("dataset.json", "metrics.csv", "results.json", "stages")
+        failed = self.state() == "failed" and self.reason() is not None
+        return failed and not any(self.checkpoints.iterdir()) and not any((self.path / name).exists() for name in made)
+
+    @classmethod
+    def prepare(cls, path: Path, config: Mapping[str, Any], overrides: list[str]) -> Run:
+        """Write down what will run in a directory, for a process that comes later; it is let go again.
+
+        Raises:
+            SegbenchError: as `create`.
+        """
+        run = cls.create(path, config, overrides)
+        run.set_state("prepared")
+        run.release()
+        return run
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Record what a prepared run's settings mean on the machine that it begins on; from here on they stay."""
+        self._write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """An existing run.
+
+        Raises:
+            SegbenchError: there is none.
+        """
+        run = cls(Path(path))
+        if not (run.path / "config.yaml").is_file():
+            raise SegbenchError(
+                f"no run in {run.path}: config.yaml is missing",
+                "a run directory, e.g. outputs/quickstart/<run id>",
+                "give run=DIR as printed at the end of `segbench train`",
+            )
+        return run
+
+    def lock(self) -> None:
+        """Take the directory for this process, until `release`; the lock ends with the process, however it ends.
+
+        Raises:
+            SegbenchError: another process has it.
+        """
+        self._lock = (self.path / ".lock").open("w")
+        # Who only looks at whether it is held holds it for a moment; a killed run's processes may take one to end.
+        patience = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                if time.monotonic() > patience:
+                    self.release()
+                    raise SegbenchError(
+                        f"{self.path} is in use by another process",
+                        "a directory of its own for each run",
+                        "choose another hydra.run.dir=DIR, or wait for that run to end",
+                    ) from error
+            time.sleep(0.02)
+
+    def release(self) -> None:
+        """Let others take the directory."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.release()
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that the run was started with."""
+        path = self.path / "config.yaml"
+        try:
+            config = with_current_targets(read_yaml(path))
+        except yaml.YAMLError as error:
+            raise _damaged(path, error) from error
+        if not isinstance(config, dict):
+            raise SegbenchError(
+                f"{self.path / 'config.yaml'} is no mapping", "a run's configuration", "use another run"
+            )
+        return config
+
+    def overrides(self) -> list[str]:
+        """The overrides that the run was started with."""
+        return list(read_yaml(self.path / "overrides.yaml") or [])
+
+    def checkpoint(self, which: str | None = None) -> Path:
+        """The file of a checkpoint.
+
+        Args:
+            which: `best`, `last`, or None for best where there is one, else last.
+
+        Raises:
+            SegbenchError: there is none.
+        """
+        if which not in (None, "best", "last"):
+            raise SegbenchError(f"checkpoint={which}", "best or last", "correct checkpoint=")
+        for name in ("best", "last") if which is None else (which,):
+            path = self.checkpoints / f"{name}.ckpt"
+            if path.is_file():
+                return path
+        there = sorted(path.name for path in self.checkpoints.glob("*.ckpt"))
+        raise SegbenchError(
+            f"no {which or 'best or last'} checkpoint in {self.checkpoints} (there: {', '.join(there) or 'none'})",
+            "a run that wrote a checkpoint",
+            "choose checkpoint=best|last by what is there, or train the run further",
+        )
+
+    def latest(self) -> list[Path]:
+        """The checkpoints that a resume may continue from, the newest first; empty where none was written yet."""
+        paths = (self.checkpoints / f"{name}.ckpt" for name in ("last", "previous"))
+        return [path for path in paths if path.is_file()]
+
+    def set_aside(self) -> None:
+        """Rename a damaged `last.ckpt` to `damaged.ckpt`, so that it does not become `previous.ckpt`."""
+        os.replace(self.checkpoints / "last.ckpt", self.checkpoints / "damaged.ckpt")
+
+    def state(self) -> str:
+        """How the run stands; `failed` where no process could write it down, or what it wrote was lost."""
+        return str(self._state().get("state", "failed"))
+
+    def reason(self) -> str | None:
+        """Why the run failed, as its error said."""
+        reason: str | None = self._state().get("reason")
+        return reason
+
+    def _state(self) -> dict[str, Any]:
+        try:
+            return self._read("state.json")
+        except SegbenchError:
+            return {"reason": f"{self.path / 'state.json'} is damaged"}
+
+    def set_state(self, state: str, reason: str | None = None) -> None:
+        """Write down how the run stands: prepared, running, finished, failed (and why) or interrupted."""
+        written = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        self._write("state.json", json.dumps(written | ({"reason": reason} if reason else {})))
+
+    def close(self, state: str, reason: str | None = None) -> None:
+        """As `set_state`, at the end: a disk without room does not hide what ended the run."""
+        try:
+            self.set_state(state, reason)
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self.path / "state.json", error.strerror)
+
+    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+        """Write provenance.json; what a resume differs in is put behind what the run began with."""
+        if (self.path / "provenance.json").is_file():
+            first = self.provenance()
+            provenance = first | {"resumed": [*first.get("resumed", []), dict(provenance)]}
+        self._write("provenance.json", json.dumps(provenance, indent=2, default=str))
+
+    def write_dataset(self, spec: Mapping[str, Any]) -> None:
+        """Write dataset.json, from which prediction knows modalities, classes and colours without the data."""
+        self._write("dataset.json", json.dumps(spec, indent=2))
+
+    def dataset(self) -> dict[str, Any]:
+        """The content of dataset.json, empty where the run has none yet."""
+        return self._read("dataset.json")
+
+    def write_splits(self, ids: Mapping[str, list[str]]) -> None:
+        """Write splits.json: the images' names by split, in their order."""
+        self._write("splits.json", json.dumps(ids, indent=0))
+
+    def splits(self) -> dict[str, list[str]]:
+        """The content of splits.json, empty where the run has none."""
+        return self._read("splits.json")
+
+    def provenance(self) -> dict[str, Any]:
+        """The content of provenance.json, empty where the run has none yet."""
+        return self._read("provenance.json")
+
+    def write_results(
+        self,
+        metrics: Mapping[str, float],
+        timing: Mapping[str, float],
+        provenance: Mapping[str, Any],
+        protocol: Mapping[str, Any],
+    ) -> None:
+        """Write results.json; scores that are not defined are null."""
+        finite = {key: value if np.isfinite(value) else None for key, value in metrics.items()}
+        results = {
+            "schema": SCHEMA,
+            "metrics": finite,
+            "timing": dict(timing),
+            "provenance": dict(provenance),
+            "protocol": dict(protocol),
+        }
+        self._write("results.json", json.dumps(results, indent=2, default=str, allow_nan=False))
+
+    def results(self) -> dict[str, Any]:
+        """The content of results.json.
+
+        Raises:
+            SegbenchError: the run has none, or damaged ones.
+        """
+        if not (self.path / "results.json").is_file():
+            raise SegbenchError(
+                f"no results.json in {self.path}", "a finished run", f"evaluate it: segbench evaluate run={self.path}"
+            )
+        return self._read("results.json")
+
+    def write_per_image(
+        self, split: str, ids: list[str], counts: Mapping[str, NDArray[np.generic]], versions: Mapping[str, str]
+    ) -> None:
+        """Write per_image.npz.
+
+        Args:
+            split: whose images they are.
+            ids: N names.
+            counts: arrays with a leading N by `<head>/<measure>/<key>`.
+            versions: of the definitions, by `<head>/<measure>`.
+        """
+        partial = self.path / ".per_image.partial.npz"
+        named = {"ids": np.array(ids), "split": np.array(split), "versions": np.array(json.dumps(dict(versions)))}
+        np.savez_compressed(partial, **named, **counts)  # type: ignore[arg-type]
+        os.replace(partial, self.path / "per_image.npz")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            read = json.loads(path.read_text()) if path.is_file() else {}
+        except ValueError as error:
+            raise _damaged(path, error) from error
+        if not isinstance(read, dict):
+            raise _damaged(path, f"a {type(read).__name__}")
+        return read
+
+    def _write(self, name: str, text: str) -> None:
+        partial = self.path / f".{name}.partial"
+        partial.write_text(text)
+        os.replace(partial, self.path / name)
+
+
+def _damaged(path: Path, fault: object) -> SegbenchError:
+    return SegbenchError(
+        f"{path} is damaged: {' '.join(str(fault).split())}",
+        "the file as the run wrote it",
+        "restore it from a copy, or start a run anew in another directory",
+    )
+
+
+def disk_full(path: Path, error: OSError) -> SegbenchError:
+    """The error for a run whose disk has no room."""
+    return SegbenchError(
+        f"{error.filename or path} cannot be written: {error.strerror}",
+        "a disk with room for the run's log, tables and three checkpoints",
+        f"free it, then: segbench train resume={path}",
+    )
+
+
+def not_writable(path: Path, error: OSError) -> SegbenchError:
+    """The error for an output directory that cannot be written."""
+    return SegbenchError(
+        f"{path} cannot be written: {error.strerror or error}",
+        "a directory that this user may create and fill",
+        "choose another hydra.run.dir=DIR (or output=DIR), or free the disk",
+    )
+
+
+class Refused(SegbenchError):
+    """A run that is not continued: nothing of it has changed."""

@@ -1,0 +1,65 @@
+"""A run while it runs: its signals, its log, its state at the end, however that comes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import signal
+from collections.abc import Iterator
+
+from segbench.errors import SegbenchError
+from segbench.runs.directory import Refused, Run, disk_full
+from segbench.runtime.log import log_to
+from segbench.runtime.processes import is_main_process
+from segbench.runtime.signals import Stopped, received, stoppable
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def running(run: Run) -> Iterator[None]:
+    """Run the block as the owner of a directory, or as a further process of its owner's.
+
+    Raises:
+        Stopped: a signal ended it; also in place of what broke because of the signal.
+        SegbenchError: the disk is full.
+    """
+    first = is_main_process()
+    with stoppable(), run, log_to(run.path / "run.log" if first else None):
+        state, reason, before = "failed", None, run.state()
+        try:
+            if first:
+                log.info("run: %s", run.path)
+                run.set_state("running")
+            yield
+            state = "finished"
+        except BaseException as error:
+            state, reason = _ended(error)
+            if isinstance(error, Refused) and before == "finished":
+                # Its results are still those of its checkpoint.
+                state, reason = before, None
+            if signum := received():
+                _say_stopped(run, signum, error)
+                if not isinstance(error, Stopped):
+                    # A worker or a rank that the same signal reached failed on the way.
+                    raise Stopped(signum) from error
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise disk_full(run.path, error) from error
+            raise
+        finally:
+            if first:
+                run.close(state, reason)
+
+
+def _ended(error: BaseException) -> tuple[str, str | None]:
+    if received() or not isinstance(error, Exception):
+        return "interrupted", None
+    return "failed", f"{error}" if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}"
+
+
+def _say_stopped(run: Run, signum: int, error: BaseException) -> None:
+    if isinstance(error, Exception):
+        log.warning("%s: %s", type(error).__name__, error)
+    name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+    log.info("stopped by %s in %s", name, run.path)

@@ -1,0 +1,1 @@
+"""Processes, signals, the log, the hardware."""

@@ -1,0 +1,142 @@
+"""What the settings that are left to the machine mean on this one, and what of it decides about a result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from segbench.errors import SegbenchError
+from segbench.runtime.processes import started_by
+
+
+def resolve_hardware(config: dict[str, Any]) -> list[str]:
+    """Replace every `auto` that depends on the machine by what it means here, in place.
+
+    Under torchrun, and under srun with several tasks, the processes are theirs: `trainer.devices` and
+    `trainer.num_nodes` follow from their number.
+
+    Returns:
+        sentences for the log, one a setting.
+
+    Raises:
+        SegbenchError: a GPU is asked for where there is none, more devices than there are, or several machines where
+            nobody started processes on the others.
+    """
+    trainer = config["trainer"]
+    gpus = torch.cuda.device_count()
+    if trainer["accelerator"] in ("gpu", "cuda") and gpus == 0:
+        raise SegbenchError(
+            f"trainer.accelerator={trainer['accelerator']} on a machine without a usable GPU",
+            "a GPU that torch sees (torch.cuda.is_available())",
+            "use trainer=cpu, or install a CUDA build of torch beside a driver",
+        )
+    if trainer["accelerator"] == "auto":
+        trainer["accelerator"] = "gpu" if gpus else "cpu"
+    on_gpu = trainer["accelerator"] in ("gpu", "cuda")
+    said = [f"device: {torch.cuda.get_device_name() if on_gpu else 'CPU'}", *_resolve_processes(trainer)]
+    trainer["devices"] = _gpus(trainer["devices"], gpus) if on_gpu else _cpu_processes(trainer["devices"])
+    if trainer.get("sync_batchnorm") == "auto":
+        # torch has it for GPUs only; on CPUs each process normalises its own samples.
+        trainer["sync_batchnorm"] = on_gpu and process_count(trainer) > 1
+    bf16 = torch.cuda.is_bf16_supported() if on_gpu else _cpu_computes_bf16()
+    if trainer["precision"] == "auto":
+        trainer["precision"] = "bf16-mixed" if bf16 else "32-true"
+        said.append(f"precision: {trainer['precision']} (trainer.precision=32-true turns bf16 off)")
+    if config["task"]["channels_last"] == "auto":
+        config["task"]["channels_last"] = on_gpu or bf16
+        said.append(f"channels_last: {config['task']['channels_last']} (task.channels_last=false turns it off)")
+    if config["threads"] == "auto":
+        config["threads"] = _threads()
+    return said
+
+
+def _resolve_processes(trainer: dict[str, Any]) -> list[str]:
+    starter, environment = started_by(), os.environ
+    if starter == "torchrun":
+        here = int(environment["LOCAL_WORLD_SIZE"])
+        nodes = int(environment["WORLD_SIZE"]) // here
+    elif starter == "srun":
+        nodes = int(environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES", "1")))
+        here = int(environment["SLURM_STEP_NUM_TASKS"]) // nodes
+    elif starter is None and trainer["num_nodes"] > 1:
+        raise SegbenchError(
+            f"trainer.num_nodes={trainer['num_nodes']} in a process that neither torchrun nor srun has started",
+            "a process for each device on each machine",
+            "torchrun --nnodes 2 --nproc_per_node GPUS --rdzv_backend c10d --rdzv_endpoint HOST:29400 --rdzv_id ID "
+            "-m segbench.train OVERRIDES, on each machine",
+        )
+    else:
+        return []
+    trainer["devices"], trainer["num_nodes"] = here, nodes
+    return [f"{starter}: {here} processes on each of {nodes} machines" if nodes > 1 else f"{starter}: {here} processes"]
+
+
+def _gpus(devices: Any, gpus: int) -> int | list[int]:
+    if devices in ("auto", -1):
+        return gpus
+    if isinstance(devices, list) and devices and all(isinstance(number, int) for number in devices):
+        fits = all(0 <= number < gpus for number in devices)
+    else:
+        fits = isinstance(devices, int) and 0 < devices <= gpus
+    if not fits:
+        raise SegbenchError(
+            f"trainer.devices={devices}",
+            f"at most the {gpus} GPUs here, or their numbers, [0] to [{gpus - 1}]",
+            "lower it; several machines are torchrun's or Slurm's",
+        )
+    checked: int | list[int] = devices
+    return checked
+
+
+def _cpu_processes(devices: Any) -> int:
+    if devices in ("auto", -1):
+        return 1
+    if not isinstance(devices, int) or devices < 1:
+        raise SegbenchError(f"trainer.devices={devices} on a CPU", "a number of processes, at least 1", "correct it")
+    return devices
+
+
+def process_count(trainer: Mapping[str, Any]) -> int:
+    """The number of processes of a run on all its machines; the Trainer's configuration is resolved."""
+    return processes_here(trainer) * int(trainer["num_nodes"])
+
+
+def processes_here(trainer: Mapping[str, Any]) -> int:
+    """The number of processes of a run on this machine."""
+    devices = trainer["devices"]
+    return len(devices) if isinstance(devices, (list, tuple)) else int(devices)
+
+
+def machine(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the machine decides about the last bits of a result; the configuration is resolved."""
+    on_gpu = config["trainer"]["accelerator"] in ("gpu", "cuda")
+    here = processes_here(config["trainer"])
+    # As Lightning shares them out where the user does not.
+    shared = here > 1 and "OMP_NUM_THREADS" not in os.environ
+    return {
+        "device": torch.cuda.get_device_name() if on_gpu else "CPU",
+        "cuda": torch.version.cuda if on_gpu else None,
+        "cudnn": torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]
+        "processes": process_count(config["trainer"]),
+        "threads": max(1, _cores() // here) if shared else torch.get_num_threads(),
+        "evaluation_threads": config["threads"],
+        "precision": config["trainer"]["precision"],
+        "deterministic": config["trainer"]["deterministic"],
+    }
+
+
+def _threads() -> int:
+    # The user's word, or that of a sweep's launcher, which shares the cores out among its jobs.
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else _cores()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_computes_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,79 @@
+"""The log of a run: standard error and run.log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+class _RunLog(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        # A full disk stops the run where it writes something that counts.
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+@contextlib.contextmanager
+def log_to(path: Path | None) -> Iterator[None]:
+    """Log to standard error and to a file; a rank without a file keeps to warnings.
+
+    Args:
+        path: the run's log, appended to; None on ranks other than 0.
+    """
+    import lightning  # noqa: F401  - it sets its loggers up at import, which would undo what is set below
+
+    root = logging.getLogger()
+    before, root.handlers = root.handlers, []
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    console.addFilter(lambda record: not getattr(record, "file_only", False))
+    handlers: list[logging.Handler] = [console]
+    if path is not None:
+        file = _RunLog(path)
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers.append(file)
+    level = root.level
+    root.setLevel(logging.INFO if path is not None else logging.WARNING)
+    for handler in handlers:
+        root.addHandler(handler)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        # Device tables and advertisements; its warnings stay.
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            _silence_known()
+            yield
+    finally:
+        root.setLevel(level)
+        root.handlers = before
+        for handler in handlers:
+            handler.close()
+
+
+def _silence_known() -> None:
+    # Lightning asks for more loading processes; on small data they cost more than they bring.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # An epoch may be shorter than the logging interval: steps are counted over the whole run.
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # Values are gathered by the states before they are logged.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    # The logger takes its name and version from the run directory, which is never empty when it starts.
+    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
+    # On a login node of a cluster a run may well be meant for this machine.
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+    # A protocol without validation split gives no loader, which is meant.
+    warnings.filterwarnings("ignore", message=".*`list` across ranks is zero.*")
+    # Lightning 2.6 gathers by a function that torch 2.13 renames.
+    warnings.filterwarnings("ignore", message=".*nn.functional.all_gather is deprecated.*")
+    # Lightning 2.6 calls torch's pytree by its former name.
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    # Evaluation on several processes is exact here: padding is dropped before it reaches a metric.
+    warnings.filterwarnings("ignore", message=".*it is recommended to use a single device.*", category=UserWarning)

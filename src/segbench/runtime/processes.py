@@ -1,0 +1,65 @@
+"""The processes of a run: who started them, which one this is, and that none outlives its parent."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+import ctypes
+import signal
+from typing import Literal
+
+_PR_SET_PDEATHSIG = 1
+
+STARTED = "SEGBENCH_RANKS_STARTED"
+"""Set in the environment of a run whose further processes were started by `segbench.runtime.ranks`."""
+
+Starter = Literal["torchrun", "srun", "segbench"]
+
+
+def end_with_parent(parent: int | None = None) -> None:
+    """Have the kernel kill this process when its parent ends, however it ends; Linux only, elsewhere nothing.
+
+    The kernel watches the thread that started this process, not the parent as a whole: start it from a thread that
+    lives as long as the process is to live.
+
+    Args:
+        parent: the id of the process that started this one, where it is known: a parent that ended before this call
+            is then noticed. None takes the parent of this moment.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    expected = os.getppid() if parent is None else parent
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != expected:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def started_by(environment: Mapping[str, str] = os.environ) -> Starter | None:
+    """Who started the ranks of this run: torchrun, srun with several tasks, this package, or (None) nobody so far."""
+    if STARTED in environment:
+        return "segbench"
+    if "TORCHELASTIC_RUN_ID" in environment:
+        return "torchrun"
+    # The batch script itself is no step, and a step of one task starts its further ranks like any other machine.
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        return "srun"
+    return None
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes: rank 0, known before any process group is."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
+
+
+def choose_run_id() -> str:
+    """Name this run, once, before any process is launched: children inherit the name through the environment."""
+    return os.environ.setdefault("SEGBENCH_RUN_ID", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(2)}")

@@ -1,0 +1,242 @@
+"""The further processes of a run on several devices: how they are started, watched and ended.
+
+Each is started from the configuration that the first one has written into the run directory, so it is the same run
+wherever that was called from: a command, a sweep's job, a notebook. What a rank says is logged by the first one.
+
+    python -m segbench.cli.rank train|evaluate DIRECTORY PARENT'S_ID [trainer.max_steps=N ...]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from segbench.config.trust import added_targets
+from segbench.errors import SegbenchError
+from segbench.runtime.processes import STARTED, choose_run_id, end_with_parent, started_by
+from segbench.runtime.signals import Stopped
+
+if TYPE_CHECKING:
+    from segbench.runs.directory import Run
+
+log = logging.getLogger(__name__)
+
+_FAILED_S = 30.0
+"""How long the first process may wait for one that has failed: it usually notices by itself, but NCCL may not."""
+_END_S = 60.0
+"""How long a rank may take to leave after the first one is through."""
+
+
+class _Rank:
+    """One further process; a thread logs what it prints and waits for its end."""
+
+    def __init__(self, number: int, command: Sequence[str], environment: Mapping[str, str], ranks: _Ranks) -> None:
+        self.number, self._ranks = number, ranks
+        self.said: deque[str] = deque(maxlen=20)
+        self.code: int | None = None
+        self.process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as said:
+            for line in said:
+                # torch puts the rank before the lines of a traceback.
+                self.said.append(line.rstrip().removeprefix(f"[rank{self.number}]: "))
+                if not self._ranks.ending:
+                    log.warning("rank %d: %s", self.number, self.said[-1])
+        self.code = self.process.wait()
+        if self.code != 0:
+            self._ranks.lost(self)
+
+    def wait(self, until: float) -> bool:
+        """Whether it has ended by that time."""
+        self._thread.join(max(0.0, until - time.monotonic()))
+        return not self._thread.is_alive()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self._thread.join()
+
+
+class _Ranks:
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.ranks: list[_Rank] = []
+        self.ending = False
+        self.failed: _Rank | None = None
+        self.noticed = threading.Event()
+
+    def lost(self, rank: _Rank) -> None:
+        """A rank has failed; the first process is given up if it does not notice."""
+        if self.ending or self.failed is not None:
+            return
+        self.failed = rank
+        self.noticed.set()
+        timer = threading.Timer(_FAILED_S, self._give_up)
+        timer.daemon = True
+        timer.start()
+
+    def error(self) -> SegbenchError:
+        """What a failed rank means for the run."""
+        assert self.failed is not None
+        code, number = self.failed.code, self.failed.number
+        ended = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        said = next((line for line in self.failed.said if line.startswith("error: ")), None)
+        said = said or (self.failed.said[-1] if self.failed.said else "it said nothing")
+        return SegbenchError(
+            f"rank {number} of {len(self.ranks) + 1} {ended}: {said.removeprefix('error: ')}",
+            "all processes running to the end",
+            f"see what it said, above and in {self._run.path / 'run.log'}; "
+            f"then go on with: segbench train resume={self._run.path}",
+        )
+
+    def _give_up(self) -> None:
+        if self.ending:
+            return
+        error = self.error()
+        log.error("error: %s", error)
+        self._run.set_state("failed", str(error))
+        for rank in self.ranks:
+            rank.process.kill()
+        # The main thread hangs in a collective, where no exception reaches it.
+        os._exit(1)
+
+    def end(self, seconds: float) -> None:
+        """Let them leave by themselves for so long, then end them."""
+        until = time.monotonic() + seconds
+        for rank in self.ranks:
+            if not rank.wait(until):
+                if seconds:
+                    log.warning("rank %d did not leave within %.0f s and was ended", rank.number, seconds)
+                self.ending = True
+                rank.kill()
+
+
+@contextlib.contextmanager
+def further_ranks(what: str, run: Run, trainer: Mapping[str, Any], arguments: Sequence[str] = ()) -> Iterator[None]:
+    """Run the block on as many processes as the Trainer has devices; nothing to do where others started them all.
+
+    Args:
+        what: `train` or `evaluate`.
+        run: its directory, with the configuration in it.
+        trainer: the Trainer's configuration, `devices` resolved.
+        arguments: what is changed of the recorded configuration.
+
+    Raises:
+        SegbenchError: one of them failed.
+    """
+    from segbench.runtime.hardware import processes_here
+
+    count = processes_here(trainer)
+    if count == 1 or started_by() is not None:
+        yield
+        return
+    import torch.distributed as dist
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    # Listening before anyone is told of it, the port is nobody else's; torch's own store for the run shares it.
+    store = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False, multi_tenant=True)
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "NODE_RANK": "0",
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        "SEGBENCH_TARGETS": ",".join(sorted(added_targets())),
+        STARTED: "1",
+    }
+    # -P: the folder that this is called from is no place for modules, unless it was one for the first process.
+    command = [sys.executable, "-P", "-m", "segbench.cli.rank", what, str(run.path), str(os.getpid()), *arguments]
+    ranks = _Ranks(run)
+    with _environment(shared | {"RANK": "0", "LOCAL_RANK": "0"}):
+        log.info("%d processes on this machine", count)
+        try:
+            for number in range(1, count):
+                own = {"RANK": str(number), "LOCAL_RANK": str(number)}
+                ranks.ranks.append(_Rank(number, command, os.environ | own, ranks))
+            yield
+        except Stopped:
+            ranks.end(_FAILED_S)
+            raise
+        except RuntimeError as error:
+            # What a process sees when another one goes, which says why when it has gone.
+            ranks.noticed.wait(_FAILED_S if isinstance(error, dist.DistError) or "gloo" in str(error) else 0.0)
+            ranks.ending = True
+            if ranks.failed is not None:
+                raise ranks.error() from error
+            raise
+        else:
+            ranks.end(_END_S)
+        finally:
+            ranks.ending = True
+            ranks.end(0.0)
+            if dist.is_initialized() and (dist.get_backend() == "gloo" or sys.exc_info()[0] is None):
+                dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    # Lightning sets the number of threads for as long as the process lives.
+    before = {name: os.environ.get(name) for name in (*variables, "OMP_NUM_THREADS")}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def name_run() -> None:
+    """Name this run, the same on all ranks: torchrun's agree on it by their store, srun's by the number of their job.
+
+    A run that torchrun or Slurm starts again has the name that it had.
+    """
+    starter = started_by()
+    if starter == "torchrun":
+        # The agent may be killed in a way in which it cannot tell its processes.
+        end_with_parent()
+        if "SEGBENCH_RUN_ID" not in os.environ:
+            os.environ["SEGBENCH_RUN_ID"] = _agreed_name()
+    elif starter == "srun":
+        job, step = os.environ.get("SLURM_JOB_ID", "job"), os.environ.get("SLURM_STEP_ID", "0")
+        os.environ.setdefault("SEGBENCH_RUN_ID", f"slurm_{job}.{step}")
+    choose_run_id()
+
+
+def _agreed_name() -> str:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    if os.environ["RANK"] == "0":
+        # Nothing is set where an attempt before this one has done so.
+        store.compare_set("segbench/run_id", "", choose_run_id())
+    name: bytes = store.get("segbench/run_id")
+    return name.decode()
+
+
+def started_again() -> bool:
+    """Whether torchrun or Slurm has started these processes before."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))

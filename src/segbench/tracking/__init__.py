@@ -1,0 +1,1 @@
+"""Weights & Biases, read and written."""

@@ -1,0 +1,83 @@
+"""A report or a comparison in a W&B project: its tables, and the file as an artifact."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segbench.errors import SegbenchError
+from segbench.tracking.access import is_offline
+
+
+def send(
+    project: str,
+    kind: str,
+    name: str,
+    file: Path,
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    folder: Path | None = None,
+) -> str:
+    """Put a file, and tables, into a project, as a W&B run of their own.
+
+    Where there is no key, the run is kept on this machine, as training runs are; `wandb sync` sends it later.
+
+    Args:
+        project: `PROJECT` or `ENTITY/PROJECT`.
+        kind: `report` or `comparison`; the artifact's type and the run's.
+        name: of the artifact.
+        file: that it holds.
+        tables: rows by name; they are shown in the run and can be joined there.
+        folder: that keeps an offline run, in `wandb/`; None: the file's.
+
+    Returns:
+        a sentence on where it went.
+
+    Raises:
+        SegbenchError: an unusable project, or a server that cannot be reached.
+    """
+    entity, _, of_entity = project.removeprefix("wandb:").rpartition("/")
+    if not of_entity or "/" in entity:
+        raise SegbenchError(f"wandb={project}", "PROJECT or ENTITY/PROJECT", "correct wandb=")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    settings = wandb.Settings(init_timeout=15, silent=True)
+    offline = is_offline()
+    try:
+        run = wandb.init(
+            project=of_entity,
+            entity=entity or None,
+            job_type=kind,
+            name=name,
+            dir=str(folder or file.parent),
+            mode="offline" if offline else "online",
+            settings=settings,
+            reinit="create_new",
+        )
+    except wandb.errors.Error as error:
+        raise SegbenchError(
+            f"W&B cannot be reached: {str(error).splitlines()[0]}",
+            "a server that answers",
+            "try again later, or set WANDB_MODE=offline and send it with `wandb sync`",
+        ) from error
+    try:
+        for title, rows in (tables or {}).items():
+            if rows:
+                columns = list(dict.fromkeys(key for row in rows for key in row))
+                data = [[_cell(row.get(column)) for column in columns] for row in rows]
+                run.log({f"{kind}/{title}": wandb.Table(columns=columns, data=data, allow_mixed_types=True)})
+        artifact = wandb.Artifact("".join(c if c.isalnum() or c in "-_." else "-" for c in name), type=kind)
+        artifact.add_file(str(file))
+        run.log_artifact(artifact)
+        where = f"wandb: kept in {Path(run.dir).parent}; send it with: wandb sync {Path(run.dir).parent}"
+        return where if offline else f"wandb: {run.url}"
+    finally:
+        run.finish()
+        # An offline run's file is written by a process of W&B's own, which finish() does not wait for.
+        wandb.teardown()
+
+
+def _cell(value: Any) -> Any:
+    return value if isinstance(value, (int, float, str, bool)) or value is None else str(value)

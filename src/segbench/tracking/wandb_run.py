@@ -1,0 +1,123 @@
+"""W&B: offline where there is no key or network, finished with the run's true state."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+from segbench.runtime.processes import is_main_process
+from segbench.runtime.signals import Stopped
+from segbench.tracking.access import is_offline
+
+log = logging.getLogger(__name__)
+
+
+def _run_id(directory: Path) -> str | None:
+    # Kept in the directory: a resume is the same run, and the jobs 0 of two sweeps are two.
+    path = directory / "wandb_id.txt"
+    if not path.is_file():
+        if not is_main_process():
+            # The one run is the first process's.
+            return None
+        name = "".join(letter if letter.isalnum() else "-" for letter in directory.name)
+        partial = directory / ".wandb_id.partial"
+        # The agent of a W&B sweep has named its run already.
+        partial.write_text(os.environ.get("WANDB_RUN_ID") or f"{name}-{secrets.token_hex(4)}")
+        os.replace(partial, path)
+    return path.read_text()
+
+
+def wandb_settings(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `WandbLogger` that follow from the run and the machine."""
+    from wandb import Settings
+
+    offline = is_offline()
+    if offline:
+        log.info(
+            "wandb: offline (no key, or WANDB_MODE=offline); sync later with: wandb sync %s/wandb/offline-*", directory
+        )
+    return {
+        "save_dir": str(directory),
+        "name": f"{config['name']}/{directory.name}",
+        "id": _run_id(directory),
+        "offline": offline,
+        "config": config,
+        "group": _group(directory, config),
+        "tags": _tags(directory, config),
+        "settings": Settings(init_timeout=15, silent=True),
+    }
+
+
+def _sweep(directory: Path) -> str | None:
+    return directory.parent.name if (directory.parent / "sweep.yaml").is_file() else None
+
+
+def _group(directory: Path, config: dict[str, Any]) -> str:
+    """The experiment, and in a sweep the sweep; what `logger.wandb.group` says otherwise is kept."""
+    own = ((config.get("logger") or {}).get("wandb") or {}).get("group")
+    if own not in (None, config["name"]):
+        return str(own)
+    sweep = _sweep(directory)
+    return f"{config['name']}/{sweep}" if sweep else str(config["name"])
+
+
+def _tags(directory: Path, config: dict[str, Any]) -> list[str]:
+    """Experiment, data set, network and sweep, behind those of `logger.wandb.tags`."""
+    given = ((config.get("logger") or {}).get("wandb") or {}).get("tags") or []
+    data, model = (str((config.get(group) or {}).get("_target_", "")).split(".") for group in ("data", "model"))
+    found = [*given, config["name"], data[-2] if len(data) > 1 else "", model[-1], _sweep(directory) or ""]
+    # The server takes 64 characters.
+    return list(dict.fromkeys(str(tag)[:64] for tag in found if tag))
+
+
+def open_wandb(logger: WandbLogger) -> WandbLogger:
+    """Start the run; go offline where the server cannot be reached."""
+    import wandb
+
+    try:
+        _ = logger.experiment
+    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        log.warning("wandb: %s; going on offline", str(error).splitlines()[0])
+        logger._offline = True
+        logger._wandb_init["mode"] = "offline"
+        wandb.setup().settings.mode = "offline"
+        _ = logger.experiment
+    return logger
+
+
+def finish_wandb(loggers: list[Logger], exit_code: int, preempted: bool = False) -> None:
+    """End the W&B run, as finished (0) or failed, so that the next one in this process is another.
+
+    Args:
+        loggers: of the Trainer.
+        exit_code: of the run.
+        preempted: the machine was wanted back; with an exit code other than 0 W&B shows the run as preempted, and its
+            sweeps take it up again.
+    """
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        import wandb
+
+        if preempted and wandb.run is not None:
+            wandb.run.mark_preempting()
+        wandb.finish(exit_code=exit_code)
+
+
+@contextlib.contextmanager
+def wandb_ending(loggers: list[Logger]) -> Iterator[list[Logger]]:
+    """End the W&B run as the block ends: finished, preempted by a signal, or failed."""
+    exit_code, preempted = 1, False
+    try:
+        yield loggers
+        exit_code = 0
+    except Stopped as stopped:
+        exit_code, preempted = 128 + stopped.signum, stopped.preempted
+        raise
+    finally:
+        finish_wandb(loggers, exit_code, preempted)

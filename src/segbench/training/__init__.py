@@ -1,0 +1,1 @@
+"""The LightningModule, its optimisers, checkpoints and callbacks."""

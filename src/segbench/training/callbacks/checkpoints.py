@@ -1,0 +1,240 @@
+"""Checkpoints by steps: whole files only, the last two kept, and the best by a validation score."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from segbench.errors import SegbenchError
+from segbench.runtime.signals import Stopped
+from segbench.training.callbacks.checkpoint_files import CheckpointFiles
+from segbench.training.callbacks.csv_log import RunCsv
+from segbench.training.callbacks.loop_state import loops_at, place_after, validation_due
+from segbench.training.checkpoint import read_checkpoint
+from segbench.training.task import SegmentationTask
+
+log = logging.getLogger(__name__)
+
+VALIDATION = "validation.json"
+"""The last validation that was brought to its end: its step, its scores and the rows of metrics.csv after it."""
+
+
+class Checkpoints(Checkpoint):
+    """Write `last.ckpt` (the one before it becomes `previous.ckpt`) and `best.ckpt`.
+
+    A checkpoint is taken between two steps, when all that a step logs is written; before every validation there is
+    one, so that a run cut off in a validation begins that again.
+
+    Args:
+        directory: the run's `checkpoints/`.
+        every_n_train_steps: cadence of `last.ckpt`; it is also written before a validation, when a signal stops the
+            run, and when training ends.
+        monitor: the score that decides `best.ckpt`, e.g. `val/rand_error`; None, or no validation: no best.
+        higher_is_better: its direction.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        every_n_train_steps: int = 500,
+        monitor: str | None = None,
+        higher_is_better: bool = True,
+    ) -> None:
+        if every_n_train_steps < 1:
+            raise SegbenchError(
+                f"callbacks.checkpoint.every_n_train_steps={every_n_train_steps}", "at least 1", "raise it"
+            )
+        self._directory, self._every = Path(directory), every_n_train_steps
+        self._monitor, self._sign = monitor, 1.0 if higher_is_better else -1.0
+        self.best_score: float | None = None
+        self._written_at = -1
+        self._seen = 0
+        self._step_done = False
+        self._resumed = False
+        self._last_step: int | None = None
+        self._seconds_before, self._began = 0.0, time.monotonic()
+
+    # Where a resume stands
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far, the rows of metrics.csv, and how long training took."""
+        return {"best_score": self.best_score, "rows": self._rows, "seconds": self.seconds}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those up to the checkpoint that it was continued from among them."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Have checkpoints written as whole files, and remove what a killed process left of one."""
+        if stage == "fit":
+            self._began = time.monotonic()
+        trainer.strategy.checkpoint_io = CheckpointFiles()
+        if trainer.is_global_zero:
+            for partial in self._directory.glob(".*.partial"):
+                partial.unlink()
+        self._loggers = [logger for logger in trainer.loggers if isinstance(logger, RunCsv)]
+
+    @property
+    def _rows(self) -> int | None:
+        return next((logger.written() for logger in self._loggers), None)
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Set the loops to where the checkpoint's step leaves them, with the validation that is still to be done."""
+        if trainer.state.fn != "fit" or (step := int(checkpoint["global_step"])) == 0:
+            return
+        self._written_at = self._seen = step
+        self._resumed = True
+        place = place_after(trainer, step)
+        due = validation_due(trainer, place)
+        record = self._last_validation(step)
+        validated = record.get("step") == step
+        ended = trainer.max_steps not in (None, -1) and step >= trainer.max_steps
+        loops = checkpoint["loops"]
+        loops["fit_loop"] = loops_at(loops["fit_loop"], place, due, validated, ended)
+        # Lightning leaves at once where no step is left: one more is held out until the validation is done.
+        self._last_step = trainer.max_steps if ended and due and not validated else None
+        if record and isinstance(pl_module, SegmentationTask):
+            pl_module.scores["val"] = record["scores"]
+        state = checkpoint["callbacks"][self.state_key]
+        self._seconds_before = state.get("seconds", 0.0)
+        for logger in self._loggers:
+            logger.keep(record["rows"] if validated else state["rows"])
+        self.best_score = self._best_so_far()
+
+    def _last_validation(self, step: int) -> dict[str, Any]:
+        path = self._directory / VALIDATION
+        record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        # One of a later step will come again.
+        return record if record.get("step", step) <= step else {}
+
+    def _best_so_far(self) -> float | None:
+        # That of the file: a validation may have come after the loaded checkpoint.
+        path = self._directory / "best.ckpt"
+        if not path.is_file():
+            return None
+        try:
+            score: float = read_checkpoint(path)["callbacks"][self.state_key]["best_score"]
+        except SegbenchError as error:
+            log.warning("%s; the best of the coming validations takes its place", error.found)
+            return None
+        return score
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Hold out a step where only a validation is left; optimiser and schedule know the run's length by now."""
+        if self._last_step is not None:
+            trainer.fit_loop.epoch_loop.max_steps = self._last_step + 1
+
+    # What is written when
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Notice the end of a step; its row of metrics.csv is yet to come."""
+        if trainer.global_step > self._seen:
+            self._seen, self._step_done = trainer.global_step, True
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Between two steps: write `last.ckpt` at its cadence."""
+        if self._resumed:
+            # Going back into an epoch Lightning counts a step that logs nothing.
+            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+            self._resumed = False
+        self._between_steps(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Between two steps: write `last.ckpt` at its cadence."""
+        self._between_steps(trainer)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write `last.ckpt`."""
+        if _in_fit(trainer):
+            self._between_steps(trainer, cadence=1)
+
+    def _between_steps(self, trainer: lightning.Trainer, cadence: int | None = None) -> None:
+        if self._step_done and trainer.global_step % (cadence or self._every) == 0:
+            self._write_last(trainer)
+        self._step_done = False
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write `best.ckpt` where the monitored score has improved."""
+        if not _in_fit(trainer):
+            return
+        if self._monitor is not None:
+            self._write_best(trainer, self._monitor)
+        if trainer.is_global_zero:
+            self._record_validation(trainer.global_step, pl_module)
+        if self._last_step is not None:
+            trainer.fit_loop.epoch_loop.max_steps, self._last_step = self._last_step, None
+
+    def _write_best(self, trainer: lightning.Trainer, monitor: str) -> None:
+        if monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
+            raise SegbenchError(
+                f"callbacks.checkpoint.monitor={monitor}", f"a score of the validation: {known}", "choose one"
+            )
+        score = float(trainer.callback_metrics[monitor])
+        if math.isnan(score) or (self.best_score is not None and self._sign * (score - self.best_score) <= 0):
+            return
+        self.best_score = score
+        self._save(trainer, "best.ckpt")
+        log.info("step %d: best %s so far, %.4f", trainer.global_step, monitor, score)
+
+    def _record_validation(self, step: int, module: lightning.LightningModule) -> None:
+        scores = module.scores.get("val", {}) if isinstance(module, SegmentationTask) else {}
+        partial = self._directory / f".{VALIDATION}.partial"
+        partial.write_text(json.dumps({"step": step, "rows": self._rows, "scores": scores}))
+        os.replace(partial, self._directory / VALIDATION)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write the end of training."""
+        if trainer.global_step != self._written_at:
+            self._write_last(trainer)
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Write where a signal stopped the run."""
+        if isinstance(exception, Stopped) and trainer.state.fn == "fit" and 0 < trainer.global_step != self._written_at:
+            self._write_last(trainer)
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write the start, where no step was to be taken (trainer.max_steps=0): published weights are scored so."""
+        if trainer.global_step == 0 and self._written_at < 0:
+            self._write_last(trainer)
+
+    def _write_last(self, trainer: lightning.Trainer) -> None:
+        self._save(trainer, "last.ckpt", keep="previous.ckpt")
+        self._written_at = trainer.global_step
+
+    def _save(self, trainer: lightning.Trainer, name: str, keep: str | None = None) -> None:
+        _refuse_spoiled(trainer)
+        # It ends with a barrier: no rank reads a checkpoint before it has its name.
+        trainer.save_checkpoint(self._directory / name, storage_options={"keep": keep} if keep else None)
+
+
+def _in_fit(trainer: lightning.Trainer) -> bool:
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _refuse_spoiled(trainer: lightning.Trainer) -> None:
+    parameters = [p.detach() for p in trainer.lightning_module.parameters()]
+    if parameters and not bool(torch.stack([p.sum() for p in parameters]).isfinite().all()):
+        raise SegbenchError(
+            f"weights that are not finite at step {trainer.global_step}",
+            "finite weights",
+            "lower optimizer.lr, or set trainer.gradient_clip_val; the checkpoint before is kept",
+        )

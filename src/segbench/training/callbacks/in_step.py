@@ -1,0 +1,109 @@
+"""The processes of a run in step: they begin at the same place with the same settings, and stop after the same step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import torch
+import torch.distributed as dist
+
+from segbench.config.packaged import flat
+from segbench.errors import SegbenchError
+from segbench.runtime.signals import Stopped, received
+
+
+class InStep(lightning.Callback):
+    """Stop all processes between the same two steps, whichever of them was asked to.
+
+    Signals reach one process, or all at different moments. After each batch the processes tell each other, beside the
+    computation and on the CPU, so that a GPU is not waited for; what they learn counts before the next batch.
+
+    Args:
+        settings: nested, what must be the same on all processes: the configuration, the run's directory.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = dict(flat(settings))
+        self._group: Any = None
+        self._asked: tuple[torch.Tensor, Any] | None = None
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Look at whether the processes do the same thing.
+
+        Raises:
+            SegbenchError: they do not.
+        """
+        self._join(trainer)
+
+    def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """As `on_fit_start`."""
+        self._join(trainer)
+
+    def _join(self, trainer: lightning.Trainer) -> None:
+        self._asked = None
+        if trainer.world_size == 1:
+            return
+        if self._group is None:
+            self._group = dist.new_group(backend="gloo")
+        everywhere: list[Any] = [None] * trainer.world_size
+        dist.all_gather_object(everywhere, self._settings, group=self._group)
+        first = everywhere[0]
+        for rank, settings in enumerate(everywhere):
+            differing = [key for key in sorted({*first, *settings}) if first.get(key) != settings.get(key)]
+            if differing:
+                raise SegbenchError(
+                    "; ".join(
+                        f"{key}={settings.get(key)} on rank {rank}, {first.get(key)} on rank 0" for key in differing
+                    ),
+                    "the same configuration and run directory on every process",
+                    "start all with the same command on a file system that they share, and name what is left to the "
+                    "machine (trainer.precision=32-true threads=1)",
+                )
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell the others."""
+        self._ask(trainer)
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop here if any process was asked to."""
+        self._answer(trainer)
+
+    def on_validation_batch_end(self, trainer: lightning.Trainer, *arguments: Any, **named: Any) -> None:
+        """As between steps."""
+        self._ask(trainer)
+
+    def on_validation_batch_start(self, trainer: lightning.Trainer, *arguments: Any, **named: Any) -> None:
+        """As between steps."""
+        self._answer(trainer)
+
+    def on_test_batch_end(self, trainer: lightning.Trainer, *arguments: Any, **named: Any) -> None:
+        """As between steps."""
+        self._ask(trainer)
+
+    def on_test_batch_start(self, trainer: lightning.Trainer, *arguments: Any, **named: Any) -> None:
+        """As between steps."""
+        self._answer(trainer)
+
+    def _ask(self, trainer: lightning.Trainer) -> None:
+        if trainer.world_size > 1:
+            self._settle()
+            signum = torch.tensor([received()])
+            self._asked = (signum, dist.all_reduce(signum, dist.ReduceOp.MAX, group=self._group, async_op=True))
+
+    def _answer(self, trainer: lightning.Trainer) -> None:
+        signum = received() if trainer.world_size == 1 else self._settle()
+        if signum:
+            raise Stopped(signum)
+
+    def _settle(self) -> int:
+        if self._asked is None:
+            return 0
+        (signum, work), self._asked = self._asked, None
+        work.wait()
+        return int(signum)

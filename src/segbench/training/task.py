@@ -1,0 +1,344 @@
+"""The one LightningModule: a network, a loss a head, measures a head, and nothing of any data set in particular."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from segbench.errors import SegbenchError
+from segbench.inference.stream import as_heads, predict_image
+from segbench.losses import Loss
+from segbench.losses.loss import Sums
+from segbench.metrics.measure import ImageResult, Measure
+from segbench.metrics.states import MeasureState
+from segbench.spec import Batch, DatasetSpec, ScoreInfo
+from segbench.training.checkpoint import keep_what_fits
+from segbench.training.optim import Schedule
+
+OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How evaluation is done; the same settings give the same integers.
+
+    Attributes:
+        tile: output side of an inference tile in pixels, None for the whole image at once.
+        tta: symmetries that predictions are averaged over at test: `none`, `rot4` or `d4`.
+        threads: CPU threads during evaluation; fixed, because sums in another order may round otherwise.
+    """
+
+    tile: int | None = None
+    tta: str = "none"
+    threads: int = 1
+
+
+class SegmentationTask(lightning.LightningModule):
+    """Train and score a segmentation network.
+
+    Args:
+        model: maps images to `{head: logits_BKHW}`, or to logits alone where there is one head.
+        spec: of the data set.
+        losses: one a head, `loss(logits_BKHW, target_BHW, weight_BHW)`; they are summed. Several processes need a
+            `segbench.losses.Loss`, whose sums are added over them.
+        measures: some a head.
+        optimizer: makes the optimiser of the model.
+        schedule: makes the rate's schedule, stepped every step.
+        evaluation: how predictions are made at validation and test.
+        seed: dropout of a step is a function of (seed, step, rank), and of the batch where several are accumulated.
+        channels_last: memory format of the model and its inputs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: DatasetSpec,
+        losses: Mapping[str, nn.Module],
+        measures: Mapping[str, Sequence[Measure]],
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        evaluation: Evaluation,
+        seed: int = 0,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.spec, self.evaluation, self.seed = spec, evaluation, seed
+        self.losses = nn.ModuleDict(losses)
+        self._optimizer, self._schedule = optimizer, schedule
+        self.states = nn.ModuleDict(
+            {
+                stage: nn.ModuleDict(
+                    {
+                        head: nn.ModuleDict(
+                            {m.name: MeasureState(m) for m in measures[head] if stage == "test" or not m.test_only}
+                        )
+                        for head in spec.heads
+                    }
+                )
+                for stage in ("val", "test")
+            }
+        )
+        self.scores: dict[str, dict[str, float]] = {}
+        self.test_split = "test"
+        self.takes_what_fits = False
+        self._threads_outside = 1
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what does not fit, where a resume allows another network."""
+        if self.takes_what_fits:
+            keep_what_fits(checkpoint, self.state_dict())
+
+    # Training
+
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Logits by head; images BCHW by modality."""
+        images = {name: image.contiguous(memory_format=self.memory_format) for name, image in images.items()}
+        only = next(iter(images.values())) if len(images) == 1 else images
+        return as_heads(self.model(only), tuple(self.spec.heads))
+
+    def on_fit_start(self) -> None:
+        """Look at whether the losses can be had over several processes.
+
+        Raises:
+            SegbenchError: one cannot.
+        """
+        ranks = self.trainer.world_size
+        for head, loss in _modules(self.losses):
+            if ranks > 1 and not (isinstance(loss, Loss) and loss.additive):
+                raise SegbenchError(
+                    f"a loss of {head} on {ranks} processes that is no function of sums: {type(loss).__name__}",
+                    "a segbench.losses.Loss; LovaszSoftmax sums over images, not over the pixels of a batch",
+                    "set trainer.devices=1, or for LovaszSoftmax per_image=true",
+                )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the heads' losses.
+
+        Where batches are accumulated (`trainer.accumulate_grad_batches`), Lightning divides each one's loss by their
+        number: the gradient is the mean of the batches' gradients. It is that of one large batch for a mean over
+        pixels if each batch has as many labelled ones (otherwise a pixel of a batch with few counts more), one part in
+        their number of it for a sum over pixels (as Caffe's `iter_size` has it), and another for losses of a set of
+        pixels (Dice). Several processes differ: their pixels are those of one batch, whatever the loss.
+        """
+        self._seed_dropout(batch_idx)
+        logits = self(batch.images)
+        # Logging costs half a millisecond, so it is done in the steps whose values are written.
+        logged = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        loss = torch.stack([self._loss(head, logits[head], batch, logged) for head in self.spec.heads]).sum()
+        if logged:
+            self.log("train/loss", loss.detach(), batch_size=len(batch.ids))
+        return loss
+
+    def _seed_dropout(self, batch_idx: int) -> None:
+        # Dropout is counted, not drawn: a resume or another number of workers changes nothing.
+        accumulated = batch_idx % self.trainer.accumulate_grad_batches
+        seed = _mix(self.seed, self.global_step, self.global_rank, *([accumulated] if accumulated else []))
+        # Not torch.manual_seed: without a GPU it formats a traceback a call, for a GPU that may come later.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def _loss(self, head: str, logits_BKHW: Tensor, batch: Batch, logged: bool) -> Tensor:
+        criterion = self.losses[head]
+        target = centre_crop(batch.targets[head], logits_BKHW)
+        weight = None if batch.weight is None else centre_crop(batch.weight, logits_BKHW)
+        if not isinstance(criterion, Loss):
+            loss: Tensor = criterion(logits_BKHW, target, weight)
+            return loss
+        sums = self._over_ranks(criterion.sums(logits_BKHW, target, weight))
+        if logged:
+            for name, term in criterion.terms(sums).items():
+                self.log(self.key("train", head, f"loss/{name}"), term.detach(), batch_size=len(batch.ids))
+        return criterion.value(sums)
+
+    def _over_ranks(self, sums: Sums) -> Sums:
+        """The sums over all ranks' batches. Their gradient is the own batch's, times the ranks that DDP averages."""
+        ranks = self.trainer.world_size
+        if ranks == 1:
+            return sums
+        own = torch.cat([each.reshape(-1) for each in sums.values()])
+        everywhere = torch.as_tensor(self.all_gather(own.detach())).sum(0)
+        shares = torch.split(everywhere + ranks * (own - own.detach()), [each.numel() for each in sums.values()])
+        return {name: share.view_as(each) for (name, each), share in zip(sums.items(), shares, strict=True)}
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser and a schedule that steps every step.
+
+        Raises:
+            SegbenchError: the training has no end that a schedule could be made for.
+        """
+        total = self.trainer.estimated_stepping_batches
+        if math.isinf(total):
+            raise SegbenchError(
+                "trainer.max_steps=-1 and trainer.max_epochs=-1: a training without an end",
+                "a number of steps or of epochs",
+                "set trainer.max_steps=N or trainer.max_epochs=N",
+            )
+        optimizer = self._optimizer(self.model)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._schedule(optimizer, int(total)), "interval": "step"},
+        }
+
+    # Evaluation
+
+    def _count(self, stage: str, batch: Batch, tta: str) -> dict[str, list[dict[str, ImageResult]]]:
+        return {"results": [self._score(stage, batch, position, tta) for position in range(len(batch.ids))]}
+
+    def _score(self, stage: str, batch: Batch, position: int, tta: str) -> dict[str, ImageResult]:
+        height, width = batch.sizes[position]
+        images = {name: image[position, :, :height, :width] for name, image in batch.images.items()}
+        instances_HW, references = _objects(batch, position)
+        results = {}
+        for head, prob_KHW in self.predict(images, tta).items():
+            states = [state for (name, _), state in self.states_of(stage).items() if name == head]
+            measures = [state.measure for state in states]
+            # A probability map a class is a lot to move for many classes; two are drawn as one picture.
+            needs_prob = len(prob_KHW) == 2 or any(m.needs_prob for m in measures)
+            results[head] = ImageResult(
+                label_HW=batch.targets[head][position, :height, :width].cpu().numpy(),
+                pred_HW=prob_KHW.argmax(0).cpu().numpy(),
+                prob_KHW=prob_KHW.cpu().numpy() if needs_prob else None,
+                raw_CHW=self.raw(images) if any(m.needs_raw for m in measures) else None,
+                instances_HW=instances_HW,
+                references=references,
+                ignore_index=self.spec.heads[head].ignore_index,
+            )
+            for state in states:
+                state.update(batch.indices[position], results[head])
+        return results
+
+    def predict(self, images: Mapping[str, Tensor], tta: str | None = None) -> dict[str, Tensor]:
+        """Class probabilities KHW float32 by head, of one image (CHW by modality)."""
+        return predict_image(
+            self.model,
+            images,
+            tuple(self.spec.heads),
+            tile=self.evaluation.tile,
+            tta=self.evaluation.tta if tta is None else tta,
+            channels_last=self.memory_format == torch.channels_last,
+        )
+
+    def raw(self, images: Mapping[str, Tensor]) -> NDArray[np.float32]:
+        """The first modality before normalisation, CHW in its unit."""
+        name = next(iter(self.spec.modalities))
+        modality = self.spec.modalities[name]
+        std_C11, mean_C11 = (np.array(x, np.float32)[:, None, None] for x in (modality.std, modality.mean))
+        raw: NDArray[np.float32] = images[name].cpu().numpy() * std_C11 + mean_C11
+        return raw
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[dict[str, ImageResult]]]:
+        """Count a batch of whole images; `results` by image and head go to the callbacks."""
+        return self._count("val", batch, "none")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[dict[str, ImageResult]]]:
+        """Count a batch of whole images, averaged over the symmetries that the run asks for."""
+        return self._count("test", batch, self.evaluation.tta)
+
+    def on_validation_epoch_start(self) -> None:
+        """Fix the thread count."""
+        self._start("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Fix the thread count."""
+        self._start("test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the split's scores."""
+        self._finish("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the split's scores."""
+        self._finish("test")
+
+    def _start(self, stage: str) -> None:
+        self._threads_outside = torch.get_num_threads()
+        torch.set_num_threads(self.evaluation.threads)
+        for state in self.states_of(stage).values():
+            state.reset()
+
+    def _finish(self, stage: str) -> None:
+        torch.set_num_threads(self._threads_outside)
+        scores: dict[str, float] = {}
+        for (head, _), state in self.states_of(stage).items():
+            scores |= {self.key(stage, head, name): value for name, value in state.scores().items()}
+        self.scores[stage] = scores
+        self.log_dict({key: value for key, value in scores.items() if "/iu/" not in key}, rank_zero_only=False)
+
+    def states_of(self, stage: str) -> dict[tuple[str, str], MeasureState]:
+        """The states of a stage by (head, measure)."""
+        return {
+            (head, name): state
+            for head, states in _modules(self.states[stage])
+            for name, state in _modules(states)
+            if isinstance(state, MeasureState)
+        }
+
+    def key(self, stage: str, head: str, name: str) -> str:
+        """`<split>/<head, if several>/<metric>`; the stage `test` scores the split that `test_split` names."""
+        split = self.test_split if stage == "test" else stage
+        return "/".join([split, *([head] if len(self.spec.heads) > 1 else []), name])
+
+    def infos(self, stage: str = "test") -> dict[str, ScoreInfo]:
+        """What each score of a split says of itself, by its key."""
+        return {
+            self.key(stage, head, info.name): info
+            for (head, _), state in self.states_of(stage).items()
+            for info in state.measure.infos()
+        }
+
+    def per_image(self, stage: str) -> tuple[NDArray[np.int64], dict[str, NDArray[np.generic]]]:
+        """Indices of the images, and `<head>/<measure>/<key>` counts with a leading N; on every rank alike."""
+        arrays: dict[str, NDArray[np.generic]] = {}
+        indices = np.zeros(0, np.int64)
+        for (head, name), state in self.states_of(stage).items():
+            indices, counts = state.per_image()
+            arrays |= {f"{head}/{name}/{key}": value for key, value in counts.items()}
+        return indices, arrays
+
+
+def centre_crop(target: Tensor, logits_BKHW: Tensor) -> Tensor:
+    """The centre of BHW that an unpadded network's smaller output lies over.
+
+    Raises:
+        SegbenchError: the output is larger than the target, or not centred in whole pixels.
+    """
+    height, width = logits_BKHW.shape[-2:]
+    dy, dx = target.shape[-2] - height, target.shape[-1] - width
+    if dy < 0 or dx < 0 or dy % 2 or dx % 2:
+        raise SegbenchError(
+            f"an output of {height}x{width} for a target of {target.shape[-2]}x{target.shape[-1]}",
+            "an output no larger than the target, smaller by an even number of pixels",
+            "correct the network's geometry",
+        )
+    return target[..., dy // 2 : dy // 2 + height, dx // 2 : dx // 2 + width]
+
+
+def _objects(batch: Batch, position: int) -> tuple[NDArray[np.int32] | None, dict[str, NDArray[np.int32]]]:
+    height, width = batch.sizes[position]
+
+    def ids(objects_BHW: Tensor) -> NDArray[np.int32]:
+        ids_HW: NDArray[np.int32] = objects_BHW[position, :height, :width].cpu().numpy()
+        return ids_HW
+
+    instances_HW = None if batch.instances is None else ids(batch.instances)
+    return instances_HW, {name: ids(objects) for name, objects in batch.references.items()}
+
+
+def _mix(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _modules(modules: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    assert isinstance(modules, nn.ModuleDict)
+    return modules.items()

@@ -1,0 +1,108 @@
+import re
+
+import pytest
+
+from segbench.data.folder.pairs import find_pairs
+from segbench.errors import SegbenchError
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """`folders(images, masks)` makes empty files of these names."""
+
+    def make(images, masks):
+        for folder, names in (("images", images), ("masks", masks)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            for name in names:
+                path = tmp_path / folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        return str(tmp_path / "images"), str(tmp_path / "masks")
+
+    return make
+
+
+def test_pairs_by_stem_whatever_the_suffix(folders):
+    pairs = find_pairs(*folders(["b.JPG", "a.tif", "my cat.1.png"], ["a.png", "b.TIFF", "my cat.1.png"]))
+    assert {name: (pair.image_name, pair.mask_name) for name, pair in pairs.by_name.items()} == {
+        "a": ("a.tif", "a.png"),
+        "b": ("b.JPG", "b.TIFF"),
+        "my cat.1": ("my cat.1.png", "my cat.1.png"),
+    }
+    assert list(pairs.by_name) == sorted(pairs.by_name) and pairs.left_out == ()
+
+
+def test_sub_folders_and_files_of_other_kinds(folders):
+    images, masks = folders(
+        ["day/a.png", "night/a.png", "notes.txt", ".hidden.png", ".cache/a.png"], ["day/a.png", "night/a.png"]
+    )
+    assert list(find_pairs(images, masks).by_name) == ["day/a", "night/a"]
+
+
+def test_masks_inside_the_folder_of_images_are_no_images(folders):
+    images, _ = folders(["a.png", "masks/a.png"], [])
+    assert list(find_pairs(images, f"{images}/masks").by_name) == ["a"]
+
+
+def test_an_ending_of_the_masks(folders):
+    images, masks = folders(["a.jpg", "b.jpg"], ["a_mask.png", "b_mask.png"])
+    with pytest.raises(SegbenchError, match=r"no image has a mask of its name(.|\n)*set data\.mask_suffix=_mask$"):
+        find_pairs(images, masks)
+    assert list(find_pairs(images, masks, "_mask").by_name) == ["a", "b"]
+
+
+def test_images_and_masks_in_one_folder(folders):
+    images, _ = folders(["a.jpg", "a_mask.png", "b.jpg", "b_mask.png"], [])
+    with pytest.raises(SegbenchError, match=r"are the same folder .*images\n(.|\n)*data\.mask_suffix=_mask"):
+        find_pairs(images, f"{images}/../images")
+    pairs = find_pairs(images, images, "_mask")
+    assert [(pair.image_name, pair.mask_name) for pair in pairs.by_name.values()] == [
+        ("a.jpg", "a_mask.png"),
+        ("b.jpg", "b_mask.png"),
+    ]
+
+
+def test_two_files(folders):
+    images, masks = folders(["volume.tif"], ["labels.tif"])
+    pairs = find_pairs(f"{images}/volume.tif", f"{masks}/labels.tif")
+    assert [(name, pair.mask_name) for name, pair in pairs.by_name.items()] == [("volume", "labels.tif")]
+    with pytest.raises(SegbenchError, match="a file and a folder"):
+        find_pairs(f"{images}/volume.tif", masks)
+
+
+def test_images_without_masks_and_the_reverse_are_listed(folders):
+    images, masks = folders(["a.png", "b.png", "c.png"], ["b.png", *(f"x{k:02d}.png" for k in range(12))])
+    found = (
+        rf"2 of 3 images in {re.escape(images)} have no mask: a\.png, c\.png; "
+        rf"12 of 13 masks in {re.escape(masks)} have no image: x00\.png, .*x09\.png and 2 more\n"
+        r"(.|\n)*data\.partial=true"
+    )
+    with pytest.raises(SegbenchError, match=found):
+        find_pairs(images, masks)
+    pairs = find_pairs(images, masks, partial=True)
+    assert list(pairs.by_name) == ["b"] and len(pairs.left_out) == 2
+
+
+def test_two_files_of_one_name(folders):
+    images, masks = folders(["a.png", "a.jpg", "b.png"], ["a.png", "b.png"])
+    with pytest.raises(SegbenchError, match=r"\(data\.images\) has several files of one name: a\.jpg and a\.png\n"):
+        find_pairs(images, masks)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"), [([], "no image in .*, which is empty"), (["readme.md"], "no image in .*; it holds readme.md")]
+)
+def test_empty_folders(folders, names, found):
+    images, masks = folders(names, ["a.png"])
+    with pytest.raises(SegbenchError, match=found):
+        find_pairs(images, masks)
+    with pytest.raises(SegbenchError, match=r"no image in .* \(data\.masks\)"):
+        find_pairs(masks, images)
+
+
+def test_folders_that_are_not_there(folders):
+    images, _ = folders(["a.png"], [])
+    with pytest.raises(SegbenchError, match=r"no folder nowhere \(data\.images\)"):
+        find_pairs("nowhere", images)
+    with pytest.raises(SegbenchError, match=r"no folder nowhere \(data\.masks\)"):
+        find_pairs(images, "nowhere")

@@ -1,0 +1,68 @@
+import pytest
+from rich.console import Console
+
+from segbench.display.tables import print_results, score_table
+
+SCORES = {
+    "test/mean_iu": 0.81234,
+    "test/iu/cell": 0.9,
+    "test/rand_error": 0.05,
+    "test/warping_error": 0.0003531,
+    "test/mean_acc": float("nan"),
+    "test/threshold_mean_iu": 0.6312,
+    "val/mean_iu": 0.5,
+}
+PAPER = {"method": "U-Net", "source": "table 1", "metrics": {"rand_error": 0.0382, "b": 1.0, "a": 2.0}}
+
+
+@pytest.fixture
+def lines():
+    def shown(**given):
+        settings = {"scores": SCORES, "split": "test", "title": "run", "model": "UNet", "paper": None} | given
+        console = Console(width=200, highlight=False)
+        with console.capture() as captured:
+            console.print(score_table(**settings))
+        return captured.get().splitlines()
+
+    return shown
+
+
+def cells(lines, name):
+    (line,) = [line for line in lines if line.startswith(f"│ {name} ")]
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
+def test_the_baseline_stands_beside_the_score_it_compares_with(lines):
+    assert cells(lines(), "mean_iu") == ["mean_iu", "0.8123", "0.6312"]
+    assert cells(lines(), "rand_error") == ["rand_error", "0.0500", ""]
+
+
+def test_the_papers_row_stands_beside_ours(lines):
+    shown = lines(paper=PAPER)
+    assert cells(shown, "rand_error") == ["rand_error", "0.0500", "", "0.0382"]
+    assert "paper: U-Net" in shown[2]
+    assert shown[-1].strip() == "paper: table 1"
+
+
+def test_what_only_the_paper_has_follows_in_its_order(lines):
+    names = [line.split("│")[1].strip() for line in lines(paper=PAPER) if line.startswith("│")]
+    assert names[-2:] == ["b", "a"]
+
+
+def test_small_and_undefined_scores_are_readable(lines):
+    assert cells(lines(), "warping_error")[1] == "0.000353"
+    assert cells(lines(), "mean_acc")[1] == "undefined"
+
+
+def test_classes_and_other_splits_are_left_out(lines):
+    text = "\n".join(lines())
+    assert "iu/cell" not in text
+    assert "0.5000" not in text
+
+
+def test_a_run_without_scores_still_says_where_it_is(capsys, tmp_path):
+    config = {"name": "all", "model": {"_target_": "a.UNet"}, "paper": None}
+    protocol = {"checkpoint": "last", "tta": "none", "dataset": "isbi_em", "split": "all 30"}
+    print_results(config, tmp_path, {}, "none", protocol, {"steps": 5.0, "fit_s": 61.0})
+    told = capsys.readouterr().out
+    assert told == f"data:  isbi_em, all 30\ntime:  5 steps in 61 s; evaluation 0 s\nrun:   {tmp_path}\n"

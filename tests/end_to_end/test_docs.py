@@ -1,0 +1,187 @@
+"""Every command in the README and the tutorials is one that works."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segbench.cli.main import COMMANDS
+
+REPO = Path(__file__).resolve().parents[2]
+PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
+TUTORIALS = sorted((REPO / "docs" / "tutorials").glob("*.md"))
+HYDRA = {"train": "train", "evaluate": "evaluate", "predict": "predict", "export": "export"}
+
+
+def commands(page):
+    """The lines of a page's code blocks, and the code in its tables, that call segbench."""
+    text = page.read_text()
+    lines = [line for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    lines += re.findall(r"^\| `(segbench [^`]*)`", text, re.MULTILINE)
+    return [line for line in lines if line.startswith("segbench ")]
+
+
+ALL = [(page, command) for page in PAGES for command in commands(page)]
+
+
+def label(value):
+    return value if isinstance(value, str) else value.name
+
+
+def test_the_pages_show_commands():
+    assert len(ALL) > 30
+    assert all(commands(page) for page in TUTORIALS)
+
+
+@pytest.mark.parametrize(("page", "command"), ALL, ids=label)
+def test_a_command_is_parsed_and_composed(page, command, compose):
+    words = shlex.split(command, comments=True)[1:]
+    assert words[0] in COMMANDS
+    if words[0] == "reproduce" and "--list" not in words:
+        compose(f"experiment={words[1]}", "name=x", *_for_hydra(words[2:], ("seeds", "output", "ledger")))
+    if words[0] == "data":
+        assert words[1] in ("prepare", "check")
+    if words[0] not in HYDRA or "--config-dir" in words or "--cfg" in words or words[1:2] == ["resume=RUN"]:
+        return
+    composed = _for_hydra(words[1:])
+    sweeper = [each for each in composed if each.startswith("hydra")]
+    config = compose(*(["name=x"] if words[0] != "predict" else []), *composed, config=HYDRA[words[0]])
+    assert config
+    assert all(each.split("=")[0] in ("hydra/sweeper", "hydra/launcher") or "." in each for each in sweeper)
+
+
+def _for_hydra(words, own=()):
+    """Overrides of one job: the first value of each list."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    given = [word for word in words if not word.startswith("-") and word.split("=")[0] not in own]
+    parsed = OverridesParser.create().parse_overrides(given)
+    first = []
+    for override in parsed:
+        if override.is_sweep_override():
+            value = next(iter(override.sweep_string_iterator()), None) if override.is_choice_sweep() else None
+            first.append(f"{override.get_key_element()}={value if value is not None else '1e-3'}")
+        else:
+            first.append(override.input_line)
+    return first
+
+
+def test_the_site_builds_strictly(tmp_path):
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONWARNINGS": "default"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for page in (
+        "index.html",
+        "networks/fcn8s/index.html",
+        "config/hydra_launcher/index.html",
+        "api/metrics/index.html",
+    ):
+        assert (tmp_path / "site" / page).is_file()
+    assert "134,362,751 parameters" in (tmp_path / "site" / "networks" / "fcn8s" / "index.html").read_text()
+
+
+def test_every_data_set_and_every_metric_is_told(compose):
+    from segbench.config.packaged import conf_root
+    from segbench.experiment.build import build_dataset, build_measures
+
+    def options(axis):
+        return [path.stem for path in (conf_root() / axis).glob("*.yaml") if not path.stem.startswith("_")]
+
+    pages = "".join(path.read_text() for path in (REPO / "docs" / "data").glob("*.md"))
+    assert [name for name in options("data") if f"data={name}" not in pages] == []
+    told = (REPO / "docs" / "metrics.md").read_text()
+    for axis in options("metrics"):
+        config = compose("name=x", f"metrics={axis}")
+        measures = build_measures(config, build_dataset(config).spec)["semantic"]
+        names = [info.name for each in measures for info in each.infos() if "/" not in info.name]
+        # Scores at one threshold are told as endings of a name.
+        assert [name for name in names if f"`{name.removesuffix('_50').removesuffix('_75')}`" not in told] == []
+
+
+MINIATURE = (
+    "trainer.max_steps=2",
+    "trainer.accelerator=cpu",
+    "model.width=4",
+    "threads=1",
+    "callbacks.checkpoint.every_n_train_steps=1",
+)
+QUICK = (
+    "model.depth=2",
+    "data.train=4",
+    "data.val=1",
+    "data.test=2",
+    "data.height=64",
+    "data.width=64",
+    "data.tile=64",
+)
+
+
+def small(command, full):
+    """A command of a tutorial on a miniature, two steps long; `full` leaves it as it is."""
+    words = shlex.split(command, comments=True)
+    if not full and words[1] in ("train", "reproduce") and "--list" not in words:
+        given = {word.split("=")[0] for word in words}
+        quick = QUICK if not any(word.startswith(("experiment=", "unet_")) for word in words) else ()
+        words += [each for each in (*MINIATURE, *quick) if each.split("=")[0] not in given]
+        words += ["data.tile=188"] if "reproduce" in words else []
+    return words
+
+
+@pytest.fixture
+def folders(tmp_path, drawn_isbi, monkeypatch):
+    """A working directory with IMAGES and MASKS, and FOLDER with the stacks of ISBI EM."""
+    import cv2
+
+    from segbench.data.drawn_em.slices import draw_slice
+
+    for name in ("IMAGES", "MASKS"):
+        (tmp_path / name).mkdir()
+    for number in range(12):
+        image, instances = draw_slice(0, number, 96, 96)
+        cv2.imwrite(str(tmp_path / "IMAGES" / f"{number}.png"), image)
+        cv2.imwrite(str(tmp_path / "MASKS" / f"{number}.png"), (instances > 0).astype("uint8"))
+    (tmp_path / "FOLDER").symlink_to(drawn_isbi)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def follow(page, full=False):
+    """Run the commands of a tutorial one after another, as a reader would."""
+    environment = os.environ | {"PYTHONPATH": str(REPO / "src")}
+    for command in commands(page):
+        words = small(command, full)
+        if words[1] == "reproduce" and "--list" not in words:
+            words += ["ledger=ledger"]
+        call = [sys.executable, "-m", "segbench.cli.main", *words[1:]]
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=label)
+def test_a_tutorial_can_be_followed(page, folders):
+    follow(page)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("SEGBENCH_TUTORIALS_IN_FULL" not in os.environ, reason="hours; make test-tutorials")
+@pytest.mark.parametrize("page", TUTORIALS, ids=label)
+def test_a_tutorial_can_be_followed_in_full(page, folders):
+    real = REPO.parent / "shared" / "data" / "isbi2012"
+    if real.is_dir():
+        (folders / "FOLDER").unlink()
+        (folders / "FOLDER").symlink_to(real)
+    follow(page, full=True)
+
+
+def test_the_readmes_table_is_the_ledgers():
+    from segbench.papers.ledger import default_folder, markdown, read_rows
+
+    between = re.search(r"<!-- ledger -->\n(.*)<!-- /ledger -->", (REPO / "README.md").read_text(), re.DOTALL)
+    assert between is not None
+    assert between[1] == markdown(read_rows(default_folder())), "segbench reproduce --list format=markdown"

@@ -1,0 +1,164 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from segbench.errors import SegbenchError
+from segbench.experiment.evaluate import evaluate, recorded
+from segbench.experiment.train import train
+from segbench.runs.directory import Run
+
+SEGBENCH = Path(sys.executable).with_name("segbench")
+
+
+@pytest.fixture
+def scored(compose, tiny_run, tmp_path):
+    """`scored(*overrides)`: the directory in which `tiny_run` was evaluated."""
+
+    def run(*overrides, directory="evaluation", of=tiny_run):
+        config = compose(f"run={of}", "trainer=cpu", "name=evaluate", *overrides, config="evaluate")
+        evaluate(config, tmp_path / directory, list(overrides))
+        return tmp_path / directory
+
+    return run
+
+
+def same(one, other):
+    """Whether two evaluations agree to the last bit."""
+    with np.load(one / "per_image.npz") as first, np.load(other / "per_image.npz") as second:
+        return (
+            Run(one).results()["metrics"] == Run(other).results()["metrics"]
+            and first.files == second.files
+            and all(np.array_equal(first[key], second[key]) for key in first.files)
+        )
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("data.eval_batch_size=3",), ("data.num_workers=2",), ("data.eval_batch_size=5", "data.num_workers=1")],
+    ids=" ".join,
+)
+def test_no_batch_size_or_worker_count_changes_a_bit(scored, tiny_run, overrides):
+    assert same(scored(*overrides), tiny_run)
+
+
+def test_two_processes_change_no_bit(tiny_config, tmp_path):
+    # Five images on two ranks, one of them padding; a norm's statistics are the same everywhere.
+    train(tiny_config("model.norm=batch"), tmp_path / "one", [])
+    ranks = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "data.eval_batch_size=2")
+    command = [SEGBENCH, "evaluate", "run=one", *ranks, "hydra.run.dir=two"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run:   ") == 1
+    assert same(tmp_path / "two", tmp_path / "one")
+
+
+def test_best_is_scored_unless_last_is_asked_for_and_the_results_say_which(scored):
+    best, last = scored(directory="best"), scored("checkpoint=last", directory="last")
+    assert [Run(path).results()["protocol"]["checkpoint"] for path in (best, last)] == ["best", "last"]
+    assert [Run(path).results()["timing"]["checkpoint_step"] for path in (best, last)] == [2, 3]
+    assert [Run(path).results()["protocol"]["checkpoint_chosen_by"] for path in (best, last)] == ["val/mean_iu", None]
+    assert not same(best, last)
+
+
+def test_the_run_that_was_scored_is_named(scored, tiny_run):
+    directory = scored()
+    assert Run(directory).results()["provenance"]["run"] == str(tiny_run)
+    assert yaml.safe_load((directory / "config.yaml").read_text())["run"] == str(tiny_run)
+    assert json.loads((directory / "state.json").read_text())["state"] == "finished"
+
+
+@pytest.mark.parametrize(("split", "count"), [("val", 2), ("train", 4)])
+def test_another_split_is_scored_under_its_name(scored, split, count):
+    directory = scored(f"split={split}")
+    assert all(name.startswith(f"{split}/") for name in Run(directory).results()["metrics"])
+    with np.load(directory / "per_image.npz") as stored:
+        assert stored["split"].item() == split
+        assert stored["ids"].tolist() == [f"{split}-{number:04d}" for number in range(count)]
+
+
+def test_the_validation_score_of_training_comes_back(scored, tiny_run):
+    import csv
+
+    with (tiny_run / "metrics.csv").open() as file:
+        logged = next(float(row["val/mean_iu"]) for row in csv.DictReader(file) if row["val/mean_iu"])
+    assert Run(scored("split=val")).results()["metrics"]["val/mean_iu"] == pytest.approx(logged, abs=1e-6)
+
+
+def test_tiles_change_no_result_beyond_rounding(scored, tiny_run):
+    tiled = Run(scored("tile=16")).results()
+    assert tiled["protocol"]["tile"] == 16
+    assert tiled["metrics"] == pytest.approx(Run(tiny_run).results()["metrics"], abs=1e-3)
+
+
+def test_averaging_over_symmetries_is_another_protocol(scored, tiny_run):
+    directory = scored("tta=d4")
+    assert Run(directory).results()["protocol"]["tta"] == "d4"
+    assert not same(directory, tiny_run)
+
+
+def test_the_evaluated_run_is_left_as_it_is(scored, tiny_run):
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")}
+    scored()
+    assert {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")} == before
+
+
+def test_the_same_directory_twice_is_refused(scored):
+    scored()
+    with pytest.raises(SegbenchError, match="holds a run already"):
+        scored()
+
+
+def test_no_run_writes_nothing(scored, tmp_path):
+    with pytest.raises(SegbenchError, match=r"config\.yaml is missing"):
+        scored(of=tmp_path / "nowhere")
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_missing_checkpoint_is_told(scored, tiny_config, tmp_path):
+    train(tiny_config("trainer.max_steps=1", "data.test=1"), tmp_path / "short", [])
+    with pytest.raises(SegbenchError, match=r"no best checkpoint in .*there: last\.ckpt"):
+        scored("checkpoint=best", of=tmp_path / "short")
+
+
+def test_an_unknown_split_is_told(scored):
+    with pytest.raises(SegbenchError, match=r"no split 'predict' in synthetic_em.*\n.*one of train, val, test"):
+        scored("split=predict")
+
+
+def test_a_tampered_run_cannot_name_a_target(scored, tiny_run, tmp_path):
+    import shutil
+
+    run = Path(shutil.copytree(tiny_run, tmp_path / "tampered"))
+    config = Run(run).config()
+    config["model"] = {"_target_": "os.system", "command": f"touch {tmp_path}/ran"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SegbenchError, match=r"os\.system, which is not allowed"):
+        scored(of=run)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_data_may_have_moved(scored, isbi_config, isbi, tmp_path):
+    train(isbi_config("trainer.max_steps=1"), tmp_path / "run", [])
+    moved = isbi.rename(tmp_path / "elsewhere")
+    directory = scored(f"data.root={moved}", of=tmp_path / "run")
+    assert same(directory, tmp_path / "run")
+
+
+def test_what_was_trained_in_bf16_is_scored_in_bf16():
+    run = {
+        "data": {"root": "a"},
+        "trainer": {"precision": "bf16-mixed", "max_steps": 5},
+        "tile": 8,
+        "tta": "d4",
+        "threads": 2,
+    }
+    given = {"trainer": {"precision": "auto", "max_steps": -1}, "data": {"root": None}, "tile": None, "tta": "none"}
+    merged = recorded(run, given)
+    assert merged["trainer"] == {"precision": "bf16-mixed", "max_steps": -1}
+    assert (merged["data"]["root"], merged["tile"], merged["tta"], merged["threads"]) == ("a", 8, "none", 2)
+    assert recorded(run, given | {"trainer": {"precision": "32-true"}})["trainer"]["precision"] == "32-true"

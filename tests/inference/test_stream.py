@@ -1,0 +1,336 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segbench.errors import SegbenchError
+from segbench.inference import stream as inference
+from segbench.inference.stream import (
+    ReadableImage,
+    as_heads,
+    geometry_of,
+    predict_image,
+    predict_stream,
+    predict_windows,
+)
+from segbench.models.unet import UNet
+from segbench.spec import TileGeometry
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def unet(**arguments):
+    torch.manual_seed(0)
+    return UNet(**{"width": 3, "depth": 2} | arguments).eval()
+
+
+def image(*size):
+    return {"em": torch.randn(*size, generator=torch.Generator().manual_seed(1))}
+
+
+class Pointwise(nn.Module):
+    """Logits (v, 0) of a pixel of value v: as large as the input, the same in every orientation."""
+
+    def forward(self, image_BCHW):
+        return torch.cat([image_BCHW, torch.zeros_like(image_BCHW)], 1)
+
+
+class Neighbour(nn.Module):
+    """Unpadded: logits (left neighbour, 0); turned, it is another."""
+
+    geometry = TileGeometry(margin=1, minimum=3, context=1)
+
+    def forward(self, image_BCHW):
+        left = image_BCHW[..., 1:-1, :-2]
+        return torch.cat([left, torch.zeros_like(left)], 1)
+
+
+def test_each_pixel_gets_the_softmax_of_its_logits():
+    value = torch.tensor([[[0.0, 1.0], [2.0, -1.0], [0.5, 3.0]]])
+    probabilities = predict_image(Pointwise().eval(), {"em": value}, ["semantic"])["semantic"]
+    assert probabilities.shape == (2, 3, 2)
+    assert probabilities.dtype == torch.float32
+    torch.testing.assert_close(probabilities[0], torch.sigmoid(value[0]))
+    torch.testing.assert_close(probabilities.sum(0), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 4), (2, 2)])
+def test_beyond_the_border_the_image_is_mirrored_as_numpy_does_it(size):
+    value = image(1, *size)["em"]
+    probabilities = predict_image(Neighbour().eval(), {"em": value}, ["semantic"], tile=3)["semantic"]
+    mirrored = np.pad(value[0].numpy(), 1, mode="reflect")[1:-1, :-2]
+    torch.testing.assert_close(probabilities[0], torch.sigmoid(torch.from_numpy(mirrored)))
+
+
+@pytest.mark.parametrize("tta", ["none", "d4"])
+@pytest.mark.parametrize("size", [(75, 50), (9, 130)])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"depth": 3, "width": 2}, {"variant": "phseg_v5"}, {"norm": "batch", "padding": "same"}]
+)
+def test_the_result_does_not_depend_on_the_tile_size(arguments, size, tta):
+    model, images = unet(**arguments), image(1, *size)
+    whole = predict_image(model, images, ["semantic"], tta=tta)["semantic"]
+    assert whole.shape == (2, *size)
+    for tile in (1, 16, 30, 64, 5000):
+        tiled = predict_image(model, images, ["semantic"], tile=tile, tta=tta)["semantic"]
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+
+
+def test_an_unpadded_net_sees_the_mirrored_image_and_nothing_else():
+    model, images = unet(), image(1, 36, 52)
+    margin = model.geometry.margin
+    padded = np.pad(images["em"].numpy(), ((0, 0), (margin, margin), (margin, margin)), mode="reflect")
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(padded)[None])[0].softmax(0)
+    # 36 + 40 and 52 + 40 are valid sides of depth 2, so one forward of the padded image gives all.
+    ours = predict_image(model, images, ["semantic"])["semantic"]
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+
+
+def test_a_padded_net_sees_the_image_as_it_is():
+    model, images = unet(padding="same"), image(1, 36, 52)
+    with torch.inference_mode():
+        expected = model(images["em"][None])[0].softmax(0)
+    torch.testing.assert_close(predict_image(model, images, ["semantic"])["semantic"], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("tta", ["rot4", "d4"])
+def test_averaging_changes_nothing_for_an_equivariant_net(tta):
+    images = image(1, 6, 9)
+    plain = predict_image(Pointwise().eval(), images, ["semantic"])["semantic"]
+    averaged = predict_image(Pointwise().eval(), images, ["semantic"], tta=tta)["semantic"]
+    torch.testing.assert_close(averaged, plain)
+
+
+def test_averaging_takes_the_mean_of_probabilities():
+    # Turned by 0, 90, 180 and 270 degrees, the left neighbour is the left, upper, right and lower one.
+    images = image(1, 6, 9)
+    padded = np.pad(images["em"][0].numpy(), 1, mode="reflect")
+    neighbours = [padded[1:-1, :-2], padded[1:-1, 2:], padded[:-2, 1:-1], padded[2:, 1:-1]]
+    expected = np.mean([1 / (1 + np.exp(-value)) for value in neighbours], axis=0)
+    averaged = predict_image(Neighbour().eval(), images, ["semantic"], tta="rot4", tile=4)["semantic"]
+    np.testing.assert_allclose(averaged[0].numpy(), expected, rtol=1e-5)
+
+
+def test_a_streamed_image_is_read_a_tile_at_a_time_and_predicted_alike():
+    model = unet()
+    pixels = image(1, 90, 130)["em"].numpy()
+    largest = 0
+
+    def read(y0, y1, x0, x1):
+        nonlocal largest
+        assert 0 <= y0 < y1 <= 90
+        assert 0 <= x0 < x1 <= 130
+        largest = max(largest, y1 - y0, x1 - x0)
+        return {"em": pixels[:, y0:y1, x0:x1]}
+
+    seen = np.zeros((90, 130), int)
+    streamed = torch.zeros(2, 90, 130)
+    for y, x, window in predict_windows(model, read, (90, 130), ["semantic"], tile=32, tta="rot4"):
+        h, w = window["semantic"].shape[-2:]
+        seen[y : y + h, x : x + w] += 1
+        streamed[:, y : y + h, x : x + w] = window["semantic"]
+    assert (seen == 1).all()
+    assert largest == model.geometry.input_for(32)
+    assembled = predict_image(model, {"em": torch.from_numpy(pixels)}, ["semantic"], tile=32, tta="rot4")["semantic"]
+    assert torch.equal(streamed, assembled)
+
+
+def test_a_large_image_is_cut_without_being_asked(monkeypatch):
+    monkeypatch.setattr(inference, "WHOLE_PIXELS", 100 * 100)
+    monkeypatch.setattr(inference, "DEFAULT_TILE", 40)
+
+    def tiles(model, size):
+        images = image(1, *size)
+        read = lambda y0, y1, x0, x1: {"em": images["em"][:, y0:y1, x0:x1]}  # noqa: E731
+        return len(list(predict_windows(model, read, size, ["semantic"])))
+
+    assert tiles(unet(), (60, 60)) == 1
+    assert tiles(unet(), (61, 61)) == 4
+    assert tiles(Pointwise().eval(), (200, 200)) == 1
+
+
+class TwoHeads(nn.Module):
+    def forward(self, images):
+        depth, rgb = images["depth"], images["rgb"]
+        return {"geometric": torch.cat([depth, -depth], 1), "semantic": rgb, "unused": depth}
+
+
+def test_several_modalities_and_heads_go_by_name():
+    images = {"rgb": image(3, 4, 5)["em"], "depth": image(1, 4, 5)["em"]}
+    maps = predict_image(TwoHeads().eval(), images, ["semantic", "geometric"], tta="d4")
+    assert list(maps) == ["semantic", "geometric"]
+    torch.testing.assert_close(maps["semantic"], images["rgb"].softmax(0))
+    torch.testing.assert_close(maps["geometric"][0], torch.sigmoid(2 * images["depth"][0]))
+
+
+def test_outputs_are_mapped_to_the_heads_expected():
+    logits = torch.zeros(1, 2, 3, 3)
+    assert as_heads(logits, ["semantic"]) == {"semantic": logits}
+    assert as_heads({"b": logits, "a": logits}, ["a"]) == {"a": logits}
+    with pytest.raises(SegbenchError, match=r"the model gives one tensor\n.*semantic, geometric"):
+        as_heads(logits, ["semantic", "geometric"])
+    with pytest.raises(SegbenchError, match=r"the model gives outputs for a\n.*: b"):
+        as_heads({"a": logits}, ["b"])
+
+
+def test_the_geometry_is_found_inside_a_wrapper():
+    model = unet()
+    assert geometry_of(nn.DataParallel(model)) == model.geometry
+    assert geometry_of(Pointwise()) == TileGeometry()
+
+
+def test_autocast_is_the_callers_and_probabilities_are_float32():
+    model, images = unet(width=8), image(1, 40, 40)
+    plain = predict_image(model, images, ["semantic"])["semantic"]
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = predict_image(model, images, ["semantic"], channels_last=True)["semantic"]
+    assert cast.dtype == torch.float32
+    assert not torch.equal(cast, plain)
+    torch.testing.assert_close(cast, plain, rtol=0, atol=0.1)
+
+
+def test_channels_last_reaches_the_network():
+    formats = []
+    model = unet(in_channels=3)
+    model.register_forward_pre_hook(
+        lambda _, inputs: formats.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    for channels_last in (False, True):
+        predict_image(model, image(3, 40, 40), ["semantic"], tta="rot4", channels_last=channels_last)
+    assert formats == [False] * 4 + [True] * 4
+
+
+def test_one_tile_is_one_forward():
+    batches = []
+    model = unet()
+    model.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0].shape[0]))
+    predict_image(model, image(1, 100, 40), ["semantic"], tile=48, tta="rot4")
+    assert batches == [1] * 12
+
+
+def test_a_model_in_training_mode_is_refused():
+    with pytest.raises(SegbenchError, match=r"training mode\n.*\n.*model\.eval\(\)"):
+        predict_image(unet().train(), image(1, 40, 40), ["semantic"])
+
+
+def test_an_empty_image_is_refused():
+    with pytest.raises(SegbenchError, match="an image of 0 x 4 pixels"):
+        predict_image(unet(), {"em": torch.zeros(1, 0, 4)}, ["semantic"])
+
+
+class Hungry(nn.Module):
+    geometry = TileGeometry(step=16, context=16)
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, image_BCHW):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_where_memory_ends_a_smaller_tile_is_proposed(error):
+    with pytest.raises(SegbenchError, match=r"a tile of 128 x 144 pixels does not fit into memory.*[^$]*tile=48"):
+        predict_image(Hungry(error).eval(), image(1, 128, 144), ["semantic"])
+
+
+def test_another_error_passes_as_it_is():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        predict_image(Hungry(RuntimeError("shapes cannot be multiplied")).eval(), image(1, 64, 64), ["semantic"])
+
+
+def test_a_tile_beyond_main_memory_is_refused_before_it_is_tried(monkeypatch):
+    monkeypatch.setattr(inference, "WHOLE_PIXELS", 100)
+    model, images = unet(), image(1, 200, 200)
+    forwards = []
+    model.register_forward_pre_hook(lambda _, inputs: forwards.append(tuple(inputs[0].shape[-2:])))
+    # Width 3 holds 3 channels in and 3 out of its widest layer, near 24 bytes for each of the 240 x 240 pixels.
+    monkeypatch.setattr(inference, "free_bytes", lambda: 1e6)
+    with pytest.raises(SegbenchError, match=r"a tile of 240 x 240 .* GiB needed at least[^$]*tile=100"):
+        predict_image(model, images, ["semantic"], tile=200)
+    assert forwards == [(44, 44)]
+    monkeypatch.setattr(inference, "free_bytes", lambda: 2e6)
+    predict_image(model, images, ["semantic"], tile=200)
+    assert forwards[1:] == [(44, 44), (240, 240)]
+
+
+def test_a_whole_image_beyond_main_memory_is_refused_before_it_is_read(monkeypatch):
+    monkeypatch.setattr(inference, "WHOLE_PIXELS", 100)
+    monkeypatch.setattr(inference, "free_bytes", lambda: 1e6)
+    model = nn.Conv2d(3, 2, 1).eval()
+    parts = []
+
+    def read(*window):
+        parts.append(window)
+        return {"rgb": torch.zeros(3, window[1] - window[0], window[3] - window[2])}
+
+    # 5 float32 channels of 300 x 400 pixels are 2.4 MB.
+    with pytest.raises(SegbenchError, match=r"a tile of 300 x 400 .* GiB needed at least[^$]*takes it whole"):
+        list(predict_windows(model, read, (300, 400), ["semantic"]))
+    assert parts == [(0, 1, 0, 1)]
+    monkeypatch.setattr(inference, "free_bytes", lambda: 1e7)
+    list(predict_windows(model, read, (300, 400), ["semantic"]))
+    assert parts[-1] == (0, 300, 0, 400)
+
+
+def readable(key, *size):
+    pixels = image(1, *size)["em"]
+    return ReadableImage(key, size, lambda y0, y1, x0, x1: {"em": pixels[:, y0:y1, x0:x1]})
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_tiles_of_several_images_go_through_together_where_they_are_of_one_size(batch):
+    model, batches = unet(), []
+    model.register_forward_pre_hook(lambda _, inputs: batches.append(tuple(inputs[0].shape)))
+    images = [readable("a", 40, 40), readable("b", 40, 40), readable("c", 40, 60), readable("d", 40, 60)]
+    found = {}
+    for window in predict_stream(model, images, ["semantic"], tile=40, tta="rot4", batch=batch):
+        found[window.key, window.y, window.x] = window.probabilities["semantic"]
+    # The wider ones are cut into two tiles of 32 and 28, for which 72 are read.
+    assert list(found) == [("a", 0, 0), ("b", 0, 0), ("c", 0, 0), ("c", 0, 32), ("d", 0, 0), ("d", 0, 32)]
+    expected = {1: [1, 1, 1, 1, 1, 1], 3: [2, 3, 1], 100: [2, 4]}[batch]
+    assert [shape[0] for shape in batches] == [count for count in expected for _ in range(4)]
+    for each in images:
+        pixels = {"em": each.read(0, each.size[0], 0, each.size[1])["em"]}
+        alone = predict_image(model, pixels, ["semantic"], tile=40, tta="rot4")["semantic"]
+        for (key, y, x), window in found.items():
+            if key == each.key:
+                h, w = window.shape[-2:]
+                torch.testing.assert_close(window, alone[:, y : y + h, x : x + w], rtol=0, atol=1e-6)
+
+
+def test_a_batch_that_does_not_fit_proposes_a_smaller_one():
+    model = Hungry(torch.OutOfMemoryError("CUDA out of memory"))
+    model.eval()
+    images = [readable(key, 32, 32) for key in "abcd"]
+    with pytest.raises(SegbenchError, match=r"4 tiles of 32 x 32 pixels do not fit[^$]*batch_size=, say 2"):
+        list(predict_stream(model, images, ["semantic"], batch=4))
+    with pytest.raises(SegbenchError, match=r"batch_size=0\n.*positive"):
+        predict_stream(model, images, ["semantic"], batch=0)
+
+
+class Liar(nn.Module):
+    geometry = TileGeometry(margin=2, minimum=5, context=2)
+
+    def forward(self, image_BCHW):
+        return image_BCHW
+
+
+def test_an_output_that_contradicts_the_geometry_is_refused():
+    with pytest.raises(SegbenchError, match=r"makes \(12, 14\) of \(12, 14\) pixels\n  expected: \(8, 10\)"):
+        predict_image(Liar().eval(), image(2, 8, 10), ["semantic"])

@@ -1,0 +1,138 @@
+"""`segbench reproduce`: a paper's number beside ours, in a ledger."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segbench.cli import main as cli
+from segbench.runs.directory import Run
+
+EXPERIMENT = """\
+# @package _global_
+defaults:
+  - quickstart
+model: {{width: 4, depth: 2}}
+data: {{train: 3, val: 1, test: 2, height: 48, width: 48, tile: 40, repeats: 2}}
+trainer: {{max_steps: 2, val_check_interval: 2, precision: 32-true}}
+callbacks: {{panels: null}}
+threads: 1
+paper:
+  row: unet_isbi_em
+  method: U-Net
+  source: a table
+  experiment: {reference}
+  metrics: {{pixel_error: 0.0611}}
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "row.yaml").write_text(EXPERIMENT.format(reference="row"))
+    (folder / "narrow.yaml").write_text(EXPERIMENT.format(reference="row").replace("width: 4", "width: 2"))
+    return folder.parent
+
+
+def reproduce(tmp_path, monkeypatch, *arguments):
+    given = ["segbench", "reproduce", *arguments, f"output={tmp_path / 'runs'}", f"ledger={tmp_path / 'ledger'}"]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return left.value.code
+
+
+def test_two_seeds_are_trained_once_and_stand_in_the_ledger(mine, tmp_path, monkeypatch, capfd):
+    arguments = ("narrow", "seeds=0,1", "--config-dir", str(mine))
+    assert reproduce(tmp_path, monkeypatch, *arguments) == 0
+    row = yaml.safe_load((tmp_path / "ledger" / "narrow.yaml").read_text())
+    runs = [Run.open(tmp_path / "runs" / f"seed_{seed}") for seed in (0, 1)]
+    values = [run.results()["metrics"]["test/pixel_error"] for run in runs]
+    assert row["ours"]["pixel_error"]["values"] == values
+    assert row["difference"]["pixel_error"] == pytest.approx(sum(values) / 2 - 0.0611)
+    assert row["seeds"] == [0, 1]
+    assert "model.width: 2 instead of 4" in row["deviations"]
+    assert not any("weights" in each for each in row["deviations"])
+    assert row["verdict"].startswith("off by") or row["verdict"] == "reproduced"
+    assert str(tmp_path) not in (tmp_path / "ledger" / "narrow.yaml").read_text()
+    assert row["command"] == "segbench reproduce narrow seeds=0,1 --config-dir DIR"
+    assert "pixel_error" in capfd.readouterr().out
+
+    # Once more: nothing is trained again.
+    written = [(run.path / "results.json").stat().st_mtime_ns for run in runs]
+    assert reproduce(tmp_path, monkeypatch, *arguments) == 0
+    assert [(run.path / "results.json").stat().st_mtime_ns for run in runs] == written
+
+    # What does not hold for all seeds names those for which it does.
+    told = runs[1].provenance()
+    told["git"], told["processor"] = {"commit": "f" * 40, "dirty": False}, "another"
+    (runs[1].path / "provenance.json").write_text(json.dumps(told))
+    assert reproduce(tmp_path, monkeypatch, *arguments) == 0
+    said = yaml.safe_load((tmp_path / "ledger" / "narrow.yaml").read_text())["deviations"]
+    assert "code: commit ffffffffff (seed 1)" in said
+    assert [each.rsplit("(", 1)[-1] for each in said if each.startswith("hardware")] == ["seed 0)", "seed 1)"]
+    assert "model.width: 2 instead of 4" in said
+    capfd.readouterr()
+
+    # Another config in the same directory is no reproduction.
+    assert reproduce(tmp_path, monkeypatch, *arguments, "optimizer.lr=1") == 1
+    assert "holds a run of another config: optimizer.lr: 0.004, now 1" in capfd.readouterr().err
+
+
+def test_what_could_not_be_run_says_why_in_the_ledger(mine, tmp_path, monkeypatch, capfd):
+    blocked = EXPERIMENT.format(reference="row") + "weights: {name: VGG_ILSVRC_16_layers, path: vgg.caffemodel}\n"
+    (mine / "experiment" / "blocked.yaml").write_text(blocked)
+    arguments = ("blocked", "--config-dir", str(mine), f"weights.path={tmp_path / 'nowhere'}")
+    assert reproduce(tmp_path, monkeypatch, *arguments) == 1
+    row = yaml.safe_load((tmp_path / "ledger" / "blocked.yaml").read_text())
+    assert row["verdict"] == "not run"
+    assert row["why"] == ["no file FOLDER (weights.path), from which the network starts"]
+    assert str(tmp_path) not in (tmp_path / "ledger" / "blocked.yaml").read_text()
+    assert "nowhere" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["quickstart"], "stands beside no row of a paper"),
+        (["no_such_experiment"], "no_such_experiment"),
+        (["unet_isbi_em_cpu", "seeds=0,0"], "seeds=0,0"),
+        (["unet_isbi_em_cpu", "again"], "error: again"),
+        (["unet_isbi_em_cpu", "model.nothing=1"], "nothing"),
+    ],
+)
+def test_bad_orders_are_told(arguments, said, tmp_path, monkeypatch, capfd):
+    assert reproduce(tmp_path, monkeypatch, *arguments) == 1
+    printed = capfd.readouterr().err
+    assert said in printed
+    assert "expected" in printed and "to do" in printed
+
+
+def test_the_list_shows_every_row(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["segbench", "reproduce", "--list"])
+    cli.main()
+    shown = capsys.readouterr().out
+    for text in ("FCN-8s at-once", "IDSIA-SCI", "of others", "unet_isbi_em_cpu", "0.4120"):
+        assert text in shown
+
+
+def test_the_list_says_why_a_row_was_not_run(tmp_path, monkeypatch, capsys):
+    for name in ("fcn32s_voc", "fcn8s_voc"):
+        row = {"schema": 1, "experiment": name, "verdict": "not run", "why": ["VOC.tar cannot be fetched"]}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(row))
+    monkeypatch.setattr(sys, "argv", ["segbench", "reproduce", "--list", f"ledger={tmp_path}"])
+    cli.main()
+    assert "\nfcn32s_voc, fcn8s_voc: VOC.tar cannot be fetched\n" in capsys.readouterr().out
+
+
+def test_help_is_quick_in_imports():
+    code = "import sys; sys.argv = ['segbench', 'reproduce', '--help']; from segbench.cli.main import main; main(); "
+    code += "import json; print(json.dumps([m for m in ('torch', 'lightning', 'hydra') if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+    assert Path(__file__).name not in done.stdout

@@ -1,0 +1,358 @@
+"""The processes of a run: who starts them, how they are called, and that none is left over."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed import TCPStore
+
+from segbench.cli.train import main as train_main
+from segbench.runs.directory import Run
+from segbench.runtime.processes import STARTED, end_with_parent, started_by
+from segbench.runtime.ranks import further_ranks, name_run, started_again
+
+BIN = Path(sys.executable).parent
+SMALL = [
+    *("name=small", "model=unet", "model.width=2", "model.depth=2", "data.tile=60", "data.train=8", "data.val=2"),
+    *("data.test=3", "data.height=48", "data.width=48", "data.repeats=1", "metrics=overlap", "model.dropout=0.3"),
+    *("callbacks.panels=null", "callbacks.extremes=null", "callbacks.checkpoint.every_n_train_steps=1"),
+    *("trainer.max_steps=4", "trainer.val_check_interval=2", "trainer.precision=32-true", "trainer.accelerator=cpu"),
+    *("task.channels_last=false", "threads=1", "tta=none", "scheduler.warmup_steps=0"),
+]
+TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _not_started_by_anyone(monkeypatch):
+    for name in (
+        "TORCHELASTIC_RUN_ID",
+        "TORCHELASTIC_RESTART_COUNT",
+        "SLURM_RESTART_COUNT",
+        "SEGBENCH_RUN_ID",
+        STARTED,
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+def weights(run):
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("environment", "starter"),
+    [
+        ({}, None),
+        ({"TORCHELASTIC_RUN_ID": "none"}, "torchrun"),
+        ({STARTED: "1", "TORCHELASTIC_RUN_ID": "none"}, "segbench"),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}, "srun"),
+        # A job of one task, a batch script, a shell inside an allocation.
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1"}, None),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, None),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, None),
+    ],
+    ids=str,
+)
+def test_who_started_the_ranks_is_known_by_the_environment(environment, starter):
+    assert started_by(environment) == starter
+
+
+def test_a_run_that_nobody_else_started_has_a_name_of_its_own(monkeypatch):
+    name_run()
+    first = os.environ["SEGBENCH_RUN_ID"]
+    monkeypatch.delenv("SEGBENCH_RUN_ID")
+    name_run()
+    assert os.environ["SEGBENCH_RUN_ID"] != first
+
+
+def test_ranks_of_torchrun_agree_on_a_name_also_when_they_are_started_again(on_ranks, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+
+    def named(rank):
+        del os.environ[STARTED]
+        name_run()
+        first = os.environ.pop("SEGBENCH_RUN_ID")
+        name_run()
+        return first, os.environ["SEGBENCH_RUN_ID"]
+
+    names = on_ranks(3, named)
+    assert len({name for both in names for name in both}) == 1
+
+
+def test_ranks_of_srun_are_called_after_their_job(monkeypatch):
+    for name, value in {"PROCID": "1", "STEP_NUM_TASKS": "2", "JOB_ID": "17", "STEP_ID": "3"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SEGBENCH_RUN_ID", "")
+    monkeypatch.delenv("SEGBENCH_RUN_ID")
+    name_run()
+    assert os.environ["SEGBENCH_RUN_ID"] == "slurm_17.3"
+
+
+@pytest.mark.parametrize(
+    ("environment", "again"),
+    [({}, False), ({"TORCHELASTIC_RESTART_COUNT": "0"}, False), ({"SLURM_RESTART_COUNT": "2"}, True)],
+    ids=str,
+)
+def test_a_second_start_is_known(monkeypatch, environment, again):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert started_again() is again
+
+
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_a_sweep_on_ranks_of_torchrun_is_refused(on_ranks, monkeypatch, flag):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setattr(sys, "argv", ["train.py", flag, "seed=0,1"])
+
+    def refused(rank):
+        del os.environ[STARTED]
+        with pytest.raises(SystemExit) as left:
+            train_main()
+        return left.value.code
+
+    assert on_ranks(1, refused) == [1]
+
+
+def test_one_device_needs_no_further_rank(tmp_path):
+    before = dict(os.environ)
+    with further_ranks("train", Run(tmp_path), {"devices": 1}):
+        assert dict(os.environ) == before
+
+
+def test_processes_that_others_started_are_let_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    before = dict(os.environ)
+    with further_ranks("train", Run(tmp_path), {"devices": 2}):
+        assert dict(os.environ) == before
+
+
+def gone(pid, seconds=20.0):
+    """Whether a process has ended by then; its parent may not have looked."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+PARENT = """\
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+CHILD = """\
+import sys, time
+from segbench.runtime.processes import end_with_parent
+end_with_parent(int(sys.argv[1]))
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")
+def test_a_process_ends_with_its_parent_also_by_sigkill():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True)
+    with parent.stdout:
+        child = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert gone(child)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")
+def test_a_parent_that_was_gone_before_is_noticed():
+    code = "from segbench.runtime.processes import end_with_parent; end_with_parent(2**22 - 1); print('alive')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "")
+
+
+def test_elsewhere_than_on_linux_nothing_is_done(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    end_with_parent(1)
+
+
+def test_a_run_of_two_ranks_is_one_run(compose, on_ranks, tmp_path):
+    from segbench.experiment.train import train
+
+    on_ranks(2, lambda rank: train(compose(*SMALL, *TWO, "logger=wandb"), tmp_path / "run", [], resume=rank > 0))
+    run = tmp_path / "run"
+    (offline,) = (run / "wandb").glob("offline-run-*")
+    assert offline.name.endswith((run / "wandb_id.txt").read_text())
+    assert (run / "run.log").read_text().count("step 4 of 4") == 1
+    assert len((run / "metrics.csv").read_text().splitlines()) == 1 + 2 + 1  # a header, two validations, the test
+    assert Run(run).provenance()["processes"] == 2
+
+
+def test_the_number_of_ranks_may_change_when_a_run_is_continued(compose, on_ranks, tmp_path):
+    from segbench.experiment.resume import changed
+    from segbench.experiment.train import train
+
+    def steps(rank, count, devices):
+        config, _ = changed(compose(*SMALL), [f"trainer.max_steps={count}", f"trainer.devices={devices}"])
+        train(config, tmp_path / "run", [], resume=rank > 0 or devices > 1 or count > 3)
+
+    steps(0, 3, 1)
+    on_ranks(2, lambda rank: steps(rank, 6, 2))
+    steps(0, 9, 1)
+    assert Run(tmp_path / "run").results()["timing"]["steps"] == 9
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "not bit for bit the run it would have been: processes is 2, was 1" in log
+
+
+# With the programs as users start them
+
+
+@pytest.fixture(scope="module")
+def whole(compose, tmp_path_factory):
+    """A run of two ranks, undisturbed."""
+    directory = tmp_path_factory.mktemp("whole")
+    done = subprocess.run(
+        [BIN / "segbench", "train", *SMALL, *TWO, "hydra.run.dir=run"],
+        **{"cwd": directory, "capture_output": True, "text": True, "check": False},
+    )
+    assert done.returncode == 0, done.stderr
+    return directory / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        [BIN / "python", "-m", "segbench.train"],
+        [BIN / "python", "-m", "segbench.cli.main", "train"],
+        [BIN / "torchrun", "--nproc_per_node", "2", "-m", "segbench.train"],
+        [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", "-m", "segbench.train"],
+    ],
+    ids=["module", "cli", "torchrun", "torchrun standalone"],
+)
+def test_however_two_ranks_are_started_they_are_the_same_run(whole, tmp_path, command):
+    done = subprocess.run([*command, *SMALL, *TWO], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs" / "small").iterdir()
+    assert equal(weights(run), weights(whole))
+    assert Run(run).results()["metrics"] == Run(whole).results()["metrics"]
+    assert done.stdout.count("run:   ") == 1
+
+
+@pytest.mark.slow
+def test_two_machines_of_torchrun_are_one_run(whole, tmp_path):
+    # Two agents that find each other by the loopback.
+    store = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+    port = store.port
+    del store
+    command = [
+        *(BIN / "torchrun", "--nnodes", "2", "--nproc_per_node", "1", "--rdzv_backend", "c10d", "--rdzv_id", "job"),
+        *("--rdzv_endpoint", f"127.0.0.1:{port}", "--local_addr", "127.0.0.1", "-m", "segbench.train", *SMALL, *TWO),
+    ]
+    agents = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [agent.communicate(timeout=300)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    (run,) = (tmp_path / "outputs" / "small").iterdir()
+    assert equal(weights(run), weights(whole))
+    assert "torchrun: 1 processes on each of 2 machines" in (run / "run.log").read_text()
+
+
+FAILS_ONCE = """\
+import os
+import pathlib
+import lightning
+
+class FailsOnce(lightning.Callback):
+    def on_train_batch_end(self, trainer, *arguments):
+        mark = pathlib.Path("failed")
+        if trainer.global_step == 3 and trainer.global_rank == 1 and not mark.exists():
+            mark.touch()
+            os._exit(9)
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_run_again_where_it_was(whole, tmp_path):
+    (tmp_path / "fails.py").write_text(FAILS_ONCE)
+    done = subprocess.run(
+        [
+            *(BIN / "torchrun", "--nproc_per_node", "2", "--max_restarts", "1", "-m", "segbench.train", *SMALL, *TWO),
+            "+callbacks.fails._target_=fails.FailsOnce",
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "SEGBENCH_TARGETS": "fails.FailsOnce"},
+        **{"capture_output": True, "text": True, "check": False},
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs" / "small").iterdir()
+    assert (tmp_path / "failed").exists()
+    assert equal(weights(run), weights(whole))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_run_leaves_no_process_and_goes_on(whole, tmp_path, workers):
+    # A long run, so that it is still there when it is killed.
+    given = [*SMALL, *TWO, f"data.num_workers={workers}", "hydra.run.dir=run", "trainer.max_steps=4000"]
+    process = subprocess.Popen(
+        [BIN / "segbench", "train", *given],
+        **{"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL},
+    )
+    run = tmp_path / "run"
+    until = time.monotonic() + 300
+    while not (run / "checkpoints" / "previous.ckpt").exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    family = descendants(process.pid)
+    assert len(family) >= 1 + 2 * workers
+    process.kill()
+    process.wait()
+    assert all(gone(pid) for pid in family)
+    done = subprocess.run(
+        [BIN / "segbench", "train", "resume=run", "trainer.max_steps=4"],
+        **{"cwd": tmp_path, "capture_output": True, "text": True, "check": False},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def descendants(pid):
+    rows = [
+        (path.name, path.joinpath("stat").read_text().rsplit(")", 1)[1].split()[1])
+        for path in Path("/proc").iterdir()
+        if path.name.isdecimal() and path.joinpath("stat").exists()
+    ]
+    family, grown = {str(pid)}, True
+    while grown:
+        new = {child for child, parent in rows if parent in family} - family
+        family, grown = family | new, bool(new)
+    return {int(each) for each in family} - {pid}
+
+
+@pytest.mark.slow
+def test_a_stopped_run_leaves_with_its_exit_code(tmp_path):
+    given = [*SMALL, *TWO, "data.num_workers=1", "hydra.run.dir=run", "trainer.max_steps=4000"]
+    process = subprocess.Popen(
+        [BIN / "segbench", "train", *given], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    family = descendants(process.pid)
+    process.terminate()
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 143, said
+    assert "SIGTERM: stopping after this step, with a checkpoint" in said
+    assert Run(tmp_path / "run").state() == "interrupted"
+    assert all(gone(pid) for pid in family)

@@ -1,0 +1,66 @@
+import logging
+
+import pytest
+
+from segbench.training.callbacks.progress import RunProgress, _clock, _rate
+
+
+@pytest.fixture
+def told(caplog):
+    caplog.set_level(logging.INFO, "segbench")
+    # The log of a run takes the handlers of the root logger.
+    logging.getLogger("segbench").addHandler(caplog.handler)
+    yield lambda: [record.getMessage() for record in caplog.records if "progress" in record.name]
+    logging.getLogger("segbench").removeHandler(caplog.handler)
+
+
+def test_without_a_terminal_the_log_tells_step_loss_rate_and_time_left(fit, scripted, told):
+    fit(scripted(), RunProgress(log_every_s=0), steps=3)
+    assert [line.split(",")[0] for line in told()] == ["step 1 of 3", "step 2 of 3", "step 3 of 3"]
+    assert "loss -1.0000" in told()[1]
+    assert "step" in told()[1].split(", ")[2]
+    assert told()[2].endswith("0:00:00 left")
+
+
+def test_the_last_step_is_told_however_short_the_run(fit, scripted, told):
+    fit(scripted(), RunProgress(log_every_s=3600), steps=3)
+    assert [line.split(",")[0] for line in told()] == ["step 3 of 3"]
+
+
+def test_a_validation_is_told(fit, scripted, told):
+    module = scripted([0.25, 0.5])
+    module.log = lambda name, value, **settings: type(module).log(module, "val/mean_iu", value, **settings)
+    fit(module, RunProgress(log_every_s=3600), steps=2)
+    assert [line for line in told() if "mean_iu" in line] == [
+        "step 1: val/mean_iu 0.2500",
+        "step 2: val/mean_iu 0.5000",
+    ]
+
+
+def test_other_ranks_are_silent(fit, scripted, told):
+    callback = RunProgress(log_every_s=0)
+    callback.disable()
+    fit(scripted(), callback, steps=3)
+    assert told() == []
+
+
+def test_a_terminal_gets_a_bar_over_the_whole_run(fit, scripted, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    callback = RunProgress(refresh_every_s=0)
+    fit(scripted(), callback, steps=3)
+    drawn = capsys.readouterr().err
+    assert "3/3" in drawn
+    assert "loss -2.0000" in drawn
+    assert callback._bar is None
+
+
+@pytest.mark.parametrize(("per_second", "shown"), [(2.5, "2.50 steps/s"), (0.25, "4.00 s/step")])
+def test_a_slow_rate_is_told_in_seconds(per_second, shown):
+    assert _rate(per_second) == shown
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00:00"), (3661.9, "1:01:01"), (float("inf"), "99:59:59")])
+def test_time_is_told_in_hours(seconds, shown):
+    assert _clock(seconds) == shown
