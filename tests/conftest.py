@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest_plugins = ("fixtures.datasets", "fixtures.runs", "fixtures.caffe")
+pytest_plugins = ("tests.fixtures.datasets", "tests.fixtures.runs", "tests.fixtures.caffe")
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -51,15 +51,19 @@ def pytest_configure():
 
 @pytest.fixture(scope="session")
 def compose():
-    """`compose(*overrides, config="train")`: the config as plain containers, as an entry point gets it."""
+    """`compose(*overrides, config="train")`: the record of a config, as an entry point makes it."""
     import hydra
 
-    from segbench.config.composed import plain
+    from segbench.config.composed import resolved
     from segbench.config.packaged import conf_root
+    from segbench.config.record import Config
+    from segbench.config.requests import EvaluateRequest, ExportRequest, PredictRequest
+
+    kinds = {"train": Config, "evaluate": EvaluateRequest, "predict": PredictRequest, "export": ExportRequest}
 
     def composed(*overrides, config="train"):
         with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
-            return plain(hydra.compose(config, list(overrides)))
+            return kinds[config].of(resolved(hydra.compose(config, list(overrides))))
 
     return composed
 

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from segbench.cli import entry
 from segbench.cli.entry import fail, hydra_entry, job, relative
-from segbench.config.composed import plain
+from segbench.config.composed import resolved
 from segbench.errors import SegbenchError
 from segbench.runtime.log import log_to
 from segbench.runtime.processes import is_main_process
@@ -53,14 +53,14 @@ def test_errors_of_the_program_keep_their_traceback():
 
 
 def test_the_config_becomes_plain_and_resolved():
-    config = plain(OmegaConf.create({"a": 1, "b": {"c": "${a}"}, "l": [1, "${a}"]}))
+    config = resolved(OmegaConf.create({"a": 1, "b": {"c": "${a}"}, "l": [1, "${a}"]}))
     assert config == {"a": 1, "b": {"c": 1}, "l": [1, 1]}
     assert (type(config["b"]), type(config["l"])) == (dict, list)
 
 
 def test_a_key_that_is_not_given_is_named():
     with pytest.raises(SegbenchError, match=r"data\.root is not given\n.*a value for data\.root\n.*add data\.root="):
-        plain(OmegaConf.create({"data": {"root": "???"}}))
+        resolved(OmegaConf.create({"data": {"root": "???"}}))
 
 
 def hydra_arguments(monkeypatch, *arguments):

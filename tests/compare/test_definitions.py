@@ -10,7 +10,7 @@ def test_the_measures_are_those_that_scored_the_run(tiny_run, tiny_config):
     from segbench.experiment.build import build_dataset, build_measures
 
     config = tiny_config()
-    built = build_measures(config, build_dataset(config).spec)["semantic"]
+    built = build_measures(config.metrics, build_dataset(config.data, config.weights).spec)["semantic"]
     again = run_measures(read_run(tiny_run))
     assert list(again) == [("semantic", measure.name) for measure in built]
     assert list(again.values()) == built

@@ -185,5 +185,5 @@ class TestConfigs:
 
     @pytest.mark.parametrize("experiment", ["quickstart", "unet_isbi_em", "unet_isbi_em_modern_cpu"])
     def test_composed_configs(self, compose, experiment):
-        text = yaml.safe_dump(compose(f"experiment={experiment}", "name=x"), sort_keys=False)
+        text = yaml.safe_dump(compose(f"experiment={experiment}", "name=x").tree, sort_keys=False)
         assert Configs().parse(text) == yaml.safe_load(text)

@@ -1,11 +1,6 @@
 import pytest
 
-from segbench.compare.records import flatten, identity, is_circumstance, written
-
-
-def test_nested_settings_are_named_by_dots_and_lists_stay_whole():
-    config = {"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None}
-    assert flatten(config) == {"a.b.c": 1, "a.d": [1, {"e": 2}], "f": None}
+from segbench.compare.records import identity, is_circumstance, written
 
 
 @pytest.mark.parametrize("key", ["seed", "name", "logger.wandb.project", "data.root", "callbacks.panels.count"])

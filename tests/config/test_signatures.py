@@ -8,11 +8,11 @@ import pytest
 
 from segbench.cli.list import options
 from segbench.config.packaged import conf_root
+from segbench.config.record import LOADER_KEYS
 from segbench.config.signatures import refuse_misfits
 from segbench.data.datamodule import SegmentationData
 from segbench.errors import SegbenchError
-from segbench.experiment.build import LOADER_KEYS
-from segbench.runtime.hardware import resolve_hardware
+from segbench.runtime.hardware import settle
 
 SEGBENCH = Path(sys.executable).with_name("segbench")
 LOADERS = {f"data.{key}": SegmentationData for key in LOADER_KEYS}
@@ -21,9 +21,7 @@ LOADERS = {f"data.{key}": SegmentationData for key in LOADER_KEYS}
 @pytest.fixture
 def on_cpu(compose):
     def composed(*overrides):
-        config = compose("name=x", "trainer=cpu", *overrides)
-        resolve_hardware(config)
-        return config
+        return settle(compose("name=x", "trainer=cpu", *overrides))[0].tree
 
     return composed
 
@@ -93,4 +91,4 @@ def test_a_run_with_a_bad_value_tells_it_without_a_traceback(tiny_overrides, tmp
 
 
 def test_settings_that_are_left_to_the_machine_fit(compose):
-    refuse_misfits(compose("name=x"), LOADERS)
+    refuse_misfits(compose("name=x").tree, LOADERS)

@@ -1,6 +1,7 @@
 import pytest
 from rich.console import Console
 
+from segbench.config.record import Paper
 from segbench.display.tables import print_results, score_table
 
 SCORES = {
@@ -12,7 +13,7 @@ SCORES = {
     "test/threshold_mean_iu": 0.6312,
     "val/mean_iu": 0.5,
 }
-PAPER = {"method": "U-Net", "source": "table 1", "metrics": {"rand_error": 0.0382, "b": 1.0, "a": 2.0}}
+PAPER = Paper(method="U-Net", source="table 1", metrics={"rand_error": 0.0382, "b": 1.0, "a": 2.0})
 
 
 @pytest.fixture

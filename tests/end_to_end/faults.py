@@ -32,7 +32,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from segbench.config.composed import plain
+from segbench.config.composed import resolved
 from segbench.config.packaged import conf_root
 from segbench.experiment import build
 from segbench.experiment.train import train
@@ -257,7 +257,7 @@ def main() -> int:
     for processes, workers in settings:
         with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
             extra = [f"data.num_workers={workers}", f"data.batch_size={2 // processes}", f"trainer.devices={processes}"]
-            config = plain(hydra.compose("train", [*OVERRIDES, *extra]))
+            config = resolved(hydra.compose("train", [*OVERRIDES, *extra]))
         starter = Command if given.command else Forks
 
         def start(directory: Path, starter=starter, config=config, processes=processes):

@@ -215,7 +215,7 @@ stages: STAGES
 def test_stages_on_two_ranks_go_on_where_they_were_cut_off(on_ranks, tmp_path, monkeypatch, cut_in):
     import hydra
 
-    from segbench.config.composed import plain
+    from segbench.config.composed import resolved
     from segbench.config.packaged import conf_root
     from segbench.experiment.stages import compose_stages
     from segbench.experiment.train import train
@@ -230,7 +230,7 @@ def test_stages_on_two_ranks_go_on_where_they_were_cut_off(on_ranks, tmp_path, m
     def composed():
         given = [f"hydra.searchpath=[file://{folder.parent}]", "experiment=second", "trainer.devices=2"]
         with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
-            config = plain(hydra.compose("train", [*given, "name=second"]))
+            config = resolved(hydra.compose("train", [*given, "name=second"]))
             return config, compose_stages(config, given)
 
     class Cut(RuntimeError):

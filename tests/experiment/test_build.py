@@ -5,6 +5,7 @@ import torch
 from segbench.cli.list import options
 from segbench.config import trust as config
 from segbench.config.packaged import conf_root
+from segbench.config.record import Component
 from segbench.errors import SegbenchError
 from segbench.experiment.build import (
     build_callbacks,
@@ -44,14 +45,12 @@ def spec(**heads):
 @pytest.mark.parametrize("target", ["torch.hub.load", "os.system", "segbench.models.unet.tile_geometry"])
 def test_a_target_that_no_packaged_config_names_is_refused(target):
     with pytest.raises(SegbenchError, match=REFUSED.format(target, target)):
-        make({"_target_": target})
+        make(Component(target=target))
 
 
 def test_a_target_hidden_inside_an_allowed_one_is_refused():
-    hidden = {
-        "_target_": "segbench.data.augment.Augmentation",
-        "transforms": [{"_target_": "os.system", "command": "true"}],
-    }
+    transforms = [{"_target_": "os.system", "command": "true"}]
+    hidden = Component(target="segbench.data.augment.Augmentation", transforms=transforms)
     with pytest.raises(SegbenchError, match=REFUSED.format(r"os\.system", r"os\.system")):
         make(hidden)
 
@@ -59,43 +58,41 @@ def test_a_target_hidden_inside_an_allowed_one_is_refused():
 def test_the_command_line_cannot_name_a_foreign_target(compose, tmp_path):
     given = compose("name=tiny", "model._target_=torch.hub.load", "+model.repo_or_dir=x", "+model.source=local")
     with pytest.raises(SegbenchError, match=r"torch\.hub\.load, which is not allowed"):
-        build_task(given, build_dataset(given).spec)
+        build_task(given, build_dataset(given.data, given.weights).spec)
 
 
 def test_a_callbacks_target_is_checked_before_it_is_looked_at(tiny, tmp_path):
-    tiny["callbacks"]["mine"] = {"_target_": "antigravity.nothing"}
+    callbacks = {"mine": Component(target="antigravity.nothing")}
     with pytest.raises(SegbenchError, match=r"antigravity\.nothing, which is not allowed"):
-        build_callbacks(tiny, tmp_path, build_task(tiny, build_dataset(tiny).spec))
+        build_callbacks(callbacks, tmp_path, build_task(tiny, build_dataset(tiny.data, tiny.weights).spec))
 
 
 def test_a_metrics_target_is_checked_before_it_is_looked_at():
     with pytest.raises(SegbenchError, match=r"antigravity\.nothing, which is not allowed"):
-        build_measures(
-            {"metrics": {"m": {"_target_": "antigravity.nothing"}}}, spec(semantic=HeadSpec(("a",), ((0, 0, 0),)))
-        )
+        build_measures({"m": Component(target="antigravity.nothing")}, spec(semantic=HeadSpec(("a",), ((0, 0, 0),))))
 
 
 def test_a_user_may_allow_a_target(monkeypatch):
     monkeypatch.setenv("SEGBENCH_TARGETS", "fractions.Fraction")
-    assert make({"_target_": "fractions.Fraction", "numerator": 3}, denominator=6) == 0.5
+    assert make(Component(target="fractions.Fraction", numerator=3), denominator=6) == 0.5
 
 
 def test_a_run_cannot_widen_the_list(tiny_config, tmp_path):
-    recorded = tiny_config() | {"SEGBENCH_TARGETS": "os.system", "model": {"_target_": "os.system"}}
+    recorded = tiny_config().replace({"SEGBENCH_TARGETS": "os.system", "model": {"_target_": "os.system"}})
     with Run.create(tmp_path / "run", recorded, []) as run:
         read = run.config()
     with pytest.raises(SegbenchError, match=r"os\.system, which is not allowed"):
-        build_task(read, build_dataset(read).spec)
+        build_task(read, build_dataset(read.data, read.weights).spec)
 
 
-def test_a_config_without_target_is_refused():
-    with pytest.raises(SegbenchError, match=r"a config without _target_: .*\n.*the class.*\n.*add _target_"):
-        make({"width": 3})
+def test_a_config_without_target_is_refused(tiny):
+    with pytest.raises(SegbenchError, match=r"without model\._target_\n.*a value.*\n.*add model\._target_=\.\.\."):
+        tiny.replace({"model": {"width": 3}})
 
 
 def test_arguments_pass_as_they_are(tmp_path):
     # Hydra alone would turn dataclasses and paths into configs.
-    made = make({"_target_": "segbench.training.callbacks.pictures.Panels", "count": 2}, directory=tmp_path)
+    made = make(Component(target="segbench.training.callbacks.pictures.Panels", count=2), directory=tmp_path)
     assert (made._directory, made._count) == (tmp_path, 2)
 
 
@@ -109,20 +106,20 @@ def test_every_loss_is_built_with_the_heads_void_label(tiny_config, name):
 
 def test_the_factors_of_a_sum_and_its_terms_are_of_the_config(tiny_config):
     given = tiny_config("loss=cross_entropy_dice", "loss.weights.dice=0.5", "loss.terms.dice.squared=true")
-    (loss,) = build_task(given, build_dataset(given).spec).losses.values()
+    (loss,) = build_task(given, build_dataset(given.data, given.weights).spec).losses.values()
     assert loss.weights == {"cross_entropy": 1.0, "dice": 0.5}
     assert loss._terms["dice"].squared
 
 
 def test_a_sum_with_a_weighted_term_gets_the_map(tiny_config):
     given = tiny_config("loss=weighted_cross_entropy_dice")
-    dataset = build_dataset(given)
+    dataset = build_dataset(given.data, given.weights)
     (loss,) = build_task(given, dataset.spec).losses.values()
     data = build_data(given, dataset, TileGeometry(4, 12, 20, 8, 20))
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     assert loss.needs_weight and batch.weight.max() > 1
-    del given["loss"]["weight_map"]
+    given = given.replace({"loss.weight_map": None})
     with pytest.raises(SegbenchError, match=r"weighted loss without loss\.weight_map"):
         build_task(given, dataset.spec)
 
@@ -130,7 +127,7 @@ def test_a_sum_with_a_weighted_term_gets_the_map(tiny_config):
 @pytest.mark.parametrize("name", options("scheduler", [conf_root()]))
 def test_every_schedule_warms_up_over_the_runs_own_steps(tiny_config, tmp_path, name):
     given = tiny_config(f"scheduler={name}", "scheduler.warmup_steps=4", "optimizer.lr=1.0", "trainer.max_steps=8")
-    task = build_task(given, build_dataset(given).spec)
+    task = build_task(given, build_dataset(given.data, given.weights).spec)
     task.trainer = build_trainer(given, tmp_path, [], [])
     schedule = task.configure_optimizers()["lr_scheduler"]["scheduler"]
     factors = [schedule.lr_lambdas[0](step) for step in range(9)]
@@ -140,7 +137,7 @@ def test_every_schedule_warms_up_over_the_runs_own_steps(tiny_config, tmp_path, 
 
 def test_a_training_without_an_end_is_told(tiny_config, tmp_path):
     given = tiny_config("trainer.max_steps=-1", "trainer.max_epochs=-1")
-    task = build_task(given, build_dataset(given).spec)
+    task = build_task(given, build_dataset(given.data, given.weights).spec)
     task.trainer = build_trainer(given, tmp_path, [], [])
     with pytest.raises(SegbenchError, match=r"max_steps=-1 and .*\n.*steps or of epochs\n.*trainer\.max_steps=N"):
         task.configure_optimizers()
@@ -153,7 +150,6 @@ def test_clipping_and_accumulation_are_picks_of_the_trainer(tiny_config, tmp_pat
 
 
 def test_the_data_set_sizes_the_model(tiny):
-    tiny["model"]["_target_"] = "segbench.models.unet.UNet"
     two = DatasetSpec(
         "d",
         {"rgb": ModalitySpec(3, (0.0,) * 3, (1.0,) * 3, "")},
@@ -162,13 +158,13 @@ def test_the_data_set_sizes_the_model(tiny):
         "",
         "",
     )
-    model = build_model(tiny, two)
+    model = build_model(tiny.model, two)
     assert (model.conv_d0a_b.in_channels, model.conv_u0d_score.out_channels) == (3, 5)
 
 
 def test_a_measure_learns_the_heads_class_names():
     head = HeadSpec(("sky", "road"), ((0, 0, 0), (1, 1, 1)), excluded=(1,))
-    given = {"metrics": {"confusion": {"_target_": "segbench.metrics.confusion.Overlap"}, "off": None}}
+    given = {"confusion": Component(target="segbench.metrics.confusion.Overlap"), "off": None}
     (measure,) = build_measures(given, spec(semantic=head))["semantic"]
     assert (measure.class_names, measure.excluded, measure.name) == (("sky", "road"), (1,), "confusion")
 
@@ -176,7 +172,7 @@ def test_a_measure_learns_the_heads_class_names():
 def test_weights_are_a_function_of_the_seed(tiny_config):
     def first_weights(seed):
         given = tiny_config(f"seed={seed}")
-        return build_task(given, build_dataset(given).spec).model.conv_d0a_b.weight
+        return build_task(given, build_dataset(given.data, given.weights).spec).model.conv_d0a_b.weight
 
     assert torch.equal(first_weights(0), first_weights(0))
     assert not torch.equal(first_weights(0), first_weights(1))
@@ -184,23 +180,23 @@ def test_weights_are_a_function_of_the_seed(tiny_config):
 
 def test_seed_0_is_a_seed(tiny):
     torch.manual_seed(123)
-    one = build_task(tiny, build_dataset(tiny).spec).model.conv_d0a_b.weight
+    one = build_task(tiny, build_dataset(tiny.data, tiny.weights).spec).model.conv_d0a_b.weight
     torch.manual_seed(456)
-    assert torch.equal(one, build_task(tiny, build_dataset(tiny).spec).model.conv_d0a_b.weight)
+    assert torch.equal(one, build_task(tiny, build_dataset(tiny.data, tiny.weights).spec).model.conv_d0a_b.weight)
 
 
 def test_a_weighted_loss_without_a_map_is_refused(tiny_config):
     given = tiny_config("loss=weighted_cross_entropy")
-    del given["loss"]["weight_map"]
+    given = given.replace({"loss.weight_map": None})
     with pytest.raises(
         SegbenchError, match=r"a weighted loss without loss\.weight_map\n.*\n.*loss=weighted_cross_entropy"
     ):
-        build_task(given, build_dataset(given).spec)
+        build_task(given, build_dataset(given.data, given.weights).spec)
 
 
 def test_a_weighted_loss_brings_its_map_to_the_samples(tiny_config):
     given = tiny_config("loss=weighted_cross_entropy")
-    dataset = build_dataset(given)
+    dataset = build_dataset(given.data, given.weights)
     data = build_data(given, dataset, build_task(given, dataset.spec).model.geometry)
     batch = next(iter(data.train_dataloader()))
     assert batch.weight.shape == batch.targets["semantic"].shape
@@ -209,7 +205,7 @@ def test_a_weighted_loss_brings_its_map_to_the_samples(tiny_config):
 
 def test_a_tile_that_the_model_does_not_take_is_refused(tiny_config):
     given = tiny_config("data.tile=61")
-    dataset = build_dataset(given)
+    dataset = build_dataset(given.data, given.weights)
     with pytest.raises(SegbenchError, match=r"61 pixels \(data\.tile\)\n.*12 \+ 4 k pixels.*\n.*use 60 or 64"):
         build_data(given, dataset, build_task(given, dataset.spec).model.geometry)
 
@@ -217,20 +213,24 @@ def test_a_tile_that_the_model_does_not_take_is_refused(tiny_config):
 @pytest.mark.parametrize(("monitor", "higher"), [("val/mean_iu", True), ("val/rand_error", False), ("val/x", True)])
 def test_the_monitored_score_brings_its_direction(tiny_config, tmp_path, monitor, higher):
     given = tiny_config(f"callbacks.checkpoint.monitor={monitor}")
-    callbacks = build_callbacks(given, tmp_path, build_task(given, build_dataset(given).spec))
+    callbacks = build_callbacks(
+        given.callbacks, tmp_path, build_task(given, build_dataset(given.data, given.weights).spec)
+    )
     (checkpoints,) = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
     assert checkpoints._sign == (1.0 if higher else -1.0)
 
 
 def test_a_callback_set_to_null_is_left_out(tiny_config, tmp_path):
     given = tiny_config("callbacks.panels=null", "callbacks.progress=null")
-    callbacks = build_callbacks(given, tmp_path, build_task(given, build_dataset(given).spec))
+    callbacks = build_callbacks(
+        given.callbacks, tmp_path, build_task(given, build_dataset(given.data, given.weights).spec)
+    )
     assert {type(callback).__name__ for callback in callbacks}.isdisjoint({"Panels", "RunProgress"})
     assert all(isinstance(callback, lightning.Callback) for callback in callbacks)
 
 
 def test_a_run_tells_its_data_set(tiny_run, tiny):
-    assert build_dataset_spec(Run.open(tiny_run)) == build_dataset(tiny).spec
+    assert build_dataset_spec(Run.open(tiny_run)) == build_dataset(tiny.data, tiny.weights).spec
 
 
 def test_a_run_that_does_not_is_refused(tmp_path):
@@ -239,7 +239,7 @@ def test_a_run_that_does_not_is_refused(tmp_path):
 
 
 def test_weights_load_from_a_checkpoint(tiny, tiny_run):
-    task = build_task(tiny | {"seed": 9}, build_dataset(tiny).spec)
+    task = build_task(tiny.replace({"seed": 9}), build_dataset(tiny.data, tiny.weights).spec)
     path = Run.open(tiny_run).checkpoint("last")
     assert load_weights(task.model, path) == 3
     stored = torch.load(path, weights_only=True)["state_dict"]
@@ -249,7 +249,7 @@ def test_weights_load_from_a_checkpoint(tiny, tiny_run):
 def test_a_damaged_checkpoint_is_refused(tiny, tiny_run, tmp_path):
     whole = Run.open(tiny_run).checkpoint("last").read_bytes()
     (tmp_path / "half.ckpt").write_bytes(whole[: len(whole) // 2])
-    task = build_task(tiny, build_dataset(tiny).spec)
+    task = build_task(tiny, build_dataset(tiny.data, tiny.weights).spec)
     with pytest.raises(
         SegbenchError, match=r"half\.ckpt cannot be read: (.|\n)*whole checkpoint.*\n.*checkpoint=best\|last"
     ):
@@ -263,19 +263,19 @@ def test_a_checkpoint_that_would_run_code_is_refused(tiny, tmp_path):
 
     torch.save({"state_dict": {}, "global_step": 0, "code": Code()}, tmp_path / "code.ckpt")
     with pytest.raises(SegbenchError, match=r"code\.ckpt cannot be read"):
-        load_weights(build_task(tiny, build_dataset(tiny).spec).model, tmp_path / "code.ckpt")
+        load_weights(build_task(tiny, build_dataset(tiny.data, tiny.weights).spec).model, tmp_path / "code.ckpt")
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_file_that_is_no_checkpoint_of_ours_is_refused(tiny, tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.ckpt")
     with pytest.raises(SegbenchError, match=r"other\.ckpt holds no state_dict.*\n.*\n.*own checkpoint"):
-        load_weights(build_task(tiny, build_dataset(tiny).spec).model, tmp_path / "other.ckpt")
+        load_weights(build_task(tiny, build_dataset(tiny.data, tiny.weights).spec).model, tmp_path / "other.ckpt")
 
 
 def test_weights_of_another_network_are_refused(tiny_config, tiny_run):
     given = tiny_config("model.width=6")
-    task = build_task(given, build_dataset(given).spec)
+    task = build_task(given, build_dataset(given.data, given.weights).spec)
     with pytest.raises(
         SegbenchError, match=r"last\.ckpt: \d+ weights do not fit the network, first conv_d0a_b\..*\n.*\n.*run=RUN"
     ):

@@ -134,7 +134,7 @@ def test_a_tampered_run_cannot_name_a_target(scored, tiny_run, tmp_path):
     import shutil
 
     run = Path(shutil.copytree(tiny_run, tmp_path / "tampered"))
-    config = Run(run).config()
+    config = Run(run).recorded()
     config["model"] = {"_target_": "os.system", "command": f"touch {tmp_path}/ran"}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(SegbenchError, match=r"os\.system, which is not allowed"):
@@ -149,16 +149,11 @@ def test_data_may_have_moved(scored, isbi_config, isbi, tmp_path):
     assert same(directory, tmp_path / "run")
 
 
-def test_what_was_trained_in_bf16_is_scored_in_bf16():
-    run = {
-        "data": {"root": "a"},
-        "trainer": {"precision": "bf16-mixed", "max_steps": 5},
-        "tile": 8,
-        "tta": "d4",
-        "threads": 2,
-    }
-    given = {"trainer": {"precision": "auto", "max_steps": -1}, "data": {"root": None}, "tile": None, "tta": "none"}
-    merged = recorded(run, given)
-    assert merged["trainer"] == {"precision": "bf16-mixed", "max_steps": -1}
-    assert (merged["data"]["root"], merged["tile"], merged["tta"], merged["threads"]) == ("a", 8, "none", 2)
-    assert recorded(run, given | {"trainer": {"precision": "32-true"}})["trainer"]["precision"] == "32-true"
+def test_what_was_trained_in_bf16_is_scored_in_bf16(tiny_config, compose):
+    run = tiny_config("trainer.precision=bf16-mixed", "tile=8", "tta=d4", "threads=2")
+    merged = recorded(run, compose("run=x", "tta=none", "data.num_workers=3", config="evaluate"))
+    assert (merged.trainer.precision, merged.trainer.max_steps) == ("bf16-mixed", -1)
+    assert (merged.data.num_workers, merged.tile, merged.tta, merged.threads) == (3, 8, "none", 2)
+    assert merged.data.arguments == run.data.arguments
+    asked = compose("run=x", "trainer.precision=32-true", config="evaluate")
+    assert recorded(run, asked).trainer.precision == "32-true"

@@ -236,7 +236,7 @@ def test_the_images_of_a_split_are_predicted_by_their_ids(compose, tiny_run, tmp
     files = predict(compose(*given, config="predict"))
     described = build_dataset_spec(Run.open(tiny_run))
     config = Run.open(tiny_run).config()
-    source = build_dataset(config).split("test")
+    source = build_dataset(config.data, config.weights).split("test")
     assert [path.stem for path in files] == list(source.ids)
     task = build_task(config, described).eval()
     load_weights(task.model, Run.open(tiny_run).checkpoint("best"))

@@ -7,7 +7,10 @@ import lightning
 import pytest
 import torch
 
+from segbench.cli.train import resume_run
+from segbench.errors import SegbenchError
 from segbench.experiment import build
+from segbench.experiment.resume import changed, continuation
 from segbench.experiment.train import train
 from segbench.runs.directory import Run
 from segbench.training.callbacks.checkpoints import Checkpoints
@@ -232,3 +235,80 @@ def test_loading_processes_change_nothing(whole, cut, tmp_path, name):
     cut(None)
     train(config(), tmp_path / "run", [], resume=True)
     assert_same_run(expected, tmp_path / "run")
+
+
+@pytest.fixture
+def short(compose, tmp_path):
+    """A finished run of two steps."""
+    directory = tmp_path / "short"
+    train(compose(*SMALL, "trainer.max_steps=2", "trainer.val_check_interval=2", "data.test=1"), directory, [])
+    return Run(directory)
+
+
+def test_a_run_that_goes_on_records_it(short, tmp_path, caplog):
+    before = short.config()
+    resume_run([f"resume={short.path}", "trainer.max_steps=4"])
+    assert short.recorded() == before.tree
+    assert short.config() == before.replace({"trainer.max_steps": 4})
+    _, second = short.legs()
+    assert (second.step, dict(second.changes)) == (2, {"trainer.max_steps": 4})
+    assert short.results()["protocol"]["continued"] == ["at step 2: trainer.max_steps 2 -> 4"]
+    assert "the schedule (cosine) is stretched from step 2 on" in (short.path / "run.log").read_text()
+
+
+def test_fewer_steps_than_were_done_are_refused_and_nothing_changes(short):
+    with pytest.raises(SystemExit):
+        resume_run([f"resume={short.path}", "trainer.max_steps=1"])
+    assert short.state() == "finished"
+    assert len(short.legs()) == 1
+
+
+def test_a_run_that_is_through_says_so(short):
+    assert "is finished; trainer.max_steps=N" in continuation([f"resume={short.path}"])
+    assert "is finished" in continuation([f"resume={short.path}", "trainer.max_steps=2"])
+    assert continuation([f"resume={short.path}", "trainer.max_steps=3"]).config.trainer.max_steps == 3
+
+
+def test_a_run_that_time_ended_goes_on_with_more_of_it(compose, tmp_path):
+    directory = tmp_path / "timed"
+    limits = ("trainer.max_steps=6", "+trainer.max_time=00:00:00:00", "data.test=1")
+    train(compose(*SMALL, *limits), directory, [])
+    run = Run(directory)
+    done = run.results()["timing"]["steps"]
+    assert done < 6 and run.ended_by() == "trainer.max_time"
+    assert f"is finished at step {done:.0f} of 6, by trainer.max_time" in continuation([f"resume={directory}"])
+    with pytest.raises(SegbenchError, match=r"used up its trainer\.max_time(.|\n)*trainer\.max_time=null"):
+        continuation([f"resume={directory}", "trainer.max_steps=6"])
+    resume_run([f"resume={directory}", "trainer.max_time=null"])
+    assert run.results()["timing"]["steps"] == 6
+    assert run.ended_by() is None
+
+
+def test_other_pixels_under_the_same_names_are_refused(short):
+    digests = short.digests()
+    assert set(digests) == {"train", "val", "test"}
+    short.write_digests(digests | {"val": "0" * 64})
+    with pytest.raises(SystemExit):
+        resume_run([f"resume={short.path}", "trainer.max_steps=4"])
+    assert short.state() == "finished"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("trainer.max_steps=many", "a whole number"),
+        ("optimizer.lr=1", "a run keeps its configuration"),
+        ("resume_allow=weights", "of data, model"),
+    ],
+)
+def test_what_a_resume_does_not_take_is_refused(argument, message):
+    with pytest.raises(SegbenchError, match=message):
+        changed(["resume=RUN", argument])
+
+
+def test_data_that_moved_are_given_by_their_place(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert changed(["resume=RUN", "data.root=there", "trainer.max_time=null"]) == (
+        {"data.root": str(tmp_path / "there"), "trainer.max_time": None},
+        (),
+    )

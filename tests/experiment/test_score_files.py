@@ -18,14 +18,14 @@ def labels():
 
 
 @pytest.fixture
-def score(tmp_path, labels):
+def score(tmp_path, labels, compose):
     """`score(prob)`: results.json of probabilities against `labels`."""
 
     def scored(prob):
         tifffile.imwrite(tmp_path / "labels.tif", labels, photometric="minisblack")
         tifffile.imwrite(tmp_path / "prob.tif", prob, photometric="minisblack")
-        given = {"predictions": str(tmp_path / "prob.tif"), "labels": str(tmp_path / "labels.tif")}
-        score_files(given, tmp_path / "evaluation", [])
+        given = (f"predictions={tmp_path / 'prob.tif'}", f"labels={tmp_path / 'labels.tif'}")
+        score_files(compose(*given, config="evaluate"), tmp_path / "evaluation", [])
         return Run(tmp_path / "evaluation").results()
 
     return scored

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from segbench.cli.train import resume_run
-from segbench.config.composed import plain
+from segbench.config.composed import resolved
 from segbench.config.packaged import conf_root
+from segbench.config.record import Config
 from segbench.errors import SegbenchError
 from segbench.experiment.stages import compose_stages, read_stages, start_of
 from segbench.experiment.train import train
@@ -56,22 +57,22 @@ def composed(folder, *overrides):
     with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
         given = [f"hydra.searchpath=[file://{folder}]", *overrides]
         name = next(o.removeprefix("experiment=") for o in overrides if o.startswith("experiment="))
-        config = plain(hydra.compose("train", [*given, f"name={name}"]))
+        config = Config.of(resolved(hydra.compose("train", [*given, f"name={name}"])))
         return config, compose_stages(config, [f"hydra.searchpath=[file://{folder}]", *overrides])
 
 
 def test_overrides_hold_for_every_stage_save_those_of_the_optimiser_and_the_choice_of_a_net(experiments):
     given = ("experiment=e8", "model.width=0.03", "optimizer.lr=7", "seed=5", "trainer.max_steps=9", "scheduler=cosine")
     config, stages = composed(experiments, *given)
-    assert config["optimizer"]["lr"] == 7
+    assert config.flat["optimizer.lr"] == 7
     assert [stage.experiment for stage in stages] == ["e32", "e16"]
-    assert [stage.config["optimizer"]["lr"] for stage in stages] == [1e-2, 1e-3]
-    assert [stage.config["scheduler"]["_target_"] for stage in stages] == ["segbench.training.optim.constant"] * 2
+    assert [stage.config.flat["optimizer.lr"] for stage in stages] == [1e-2, 1e-3]
+    assert [stage.config.scheduler.target for stage in stages] == ["segbench.training.optim.constant"] * 2
     for stage in stages:
-        assert stage.config["name"] == stage.experiment
-        assert (stage.config["model"]["width"], stage.config["seed"]) == (0.03, 5)
-        assert stage.config["trainer"]["max_steps"] == 9
-        assert stage.config["stages"] is None or stage.experiment == "e32"
+        assert stage.config.name == stage.experiment
+        assert (stage.config.flat["model.width"], stage.config.seed) == (0.03, 5)
+        assert stage.config.trainer.max_steps == 9
+        assert stage.config.stages is None or stage.experiment == "e32"
 
 
 def test_a_run_that_starts_from_another_has_no_stages(experiments):
@@ -85,17 +86,17 @@ def test_an_experiment_before_itself_and_an_unknown_one_are_refused(experiments)
         composed(experiments, "experiment=nowhere")
 
 
-def test_by_modality_each_stage_starts_from_nothing(tmp_path):
-    config = {"init_from": None, "stages": {"rgb": "a", "hha": "b"}}
+def test_by_modality_each_stage_starts_from_nothing(tmp_path, tiny_config):
+    config = tiny_config().replace({"stages": {"rgb": "a", "hha": "b"}})
     assert start_of(config, tmp_path) == {"rgb": str(tmp_path / "stages/a"), "hha": str(tmp_path / "stages/b")}
     assert start_of(config, tmp_path, 1) is None
-    chain = {"init_from": None, "stages": ["a", "b"]}
+    chain = config.replace({"stages": ["a", "b"]})
     assert [start_of(chain, tmp_path, n) for n in (0, 1, None)] == [
         None,
         str(tmp_path / "stages/a"),
         str(tmp_path / "stages/b"),
     ]
-    assert start_of(chain | {"init_from": "given"}, tmp_path) == "given"
+    assert start_of(chain.replace({"init_from": "given"}), tmp_path) == "given"
 
 
 def final_weights(path):
@@ -152,8 +153,8 @@ def test_a_finished_run_says_so_and_is_left_alone(tiny_run, capsys):
 def test_a_prepared_run_is_begun_by_a_resume(tiny_config, tiny_run, tmp_path):
     run = Run.prepare(tmp_path / "run", tiny_config(), [])
     assert run.state() == "prepared"
-    assert run.config()["task"]["channels_last"] is False
-    assert run.config()["trainer"]["accelerator"] == "cpu"
+    assert run.config().task.channels_last is False
+    assert run.config().trainer.accelerator == "cpu"
     resume_run([f"resume={run.path}"])
     assert run.state() == "finished"
     expected, begun = final_weights(tiny_run), final_weights(run.path)
@@ -162,7 +163,7 @@ def test_a_prepared_run_is_begun_by_a_resume(tiny_config, tiny_run, tmp_path):
 
 def test_what_is_left_to_the_machine_is_settled_where_a_prepared_run_begins(tiny_config, tmp_path):
     run = Run.prepare(tmp_path / "run", tiny_config("threads=auto", "trainer.accelerator=auto"), [])
-    assert run.config()["threads"] == "auto"
+    assert run.config().threads == "auto"
     resume_run([f"resume={run.path}"])
-    assert isinstance(run.config()["threads"], int)
-    assert run.config()["trainer"]["accelerator"] in ("cpu", "gpu")
+    assert isinstance(run.config().threads, int)
+    assert run.config().trainer.accelerator in ("cpu", "gpu")

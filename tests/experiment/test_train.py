@@ -64,9 +64,10 @@ def test_the_recorded_config_is_resolved_and_is_what_ran(tiny_run, tiny_config):
     recorded = yaml.safe_load((tiny_run / "config.yaml").read_text())
     composed = tiny_config()
     # What is left to the machine is recorded as it was settled.
-    assert composed["trainer"]["sync_batchnorm"] == "auto"
-    composed["trainer"]["sync_batchnorm"] = False
-    assert recorded == composed
+    assert composed.trainer.sync_batchnorm == "auto"
+    assert recorded == composed.replace({"trainer.sync_batchnorm": False}).tree
+    (began,) = Run(tiny_run).legs()
+    assert (began.step, dict(began.changes), dict(began.settled)) == (0, {}, {"trainer.sync_batchnorm": False})
     assert yaml.safe_load((tiny_run / "overrides.yaml").read_text()) == ["trainer.max_steps=3"]
 
 
@@ -83,6 +84,8 @@ def test_results_say_how_they_came_about(tiny_run):
         "threads": 1,
         "versions": None,
         "paper": None,
+        "ended_by": None,
+        "continued": [],
     }
     assert results["protocol"]["versions"].keys() == results["metrics"].keys()
     assert results["provenance"]["versions"]["lightning"]
@@ -96,7 +99,7 @@ def test_every_score_can_be_computed_again_from_the_counts_of_the_images(tiny_ru
         assert stored["ids"].tolist() == [f"test-{number:04d}" for number in range(5)]
         assert stored["split"].item() == "test"
         recomputed = {}
-        for measure in build_measures(config, build_dataset(config).spec)["semantic"]:
+        for measure in build_measures(config.metrics, build_dataset(config.data, config.weights).spec)["semantic"]:
             prefix = f"semantic/{measure.name}/"
             counts = {key.removeprefix(prefix): stored[key] for key in stored if key.startswith(prefix)}
             assert {len(array) for array in counts.values()} == {5}
@@ -150,7 +153,8 @@ def test_another_seed_gives_another_run(tiny_run, tiny_config, tmp_path):
 
 def test_the_table_stands_beside_the_threshold_and_the_paper(tiny_config, tmp_path, capsys):
     config = tiny_config("trainer.max_steps=1")
-    config["paper"] = {"method": "U-Net", "source": "table 1", "metrics": {"rand_error": 0.0382, "speed": 1.0}}
+    paper = {"method": "U-Net", "source": "table 1", "metrics": {"rand_error": 0.0382, "speed": 1.0}}
+    config = config.replace({"paper": paper})
     train(config, tmp_path / "run", [])
     table = capsys.readouterr().out
     assert "tiny: test, last checkpoint, tta none" in table
@@ -199,7 +203,7 @@ def test_the_test_volume_is_predicted_with_the_checkpoint_that_is_kept(compose, 
 
 def test_isbi_trains_with_the_papers_ingredients(isbi_config, tmp_path):
     config = isbi_config("experiment=unet_isbi_em_cpu", "tta=none", "model.width=4", "data.repeats=1")
-    assert config["loss"]["_target_"].endswith("WeightedCrossEntropy")
+    assert config.loss_of("semantic").name == "WeightedCrossEntropy"
     scores = train(config, tmp_path / "run", [])
     assert 0 <= scores["test/rand_error"] <= 1
     assert Run(tmp_path / "run").results()["protocol"]["paper"]["row"] == "unet_isbi_em"
@@ -290,7 +294,7 @@ def test_a_sweep_runs_its_jobs_in_directories_of_their_own(tiny_overrides, tmp_p
     cli.main()
     jobs = tmp_path / "outputs" / "tiny" / "sweep_here"
     assert [state(jobs / number) for number in ("0", "1")] == ["finished"] * 2
-    assert [Run(jobs / number).config()["seed"] for number in ("0", "1")] == [0, 1]
+    assert [Run(jobs / number).config().seed for number in ("0", "1")] == [0, 1]
     assert "seed=1" in yaml.safe_load((jobs / "1" / "overrides.yaml").read_text())
     assert not equal(weights(jobs / "0"), weights(jobs / "1"))
 
@@ -302,7 +306,7 @@ def test_a_sweep_is_named_after_its_experiment(tiny_overrides, tmp_path, monkeyp
     monkeypatch.setattr(sys, "argv", ["segbench", "train", "-m", *unnamed, "trainer.max_steps=1", "seed=0"])
     cli.main()
     job = tmp_path / "outputs" / "quickstart" / "sweep_here" / "0"
-    assert Run(job).config()["name"] == "quickstart"
+    assert Run(job).config().name == "quickstart"
 
 
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(tiny_config, tiny_overrides, tmp_path):

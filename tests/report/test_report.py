@@ -25,7 +25,7 @@ def sweep(tiny_run, tmp_path):
     for number, (width, lr, value) in enumerate([(4, 0.1, 0.5), (4, 0.2, 0.6), (8, 0.1, 0.8), (8, 0.2, 0.9)]):
         copied = Run(shutil.copytree(tiny_run, tmp_path / "sweep" / str(number)))
         config, results = copied.config(), copied.results()
-        config["model"]["width"], config["optimizer"]["lr"] = width, lr
+        config = config.replace({"model.width": width, "optimizer.lr": lr})
         copied.begin(config)
         results["metrics"]["test/mean_iu"] = value
         (copied.path / "results.json").write_text(json.dumps(results))
@@ -62,7 +62,7 @@ def test_energy_is_told_where_it_was_read(tiny_run, tmp_path):
 def test_the_papers_row_stands_beside(tiny_config, tiny_run, tmp_path):
     copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
     paper = {"row": "r", "method": "U-Net", "source": "a table", "not_comparable": "other images"}
-    copied.begin(copied.config() | {"paper": paper | {"metrics": {"pixel_error": 0.0611, "forward_ms": 50.0}}})
+    copied.begin(copied.config().replace({"paper": paper | {"metrics": {"pixel_error": 0.0611, "forward_ms": 50.0}}}))
     text = report([str(copied.path)])
     mine = copied.results()["metrics"]["test/pixel_error"]
     assert ">0.0611</td>" in text
@@ -74,7 +74,7 @@ def test_the_papers_row_stands_beside(tiny_config, tiny_run, tmp_path):
 def test_the_papers_scores_lead_or_the_one_that_is_asked_for(tiny_run, tmp_path):
     copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
     paper = {"row": "r", "method": "U-Net", "source": "a table", "metrics": {"rand_error": 0.0382}}
-    copied.begin(copied.config() | {"paper": paper})
+    copied.begin(copied.config().replace({"paper": paper}))
 
     def order(metric=None):
         return re.findall(r'<tr><th scope="row" >(\w+)</th>', report([str(copied.path)], metric))

@@ -7,10 +7,12 @@ import pytest
 import yaml
 
 from segbench.config.packaged import read_yaml
+from segbench.config.record import Recorded
 from segbench.errors import SegbenchError
 from segbench.runs.directory import SCHEMA, Run
 
-CONFIG = {"name": "tiny", "seed": 0, "model": {"_target_": "segbench.models.unet.UNet", "width": 4}}
+TREE = {"name": "tiny", "seed": 0, "model": {"_target_": "segbench.models.unet.UNet", "width": 4}}
+CONFIG = Recorded.of(TREE)
 
 
 @pytest.fixture
@@ -20,8 +22,8 @@ def run(tmp_path):
 
 
 def test_the_config_comes_back_as_it_was(run):
-    assert run.config() == CONFIG
-    assert Run.open(run.path).config() == CONFIG
+    assert run.recorded() == TREE
+    assert Run.open(run.path).recorded() == TREE
 
 
 def test_the_overrides_are_recorded(run):
@@ -37,8 +39,8 @@ def test_parents_are_made(tmp_path):
 def test_a_directory_that_holds_a_run_is_refused(run):
     run.release()
     with pytest.raises(SegbenchError, match=r"holds a run already\n.*expected: an empty.*\n.*train resume="):
-        Run.create(run.path, CONFIG | {"seed": 1}, [])
-    assert run.config() == CONFIG
+        Run.create(run.path, CONFIG.replace({"seed": 1}), [])
+    assert run.recorded() == TREE
 
 
 def test_a_run_that_was_refused_before_it_began_gives_its_directory_to_the_next(run):
@@ -46,8 +48,8 @@ def test_a_run_that_was_refused_before_it_began_gives_its_directory_to_the_next(
     run.write_provenance({"command": "train.py data.masks=WRONG"})
     run.set_state("failed", "no folder WRONG")
     run.release()
-    with Run.create(run.path, CONFIG | {"seed": 1}, ["seed=1"]) as again:
-        assert again.config()["seed"] == 1 and again.overrides() == ["seed=1"]
+    with Run.create(run.path, CONFIG.replace({"seed": 1}), ["seed=1"]) as again:
+        assert again.recorded()["seed"] == 1 and again.overrides() == ["seed=1"]
         assert not (again.path / "provenance.json").exists()
         assert (again.path / "run.log").read_text() == "why\n"
 
@@ -64,8 +66,8 @@ def test_a_failed_run_that_has_something_keeps_its_directory(run, made):
 def test_another_process_cannot_take_a_directory_in_use(run):
     (run.path / "config.yaml").unlink()  # so that only the lock stands in the way
     code = (
-        "import sys; from pathlib import Path; from segbench.runs.directory import Run; "
-        "Run.create(Path(sys.argv[1]), {}, [])"
+        "import sys; from pathlib import Path; from segbench.config.record import Recorded; "
+        "from segbench.runs.directory import Run; Run.create(Path(sys.argv[1]), Recorded.of({}), [])"
     )
     other = subprocess.run([sys.executable, "-c", code, run.path], capture_output=True, text=True, check=False)
     assert other.returncode == 1

@@ -3,7 +3,7 @@ import torch
 
 from segbench.errors import SegbenchError
 from segbench.runtime import hardware
-from segbench.runtime.hardware import machine, process_count, resolve_hardware
+from segbench.runtime.hardware import impossible, machine, settle
 
 
 @pytest.fixture
@@ -20,74 +20,74 @@ def gpus(monkeypatch, count):
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
 def test_a_gpu_asked_for_where_there_is_none_is_refused(tiny, monkeypatch, accelerator):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    tiny["trainer"]["accelerator"] = accelerator
+    tiny = tiny.replace({"trainer.accelerator": accelerator})
     with pytest.raises(
         SegbenchError, match=rf"trainer\.accelerator={accelerator} on a machine without.*\n.*\n.*trainer=cpu"
     ):
-        resolve_hardware(tiny)
+        settle(tiny)
 
 
 def test_more_gpus_than_there_are_is_refused(tiny, monkeypatch):
     gpus(monkeypatch, 1)
-    tiny["trainer"] |= {"accelerator": "gpu", "devices": 2}
+    tiny = tiny.replace({"trainer.accelerator": "gpu", "trainer.devices": 2})
     with pytest.raises(SegbenchError, match=r"trainer\.devices=2\n.*at most the 1 GPUs here"):
-        resolve_hardware(tiny)
+        settle(tiny)
 
 
 @pytest.mark.parametrize(("bf16", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_auto_takes_bf16_and_channels_last_where_the_cpu_has_them_and_says_so(tiny, monkeypatch, bf16, precision):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(hardware, "_cpu_computes_bf16", lambda: bf16)
-    tiny["trainer"] |= {"accelerator": "auto", "precision": "auto"}
-    tiny["task"]["channels_last"] = tiny["threads"] = "auto"
-    said = resolve_hardware(tiny)
-    assert (tiny["trainer"]["accelerator"], tiny["trainer"]["precision"]) == ("cpu", precision)
-    assert tiny["task"]["channels_last"] is bf16
-    assert tiny["threads"] >= 1
+    tiny = tiny.replace({"trainer.accelerator": "auto", "trainer.precision": "auto"})
+    tiny = tiny.replace({"task.channels_last": "auto", "threads": "auto"})
+    tiny, said = settle(tiny)
+    assert (tiny.trainer.accelerator, tiny.trainer.precision) == ("cpu", precision)
+    assert tiny.task.channels_last is bf16
+    assert tiny.threads >= 1
     assert said[0] == "device: CPU"
     assert f"precision: {precision} (trainer.precision=32-true turns bf16 off)" in said
     assert f"channels_last: {bf16} (task.channels_last=false turns it off)" in said
 
 
 def test_what_is_asked_for_stays(tiny):
-    resolve_hardware(tiny)
-    assert (tiny["trainer"]["precision"], tiny["task"]["channels_last"], tiny["threads"]) == ("32-true", False, 1)
+    tiny, _ = settle(tiny)
+    assert (tiny.trainer.precision, tiny.task.channels_last, tiny.threads) == ("32-true", False, 1)
 
 
 @pytest.mark.parametrize(("devices", "resolved"), [(1, 1), (3, 3), ("auto", 3), (-1, 3), ([0, 2], [0, 2])], ids=str)
 def test_gpus_are_counted(tiny, monkeypatch, devices, resolved):
     gpus(monkeypatch, 3)
-    tiny["trainer"] |= {"accelerator": "gpu", "devices": devices}
-    resolve_hardware(tiny)
-    assert tiny["trainer"]["devices"] == resolved
+    tiny = tiny.replace({"trainer.accelerator": "gpu", "trainer.devices": devices})
+    tiny, _ = settle(tiny)
+    assert tiny.trainer.devices == resolved
 
 
-@pytest.mark.parametrize("devices", [0, 4, [0, 3], [], "two", [0.5]], ids=str)
+@pytest.mark.parametrize("devices", [0, 4, [0, 3], [], "two"], ids=str)
 def test_gpus_that_are_not_there_are_refused(tiny, monkeypatch, devices):
     gpus(monkeypatch, 3)
-    tiny["trainer"] |= {"accelerator": "gpu", "devices": devices}
+    tiny = tiny.replace({"trainer.accelerator": "gpu", "trainer.devices": devices})
     with pytest.raises(SegbenchError, match=r"at most the 3 GPUs here, or their numbers, \[0\] to \[2\]"):
-        resolve_hardware(tiny)
+        settle(tiny)
 
 
 @pytest.mark.parametrize(("devices", "resolved"), [(1, 1), (7, 7), ("auto", 1), (-1, 1)], ids=str)
 def test_processes_on_a_cpu_may_be_more_than_its_cores(tiny, devices, resolved):
-    tiny["trainer"]["devices"] = devices
-    resolve_hardware(tiny)
-    assert process_count(tiny["trainer"]) == resolved
+    tiny = tiny.replace({"trainer.devices": devices})
+    tiny, _ = settle(tiny)
+    assert tiny.trainer.processes == resolved
 
 
 @pytest.mark.parametrize("devices", [0, -2, [0, 1], "two"], ids=str)
 def test_no_number_of_processes_on_a_cpu_is_refused(tiny, devices):
-    tiny["trainer"]["devices"] = devices
+    tiny = tiny.replace({"trainer.devices": devices})
     with pytest.raises(SegbenchError, match=r"on a CPU\n.*a number of processes, at least 1"):
-        resolve_hardware(tiny)
+        settle(tiny)
 
 
 def test_several_machines_need_somebody_who_starts_processes_there(tiny):
-    tiny["trainer"]["num_nodes"] = 2
+    tiny = tiny.replace({"trainer.num_nodes": 2})
     with pytest.raises(SegbenchError, match=r"num_nodes=2 in a process that neither.*\n.*\n.*torchrun --nnodes 2"):
-        resolve_hardware(tiny)
+        settle(tiny)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_several_machines_need_somebody_who_starts_processes_there(tiny):
 def test_processes_that_were_started_are_counted(tiny, monkeypatch, environment, devices, nodes, said):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    sentences = resolve_hardware(tiny)
-    assert (tiny["trainer"]["devices"], tiny["trainer"]["num_nodes"]) == (devices, nodes)
+    tiny, sentences = settle(tiny)
+    assert (tiny.trainer.devices, tiny.trainer.num_nodes) == (devices, nodes)
     assert said in sentences
 
 
@@ -118,15 +118,15 @@ def test_processes_that_were_started_are_counted(tiny, monkeypatch, environment,
 )
 def test_norms_of_several_gpus_are_one(tiny, monkeypatch, accelerator, devices, expected):
     gpus(monkeypatch, 2)
-    tiny["trainer"] |= {"accelerator": accelerator, "devices": devices}
-    assert tiny["trainer"]["sync_batchnorm"] == "auto"
-    resolve_hardware(tiny)
-    assert tiny["trainer"]["sync_batchnorm"] is expected
+    tiny = tiny.replace({"trainer.accelerator": accelerator, "trainer.devices": devices})
+    assert tiny.trainer.sync_batchnorm == "auto"
+    tiny, _ = settle(tiny)
+    assert tiny.trainer.sync_batchnorm is expected
 
 
 def test_what_decides_about_the_last_bits_is_recorded(tiny):
-    tiny["trainer"]["devices"] = 2
-    resolve_hardware(tiny)
+    tiny = tiny.replace({"trainer.devices": 2})
+    tiny, _ = settle(tiny)
     recorded = machine(tiny)
     assert recorded == {
         "device": "CPU",
@@ -138,3 +138,19 @@ def test_what_decides_about_the_last_bits_is_recorded(tiny):
         "precision": "32-true",
         "deterministic": False,
     }
+
+
+def test_what_this_machine_cannot_do_is_left_to_it(tiny, monkeypatch):
+    settled = {"trainer.accelerator", "trainer.devices", "trainer.precision", "task.channels_last"}
+    gpus(monkeypatch, 4)
+    elsewhere = {"trainer.accelerator": "gpu", "trainer.devices": 4, "trainer.precision": "bf16-mixed"}
+    run = tiny.replace(elsewhere)
+    assert impossible(run, settled) == {}
+    gpus(monkeypatch, 2)
+    assert impossible(run, settled) == {"trainer.devices": "auto"}
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert impossible(run, settled) == {"trainer.devices": "auto", "trainer.precision": "auto"}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert impossible(run, settled) == {"trainer.accelerator": "auto", "trainer.devices": "auto"}
+    # What the user asked for is not the machine's to change.
+    assert impossible(run, {"task.channels_last"}) == {}

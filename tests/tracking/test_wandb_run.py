@@ -4,7 +4,16 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from segbench.tracking.wandb_run import finish_wandb, open_wandb, wandb_settings
 
-CONFIG = {"name": "tiny", "seed": 0}
+
+@pytest.fixture
+def settings_of(compose):
+    """`settings_of(directory, *overrides)`: what a run there hands to the logger."""
+
+    def settings(directory, *overrides):
+        config = compose("name=tiny", "logger=wandb", *overrides)
+        return wandb_settings(directory, config, config.logger["wandb"].arguments)
+
+    return settings
 
 
 @pytest.fixture(autouse=True)
@@ -15,42 +24,42 @@ def _no_key(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def test_without_a_key_the_run_is_offline(tmp_path):
-    assert wandb_settings(tmp_path, CONFIG)["offline"] is True
+def test_without_a_key_the_run_is_offline(settings_of, tmp_path):
+    assert settings_of(tmp_path)["offline"] is True
 
 
-def test_with_a_key_it_is_online(tmp_path, monkeypatch):
+def test_with_a_key_it_is_online(settings_of, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    assert wandb_settings(tmp_path, CONFIG)["offline"] is False
+    assert settings_of(tmp_path)["offline"] is False
 
 
-def test_a_key_in_netrc_counts(tmp_path):
+def test_a_key_in_netrc_counts(settings_of, tmp_path):
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password " + "k" * 40)
     (tmp_path / ".netrc").chmod(0o600)
-    assert wandb_settings(tmp_path, CONFIG)["offline"] is False
+    assert settings_of(tmp_path)["offline"] is False
 
 
-def test_offline_may_be_asked_for(tmp_path, monkeypatch):
+def test_offline_may_be_asked_for(settings_of, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert wandb_settings(tmp_path, CONFIG)["offline"] is True
+    assert settings_of(tmp_path)["offline"] is True
 
 
-def test_a_directory_is_one_run_and_two_of_a_name_are_two(tmp_path):
+def test_a_directory_is_one_run_and_two_of_a_name_are_two(settings_of, tmp_path):
     # The jobs 0 of two sweeps.
     for sweep in ("a", "b"):
         (tmp_path / sweep / "0").mkdir(parents=True)
-    first, again, other = (wandb_settings(tmp_path / sweep / "0", CONFIG)["id"] for sweep in ("a", "a", "b"))
+    first, again, other = (settings_of(tmp_path / sweep / "0")["id"] for sweep in ("a", "a", "b"))
     assert first == again != other
     assert first.startswith("0-")
 
 
-def test_a_run_is_called_by_experiment_and_directory(tmp_path):
+def test_a_run_is_called_by_experiment_and_directory(settings_of, tmp_path):
     (tmp_path / "2026_a:b").mkdir()
-    settings = wandb_settings(tmp_path / "2026_a:b", CONFIG)
+    settings = settings_of(tmp_path / "2026_a:b")
     assert settings["name"] == "tiny/2026_a:b"
     assert settings["id"].startswith("2026-a-b-")
-    assert settings["config"] == CONFIG
+    assert (settings["config"]["name"], settings["config"]["seed"]) == ("tiny", 0)
 
 
 def test_without_a_server_it_goes_on_offline(tmp_path, monkeypatch, caplog):
@@ -79,21 +88,15 @@ def test_no_run_is_ended_that_was_not_begun(tmp_path, monkeypatch):
     finish_wandb([CSVLogger(str(tmp_path))], 0)
 
 
-def test_runs_are_grouped_by_experiment_and_sweep_and_tagged(tmp_path):
-    config = {
-        "name": "e1",
-        "data": {"_target_": "segbench.data.pascal_voc.PascalVOC"},
-        "model": {"_target_": "segbench.models.fcn.fcn8s"},
-        "logger": {"wandb": {"group": "e1", "tags": ["mine"]}},
-    }
+def test_runs_are_grouped_by_experiment_and_sweep_and_tagged(settings_of, tmp_path):
+    e1 = ("name=e1", "data=pascal_voc", "data.root=x", "model=fcn8s", "logger.wandb.tags=[mine]")
     alone = tmp_path / "alone"
     alone.mkdir()
-    settings = wandb_settings(alone, config)
+    settings = settings_of(alone, *e1)
     assert (settings["group"], settings["tags"]) == ("e1", ["mine", "e1", "pascal_voc", "fcn8s"])
     job = tmp_path / "sweep_1" / "0"
     job.mkdir(parents=True)
     (job.parent / "sweep.yaml").write_text("")
-    settings = wandb_settings(job, config)
+    settings = settings_of(job, *e1)
     assert (settings["group"], settings["tags"][-1]) == ("e1/sweep_1", "sweep_1")
-    config["logger"]["wandb"]["group"] = "own"
-    assert wandb_settings(job, config)["group"] == "own"
+    assert settings_of(job, *e1, "logger.wandb.group=own")["group"] == "own"

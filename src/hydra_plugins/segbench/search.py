@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.sweeper import Sweeper
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
+    from segbench.config.record import Components
     from segbench.sweep.job import Job
     from segbench.sweep.space import Space
 
@@ -57,7 +58,7 @@ class OptunaSweeper(Sweeper):
             )
         space = self._space(settings.params or {}, arguments)
         base = self._base(space)
-        metric, direction = objective_of(base, settings.direction)
+        metric, direction = objective_of(*_compared_by(base), settings.direction)
         with open_sweep(config, launching) as sweep:
             study = open_study(sweep.path, settings, direction)
             sweep.begin_search(
@@ -104,3 +105,13 @@ class OptunaSweeper(Sweeper):
         container = OmegaConf.to_container(composed, resolve=False)
         assert isinstance(container, dict)
         return {str(key): value for key, value in container.items()}
+
+
+def _compared_by(base: Mapping[str, Any]) -> tuple[str | None, Components]:
+    """The score that trials are compared by, and their metrics, of an unresolved configuration."""
+    from segbench.config.record import Component
+
+    monitor = ((base.get("callbacks") or {}).get("checkpoint") or {}).get("monitor")
+    metrics = (base.get("metrics") or {}).items()
+    known = {str(name): None if metric is None else Component.model_validate(metric) for name, metric in metrics}
+    return base.get("optimized_metric") or monitor, known

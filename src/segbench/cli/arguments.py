@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from segbench.errors import SegbenchError
-
-if TYPE_CHECKING:
-    pass
 
 
 def split_arguments(arguments: Sequence[str], keys: Sequence[str], command: str) -> tuple[list[str], dict[str, str]]:

@@ -131,8 +131,9 @@ def _prepare(name: str, given: dict[str, str], directories: list[Path]) -> int:
 def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
     import yaml
 
+    from segbench.config.record import LOADER_KEYS, Data
     from segbench.data.prepare.check import check
-    from segbench.experiment.build import LOADER_KEYS, build_dataset
+    from segbench.experiment.build import build_dataset
 
     config = _config(name, directories)
     limit = given.pop("limit", None)
@@ -152,7 +153,7 @@ def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
             f"segbench data check {name} {' '.join(f'data.{key}=...' for key in missing)}",
         )
     with _told():
-        dataset = build_dataset({"data": config})
+        dataset = build_dataset(Data.model_validate(config), None)
     root = config.get("root")
     with _progress() as (console, progress):
         report = check(dataset, Path(root) if root else None, int(limit) if limit else None, progress)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segbench.cli.entry import hydra_entry, job, overrides
-from segbench.config.composed import plain
+from segbench.config.composed import resolved
+from segbench.config.requests import EvaluateRequest
 from segbench.errors import SegbenchError
 from segbench.experiment.evaluate import evaluate
 
@@ -22,15 +23,16 @@ def run_job(config: DictConfig) -> None:
 
     from segbench.cli.entry import relative
 
-    directory, given = relative(Path(HydraConfig.get().runtime.output_dir)), plain(config)
-    if given["run"] is not None and given["predictions"] is None and given["labels"] is None:
+    directory = relative(Path(HydraConfig.get().runtime.output_dir))
+    given = EvaluateRequest.of(resolved(config))
+    if given.run is not None and given.predictions is None and given.labels is None:
         evaluate(given, directory, overrides())
-    elif given["run"] is None and given["predictions"] is not None and given["labels"] is not None:
+    elif given.run is None and given.predictions is not None and given.labels is not None:
         from segbench.experiment.score_files import score_files
 
         score_files(given, directory, overrides())
     else:
-        named = ", ".join(key for key in ("run", "predictions", "labels") if given[key] is not None)
+        named = ", ".join(key for key in ("run", "predictions", "labels") if getattr(given, key) is not None)
         raise SegbenchError(
             f"evaluate with {named or 'nothing to score'}",
             "either run=RUN, or predictions=P and labels=L",

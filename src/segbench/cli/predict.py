@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from segbench.cli.entry import hydra_entry, job
-from segbench.config.composed import plain
+from segbench.config.composed import resolved
+from segbench.config.requests import PredictRequest
 from segbench.experiment.predict import _say, predict
 from segbench.runtime.processes import choose_run_id
 from segbench.runtime.signals import Stopped, stoppable
@@ -22,7 +23,7 @@ def run_job(config: DictConfig) -> None:
 
     with log_to(None), stoppable():
         try:
-            predict(plain(config), told=lambda path: print(path, flush=True))
+            predict(PredictRequest.of(resolved(config)), told=lambda path: print(path, flush=True))
         except Stopped:
             _say("stopped; the same command goes on from here")
             raise

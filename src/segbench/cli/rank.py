@@ -1,28 +1,27 @@
-"""A further process of a run on several devices."""
+"""A further process of a run on several devices.
+
+python -m segbench.cli.rank train|evaluate DIRECTORY PARENT'S_ID [CHANGES ALLOWED]
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from segbench.cli.entry import fail
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import end_with_parent
 
-if TYPE_CHECKING:
-    pass
-
 
 def main() -> None:
-    """A further rank."""
+    """Train or evaluate with the configuration that the first process has written."""
     what, directory, parent, *arguments = sys.argv[1:]
     end_with_parent(int(parent))
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    from pathlib import Path
-
-    from segbench.cli.entry import fail
+    from segbench.config.requests import EvaluateRequest
     from segbench.experiment.evaluate import evaluate
-    from segbench.experiment.resume import changed
     from segbench.experiment.stages import read_stages
     from segbench.experiment.train import train
     from segbench.runs.directory import Run
@@ -30,10 +29,11 @@ def main() -> None:
     run = Run(Path(directory))
     try:
         if what == "train":
-            config, allow = changed(run.config(), arguments)
-            train(config, run.path, arguments, True, read_stages(config, run.path), allow)
+            changes, allow = arguments
+            config = run.config().replace(json.loads(changes))
+            train(config, run.path, arguments, True, read_stages(config, run.path), allow=allow.split(","))
         else:
-            evaluate(run.config(), run.path, arguments)
+            evaluate(EvaluateRequest.of(run.recorded()), run.path, arguments)
     except SegbenchError as error:
         fail(error)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segbench.cli.entry import fail, hydra_entry, job, overrides
-from segbench.config.composed import plain
+from segbench.config.composed import resolved
 from segbench.errors import SegbenchError
 from segbench.experiment.train import train
 from segbench.runtime.processes import started_by
@@ -23,6 +23,7 @@ def run_job(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from segbench.cli.entry import relative
+    from segbench.config.record import Config
     from segbench.experiment.stages import compose_stages, read_stages
     from segbench.runs.directory import Run
     from segbench.runtime.ranks import started_again
@@ -30,29 +31,27 @@ def run_job(config: DictConfig) -> None:
     directory = relative(Path(HydraConfig.get().runtime.output_dir))
     if started_again() and (directory / "config.yaml").is_file():
         run = Run.open(directory)
-        train(run.config(), directory, overrides(), True, read_stages(run.config(), directory))
+        recorded = run.config()
+        train(recorded, directory, overrides(), True, read_stages(recorded, directory))
         return
-    resolved = plain(config)
-    train(resolved, directory, overrides(), stages=compose_stages(resolved, overrides()))
+    asked = Config.of(resolved(config))
+    train(asked, directory, overrides(), stages=compose_stages(asked, overrides()))
 
 
 def resume_run(arguments: list[str]) -> None:
     """Continue a run in place, with its own configuration; Hydra has no part in it."""
-    from segbench.experiment.resume import changed
+    from segbench.experiment.resume import continuation
     from segbench.experiment.stages import read_stages
-    from segbench.runs.directory import Run
     from segbench.runtime.processes import is_main_process
 
     try:
-        run = Run.open(next(argument for argument in arguments if argument.startswith("resume=")).split("=", 1)[1])
-        config, allow = changed(run.config(), arguments)
-        if run.state() == "finished" and config == run.config():
+        asked = continuation(arguments)
+        if isinstance(asked, str):
             if is_main_process():
-                print(f"{run.path} is finished; trainer.max_steps=N (or trainer.max_epochs=N) continues it")
+                print(asked)
             return
-        if run.state() == "finished" and not run.latest():
-            run.checkpoint("last")
-        train(config, run.path, arguments, True, read_stages(config, run.path), allow)
+        run, config = asked.run, asked.config
+        train(config, run.path, arguments, True, read_stages(config, run.path), allow=asked.allow)
     except SegbenchError as error:
         fail(error)
 

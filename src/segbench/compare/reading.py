@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import re
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from segbench.compare.records import LeftOut, RunRecord, flatten, identity
+from segbench.compare.records import LeftOut, RunRecord, identity
+from segbench.config.flat import flatten
 from segbench.config.former import with_current_targets
 from segbench.errors import SegbenchError
 from segbench.runs.directory import SCHEMA
+from segbench.runs.history import Leg, continuations, effective, read_legs
 
 if TYPE_CHECKING:
     from segbench.tracking.source import WandbRun
@@ -209,7 +212,15 @@ def _record(
         raise _Damaged("results.json does not hold what its schema says")
     if not isinstance(metrics, dict) or not all(isinstance(v, int | float | None) for v in metrics.values()):
         raise _Damaged("results.json holds no table of metrics")
-    settings = flatten(config)
+    legs = _legs(trained)
+    steps = timing.get("steps") if path == trained else _steps(trained)
+    settings = flatten(effective(config, legs, steps))
+    if continued := continuations(config, legs, steps):
+        settings["continued"] = "; ".join(continued)
+    if "data.images" in settings and (digests := trained / "digests.json").is_file():
+        # Wherever the images lie.
+        settings["data.images"] = hashlib.sha256(digests.read_bytes()).hexdigest()[:8]
+        settings.pop("data.masks", None)
     for key in ("tta", "tile", "threads"):
         if key in protocol:
             settings[key] = protocol[key]
@@ -239,6 +250,22 @@ def _record(
         trained=trained.resolve(),
         wandb_id=wandb_id.read_text().strip() if wandb_id.is_file() else None,
     )
+
+
+def _legs(path: Path) -> list[Leg]:
+    try:
+        return read_legs((path / "history.jsonl").read_text())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise _Damaged(f"history.jsonl cannot be read: {error}") from error
+
+
+def _steps(path: Path) -> float | None:
+    steps = (
+        (_json(path / "results.json").get("timing") or {}).get("steps") if (path / "results.json").is_file() else None
+    )
+    return steps if isinstance(steps, int | float) else None
 
 
 def _ancestor(run: str, configs: Configs) -> str:

@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-CIRCUMSTANCES = ("name", "seed", "resume", "paper", "logger", "threads", "data.root", "data.num_workers")
+CIRCUMSTANCES = ("name", "seed", "resume", "paper", "logger", "threads", "data.num_workers")
 """Keys (with all below them) that set nothing apart: names, places and how many hands helped. `seed` makes a group."""
+PLACES = ("data.root", "weights.path", "loss.weight_map.folder")
 CIRCUMSTANCES_OF_LOADING = ("data.eval_batch_size", "callbacks.panels", "callbacks.progress", "callbacks.curves")
 
 
@@ -73,22 +74,6 @@ class LeftOut:
     wrong: bool = False
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key; lists stay whole.
-
-    Example:
-        >>> flatten({"model": {"width": 4}, "tta": None})
-        {'model.width': 4, 'tta': None}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 @cache
 def is_circumstance(key: str, ignore: tuple[str, ...] = ()) -> bool:
     """Whether a setting is one that sets no run apart.
@@ -98,7 +83,8 @@ def is_circumstance(key: str, ignore: tuple[str, ...] = ()) -> bool:
         ignore: further keys, with all below them.
     """
     return any(
-        key == other or key.startswith(f"{other}.") for other in (*CIRCUMSTANCES, *CIRCUMSTANCES_OF_LOADING, *ignore)
+        key == other or key.startswith(f"{other}.")
+        for other in (*CIRCUMSTANCES, *PLACES, *CIRCUMSTANCES_OF_LOADING, *ignore)
     )
 
 

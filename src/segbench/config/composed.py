@@ -1,7 +1,9 @@
-"""A composed config as plain containers."""
+"""A composed config as plain containers: every interpolation resolved, every path to data absolute."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.errors import SegbenchError
@@ -9,9 +11,24 @@ from segbench.errors import SegbenchError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_PATHS = (
+    ".data.root",
+    ".data.images",
+    ".data.masks",
+    ".data.lists",
+    ".weights.path",
+    ".init_from",
+    ".weight_map.folder",
+)
+"""Keys that name files or folders, wherever they stand; a value below them may be a mapping of paths."""
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """The config as plain containers, every interpolation resolved.
+
+def resolved(config: DictConfig, start: Path | None = None) -> dict[str, Any]:
+    """What a composed config says.
+
+    Args:
+        config: of Hydra.
+        start: what relative paths are relative to; None: the working directory.
 
     Raises:
         SegbenchError: a key that must be given is not.
@@ -24,4 +41,14 @@ def plain(config: DictConfig) -> dict[str, Any]:
         key = error.full_key
         raise SegbenchError(f"{key} is not given", f"a value for {key}", f"add {key}=... to the command") from error
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    tree: dict[str, Any] = _absolute({str(key): value for key, value in container.items()}, "", start or Path.cwd())
+    return tree
+
+
+def _absolute(value: Any, key: str, start: Path) -> Any:
+    # A run is read from other working directories than the one that it was started in.
+    if isinstance(value, dict):
+        inside = key if f".{key}".endswith(_PATHS) else None
+        return {name: _absolute(inner, inside or f"{key}.{name}", start) for name, inner in value.items()}
+    named = isinstance(value, str) and value and f".{key}".endswith(_PATHS)
+    return os.path.normpath(start / value) if named else value

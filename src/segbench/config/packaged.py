@@ -1,18 +1,12 @@
-"""Where the configs are, which targets they may name, and how a run is called. Imports nothing heavy."""
+"""Where the packaged configs are, and reading them. Imports nothing heavy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
-
-if TYPE_CHECKING:
-    pass
-
-from collections.abc import Iterator
-from functools import cache
 
 
 @cache
@@ -20,15 +14,6 @@ def conf_root() -> Path:
     """The folder of the packaged configs: `segbench/conf` in a wheel, `conf` at the top of a clone."""
     package = Path(__file__).resolve().parents[1]
     return package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
-
-
-def flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as (dotted key, value), in their order."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def read_yaml(path: Path) -> Any:

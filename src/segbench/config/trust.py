@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segbench.config.packaged import conf_root, read_yaml
-
-if TYPE_CHECKING:
-    pass
 
 
 def targets_in(config: Any) -> Iterator[str]:

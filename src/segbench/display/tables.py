@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from segbench.config.record import Config, Paper
 from segbench.display.digits import number
 
 THRESHOLD = "threshold_mean_iu"
@@ -16,9 +17,7 @@ RAND_DEFINITIONS = """rand_error: the challenge's program since 2015; rand_error
 which one the server of 2015 ran is not known"""
 
 
-def score_table(
-    scores: Mapping[str, float], split: str, title: str, model: str, paper: Mapping[str, Any] | None
-) -> Table:
+def score_table(scores: Mapping[str, float], split: str, title: str, model: str, paper: Paper | None) -> Table:
     """Scores of a split; per-class IU is left to results.json.
 
     Args:
@@ -34,14 +33,14 @@ def score_table(
         if key.startswith(f"{split}/") and "/iu/" not in f"/{key.removeprefix(f'{split}/')}"
     }
     baseline = shown.pop(THRESHOLD, None)
-    published: Mapping[str, float] = (paper or {}).get("metrics", {})
+    published: Mapping[str, float] = paper.metrics if paper else {}
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("metric")
     table.add_column(model, justify="right")
     if baseline is not None:
         table.add_column("best global threshold", justify="right")
     if paper:
-        table.add_column(f"paper: {paper.get('method', '')}", justify="right")
+        table.add_column(f"paper: {paper.method or ''}", justify="right")
     for name, value in shown.items():
         row = [name, _show(value)]
         if baseline is not None:
@@ -51,7 +50,7 @@ def score_table(
         table.add_row(*row)
     for name in (name for name in published if name not in shown):
         table.add_row(name, "", *([""] if baseline is not None else []), _show(published[name]))
-    captions = [f"paper: {paper.get('source', '')}"] if paper else []
+    captions = [f"paper: {paper.source or ''}"] if paper else []
     if "rand_error_pairs" in shown:
         captions.append(RAND_DEFINITIONS)
     table.caption = "\n".join(captions)
@@ -59,7 +58,7 @@ def score_table(
 
 
 def print_results(
-    config: Mapping[str, Any],
+    config: Config,
     directory: Path,
     scores: Mapping[str, float],
     split: str,
@@ -69,10 +68,9 @@ def print_results(
     """Print the table, how its numbers came about, and where the run is."""
     # Not cut to a terminal's width where there is no terminal.
     console = Console(highlight=False, soft_wrap=True)
-    model = str(config["model"]["_target_"]).rsplit(".", 1)[-1]
     if any(key.startswith(f"{split}/") for key in scores):
-        title = f"{config['name']}: {split}, {protocol['checkpoint']} checkpoint, tta {protocol['tta']}"
-        console.print(score_table(scores, split, title, model, config["paper"]))
+        title = f"{config.name}: {split}, {protocol['checkpoint']} checkpoint, tta {protocol['tta']}"
+        console.print(score_table(scores, split, title, config.model.name, config.paper))
     console.print(f"data:  {protocol['dataset']}, {protocol['split']}")
     steps = f"{timing['steps']:.0f} steps in {timing['fit_s']:.0f} s; " if "fit_s" in timing else ""
     console.print(f"time:  {steps}evaluation {timing.get('evaluate_s', 0):.0f} s")

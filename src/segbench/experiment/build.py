@@ -17,6 +17,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import nn
 
+from segbench.config.record import LOADER_KEYS, Component, Config, Data, InitialWeights
 from segbench.config.signatures import refuse_misfits
 from segbench.config.trust import allowed_targets, targets_in
 from segbench.data.augment import Augmentation
@@ -30,7 +31,6 @@ from segbench.metrics.decoding import Decoding
 from segbench.metrics.measure import Measure, arguments_of_head
 from segbench.models.published.sets import WEIGHT_SETS
 from segbench.runs.directory import Run
-from segbench.runtime.hardware import resolve_hardware as resolve_hardware
 from segbench.runtime.processes import is_main_process, started_by
 from segbench.spec import DatasetSpec, TileGeometry
 from segbench.training.callbacks.checkpoints import Checkpoints
@@ -40,19 +40,15 @@ from segbench.training.task import Evaluation, SegmentationTask
 
 log = logging.getLogger(__name__)
 
-Config = Mapping[str, Any]
-LOADER_KEYS = ("batch_size", "tile", "surround", "repeats", "eval_batch_size", "num_workers")
 
-
-def make(config: Config, /, **arguments: Any) -> Any:
-    """Instantiate `config["_target_"]` with its other keys and `arguments`.
+def make(component: Component, /, **arguments: Any) -> Any:
+    """Instantiate a component with its own arguments and further ones.
 
     Raises:
         SegbenchError: the target, or one inside it, is not on the list of `segbench.config.trust.allowed_targets`.
     """
-    if "_target_" not in config:
-        raise SegbenchError(f"a config without _target_: {dict(config)}", "the class it builds", "add _target_")
-    for target in targets_in(dict(config)):
+    config = {"_target_": component.target, **component.arguments}
+    for target in targets_in(config):
         if target not in allowed_targets():
             raise SegbenchError(
                 f"_target_: {target}, which is not allowed",
@@ -61,13 +57,13 @@ def make(config: Config, /, **arguments: Any) -> Any:
                 "or call segbench.config.trust.allow_target from your own code",
             )
     # Arguments go past Hydra, which would turn dataclasses and lists among them into configs.
-    return instantiate(dict(config), _partial_=True, _convert_="all")(**arguments)
+    return instantiate(config, _partial_=True, _convert_="all")(**arguments)
 
 
-def build_dataset(config: Config) -> DataSet:
-    """The data set that `config.data` names, on the scale of the weights that `config.weights` names."""
-    dataset: DataSet = make({key: value for key, value in config["data"].items() if key not in LOADER_KEYS})
-    weights = WEIGHT_SETS.get(str((config.get("weights") or {}).get("name")))
+def build_dataset(data: Data, begun_from: InitialWeights | None) -> DataSet:
+    """The data set, on the scale of the published weights that the network starts from."""
+    dataset: DataSet = make(data)
+    weights = None if begun_from is None else WEIGHT_SETS.get(str(begun_from.name))
     return dataset if weights is None else rescaled(dataset, weights.inputs)
 
 
@@ -85,64 +81,54 @@ def build_dataset_spec(run: Run) -> DatasetSpec:
     return DatasetSpec.from_dict(json.loads(path.read_text()))
 
 
-def build_model(config: Config, spec: DatasetSpec) -> nn.Module:
+def build_model(component: Component, spec: DatasetSpec) -> nn.Module:
     """The network, sized by the data set: numbers where there is one modality or head, else numbers by name."""
     channels = {name: modality.channels for name, modality in spec.modalities.items()}
     classes = {name: head.num_classes for name, head in spec.heads.items()}
     model: nn.Module = make(
-        config["model"],
+        component,
         in_channels=next(iter(channels.values())) if len(channels) == 1 else channels,
         num_classes=next(iter(classes.values())) if len(classes) == 1 else classes,
     )
     return model
 
 
-def _by_head(config: Config, spec: DatasetSpec) -> dict[str, Config]:
-    return {head: config if "_target_" in config else config[head] for head in spec.heads}
-
-
-def build_measures(config: Config, spec: DatasetSpec) -> dict[str, list[Measure]]:
+def build_measures(components: Mapping[str, Component | None], spec: DatasetSpec) -> dict[str, list[Measure]]:
     """The measures of each head; those that ask for class names or excluded classes get the head's."""
     measures: dict[str, list[Measure]] = {}
     for head, head_spec in spec.heads.items():
         measures[head] = []
-        for name, measure in config["metrics"].items():
+        for name, measure in components.items():
             if measure is None:
                 continue
-            given = arguments_of_head(get_object(_known(measure)), measure, head_spec)
+            given = arguments_of_head(get_object(_known(measure)), measure.arguments, head_spec)
             measures[head].append(make(measure, name=name, **given))
     return measures
 
 
-def build_decoding(config: Config) -> Decoding:
+def build_decoding(component: Component | None, **changes: Any) -> Decoding:
     """How a run reads objects off probabilities; components where its config is from before there was a choice."""
-    decoding = config.get("decoding")
-    return make(decoding) if decoding else Decoding()
+    return Decoding(**changes) if component is None else make(component, **changes)
 
 
-def _known(config: Config) -> str:
-    target = str(config.get("_target_", ""))
-    if target not in allowed_targets():
-        make(config)
-    return target
+def _known(component: Component) -> str:
+    if component.target not in allowed_targets():
+        make(component)
+    return component.target
 
 
 def build_task(config: Config, spec: DatasetSpec) -> SegmentationTask:
     """The LightningModule with freshly drawn weights; `seed` decides them."""
-    lightning.seed_everything(config["seed"], verbose=False)
-    model = build_model(config, spec)
-    if config["task"]["compile"]:
+    lightning.seed_everything(config.seed, verbose=False)
+    model = build_model(config.model, spec)
+    if config.task.compile:
         # The method, not torch.compile(model): the state dict keeps its names.
         model.compile()
     losses = {
-        head: make(
-            {key: value for key, value in loss.items() if key != "weight_map"},
-            ignore_index=spec.heads[head].ignore_index,
-        )
-        for head, loss in _by_head(config["loss"], spec).items()
+        head: make(config.loss_of(head), ignore_index=head_spec.ignore_index) for head, head_spec in spec.heads.items()
     }
     for head, loss in losses.items():
-        if getattr(loss, "needs_weight", False) and "weight_map" not in _by_head(config["loss"], spec)[head]:
+        if getattr(loss, "needs_weight", False) and config.loss_of(head).weight_map is None:
             raise SegbenchError(
                 "a weighted loss without loss.weight_map", "a weight map", "pick loss=weighted_cross_entropy"
             )
@@ -150,25 +136,26 @@ def build_task(config: Config, spec: DatasetSpec) -> SegmentationTask:
         model=model,
         spec=spec,
         losses=losses,
-        measures=build_measures(config, spec),
-        optimizer=lambda module: make(config["optimizer"], module=module),
-        schedule=lambda optimizer, steps: make(config["scheduler"], optimizer=optimizer, total_steps=steps),
-        evaluation=Evaluation(config["tile"], config["tta"], config["threads"]),
-        seed=config["seed"],
-        channels_last=config["task"]["channels_last"],
+        measures=build_measures(config.metrics, spec),
+        optimizer=lambda module: make(config.optimizer, module=module),
+        schedule=lambda optimizer, steps: make(config.scheduler, optimizer=optimizer, total_steps=steps),
+        evaluation=Evaluation(config.tile, config.tta, int(config.threads)),
+        seed=config.seed,
+        channels_last=bool(config.task.channels_last),
     )
 
 
 def build_data(config: Config, dataset: DataSet, geometry: TileGeometry) -> SegmentationData:
     """The DataModule."""
-    loader = {key: config["data"][key] for key in LOADER_KEYS if key in config["data"]}
-    maps = [loss["weight_map"] for loss in _by_head(config["loss"], dataset.spec).values() if loss.get("weight_map")]
+    maps = [weight_map for head in dataset.spec.heads if (weight_map := config.loss_of(head).weight_map)]
     weights: LossWeights | None = make(maps[0], spec=dataset.spec) if maps else None
-    augmentation: Augmentation = make(config["augment"])
-    return SegmentationData(dataset, geometry, augmentation, seed=config["seed"], weights=weights, **loader)
+    augmentation: Augmentation = make(config.augment)
+    return SegmentationData(dataset, geometry, augmentation, seed=config.seed, weights=weights, **config.data.loading)
 
 
-def build_callbacks(config: Config, directory: Path, task: SegmentationTask) -> list[lightning.Callback]:
+def build_callbacks(
+    components: Mapping[str, Component | None], directory: Path, task: SegmentationTask
+) -> list[lightning.Callback]:
     """The callbacks; those that write get their folder in the run directory, the checkpoint its score's direction."""
     folders = {
         "checkpoint": "checkpoints",
@@ -178,27 +165,33 @@ def build_callbacks(config: Config, directory: Path, task: SegmentationTask) -> 
         "inspect": "inspect",
     }
     callbacks = []
-    for name, callback in config["callbacks"].items():
+    for name, callback in components.items():
         if callback is None:
             continue
         given: dict[str, Any] = {"directory": directory / folders[name]} if name in folders else {}
         if get_object(_known(callback)) is Checkpoints:
-            info = task.infos("val").get(callback["monitor"])
+            info = task.infos("val").get(callback.arguments["monitor"])
             given["higher_is_better"] = info is None or info.higher_is_better
         callbacks.append(make(callback, **given))
     return callbacks
 
 
-def build_loggers(config: Config, directory: Path) -> list[Any]:
-    """The loggers, all writing into the run directory."""
+def build_loggers(components: Mapping[str, Component | None], config: Config, directory: Path) -> list[Any]:
+    """The loggers, all writing into the run directory.
+
+    Args:
+        components: the loggers.
+        config: of the run, which they show.
+        directory: of the run.
+    """
     loggers = []
-    for name, logger in config["logger"].items():
+    for name, logger in components.items():
         if logger is None:
             continue
         if name == "wandb":
             from segbench.tracking.wandb_run import open_wandb, wandb_settings
 
-            made = make(logger, **wandb_settings(directory, dict(config)))
+            made = make(logger, **wandb_settings(directory, config, logger.arguments))
             loggers.append(open_wandb(made) if is_main_process() else made)
         else:
             loggers.append(make(logger, save_dir=str(directory)))
@@ -210,8 +203,8 @@ def build_trainer(
 ) -> lightning.Trainer:
     """The Trainer. Samplers are ours: Lightning's would pad validation with samples that are then counted twice."""
     trainer: lightning.Trainer = make(
-        config["trainer"],
-        callbacks=[*callbacks, InStep({**config, "directory": str(directory.resolve())})],
+        config.trainer,
+        callbacks=[*callbacks, InStep({**config.tree, "directory": str(directory.resolve())})],
         logger=list(loggers) or False,
         default_root_dir=str(directory),
         plugins=_cluster(),
@@ -248,14 +241,22 @@ class Experiment:
     trainer: lightning.Trainer
 
 
+def refuse_misfits_of(config: Config) -> None:
+    """Refuse values that their takers do not take, before anything is built.
+
+    Raises:
+        SegbenchError: names the key, the value and what its taker expects.
+    """
+    refuse_misfits(config.tree, {f"data.{key}": SegmentationData for key in LOADER_KEYS})
+
+
 def build_experiment(config: Config, directory: Path) -> Experiment:
     """Data set, DataModule, task and Trainer of a training run."""
-    refuse_misfits(config, {f"data.{key}": SegmentationData for key in LOADER_KEYS})
-    dataset = build_dataset(config)
+    dataset = build_dataset(config.data, config.weights)
     task = build_task(config, dataset.spec)
     data = build_data(config, dataset, geometry_of(task.model))
-    loggers = build_loggers(config, directory)
-    trainer = build_trainer(config, directory, build_callbacks(config, directory, task), loggers)
+    loggers = build_loggers(config.logger, config, directory)
+    trainer = build_trainer(config, directory, build_callbacks(config.callbacks, directory, task), loggers)
     _say_inputs(dataset.spec)
     _freeze(config, task)
     _complain_of_rate(config, dataset, task, trainer.world_size)
@@ -270,7 +271,7 @@ def _say_inputs(spec: DatasetSpec) -> None:
 
 
 def _freeze(config: Config, task: SegmentationTask) -> None:
-    if (named := config["task"].get("train_only")) is not None:
+    if (named := config.task.train_only) is not None:
         trained, frozen = freeze_others(task.model, named)
         log.info("task.train_only: %s trained; %s frozen", ", ".join(trained), ", ".join(frozen))
 
@@ -278,20 +279,20 @@ def _freeze(config: Config, task: SegmentationTask) -> None:
 def _complain_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, processes: int) -> None:
     source = dataset.split("train")
     # A clipped gradient is of the clip's size, whatever the loss's.
-    if not is_main_process() or source is None or config["trainer"].get("gradient_clip_val"):
+    if not is_main_process() or source is None or config.trainer.gradient_clip_val:
         return
-    if tile := config["data"].get("tile"):
+    if tile := config.data.tile:
         pixels = (tile - 2 * geometry_of(task.model).margin) ** 2
     else:
         height, width = next(iter(source.read(0).images.values())).shape[:2]
         pixels = height * width
-    pixels *= config["data"]["batch_size"] * processes
-    optimizer = make(config["optimizer"], module=task.model)
+    pixels *= config.data.batch_size * processes
+    optimizer = make(config.optimizer, module=task.model)
     for loss in task.losses.values():
         summed = any(getattr(part, "reduction", "mean") == "sum" for part in loss.modules())
         complaint = loss_rate_mismatch("sum" if summed else "mean", optimizer, pixels)
         if complaint is not None:
-            log.warning("warning: %s", complaint)
+            log.warning("%s", complaint)
 
 
 def geometry_of(model: nn.Module) -> TileGeometry:

@@ -14,6 +14,8 @@ from segbench.runtime.signals import deferred
 if TYPE_CHECKING:
     import lightning
 
+    from segbench.config.record import Config
+    from segbench.config.requests import EvaluateRequest, OfARun
     from segbench.data.datamodule import SegmentationData
     from segbench.training.task import SegmentationTask
 
@@ -70,30 +72,26 @@ def score_split(
     return Scored(task.scores["test"], {"evaluate_s": seconds, "checkpoint_step": float(step)})
 
 
-def recorded(config: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def recorded(config: Config, given: OfARun) -> Config:
     """A run's configuration with what an evaluation or a prediction may change of it.
 
     Args:
         config: the run's.
         given: of the new command; None keeps the run's.
     """
-    merged = dict(config)
-    for key in ("tile", "tta", "threads"):
-        if given.get(key) is not None:
-            merged[key] = given[key]
-    merged["data"] = config["data"] | {k: v for k, v in given.get("data", {}).items() if v is not None}
-    merged["trainer"] = dict(given["trainer"])
-    if merged["trainer"]["precision"] == "auto":
+    own = {key: value for key in ("tile", "tta", "threads") if (value := getattr(given, key)) is not None}
+    trainer = given.tree["trainer"]
+    if given.trainer.precision == "auto":
         # Another precision is another number: what was trained in bf16 is scored in bf16.
-        merged["trainer"]["precision"] = config["trainer"]["precision"]
-    return merged
+        trainer["precision"] = config.trainer.precision
+    return config.replace({**own, **given.data.changes(), "trainer": trainer})
 
 
-def evaluate(given: dict[str, Any], directory: Path, said: list[str]) -> dict[str, float]:
+def evaluate(given: EvaluateRequest, directory: Path, said: list[str]) -> dict[str, float]:
     """Score `run` in a new directory.
 
     Args:
-        given: the composed evaluate config, plain containers.
+        given: what is asked for; `run` is given.
         directory: the evaluation's own.
         said: the command line's overrides.
 
@@ -113,52 +111,48 @@ def evaluate(given: dict[str, Any], directory: Path, said: list[str]) -> dict[st
     from segbench.experiment.resume import refuse_other_classes
     from segbench.runs.provenance import provenance
     from segbench.runs.running import running
-    from segbench.runtime.hardware import machine, resolve_hardware
+    from segbench.runtime.hardware import machine, settle
     from segbench.runtime.processes import is_main_process
     from segbench.runtime.ranks import further_ranks
     from segbench.tracking.wandb_run import wandb_ending
 
-    trained = Run.open(given["run"])
-    checkpoint = trained.checkpoint(given["checkpoint"])
-    config = recorded(trained.config(), given)
+    trained = Run.open(str(given.run))
+    checkpoint = trained.checkpoint(given.checkpoint)
+    config, sentences = settle(recorded(trained.config(), given))
     first = is_main_process()
-    sentences = resolve_hardware(config)
     run = Run.create(directory, given, said) if first else Run(directory)
-    with running(run), further_ranks("evaluate", run, config["trainer"]):
+    with running(run), further_ranks("evaluate", run, config.trainer):
         for sentence in sentences:
             log.info("%s", sentence)
-        dataset = build_dataset(config)
+        dataset = build_dataset(config.data, config.weights)
         for difference in refuse_other_classes(trained, dataset):
             log.warning("other data than the run was trained on: %s", difference)
         task = build_task(config, dataset.spec)
         data = build_data(config, dataset, geometry_of(task.model))
-        drawing = {name: each for name in ("panels", "extremes") if (each := config["callbacks"].get(name))}
-        with wandb_ending(build_loggers(config | {"logger": given["logger"]}, directory)) as loggers:
-            callbacks = build_callbacks({"callbacks": drawing}, directory, task)
+        drawing = {name: config.callbacks.get(name) for name in ("panels", "extremes")}
+        with wandb_ending(build_loggers(given.logger, config, directory)) as loggers:
+            callbacks = build_callbacks(drawing, directory, task)
             trainer = build_trainer(config, directory, callbacks, loggers)
-            scored = score_split(run, trainer, task, data, given["split"], checkpoint, first)
+            scored = score_split(run, trainer, task, data, given.split, checkpoint, first)
         if first:
             protocol = task_protocol(config, data, task, checkpoint.stem)
             recorded_now = provenance() | machine(config) | {"run": str(trained.path)}
             run.write_results(scored.scores, scored.timing, recorded_now, protocol)
-            print_results(config, run.path, scored.scores, given["split"], protocol, scored.timing)
+            print_results(config, run.path, scored.scores, given.split, protocol, scored.timing)
     return scored.scores
 
 
-def task_protocol(
-    config: dict[str, Any], data: SegmentationData, task: SegmentationTask, checkpoint: str
-) -> dict[str, Any]:
+def task_protocol(config: Config, data: SegmentationData, task: SegmentationTask, checkpoint: str) -> dict[str, Any]:
     """How the numbers came about, for results.json."""
-    chooser = (config["callbacks"].get("checkpoint") or {}).get("monitor")
     return {
         "dataset": data.spec.name,
         "split": data.spec.protocol,
         "checkpoint": checkpoint,
-        "checkpoint_chosen_by": chooser if checkpoint == "best" else None,
-        "precision": config["trainer"]["precision"],
+        "checkpoint_chosen_by": config.monitor if checkpoint == "best" else None,
+        "precision": config.trainer.precision,
         "tta": task.evaluation.tta,
         "tile": task.evaluation.tile,
         "threads": task.evaluation.threads,
         "versions": {key: info.version for key, info in task.infos("test").items()},
-        "paper": config["paper"],
+        "paper": config.tree.get("paper"),
     }

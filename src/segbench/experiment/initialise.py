@@ -8,23 +8,31 @@ from typing import Any
 
 from torch import nn
 
+from segbench.config.record import InitialWeights
 from segbench.errors import SegbenchError
 from segbench.models.published.load import WEIGHT_SETS, LoadReport, load, transfer
 from segbench.runs.directory import Run
 from segbench.training.checkpoint import network_weights, read_checkpoint
 
 
-def initialise(model: nn.Module, config: Mapping[str, Any], modalities: Collection[str] = ("rgb",)) -> list[str]:
-    """Fill a freshly built network as `config.weights` and `config.init_from` say.
+def initialise(
+    model: nn.Module,
+    weights: InitialWeights | None,
+    init_from: str | Mapping[str, str] | None = None,
+    modalities: Collection[str] = ("rgb",),
+    intended: str | None = None,
+) -> list[str]:
+    """Fill a freshly built network from published weights or trained runs.
 
     Args:
         model: the network.
-        config: `weights` is null or `{name, path}` with `leave` (layer patterns) beside them; `init_from` is null, a
-            run directory, or one a modality (late fusion starts from trained single-modality nets). A run to start from
-            has its weights already: `weights` are then what that run began with, and are read for other modalities
-            only.
+        weights: published ones.
+        init_from: a run directory, or one a modality (late fusion starts from trained single-modality nets). A run to
+            start from has its weights already: `weights` are then what that run began with, and are read for
+            other modalities only.
         modalities: of the data. Colours come as RGB here, so sets that were trained on BGR get their first filters
             turned round where they meet colours; HHA stays as it is.
+        intended: the weights that the paper started from.
 
     Returns:
         reports for the log on what was loaded, drawn and left over, and on departures from the paper's start.
@@ -33,8 +41,9 @@ def initialise(model: nn.Module, config: Mapping[str, Any], modalities: Collecti
         SegbenchError: weights that do not fit, an unknown set, no such file or run.
     """
     reports: list[LoadReport | str] = []
-    source, weights = config.get("init_from"), config.get("weights")
-    runs = dict(source) if isinstance(source, Mapping) else {None: source} if source is not None else {}
+    runs: dict[str | None, str] = {}
+    if init_from is not None:
+        runs.update({None: init_from} if isinstance(init_from, str) else dict(init_from.items()))
     covered = None in runs or (bool(runs) and set(runs) >= set(modalities))
     if weights is not None and not covered:
         reports.append(_published(model, weights, modalities))
@@ -43,23 +52,23 @@ def initialise(model: nn.Module, config: Mapping[str, Any], modalities: Collecti
     if weights is None and not covered:
         drawn = ", ".join(modality for modality in modalities if runs and modality not in runs)
         reports.append(f"weights: all drawn{drawn and f' for {drawn}'}")
-    intended, begun = (config.get("paper") or {}).get("weights"), (weights or {}).get("name")
+    begun = None if weights is None else weights.name
     if intended is not None and begun != intended:
         reports.append(f"deviation: begun from {begun or 'drawn weights'}, the paper's from {intended}")
     return [str(report) for report in reports]
 
 
-def _published(model: nn.Module, weights: Mapping[str, Any], modalities: Collection[str]) -> LoadReport:
-    missing = [key for key in ("name", "path") if weights.get(key) is None]
-    if missing:
+def _published(model: nn.Module, weights: InitialWeights, modalities: Collection[str]) -> LoadReport:
+    name, path = weights.name, weights.path
+    if name is None or path is None:
+        missing = [key for key, value in (("name", name), ("path", path)) if value is None]
         raise SegbenchError(
             f"weights without {' and '.join(missing)}",
             "the weight set's name and the file",
             "set weights.name=VGG_ILSVRC_16_layers weights.path=FILE, or weights=null to draw all weights",
         )
-    name, path = str(weights["name"]), Path(weights["path"])
     known = WEIGHT_SETS.get(name)
-    if known is not None and not path.is_file():
+    if known is not None and not Path(path).is_file():
         raise SegbenchError(
             f"no file {path} (weights.path), from which the network starts",
             f"{name}, published at {known.url}",
@@ -74,7 +83,7 @@ def _published(model: nn.Module, weights: Mapping[str, Any], modalities: Collect
     # Whatever a data set calls its colours: HHA and depth are none.
     colours = set(modalities) - {"hha", "depth"}
     order = "RGB" if known is not None and "rgb" in known.inputs and colours else None
-    return load(model, name, path, channel_order=order, leave=tuple(weights.get("leave") or ()))
+    return load(model, name, Path(path), channel_order=order, leave=tuple(weights.leave))
 
 
 def _trained(directory: str) -> Mapping[str, Any]:

@@ -15,6 +15,8 @@ from segbench.errors import SegbenchError
 if TYPE_CHECKING:
     import torch
 
+    from segbench.config.record import Config, Trainer
+    from segbench.config.requests import PredictRequest
     from segbench.data.raw import Source
     from segbench.metrics.decoding import Decoding
     from segbench.prediction.inputs import Input
@@ -28,13 +30,13 @@ Told = Callable[[Path], None]
 
 
 @contextlib.contextmanager
-def evaluating(task: SegmentationTask, trainer_config: dict[str, Any]) -> Iterator[torch.device]:
+def evaluating(task: SegmentationTask, trainer: Trainer) -> Iterator[torch.device]:
     """The network on its device, in eval mode, under the run's precision and thread count."""
     import torch
 
-    device = torch.device("cuda" if trainer_config["accelerator"] in ("gpu", "cuda") else "cpu")
+    device = torch.device("cuda" if trainer.on_gpu else "cpu")
     dtypes = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    dtype = dtypes.get(str(trainer_config["precision"]))
+    dtype = dtypes.get(str(trainer.precision))
     threads = torch.get_num_threads()
     torch.set_num_threads(task.evaluation.threads)
     task.to(device).eval()
@@ -104,11 +106,11 @@ def _all_of(failed: dict[str, SegbenchError], inputs: int) -> SegbenchError:
     )
 
 
-def predict(given: dict[str, Any], told: Told = lambda path: None) -> list[Path]:
+def predict(given: PredictRequest, told: Told = lambda path: None) -> list[Path]:
     """Predict `input`, or a split of the run's own data, with `run`'s network.
 
     Args:
-        given: the composed predict config, plain containers.
+        given: what is asked for.
         told: is told of each file as it is written.
 
     Returns:
@@ -117,17 +119,18 @@ def predict(given: dict[str, Any], told: Told = lambda path: None) -> list[Path]
     Raises:
         SegbenchError: bad input of any kind; inputs that could be read are predicted before it is raised.
     """
-    from segbench.experiment.build import build_dataset_spec, resolve_hardware
+    from segbench.experiment.build import build_dataset_spec
     from segbench.experiment.evaluate import recorded
     from segbench.prediction.settings import check_settings
     from segbench.runs.directory import Run
+    from segbench.runtime.hardware import settle
 
-    run = Run.open(given["run"])
-    checkpoint = run.checkpoint(given["checkpoint"])
-    config = recorded(run.config(), given)
-    said = [str(checkpoint), *resolve_hardware(config), f"tta={config['tta']}"]
+    run = Run.open(given.run)
+    checkpoint = run.checkpoint(given.checkpoint)
+    config, sentences = settle(recorded(run.config(), given))
+    said = [str(checkpoint), *sentences, f"tta={config.tta}"]
     spec = build_dataset_spec(run)
-    output = Path(given["output"])
+    output = Path(given.output)
     inputs = _inputs(given, config, spec, output)
     settings = {suffix: _settings(given, config, suffix) for suffix in dict.fromkeys(each.suffix for each in inputs)}
     for chosen in settings.values():
@@ -149,8 +152,8 @@ def predict(given: dict[str, Any], told: Told = lambda path: None) -> list[Path]
 
 
 def _predict_left(
-    given: dict[str, Any],
-    config: dict[str, Any],
+    given: PredictRequest,
+    config: Config,
     spec: DatasetSpec,
     checkpoint: Path,
     left: Sequence[Input],
@@ -161,7 +164,7 @@ def _predict_left(
     from segbench.prediction.loop import Job
     from segbench.training.checkpoint import load_weights
 
-    output = Path(given["output"])
+    output = Path(given.output)
     task = build_task(config, spec)
     load_weights(task.model, checkpoint)
 
@@ -172,88 +175,87 @@ def _predict_left(
     def done(each: Input, paths: list[Path]) -> None:
         record.add(each.name, each.stamp(), paths)
 
-    with evaluating(task, config["trainer"]):
-        work = Job(task, spec, output, lambda each: settings[each.suffix], check, given["batch_size"])
+    with evaluating(task, config.trainer):
+        work = Job(task, spec, output, lambda each: settings[each.suffix], check, given.batch_size)
         yield from _predicted(work, left, done)
 
 
-def _record(given: dict[str, Any], config: dict[str, Any], run: Path, checkpoint: Path) -> Record:
+def _record(given: PredictRequest, config: Config, run: Path, checkpoint: Path) -> Record:
     from segbench.prediction.record import Record
     from segbench.runs.directory import not_writable
 
-    output = Path(given["output"])
-    also = {"run": str(run.resolve()), "file": checkpoint.name, "tile": config["tile"]}
+    output = Path(given.output)
+    also = {"run": str(run.resolve()), "file": checkpoint.name, "tile": config.tile}
     try:
-        return Record(output, _made_by(given, config, checkpoint), also, given["overwrite"])
+        return Record(output, _made_by(given, config, checkpoint), also, given.overwrite)
     except OSError as error:
         raise not_writable(output, error) from error
 
 
-def _inputs(given: dict[str, Any], config: dict[str, Any], spec: DatasetSpec, output: Path) -> list[Input]:
+def _inputs(given: PredictRequest, config: Config, spec: DatasetSpec, output: Path) -> list[Input]:
     from segbench.experiment.build import build_dataset
     from segbench.prediction.inputs import find_inputs, split_inputs
 
-    if (given["input"] is None) == (given["split"] is None):
-        both = given["input"] is not None
+    if (given.input is None) == (given.split is None):
+        both = given.input is not None
         raise SegbenchError(
             "both input= and split=" if both else "neither input= nor split=",
             "input=FILE or input=DIR, or split=NAME of the run's own data",
             "leave one out" if both else "add input=...",
         )
-    if given["split"] is None:
-        return find_inputs(given["input"], given["ids"], spec, output)
-    if given["ids"] is not None:
-        raise SegbenchError(f"ids={given['ids']} with split={given['split']}", "ids= beside a folder", "leave it out")
-    dataset = build_dataset(config)
-    source = dataset.split(given["split"])
+    if given.input is not None:
+        return find_inputs(given.input, given.ids, spec, output)
+    if given.ids is not None:
+        raise SegbenchError(f"ids={given.ids} with split={given.split}", "ids= beside a folder", "leave it out")
+    dataset = build_dataset(config.data, config.weights)
+    source = dataset.split(str(given.split))
     if source is None or len(source) == 0:
         names = [name for name in ("train", "val", "test", "predict") if dataset.split(name)]
         raise SegbenchError(
-            f"split={given['split']} of {spec.name}", f"one of {', '.join(names)}", "choose one of them, or give input="
+            f"split={given.split} of {spec.name}", f"one of {', '.join(names)}", "choose one of them, or give input="
         )
     return split_inputs(source)
 
 
-def _settings(given: dict[str, Any], config: dict[str, Any], suffix: str) -> Settings:
+def _settings(given: PredictRequest, config: Config, suffix: str) -> Settings:
     from segbench.prediction.settings import Settings
 
-    kinds = given["format"]
+    kinds = given.format
     if kinds is None:
         kinds = "probabilities" if suffix in (".tif", ".tiff", ".zarr") else "masks"
     return Settings(
         kinds=(kinds,) if isinstance(kinds, str) else tuple(kinds),
-        store=given["store"] or ("zarr" if suffix == ".zarr" else "tiff"),
+        store=given.store or ("zarr" if suffix == ".zarr" else "tiff"),
         decoding=_decoding(given, config),
-        opacity=given["opacity"],
-        voc_year=given["voc"]["year"],
-        voc_competition=given["voc"]["competition"],
+        opacity=given.opacity,
+        voc_year=given.voc.year,
+        voc_competition=given.voc.competition,
     )
 
 
-def _decoding(given: dict[str, Any], config: dict[str, Any]) -> Decoding:
+def _decoding(given: PredictRequest, config: Config) -> Decoding:
     from segbench.experiment.build import build_decoding
 
-    own = {"_target_": "segbench.metrics.decoding.Decoding"} | (config.get("decoding") or {})
-    changed = {key: value for key, value in given["decoding"].items() if value is not None}
-    return build_decoding({"decoding": own | changed})
+    return build_decoding(config.decoding, **{key: value for key, value in given.decoding.items() if value is not None})
 
 
-def _made_by(given: dict[str, Any], config: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+def _made_by(given: PredictRequest, config: Config, checkpoint: Path) -> dict[str, Any]:
     """What decides the values of a prediction; `tile` and the device only touch the last bits."""
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    kinds = given["format"]
-    made_by = {
+    kinds = given.format
+    names = [] if kinds is None else sorted([kinds] if isinstance(kinds, str) else kinds)
+    made_by: dict[str, Any] = {
         "checkpoint": digest,
-        "format": kinds if kinds is None else sorted([kinds] if isinstance(kinds, str) else kinds),
-        "store": given["store"],
-        "tta": config["tta"],
-        "precision": config["trainer"]["precision"],
+        "format": names or None,
+        "store": given.store,
+        "tta": config.tta,
+        "precision": config.trainer.precision,
     }
-    if "instances" in (made_by["format"] or ()):
+    if "instances" in names:
         made_by["decoding"] = dataclasses.asdict(_decoding(given, config))
-    if "overlays" in (made_by["format"] or ()):
-        made_by["opacity"] = given["opacity"]
+    if "overlays" in names:
+        made_by["opacity"] = given.opacity
     return made_by
 
 

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.config.packaged import flat
+import yaml
+
+from segbench.config.flat import flatten
+from segbench.config.record import Config
 from segbench.errors import SegbenchError
-from segbench.runs.directory import Refused
+from segbench.runs.directory import Refused, Run
 
 if TYPE_CHECKING:
+    import lightning
     from torch import Tensor
 
     from segbench.data.raw import DataSet
-    from segbench.runs.directory import Run
 
-RESUMABLE = ("trainer.max_steps", "trainer.max_epochs", "trainer.devices")
+LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
+RESUMABLE = (*LIMITS, "trainer.devices")
 """Settings that may change when a run is continued."""
+MOVED_DATA = ("data.root", "data.images", "data.masks")
+"""Where the same data lie now."""
+_TIME = "trainer.max_time"
 ALLOWABLE = ("data", "model")
 """What may differ from the run's beginning if `resume_allow=` names it."""
 _ABOUT = ("citation", "licence")
@@ -26,15 +36,14 @@ _ABOUT = ("citation", "licence")
 SPLITS = ("train", "val", "test", "predict")
 
 
-def changed(config: Mapping[str, Any], arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A run's configuration with what a command line changes of it, and what `resume_allow` names.
+def changed(arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What a command line changes of a run's configuration, by dotted key, and what `resume_allow` names.
 
     Args:
-        config: the run's.
-        arguments: of the command, `resume=RUN` among them or not.
+        arguments: of the command, `resume=RUN` among them.
 
     Raises:
-        SegbenchError: something that may not change, or no whole number.
+        SegbenchError: something that may not change, or no value.
     """
     pairs = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
     run = pairs.pop("resume", "RUN")
@@ -43,25 +52,141 @@ def changed(config: Mapping[str, Any], arguments: Sequence[str]) -> tuple[dict[s
         raise SegbenchError(
             f"resume_allow={','.join(unknown)}", f"of {', '.join(ALLOWABLE)}, joined by commas", "correct resume_allow="
         )
-    if refused := [argument for argument in arguments if argument.split("=", 1)[0] in pairs.keys() - {*RESUMABLE}]:
+    known = (*RESUMABLE, *MOVED_DATA)
+    if refused := [argument for argument in arguments if argument.split("=", 1)[0] in pairs.keys() - {*known}]:
         raise SegbenchError(
             f"resume={run} with {', '.join(refused)}",
-            f"beside resume= only {', '.join(RESUMABLE)} and resume_allow: a run keeps its configuration",
+            f"beside resume= only {', '.join(known)} and resume_allow: a run keeps its configuration",
             "leave it out, or start a new run",
         )
-    trainer = dict(config["trainer"])
+    changes: dict[str, Any] = {}
     for key, value in pairs.items():
-        if not value.removeprefix("-").isdecimal():
+        changes[key] = os.path.abspath(value) if key in MOVED_DATA else yaml.safe_load(value)
+        if key in ("trainer.max_steps", "trainer.max_epochs") and not isinstance(changes[key], int):
             raise SegbenchError(f"{key}={value}", "a whole number", f"correct {key}=")
-        trainer[key.removeprefix("trainer.")] = int(value)
-    return {**config, "trainer": trainer}, allowed
+    return changes, allowed
 
 
-def arguments_of(config: Mapping[str, Any], allow: Sequence[str]) -> list[str]:
-    """What `changed` needs to make this configuration of the one that a run recorded."""
-    values = {key: config["trainer"][key.removeprefix("trainer.")] for key in RESUMABLE}
-    changes = [f"{key}={value}" for key, value in values.items() if isinstance(value, int)]
-    return [*changes, *([f"resume_allow={','.join(allow)}"] if allow else [])]
+@dataclass(frozen=True)
+class Continuation:
+    """A run that goes on.
+
+    Attributes:
+        run: its directory.
+        config: the effective configuration, with what the command changes.
+        changes: of the command, by dotted key.
+        allow: what may differ from the run's beginning, of `ALLOWABLE`.
+    """
+
+    run: Run
+    config: Config
+    changes: Mapping[str, Any]
+    allow: tuple[str, ...] = ()
+
+
+def continuation(arguments: Sequence[str]) -> Continuation | str:
+    """What `resume=RUN` and what stands beside it ask for.
+
+    Returns:
+        the run that goes on, or a sentence: it is finished.
+
+    Raises:
+        SegbenchError: no such run, or changes that it does not take.
+    """
+    name = next(argument for argument in arguments if argument.startswith("resume=")).split("=", 1)[1]
+    run = Run.open(name)
+    changes, allow = changed(arguments)
+    recorded = run.config()
+    config = recorded.replace(changes)
+    if run.state() != "finished":
+        return Continuation(run, config, changes, allow)
+    done, ended = run.results()["timing"].get("steps"), run.ended_by()
+    limits = [key for key in changes if key in LIMITS]
+    asked = config.trainer.max_steps
+    through = config == recorded and (ended is None or done is None or 0 <= asked <= done)
+    if not limits or through:
+        short = "" if ended is None or done is None or through else f" at step {done:.0f} of {asked}, by {ended}"
+        return f"{run.path} is finished{short}; trainer.max_steps=N (or trainer.max_epochs=N) continues it"
+    if ended == _TIME and config.trainer.max_time == recorded.trainer.max_time:
+        raise SegbenchError(
+            f"{run.path} used up its trainer.max_time={recorded.trainer.max_time}",
+            "time that is left",
+            "add trainer.max_time=null, or a longer one (of the run as a whole)",
+        )
+    if not run.latest():
+        run.checkpoint("last")
+    return Continuation(run, config, changes, allow)
+
+
+def how_it_ended(trainer: lightning.Trainer) -> str | None:
+    """What ended a training before its steps or epochs were through; None where they are."""
+    from lightning.pytorch.callbacks import EarlyStopping, Timer
+
+    steps, epochs = trainer.max_steps, trainer.max_epochs
+    if 0 <= steps <= trainer.global_step or (epochs is not None and 0 <= epochs <= trainer.current_epoch):
+        return None
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
+            return _TIME
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            return f"early stopping on {callback.monitor}"
+    return "a callback"
+
+
+def refuse_fewer_steps(run: Run, config: Config, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to continue to a step or an epoch that lies behind.
+
+    Args:
+        run: the run.
+        config: with what the command changes.
+        checkpoint: its content.
+
+    Raises:
+        Refused: more was done than is asked for.
+    """
+    done = {"max_steps": checkpoint["global_step"], "max_epochs": checkpoint.get("epoch", 0)}
+    for name, reached in done.items():
+        asked = getattr(config.trainer, name)
+        if asked is not None and 0 <= asked < reached:
+            raise Refused(
+                f"trainer.{name}={asked} for {run.path}, which has done {reached}",
+                f"more than {reached}",
+                f"raise trainer.{name}, or score it as it is: segbench evaluate run={run.path}",
+            )
+
+
+def stretched(config: Config, changes: Mapping[str, Any], step: int) -> list[str]:
+    """What a change of the length means to the schedule.
+
+    Args:
+        config: with what the command changes.
+        changes: of the command.
+        step: at which the run goes on.
+    """
+    longer = [f"{key}={changes[key]}" for key in ("trainer.max_steps", "trainer.max_epochs") if key in changes]
+    if not longer or step == 0 or config.scheduler.name == "constant":
+        return []
+    return [
+        f"{', '.join(longer)}: the schedule ({config.scheduler.name}) is stretched from step {step} on; its rates are "
+        "neither those that the run had planned nor those of a run of this length"
+    ]
+
+
+def data_digests(dataset: DataSet) -> dict[str, str]:
+    """SHA-256 of the first, the middle and the last image of each split, with their labels, as they are decoded."""
+    digests = {}
+    for name in SPLITS:
+        source = dataset.split(name)
+        if source is None or len(source) == 0:
+            continue
+        digest = hashlib.sha256()
+        for index in sorted({0, len(source) // 2, len(source) - 1}):
+            raw = source.read(index)
+            for key, array in sorted([*raw.images.items(), *raw.labels.items()]):
+                digest.update(f"{raw.id} {key} {array.dtype} {array.shape}".encode())
+                digest.update(array.tobytes())
+        digests[name] = digest.hexdigest()
+    return digests
 
 
 def split_ids(dataset: DataSet) -> dict[str, list[str]]:
@@ -73,7 +198,7 @@ def split_ids(dataset: DataSet) -> dict[str, list[str]]:
 def refuse_other_data(run: Run, dataset: DataSet, allow: Sequence[str]) -> list[str]:
     """What is not the same in a run's data as when it began.
 
-    Compared are the data set's description and the names of the images in each split.
+    Compared are the data set's description, the names of the images in each split, and some images.
 
     Returns:
         sentences, empty where all is the same or nothing was recorded.
@@ -83,9 +208,12 @@ def refuse_other_data(run: Run, dataset: DataSet, allow: Sequence[str]) -> list[
     """
     described = {key: value for key, value in run.dataset().items() if key not in _ABOUT}
     differences = _other_values(described, json.loads(json.dumps(dataset.spec.to_dict())))
-    ids = split_ids(dataset)
+    ids, digests = split_ids(dataset), data_digests(dataset) if run.digests() else {}
     for split, before in run.splits().items():
         differences += _other_ids(split, before, ids.get(split, []))
+    if not differences:
+        other = [split for split, digest in run.digests().items() if digests.get(split) != digest]
+        differences = [f"{split}: other pixels in images of the same names" for split in other]
     if differences and "data" not in allow:
         raise Refused(
             f"{run.path} and other data than it began with: {_some(differences)}",
@@ -161,8 +289,12 @@ def other_machine(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 def _other_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     # What is recorded today and was not then is no difference.
-    current = dict(flat(now))
-    return [f"{key} is {current.get(key)!r}, was {value!r}" for key, value in flat(before) if current.get(key) != value]
+    current = flatten(now)
+    return [
+        f"{key} is {current.get(key)!r}, was {value!r}"
+        for key, value in flatten(before).items()
+        if current.get(key) != value
+    ]
 
 
 def _other_ids(split: str, before: Sequence[str], now: Sequence[str]) -> list[str]:

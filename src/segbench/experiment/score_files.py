@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from segbench.config.requests import EvaluateRequest
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run, not_writable
 from segbench.runs.provenance import provenance
@@ -62,11 +63,11 @@ def _read_image(file: Path, key: str) -> NDArray[np.generic]:
     return grey
 
 
-def score_files(given: dict[str, Any], directory: Path, said: list[str]) -> dict[str, float]:
+def score_files(given: EvaluateRequest, directory: Path, said: list[str]) -> dict[str, float]:
     """Score by every metric of the ISBI 2012 challenge; print a table and json, and write results.json.
 
     Args:
-        given: the composed evaluate config: `predictions` holds P(cell) in [0, 1], `labels` cells as non-zero.
+        given: what is asked for: `predictions` holds P(cell) in [0, 1], `labels` cells as non-zero.
         directory: the evaluation's own.
         said: the command line's overrides.
 
@@ -77,13 +78,13 @@ def score_files(given: dict[str, Any], directory: Path, said: list[str]) -> dict
 
     from segbench.metrics import challenge_scores
 
-    prob_NHW = read_slices(Path(given["predictions"]), "predictions")
-    label_NHW = read_slices(Path(given["labels"]), "labels")
+    prob_NHW = read_slices(Path(str(given.predictions)), "predictions")
+    label_NHW = read_slices(Path(str(given.labels)), "labels")
     with Run.create(directory, given, said) as run:
         started = time.monotonic()
         scored = challenge_scores(cast("NDArray[np.floating]", prob_NHW), label_NHW)
         values = scored.values()
-        protocol = {"dataset": given["labels"], "split": f"{len(label_NHW)} slices of {given['predictions']}"}
+        protocol = {"dataset": given.labels, "split": f"{len(label_NHW)} slices of {given.predictions}"}
         try:
             run.write_results(values, {"evaluate_s": time.monotonic() - started}, provenance(), protocol)
             run.set_state("finished")

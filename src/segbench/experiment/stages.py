@@ -7,11 +7,11 @@ An experiment names what runs before it, `stages: [fcn32s_voc, fcn16s_voc]`; lat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from segbench.config.record import Config
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
 
@@ -29,34 +29,34 @@ class Stage:
 
     Attributes:
         experiment: its name, and its directory's.
-        config: resolved, plain containers.
+        config: resolved.
         overrides: of the command line, those that hold for it.
         stages: what runs before it in turn.
     """
 
     experiment: str
-    config: dict[str, Any]
+    config: Config
     overrides: list[str]
     stages: tuple[Stage, ...] = ()
 
 
-def compose_stages(config: Mapping[str, Any], overrides: Sequence[str]) -> tuple[Stage, ...]:
+def compose_stages(config: Config, overrides: Sequence[str]) -> tuple[Stage, ...]:
     """Compose the experiments that run before this one, in their order; call it inside a Hydra application.
 
     Args:
-        config: of the run, plain containers. With `init_from` given nothing runs before it.
+        config: of the run. With `init_from` given nothing runs before it.
         overrides: the command line's. Those of the optimiser, the schedule and the loss hold for the last stage alone.
 
     Raises:
         SegbenchError: no such experiment, or one that comes before itself.
     """
-    return _compose(config, _shared(overrides), (str(config.get("name")),))
+    return _compose(config, _shared(overrides), (config.name,))
 
 
-def _compose(config: Mapping[str, Any], shared: list[str], above: tuple[str, ...]) -> tuple[Stage, ...]:
-    if config.get("init_from") is not None:
+def _compose(config: Config, shared: list[str], above: tuple[str, ...]) -> tuple[Stage, ...]:
+    if config.init_from is not None:
         return ()
-    chained = not isinstance(config.get("stages"), Mapping)
+    chained = not isinstance(config.stages, dict)
     stages: list[Stage] = []
     for experiment in names(config):
         if experiment in above:
@@ -73,14 +73,16 @@ def _compose(config: Mapping[str, Any], shared: list[str], above: tuple[str, ...
     return tuple(stages)
 
 
-def _compose_one(experiment: str, overrides: list[str]) -> dict[str, Any]:
+def _compose_one(experiment: str, overrides: list[str]) -> Config:
     import hydra
     from hydra.errors import MissingConfigException
 
-    from segbench.config.composed import plain
+    from segbench.config.composed import resolved
 
     try:
-        return plain(hydra.compose("train", [f"experiment={experiment}", f"name={experiment}", *overrides]))
+        return Config.of(
+            resolved(hydra.compose("train", [f"experiment={experiment}", f"name={experiment}", *overrides]))
+        )
     except MissingConfigException as error:
         raise SegbenchError(
             f"stages: no experiment {experiment}",
@@ -97,10 +99,10 @@ def _shared(overrides: Sequence[str]) -> list[str]:
     return [line for key, line in keys if key not in _OWN and key.split(".")[0].split("@")[0] not in _OWN_GROUPS]
 
 
-def names(config: Mapping[str, Any]) -> list[str]:
+def names(config: Config) -> list[str]:
     """The experiments that run before this one, in their order."""
-    stages = config.get("stages") or []
-    return [str(name) for name in (stages.values() if isinstance(stages, Mapping) else stages)]
+    stages = config.stages or []
+    return list(stages.values() if isinstance(stages, dict) else stages)
 
 
 def prepare_stages(directory: Path, stages: Sequence[Stage]) -> None:
@@ -111,7 +113,7 @@ def prepare_stages(directory: Path, stages: Sequence[Stage]) -> None:
         Run.prepare(below, stage.config, stage.overrides)
 
 
-def read_stages(config: Mapping[str, Any], directory: Path) -> tuple[Stage, ...]:
+def read_stages(config: Config, directory: Path) -> tuple[Stage, ...]:
     """The stages as they were frozen below a run.
 
     Raises:
@@ -119,17 +121,17 @@ def read_stages(config: Mapping[str, Any], directory: Path) -> tuple[Stage, ...]
     """
     stages = []
     for experiment, below in zip(names(config), directories(config, directory), strict=True):
-        run = Run.open(below)
-        stages.append(Stage(experiment, run.config(), run.overrides(), read_stages(run.config(), below)))
+        run, own = Run.open(below), Run(below).config()
+        stages.append(Stage(experiment, own, run.overrides(), read_stages(own, below)))
     return tuple(stages)
 
 
-def directories(config: Mapping[str, Any], directory: Path) -> list[Path]:
+def directories(config: Config, directory: Path) -> list[Path]:
     """Where the stages of a run lie, in their order."""
     return [directory / FOLDER / name for name in names(config)]
 
 
-def start_of(config: Mapping[str, Any], directory: Path, before: int | None = None) -> str | dict[str, str] | None:
+def start_of(config: Config, directory: Path, before: int | None = None) -> str | dict[str, str] | None:
     """What a network starts from.
 
     Args:
@@ -140,12 +142,10 @@ def start_of(config: Mapping[str, Any], directory: Path, before: int | None = No
     Returns:
         the run's `init_from`, else the directory of the stage before, or directories by modality; None for a first one.
     """
-    given: str | dict[str, str] | None = config.get("init_from")
-    stages = config.get("stages") or []
-    if given is not None or not stages:
-        return given
-    if isinstance(stages, Mapping):
-        by_modality = {modality: str(directory / FOLDER / name) for modality, name in stages.items()}
+    if config.init_from is not None or not config.stages:
+        return config.init_from
+    if isinstance(config.stages, dict):
+        by_modality = {modality: str(directory / FOLDER / name) for modality, name in config.stages.items()}
         return by_modality if before is None else None
     chain = directories(config, directory)[:before]
     return str(chain[-1]) if chain else None

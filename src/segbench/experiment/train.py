@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.config.flat import differences
 from segbench.errors import SegbenchError
+from segbench.experiment.resume import how_it_ended, other_machine
 from segbench.experiment.stages import FOLDER
+from segbench.runs.history import Leg, continuations
 from segbench.runtime.signals import deferred
 
 if TYPE_CHECKING:
+    from segbench.config.record import Config
     from segbench.experiment.build import Experiment
     from segbench.experiment.stages import Stage
     from segbench.runs.directory import Run
@@ -20,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    config: dict[str, Any],
+    config: Config,
     directory: Path,
     given: list[str],
     resume: bool = False,
@@ -30,7 +36,7 @@ def train(
     """Run one experiment in a new directory, or continue one in its own.
 
     Args:
-        config: resolved, plain containers.
+        config: what is to run; of a run that goes on its effective configuration, with what is to change.
         directory: the run's own.
         given: the command line's overrides, for the record.
         resume: `directory` holds a run already: continue from its last checkpoint, or begin where it has none.
@@ -43,53 +49,59 @@ def train(
     Raises:
         Stopped: by a signal, with a checkpoint.
     """
-    from segbench.experiment.resume import arguments_of
+    from segbench.experiment.build import refuse_misfits_of
     from segbench.experiment.stages import prepare_stages
     from segbench.runs.directory import Run
     from segbench.runs.provenance import provenance
     from segbench.runs.running import running
-    from segbench.runtime.hardware import machine, resolve_hardware
+    from segbench.runtime.hardware import impossible, machine, settle
     from segbench.runtime.processes import is_main_process
     from segbench.runtime.ranks import further_ranks
 
-    if not config["callbacks"].get("checkpoint"):
+    if not config.callbacks.get("checkpoint"):
         raise SegbenchError(
             "callbacks.checkpoint=null",
             "checkpoints, from which a run is scored",
             "leave callbacks.checkpoint as it is",
         )
-    first = is_main_process()
-    said = resolve_hardware(config)
+    first, asked = is_main_process(), config
+    legs = Run(directory).legs() if resume else []
+    if legs:
+        # What another machine settled and this one cannot do is settled here.
+        config = config.replace(impossible(config, legs[0].settled))
+    config, sentences = settle(config)
+    settled = _values(asked, config)
+    changes = _values(Run(directory).config(), config) if legs else {}
+    refuse_misfits_of(config)
     run = Run.create(directory, config, given) if first and not resume else Run(directory)
     if first and resume:
         run.lock()
         if run.state() == "prepared":
             run.begin(config)
     with running(run):
+        now = provenance() | machine(config)
         if first:
-            for sentence in said:
+            for sentence in sentences:
                 log.info("%s", sentence)
-            _record_machine(run, provenance() | machine(config))
+            if not (run.path / "provenance.json").is_file():
+                run.write_provenance(now)
+            elif others := other_machine(run.provenance(), now):
+                log.warning("not bit for bit the run it would have been: %s", "; ".join(others))
             if not resume:
                 prepare_stages(directory, stages)
-        with further_ranks("train", run, config["trainer"], arguments_of(config, allow)):
+        with further_ranks("train", run, config.trainer, [json.dumps(changes), ",".join(allow)]):
             _run_stages(config, run, stages, allow)
-            return _run_experiment(config, run, resume, allow)
+            return _run_experiment(config, run, resume, Leg(0, changes, settled, now), allow)
 
 
-def _record_machine(run: Run, now: dict[str, Any]) -> None:
-    from segbench.experiment.resume import other_machine
-
-    began = run.provenance() if (run.path / "provenance.json").is_file() else {}
-    if differences := other_machine(began, now):
-        log.warning("not bit for bit the run it would have been: %s", "; ".join(differences))
-    run.write_provenance(now)
+def _values(before: Config, now: Config) -> dict[str, Any]:
+    return {key: value for key, (_, value) in differences(before.flat, now.flat).items()}
 
 
-def _run_experiment(config: dict[str, Any], run: Run, resume: bool, allow: Sequence[str]) -> dict[str, float]:
+def _run_experiment(config: Config, run: Run, resume: bool, leg: Leg, allow: Sequence[str]) -> dict[str, float]:
     from segbench.experiment.build import build_experiment
     from segbench.experiment.initialise import initialise
-    from segbench.experiment.resume import choose_checkpoint, split_ids
+    from segbench.experiment.resume import choose_checkpoint, data_digests, split_ids, stretched
     from segbench.experiment.stages import start_of
     from segbench.runtime.processes import is_main_process
     from segbench.tracking.wandb_run import wandb_ending
@@ -100,31 +112,41 @@ def _run_experiment(config: dict[str, Any], run: Run, resume: bool, allow: Seque
         log.warning("%s", fault)
     experiment = build_experiment(config, run.path)
     with wandb_ending(experiment.trainer.loggers):
-        if checkpoint is not None:
-            _refuse_another_run(run, experiment, checkpoint, allow)
+        step = 0 if checkpoint is None else _refuse_another_run(run, experiment, config, checkpoint, allow)
         if first:
+            for sentence in stretched(config, leg.changes, step):
+                log.warning("%s", sentence)
             run.write_dataset(experiment.data.spec.to_dict())
             run.write_splits(split_ids(experiment.dataset))
+            run.write_digests(data_digests(experiment.dataset))
+            run.add_leg(replace(leg, step=step))
         if checkpoint is None:
-            begun = config | {"init_from": start_of(config, run.path)}
-            for report in initialise(experiment.task.model, begun, experiment.dataset.spec.modalities):
+            begun_from = start_of(config, run.path)
+            modalities = experiment.dataset.spec.modalities
+            intended = None if config.paper is None else config.paper.weights
+            for report in initialise(experiment.task.model, config.weights, begun_from, modalities, intended):
                 log.info("%s", report)
         return _fit_and_test(config, run, experiment, first, checkpoint)
 
 
-def _refuse_another_run(run: Run, experiment: Experiment, checkpoint: Path, allow: Sequence[str]) -> None:
-    from segbench.experiment.resume import refuse_other_data, refuse_other_model
+def _refuse_another_run(
+    run: Run, experiment: Experiment, config: Config, checkpoint: Path, allow: Sequence[str]
+) -> int:
+    """Refuse to go on with other data, another network or fewer steps; returns the step of the checkpoint."""
+    from segbench.experiment.resume import refuse_fewer_steps, refuse_other_data, refuse_other_model
     from segbench.training.checkpoint import read_checkpoint
 
-    saved = read_checkpoint(checkpoint)["state_dict"]
+    saved = read_checkpoint(checkpoint)
+    refuse_fewer_steps(run, config, saved)
     data = refuse_other_data(run, experiment.dataset, allow)
-    model = refuse_other_model(run, saved, experiment.task.state_dict(), allow)
+    model = refuse_other_model(run, saved["state_dict"], experiment.task.state_dict(), allow)
     experiment.task.takes_what_fits = bool(model)
     for difference in (*data, *model):
         log.warning("resume_allow: %s", difference)
+    return int(saved["global_step"])
 
 
-def _run_stages(config: dict[str, Any], run: Run, stages: Sequence[Stage], allow: Sequence[str]) -> None:
+def _run_stages(config: Config, run: Run, stages: Sequence[Stage], allow: Sequence[str]) -> None:
     from segbench.experiment.stages import start_of
     from segbench.runs.directory import Run
 
@@ -134,15 +156,16 @@ def _run_stages(config: dict[str, Any], run: Run, stages: Sequence[Stage], allow
             log.info("stage %d of %d, %s: finished", number + 1, len(stages) + 1, stage.experiment)
             continue
         log.info("stage %d of %d: %s in %s", number + 1, len(stages) + 1, stage.experiment, before.path)
-        own = stage.config if stage.stages else stage.config | {"init_from": start_of(config, run.path, number)}
-        devices = {"devices": config["trainer"]["devices"]}
-        train(own | {"trainer": own["trainer"] | devices}, before.path, stage.overrides, True, stage.stages, allow)
+        own: dict[str, Any] = {"trainer.devices": config.trainer.devices}
+        if not stage.stages:
+            own["init_from"] = start_of(config, run.path, number)
+        train(stage.config.replace(own), before.path, stage.overrides, True, stage.stages, allow=allow)
     if stages:
-        log.info("stage %d of %d: %s in %s", len(stages) + 1, len(stages) + 1, config["name"], run.path)
+        log.info("stage %d of %d: %s in %s", len(stages) + 1, len(stages) + 1, config.name, run.path)
 
 
 def _fit_and_test(
-    config: dict[str, Any], run: Run, experiment: Experiment, first: bool, checkpoint: Path | None
+    config: Config, run: Run, experiment: Experiment, first: bool, checkpoint: Path | None
 ) -> dict[str, float]:
     from segbench.display.tables import print_results
     from segbench.experiment.evaluate import score_split, task_protocol
@@ -153,6 +176,7 @@ def _fit_and_test(
     trainer, task, data = experiment.trainer, experiment.task, experiment.data
     with deferred():
         trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    ended = how_it_ended(trainer)
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
     timing = {"fit_s": checkpoints.seconds, "steps": float(trainer.global_step)}
@@ -168,10 +192,11 @@ def _fit_and_test(
         timing |= scored.timing
     if first and (unlabelled := experiment.dataset.split("predict")) is not None:
         load_weights(task.model, run.checkpoint(selected))
-        with evaluating(task, config["trainer"]):
+        with evaluating(task, config.trainer):
             write_split(task, unlabelled, run.path / "predictions")
     if first:
         protocol = task_protocol(config, data, task, selected)
-        run.write_results(scores, timing, run.provenance(), protocol)
+        protocol |= {"ended_by": ended, "continued": continuations(run.recorded(), run.legs())}
+        run.write_results(scores, timing, run.provenance() | {"legs": len(run.legs())}, protocol)
         print_results(config, run.path, scores, split, protocol, timing)
     return scores

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from segbench import __version__
+from segbench.config.record import Config
 from segbench.spec import DatasetSpec, ModalitySpec, TileGeometry
 
 KEY = "segbench"
@@ -16,7 +17,7 @@ SCHEMA = 1
 
 
 def describe(
-    config: Mapping[str, Any],
+    config: Config,
     spec: DatasetSpec,
     geometry: TileGeometry,
     checkpoint: str,
@@ -41,7 +42,7 @@ def describe(
     return {
         "schema": SCHEMA,
         "segbench": __version__,
-        "run": {"name": config["name"], "model": config["model"]["_target_"], "checkpoint": checkpoint, "step": step},
+        "run": {"name": config.name, "model": config.model.target, "checkpoint": checkpoint, "step": step},
         "dataset": {"name": spec.name, "citation": spec.citation, "licence": spec.licence},
         "inputs": [
             {"name": name, **dataclasses.asdict(modality), "channel_order": channel_order(name, modality)}

@@ -6,8 +6,9 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from segbench.config.requests import ExportRequest
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ SIDES = ((1, 1), (33, 70), (97, 64))
 """Heights and widths of output that a file with free sides is checked at, each brought to the next valid one."""
 
 
-def export(given: dict[str, Any]) -> Path:
+def export(given: ExportRequest) -> Path:
     """Write `run`'s network to a file, and keep it if it gives what the network gives.
 
     Args:
-        given: the composed export config, plain containers.
+        given: what is asked for.
 
     Returns:
         the file.
@@ -44,16 +45,16 @@ def export(given: dict[str, Any]) -> Path:
     from segbench.runs.directory import Run, not_writable
     from segbench.training.checkpoint import load_weights
 
-    chosen = format_named(str(given["format"]))
-    run = Run.open(given["run"])
-    checkpoint = run.checkpoint(given["checkpoint"])
-    output = run.path / f"model{chosen.suffix}" if given["output"] is None else Path(given["output"])
+    chosen = format_named(str(given.format))
+    run = Run.open(given.run)
+    checkpoint = run.checkpoint(given.checkpoint)
+    output = run.path / f"model{chosen.suffix}" if given.output is None else Path(given.output)
     _check_output(output, chosen)
     config, spec = run.config(), build_dataset_spec(run)
-    model = build_model(config, spec)
+    model = build_model(config.model, spec)
     step = load_weights(model, checkpoint)
     geometry = geometry_of(model)
-    size = _fixed(given["size"], geometry)
+    size = _fixed(given.size, geometry)
     # Dropout off and float32, whatever the run was trained in.
     network = ByName(model, spec).eval().float()
     print(f"{checkpoint} of step {step}: {type(model).__name__}", file=sys.stderr)
@@ -66,7 +67,7 @@ def export(given: dict[str, Any]) -> Path:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
             partial = Path(folder) / output.name
             chosen.write(program, description, partial)
-            _check(chosen, partial, network, _images(spec, geometry, size, SIDES), float(given["tolerance"]))
+            _check(chosen, partial, network, _images(spec, geometry, size, SIDES), float(given.tolerance))
             os.replace(partial, output)
     except SegbenchError:
         raise
@@ -74,7 +75,7 @@ def export(given: dict[str, Any]) -> Path:
         raise not_writable(output, error) from error
     except Exception as error:
         raise SegbenchError(
-            f"{type(model).__name__} cannot be written as {given['format']}: {first_line(error)}",
+            f"{type(model).__name__} cannot be written as {given.format}: {first_line(error)}",
             "a network of operations that the format and its runtime have; all of segbench's own are such",
             "set another format=, or change the model",
         ) from error

@@ -6,8 +6,11 @@ nothing that a config can say is forgotten. What no config says (data, precision
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from segbench.config.flat import differences, flatten
+from segbench.config.record import Config
 
 _OF_NO_EFFECT = (
     "name",
@@ -31,7 +34,6 @@ _OF_NO_EFFECT = (
 )
 """Keys that change no score, or that are told in words of their own."""
 _TRAINER = ("max_steps", "max_epochs", "accumulate_grad_batches", "gradient_clip_val")
-_CHOOSES = "callbacks.checkpoint.monitor"
 _SCORED_ON = (
     *("data._target_", "data.protocol", "data.test", "data.fold", "data.partial", "data.depth", "data.dataset"),
     *("data.truth", "data.by_sequence.test", "data.by_time.test"),
@@ -40,22 +42,22 @@ _SCORED_ON = (
 
 
 def deviations(
-    config: Mapping[str, Any], reference: Mapping[str, Any], results: Mapping[str, Any], provenance: Mapping[str, Any]
+    config: Config, reference: Config, results: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> list[str]:
     """Every departure in a sentence.
 
     Args:
-        config: of the run, plain containers.
-        reference: of the experiment that is the paper's row, plain containers.
+        config: of the run.
+        reference: of the experiment that is the paper's row.
         results: the content of results.json.
         provenance: the content of provenance.json.
     """
-    said = [str(sentence) for sentence in (config.get("paper") or {}).get("deviations", [])]
+    said = [] if config.paper is None else list(config.paper.deviations)
     said += _of_config(config, reference)
-    steps, wanted = results["timing"].get("steps"), config["trainer"]["max_steps"]
+    steps, wanted = results["timing"].get("steps"), config.trainer.max_steps
     if steps is not None and wanted > 0 and steps < wanted:
         said.append(f"{steps:.0f} steps of the {wanted} that it asks for")
-    if config.get("init_from") is not None and reference.get("stages"):
+    if config.init_from is not None and reference.stages:
         said.append("started from a given run instead of the stages before")
     precision = str(results["protocol"]["precision"])
     if not precision.startswith("32"):
@@ -64,36 +66,37 @@ def deviations(
     return said
 
 
-def not_comparable(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
+def not_comparable(config: Config, reference: Config) -> list[str]:
     """Why the score is of other images than the paper's; empty where it is of the same."""
-    reason = (config.get("paper") or {}).get("not_comparable")
-    mine, theirs = dict(_flat(config)), dict(_flat(reference))
+    reason = None if config.paper is None else config.paper.not_comparable
+    mine, theirs = config.flat, reference.flat
     other = [
         f"{key}={mine.get(key)} where the row has {theirs.get(key)}"
         for key in _SCORED_ON
         if mine.get(key) != theirs.get(key)
     ]
-    return ([str(reason)] if reason else []) + other
+    return ([reason] if reason else []) + other
 
 
-def _of_config(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
+def _of_config(config: Config, reference: Config) -> list[str]:
     said = []
-    for group in sorted({*config, *reference}):
-        mine, theirs = config.get(group), reference.get(group)
+    mine_tree, theirs_tree = config.tree, reference.tree
+    for group in sorted({*mine_tree, *theirs_tree}):
+        mine, theirs = mine_tree.get(group), theirs_tree.get(group)
         if _told_elsewhere(group):
             continue
         if _target(mine) != _target(theirs):
             said.append(f"{group}: {_whole(mine)} instead of {_whole(theirs)}")
             continue
-        flat_mine, flat_theirs = dict(_flat({group: mine})), dict(_flat({group: theirs}))
+        differing = differences(flatten({group: mine}), flatten({group: theirs}))
         said += [
-            f"{key}: {flat_mine.get(key)} instead of {flat_theirs.get(key)}"
-            for key in sorted({*flat_mine, *flat_theirs})
-            if flat_mine.get(key) != flat_theirs.get(key) and not _told_elsewhere(key)
+            f"{key}: {ours} instead of {paper}"
+            for key, (ours, paper) in sorted(differing.items())
+            if not _told_elsewhere(key)
         ]
-    chosen, chooses = (dict(_flat(each)).get(_CHOOSES) for each in (config, reference))
-    if chosen != chooses:
-        said.append(f"checkpoint chosen by {chosen or 'nothing: the last one'} instead of {chooses or 'nothing'}")
+    if config.monitor != reference.monitor:
+        chosen, theirs = config.monitor or "nothing: the last one", reference.monitor or "nothing"
+        said.append(f"checkpoint chosen by {chosen} instead of {theirs}")
     return said
 
 
@@ -102,17 +105,6 @@ def _told_elsewhere(key: str) -> bool:
     if group == "trainer":
         return bool(rest) and rest not in _TRAINER
     return any(key == known or key.startswith(f"{known}.") for known in _OF_NO_EFFECT)
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list) and value:
-        for number, inner in enumerate(value):
-            yield from _flat(inner, f"{key}.{number}")
-    else:
-        yield key, value
 
 
 def _target(value: Any) -> Any:
@@ -135,7 +127,7 @@ def _short(value: Mapping[str, Any]) -> str:
     return str(value.get("_target_", "none")).rsplit(".", 1)[-1]
 
 
-def _hardware(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
-    if config["trainer"]["accelerator"] in ("gpu", "cuda"):
+def _hardware(config: Config, provenance: Mapping[str, Any]) -> str:
+    if config.trainer.on_gpu:
         return str(provenance.get("gpu") or "GPU")
     return f"{provenance['processor']}, {provenance['cpus']} cores"

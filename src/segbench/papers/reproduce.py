@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.config.flat import differences
 from segbench.config.packaged import conf_root
+from segbench.config.record import Config, Paper
 from segbench.errors import SegbenchError
 from segbench.papers.ledger import (
     paper_blocks,
@@ -24,18 +27,20 @@ from segbench.runs.directory import Run
 if TYPE_CHECKING:
     from segbench.experiment.stages import Stage
 
+_PLACES = ("data.root", "data.images", "data.masks", "data.lists", "weights.path", "loss.weight_map.folder")
+
 
 @dataclass(frozen=True)
 class Composed:
     """An experiment as it will run.
 
     Attributes:
-        config: resolved, plain containers.
+        config: resolved.
         stages: what runs before it.
         data: the name of its data set's config.
     """
 
-    config: dict[str, Any]
+    config: Config
     stages: tuple[Stage, ...]
     data: str
 
@@ -73,16 +78,17 @@ def reproduce(order: Order, command: str, say: Callable[[Mapping[str, Any], Path
         SegbenchError: no row of a paper, other runs in the directory, data that are missing, or a run that failed.
     """
     composed = [_compose(order, seed) for seed in order.seeds or (None,)]
-    paper = composed[0].config.get("paper")
-    if not paper or not paper.get("metrics"):
+    paper = composed[0].config.paper
+    if paper is None or not paper.metrics:
         raise SegbenchError(
             f"experiment {order.experiment} stands beside no row of a paper",
             f"one of {', '.join(paper_blocks())}",
             "segbench reproduce --list",
         )
     reference = _reference(order, paper)
-    row = {"experiment": order.experiment, "row": paper["row"], "method": paper["method"], "paper": _of_paper(paper)}
-    directories = [order.output / f"seed_{each.config['seed']}" for each in composed]
+    row: dict[str, Any] = {"experiment": order.experiment, "row": paper.row, "method": paper.method}
+    row["paper"] = {"source": paper.source, "metrics": paper.metrics}
+    directories = [order.output / f"seed_{each.config.seed}" for each in composed]
     for directory, each in zip(directories, composed, strict=True):
         _check_same(directory, each)
     try:
@@ -91,11 +97,15 @@ def reproduce(order: Order, command: str, say: Callable[[Mapping[str, Any], Path
             _train(directory, order, each)
     except SegbenchError as error:
         if not _has_numbers(order):
-            why = [_without_places(error.found, order.overrides)]
+            why = [_without_places(error.found, order.overrides, composed[0].config)]
             blocked = row | {"verdict": "not run", "why": why, "command": command, "date": time.strftime("%Y-%m-%d")}
             say(blocked, write_row(order.ledger, blocked))
         raise
-    measured = row | _measured(directories, reference, paper) | {"command": command, "date": time.strftime("%Y-%m-%d")}
+    measured = (
+        row
+        | _measured(directories, reference, composed[0].config)
+        | {"command": command, "date": time.strftime("%Y-%m-%d")}
+    )
     say(measured, write_row(order.ledger, measured))
 
 
@@ -103,7 +113,7 @@ def _compose(order: Order, seed: int | None) -> Composed:
     import hydra
     from hydra.errors import HydraException
 
-    from segbench.config.composed import plain
+    from segbench.config.composed import resolved
     from segbench.experiment.stages import compose_stages
 
     overrides = [f"experiment={order.experiment}", f"name={order.experiment}", *order.overrides]
@@ -113,17 +123,17 @@ def _compose(order: Order, seed: int | None) -> Composed:
     with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
         try:
             with_choices = hydra.compose("train", overrides, return_hydra_config=True)
-            config = plain(hydra.compose("train", overrides))
+            config = Config.of(resolved(hydra.compose("train", overrides)))
         except HydraException as error:
             found = str(error).splitlines()[0]
             raise SegbenchError(found, "an experiment and overrides of its keys", "segbench list experiment") from error
         return Composed(config, compose_stages(config, overrides), str(with_choices.hydra.runtime.choices["data"]))
 
 
-def _reference(order: Order, paper: Mapping[str, Any]) -> dict[str, Any]:
+def _reference(order: Order, paper: Paper) -> Config:
     """The experiment that is the paper's row itself; where the data lie is no part of it."""
     root = [override for override in order.overrides if override.startswith("data.root=")]
-    itself = replace(order, experiment=str(paper.get("experiment", order.experiment)), overrides=root)
+    itself = replace(order, experiment=paper.experiment or order.experiment, overrides=root)
     return _compose(itself, None).config
 
 
@@ -132,7 +142,7 @@ def _have_data(composed: Composed) -> None:
     from segbench.experiment.build import build_dataset
 
     try:
-        build_dataset(composed.config)
+        build_dataset(composed.config.data, composed.config.weights)
     except SegbenchError as missing:
         from segbench.data.prepare.downloads import Listener
         from segbench.data.prepare.prepare import prepare
@@ -142,34 +152,27 @@ def _have_data(composed: Composed) -> None:
             raise
         print(f"{missing.found}; segbench data prepare {composed.data}", file=sys.stderr)
         listener = Listener(say=lambda said: print(said, file=sys.stderr), progress=lambda *_: None)
-        prepare(composed.data, Path(str(composed.config["data"]["root"])), [], None, listener)
-        build_dataset(composed.config)
+        prepare(composed.data, Path(str(composed.config.data.arguments["root"])), [], None, listener)
+        build_dataset(composed.config.data, composed.config.weights)
 
 
 def _check_same(directory: Path, composed: Composed) -> None:
     """Refuse a directory that holds another run."""
     if not (directory / "config.yaml").is_file():
         return
-    differing = _differences(composed.config, Run.open(directory).config())
+    recorded = Run.open(directory).config()
+    differing = [
+        f"{key}: {theirs}, now {mine}"
+        for key, (mine, theirs) in differences(composed.config.flat, recorded.flat).items()
+        # A paper's row is what a run is compared with, not what it does; digests tell other data.
+        if key.split(".")[0] != "paper" and key not in _PLACES and mine != "auto"
+    ]
     if differing:
         raise SegbenchError(
             f"{directory} holds a run of another config: {', '.join(differing[:4])}",
             "runs of this experiment with these overrides",
             "choose another output=DIR",
         )
-
-
-def _differences(wanted: Mapping[str, Any], recorded: Mapping[str, Any], key: str = "") -> list[str]:
-    found = []
-    # A paper's row is what a run is compared with, not what it does.
-    for name in sorted({*wanted, *recorded} - {"paper"}):
-        mine, theirs = wanted.get(name), recorded.get(name)
-        path = f"{key}.{name}" if key else str(name)
-        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            found += _differences(mine, theirs, path)
-        elif mine != theirs and mine != "auto":
-            found.append(f"{path}: {theirs}, now {mine}")
-    return found
 
 
 def _train(directory: Path, order: Order, composed: Composed) -> None:
@@ -193,12 +196,13 @@ def _has_numbers(order: Order) -> bool:
     return bool(order.ledger.is_dir() and (read_rows(order.ledger).get(order.experiment) or {}).get("ours"))
 
 
-def _measured(directories: Sequence[Path], reference: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, Any]:
+def _measured(directories: Sequence[Path], reference: Config, now: Config) -> dict[str, Any]:
     from segbench.papers.deviations import deviations, not_comparable
 
     runs = [Run.open(directory) for directory in directories]
     results, provenances = [run.results() for run in runs], [run.provenance() for run in runs]
-    config = runs[0].config() | {"paper": paper}
+    # The row as it stands today, whatever stood there when the runs began.
+    configs = [run.config().replace({"paper": now.tree["paper"]}) for run in runs]
     scores = [
         {k.removeprefix("test/"): v for k, v in each["metrics"].items() if k.startswith("test/") and "/iu/" not in k}
         for each in results
@@ -206,14 +210,14 @@ def _measured(directories: Sequence[Path], reference: Mapping[str, Any], paper: 
     ours = summarise(scores)
     commits = [str((each["git"] or {}).get("commit")) for each in provenances]
     said = {
-        str(run.config()["seed"]): [
-            *deviations(run.config() | {"paper": paper}, reference, result, made),
+        str(config.seed): [
+            *deviations(config, reference, result, made),
             *([f"code: commit {commit[:10]}"] if len(set(commits)) > 1 else []),
         ]
-        for run, result, made, commit in zip(runs, results, provenances, commits, strict=True)
+        for config, result, made, commit in zip(configs, results, provenances, commits, strict=True)
     }
-    other = not_comparable(config, reference)
-    protocol, printed = results[0]["protocol"], paper["metrics"]
+    other = not_comparable(configs[0], reference)
+    protocol, printed = results[0]["protocol"], now.paper.metrics if now.paper else {}
     return {
         "ours": ours,
         "difference": {name: ours[name]["mean"] - value for name, value in printed.items() if name in ours},
@@ -221,7 +225,7 @@ def _measured(directories: Sequence[Path], reference: Mapping[str, Any], paper: 
         "why": other,
         "deviations": _of_all(said),
         "data": f"{protocol['dataset']}, {protocol['split']}",
-        "seeds": [run.config()["seed"] for run in runs],
+        "seeds": [config.seed for config in configs],
         "cost": {
             "steps": results[0]["timing"].get("steps"),
             "hours": round(sum(each["timing"].get("fit_s", 0.0) for each in results) / 3600, 3),
@@ -241,13 +245,10 @@ def _of_all(said: Mapping[str, Sequence[str]]) -> list[str]:
     ]
 
 
-def _of_paper(paper: Mapping[str, Any]) -> dict[str, Any]:
-    return {"source": paper.get("source"), "metrics": dict(paper["metrics"])}
-
-
-def _without_places(text: str, overrides: Sequence[str]) -> str:
+def _without_places(text: str, overrides: Sequence[str], config: Config) -> str:
     """A reason that says nothing of where this machine keeps its files."""
-    for value in sorted((each.partition("=")[2] for each in overrides), key=len, reverse=True):
-        if "/" in value:
-            text = text.replace(value, "FOLDER")
+    places = [value for value in config.flat.values() if isinstance(value, str) and os.path.isabs(value)]
+    places += [value for each in overrides if "/" in (value := each.partition("=")[2])]
+    for place in sorted(places, key=len, reverse=True):
+        text = text.replace(place, "FOLDER")
     return text

@@ -3,9 +3,11 @@
 ```
 RUN/
   config.yaml       the resolved configuration; never rewritten once the run has begun
+  history.jsonl     a line for each stretch of the run: its step, what changed, command, versions, machine
   overrides.yaml    what the command line said
   dataset.json      modalities, heads, protocol of the data set
   splits.json       the images' names by split
+  digests.json      of some images of each split, by which data are recognised that have moved
   provenance.json   command, git state, versions, hardware, and the settings that follow from it
   state.json        prepared | running | finished | failed | interrupted
   run.log           the log
@@ -22,27 +24,25 @@ RUN/
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from segbench.config.former import with_current_targets
-from segbench.config.packaged import read_yaml
-from segbench.errors import SegbenchError
-
-if TYPE_CHECKING:
-    pass
-
+import contextlib
 import fcntl
+import json
 import logging
 import os
 import time
-from typing import TextIO
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+
+from segbench.config.former import with_current_targets
+from segbench.config.packaged import read_yaml
+from segbench.config.record import Config, Recorded
+from segbench.errors import SegbenchError
+from segbench.runs.history import Leg, effective, read_legs
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +64,13 @@ class Run:
         self._lock: TextIO | None = None
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any], overrides: list[str]) -> Run:
+    def create(cls, path: Path, config: Recorded, overrides: list[str]) -> Run:
         """Take a new directory for this process and write down what will run in it.
 
         Args:
             path: a directory that is empty or not there yet, or of a run whose data or settings were refused before
                 it had anything but a log: the same command, corrected, takes it again, and the log goes on.
-            config: the resolved configuration, plain containers.
+            config: the resolved configuration.
             overrides: the command line's.
 
         Raises:
@@ -88,7 +88,7 @@ class Run:
                 )
             (path / "provenance.json").unlink(missing_ok=True)
             run._write("overrides.yaml", yaml.safe_dump(overrides))
-            run._write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+            run._write("config.yaml", yaml.safe_dump(config.tree, sort_keys=False))
         except OSError as error:
             run.release()
             raise not_writable(path, error) from error
@@ -103,7 +103,7 @@ class Run:
         return failed and not any(self.checkpoints.iterdir()) and not any((self.path / name).exists() for name in made)
 
     @classmethod
-    def prepare(cls, path: Path, config: Mapping[str, Any], overrides: list[str]) -> Run:
+    def prepare(cls, path: Path, config: Recorded, overrides: list[str]) -> Run:
         """Write down what will run in a directory, for a process that comes later; it is let go again.
 
         Raises:
@@ -114,9 +114,9 @@ class Run:
         run.release()
         return run
 
-    def begin(self, config: Mapping[str, Any]) -> None:
+    def begin(self, config: Recorded) -> None:
         """Record what a prepared run's settings mean on the machine that it begins on; from here on they stay."""
-        self._write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        self._write("config.yaml", yaml.safe_dump(config.tree, sort_keys=False))
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -169,11 +169,40 @@ class Run:
     def __exit__(self, *raised: object) -> None:
         self.release()
 
-    def config(self) -> dict[str, Any]:
-        """The configuration that the run was started with."""
+    def config(self) -> Config:
+        """The effective configuration of a training run: what it began with, and what its continuations changed.
+
+        Raises:
+            SegbenchError: config.yaml or history.jsonl is damaged, or of no training run.
+        """
+        recorded, steps = self.recorded(), None
+        with contextlib.suppress(SegbenchError):
+            steps = (self._read("results.json").get("timing") or {}).get("steps")
+        return Config.of(effective(recorded, self.legs(), steps), str(self.path / "config.yaml"))
+
+    def legs(self) -> list[Leg]:
+        """The stretches of the run, as history.jsonl records them; empty before it begins, and of version 0.1.0."""
+        path = self.path / "history.jsonl"
+        try:
+            return read_legs(path.read_text()) if path.is_file() else []
+        except ValueError as error:
+            raise _damaged(path, error) from error
+
+    def add_leg(self, leg: Leg) -> None:
+        """Write down that a stretch of the run begins."""
+        with (self.path / "history.jsonl").open("a") as file:
+            file.write(leg.line())
+
+    def recorded(self) -> dict[str, Any]:
+        """The content of config.yaml: of a training run what it began with; targets by their present names."""
+        config: dict[str, Any] = with_current_targets(self.as_written())
+        return config
+
+    def as_written(self) -> dict[str, Any]:
+        """The content of config.yaml, to the letter."""
         path = self.path / "config.yaml"
         try:
-            config = with_current_targets(read_yaml(path))
+            config = read_yaml(path)
         except yaml.YAMLError as error:
             raise _damaged(path, error) from error
         if not isinstance(config, dict):
@@ -237,6 +266,11 @@ class Run:
         written = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         self._write("state.json", json.dumps(written | ({"reason": reason} if reason else {})))
 
+    def ended_by(self) -> str | None:
+        """What ended the training of a finished run before its steps were through; None: nothing did."""
+        by: str | None = (self._read("results.json").get("protocol") or {}).get("ended_by")
+        return by
+
     def close(self, state: str, reason: str | None = None) -> None:
         """As `set_state`, at the end: a disk without room does not hide what ended the run."""
         try:
@@ -245,10 +279,7 @@ class Run:
             log.warning("%s cannot be written: %s", self.path / "state.json", error.strerror)
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
-        """Write provenance.json; what a resume differs in is put behind what the run began with."""
-        if (self.path / "provenance.json").is_file():
-            first = self.provenance()
-            provenance = first | {"resumed": [*first.get("resumed", []), dict(provenance)]}
+        """Write provenance.json: what the run began with; what a resume differs in stands in history.jsonl."""
         self._write("provenance.json", json.dumps(provenance, indent=2, default=str))
 
     def write_dataset(self, spec: Mapping[str, Any]) -> None:
@@ -262,6 +293,14 @@ class Run:
     def write_splits(self, ids: Mapping[str, list[str]]) -> None:
         """Write splits.json: the images' names by split, in their order."""
         self._write("splits.json", json.dumps(ids, indent=0))
+
+    def write_digests(self, digests: Mapping[str, str]) -> None:
+        """Write digests.json: of some images and labels of each split."""
+        self._write("digests.json", json.dumps(digests, indent=2))
+
+    def digests(self) -> dict[str, str]:
+        """The content of digests.json, empty where the run has none."""
+        return self._read("digests.json")
 
     def splits(self) -> dict[str, list[str]]:
         """The content of splits.json, empty where the run has none."""

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from segbench.errors import SegbenchError
-
-if TYPE_CHECKING:
-    pass
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -3,57 +3,85 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any
 
 import torch
 
+from segbench.config.record import Config, Trainer
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import started_by
 
 
-def resolve_hardware(config: dict[str, Any]) -> list[str]:
-    """Replace every `auto` that depends on the machine by what it means here, in place.
+def settle(config: Config) -> tuple[Config, list[str]]:
+    """Replace every `auto` that depends on the machine by what it means here.
 
     Under torchrun, and under srun with several tasks, the processes are theirs: `trainer.devices` and
     `trainer.num_nodes` follow from their number.
 
     Returns:
-        sentences for the log, one a setting.
+        the settled configuration, and sentences for the log, one for each setting.
 
     Raises:
         SegbenchError: a GPU is asked for where there is none, more devices than there are, or several machines where
             nobody started processes on the others.
     """
-    trainer = config["trainer"]
-    gpus = torch.cuda.device_count()
-    if trainer["accelerator"] in ("gpu", "cuda") and gpus == 0:
+    trainer, gpus = config.trainer, torch.cuda.device_count()
+    if trainer.on_gpu and gpus == 0:
         raise SegbenchError(
-            f"trainer.accelerator={trainer['accelerator']} on a machine without a usable GPU",
+            f"trainer.accelerator={trainer.accelerator} on a machine without a usable GPU",
             "a GPU that torch sees (torch.cuda.is_available())",
             "use trainer=cpu, or install a CUDA build of torch beside a driver",
         )
-    if trainer["accelerator"] == "auto":
-        trainer["accelerator"] = "gpu" if gpus else "cpu"
-    on_gpu = trainer["accelerator"] in ("gpu", "cuda")
-    said = [f"device: {torch.cuda.get_device_name() if on_gpu else 'CPU'}", *_resolve_processes(trainer)]
-    trainer["devices"] = _gpus(trainer["devices"], gpus) if on_gpu else _cpu_processes(trainer["devices"])
-    if trainer.get("sync_batchnorm") == "auto":
+    changes: dict[str, Any] = {}
+    if trainer.accelerator == "auto":
+        changes["trainer.accelerator"] = "gpu" if gpus else "cpu"
+    on_gpu = trainer.on_gpu or changes.get("trainer.accelerator") == "gpu"
+    said = [f"device: {torch.cuda.get_device_name() if on_gpu else 'CPU'}"]
+    devices, nodes, sentences = _processes(trainer)
+    said += sentences
+    devices = _gpus(devices, gpus) if on_gpu else _cpu_processes(devices)
+    changes |= {"trainer.devices": devices, "trainer.num_nodes": nodes}
+    if trainer.sync_batchnorm == "auto":
         # torch has it for GPUs only; on CPUs each process normalises its own samples.
-        trainer["sync_batchnorm"] = on_gpu and process_count(trainer) > 1
+        several = (len(devices) if isinstance(devices, list) else devices) * nodes > 1
+        changes["trainer.sync_batchnorm"] = on_gpu and several
     bf16 = torch.cuda.is_bf16_supported() if on_gpu else _cpu_computes_bf16()
-    if trainer["precision"] == "auto":
-        trainer["precision"] = "bf16-mixed" if bf16 else "32-true"
-        said.append(f"precision: {trainer['precision']} (trainer.precision=32-true turns bf16 off)")
-    if config["task"]["channels_last"] == "auto":
-        config["task"]["channels_last"] = on_gpu or bf16
-        said.append(f"channels_last: {config['task']['channels_last']} (task.channels_last=false turns it off)")
-    if config["threads"] == "auto":
-        config["threads"] = _threads()
-    return said
+    if trainer.precision == "auto":
+        precision = changes["trainer.precision"] = "bf16-mixed" if bf16 else "32-true"
+        said.append(f"precision: {precision} (trainer.precision=32-true turns bf16 off)")
+    if config.task.channels_last == "auto":
+        changes["task.channels_last"] = on_gpu or bf16
+        said.append(f"channels_last: {on_gpu or bf16} (task.channels_last=false turns it off)")
+    if config.threads == "auto":
+        changes["threads"] = _threads()
+    return config.replace(changes), said
 
 
-def _resolve_processes(trainer: dict[str, Any]) -> list[str]:
+def impossible(config: Config, settled: Collection[str]) -> dict[str, Any]:
+    """What a run settled on another machine and this one cannot do, as changes that leave it to this one.
+
+    Args:
+        config: of the run.
+        settled: the keys that were `auto` when it began.
+    """
+    trainer, gpus = config.trainer, torch.cuda.device_count()
+    lost = trainer.on_gpu and gpus == 0
+    possible = {
+        "trainer.accelerator": not lost,
+        "trainer.devices": not trainer.on_gpu or (not lost and trainer.processes_here <= gpus),
+        "trainer.precision": lost or not trainer.on_gpu or _gpu_computes(trainer.precision),
+        "trainer.sync_batchnorm": not (lost and trainer.sync_batchnorm is True),
+    }
+    return {key: "auto" for key in settled if not possible.get(key, True)}
+
+
+def _gpu_computes(precision: str | int) -> bool:
+    return "bf16" not in str(precision) or bool(torch.cuda.is_bf16_supported())
+
+
+def _processes(trainer: Trainer) -> tuple[Any, int, list[str]]:
+    """Devices, nodes, and what is to be said of them."""
     starter, environment = started_by(), os.environ
     if starter == "torchrun":
         here = int(environment["LOCAL_WORLD_SIZE"])
@@ -61,17 +89,16 @@ def _resolve_processes(trainer: dict[str, Any]) -> list[str]:
     elif starter == "srun":
         nodes = int(environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES", "1")))
         here = int(environment["SLURM_STEP_NUM_TASKS"]) // nodes
-    elif starter is None and trainer["num_nodes"] > 1:
+    elif starter is None and trainer.num_nodes > 1:
         raise SegbenchError(
-            f"trainer.num_nodes={trainer['num_nodes']} in a process that neither torchrun nor srun has started",
+            f"trainer.num_nodes={trainer.num_nodes} in a process that neither torchrun nor srun has started",
             "a process for each device on each machine",
             "torchrun --nnodes 2 --nproc_per_node GPUS --rdzv_backend c10d --rdzv_endpoint HOST:29400 --rdzv_id ID "
             "-m segbench.train OVERRIDES, on each machine",
         )
     else:
-        return []
-    trainer["devices"], trainer["num_nodes"] = here, nodes
-    return [f"{starter}: {here} processes on each of {nodes} machines" if nodes > 1 else f"{starter}: {here} processes"]
+        return trainer.devices, trainer.num_nodes, []
+    return here, nodes, [f"{starter}: {here} processes{f' on each of {nodes} machines' if nodes > 1 else ''}"]
 
 
 def _gpus(devices: Any, gpus: int) -> int | list[int]:
@@ -99,32 +126,20 @@ def _cpu_processes(devices: Any) -> int:
     return devices
 
 
-def process_count(trainer: Mapping[str, Any]) -> int:
-    """The number of processes of a run on all its machines; the Trainer's configuration is resolved."""
-    return processes_here(trainer) * int(trainer["num_nodes"])
-
-
-def processes_here(trainer: Mapping[str, Any]) -> int:
-    """The number of processes of a run on this machine."""
-    devices = trainer["devices"]
-    return len(devices) if isinstance(devices, (list, tuple)) else int(devices)
-
-
-def machine(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the machine decides about the last bits of a result; the configuration is resolved."""
-    on_gpu = config["trainer"]["accelerator"] in ("gpu", "cuda")
-    here = processes_here(config["trainer"])
+def machine(config: Config) -> dict[str, Any]:
+    """What of the machine decides about the last bits of a result; the configuration is settled."""
+    trainer, here = config.trainer, config.trainer.processes_here
     # As Lightning shares them out where the user does not.
     shared = here > 1 and "OMP_NUM_THREADS" not in os.environ
     return {
-        "device": torch.cuda.get_device_name() if on_gpu else "CPU",
-        "cuda": torch.version.cuda if on_gpu else None,
-        "cudnn": torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]
-        "processes": process_count(config["trainer"]),
+        "device": torch.cuda.get_device_name() if trainer.on_gpu else "CPU",
+        "cuda": torch.version.cuda if trainer.on_gpu else None,
+        "cudnn": torch.backends.cudnn.version() if trainer.on_gpu else None,  # type: ignore[no-untyped-call]
+        "processes": trainer.processes,
         "threads": max(1, _cores() // here) if shared else torch.get_num_threads(),
-        "evaluation_threads": config["threads"],
-        "precision": config["trainer"]["precision"],
-        "deterministic": config["trainer"]["deterministic"],
+        "evaluation_threads": config.threads,
+        "precision": trainer.precision,
+        "deterministic": trainer.deterministic,
     }
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
-import ctypes
-import signal
 from typing import Literal
 
 _PR_SET_PDEATHSIG = 1

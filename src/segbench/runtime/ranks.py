@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segbench.config.trust import added_targets
 from segbench.errors import SegbenchError
@@ -25,6 +25,7 @@ from segbench.runtime.processes import STARTED, choose_run_id, end_with_parent, 
 from segbench.runtime.signals import Stopped
 
 if TYPE_CHECKING:
+    from segbench.config.record import Trainer
     from segbench.runs.directory import Run
 
 log = logging.getLogger(__name__)
@@ -132,21 +133,19 @@ class _Ranks:
 
 
 @contextlib.contextmanager
-def further_ranks(what: str, run: Run, trainer: Mapping[str, Any], arguments: Sequence[str] = ()) -> Iterator[None]:
+def further_ranks(what: str, run: Run, trainer: Trainer, arguments: Sequence[str] = ()) -> Iterator[None]:
     """Run the block on as many processes as the Trainer has devices; nothing to do where others started them all.
 
     Args:
         what: `train` or `evaluate`.
         run: its directory, with the configuration in it.
-        trainer: the Trainer's configuration, `devices` resolved.
-        arguments: what is changed of the recorded configuration.
+        trainer: its section, `devices` settled.
+        arguments: for `segbench.cli.rank`: of a training what is changed of the recorded configuration.
 
     Raises:
         SegbenchError: one of them failed.
     """
-    from segbench.runtime.hardware import processes_here
-
-    count = processes_here(trainer)
+    count = trainer.processes_here
     if count == 1 or started_by() is not None:
         yield
         return

@@ -6,8 +6,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from segbench.config.record import Trainer
 from segbench.errors import SegbenchError
 
 
@@ -23,14 +23,6 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
     asked = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
     listed = [line for line in asked.stdout.splitlines() if line.startswith("GPU ")]
     return tuple(map(str, range(len(listed)))) if asked.returncode == 0 else ()
-
-
-def processes_of(trainer: Mapping[str, Any]) -> int:
-    """How many processes a Trainer's settings ask for on one machine; 1 where they leave it to the machine."""
-    devices = trainer.get("devices")
-    if isinstance(devices, Sequence) and not isinstance(devices, str):
-        return len(devices)
-    return int(str(devices)) if str(devices).isdecimal() else 1
 
 
 class Pool:
@@ -57,39 +49,39 @@ class Pool:
                 "lower it, or leave it out where there is no GPU",
             )
 
-    def check(self, trainer: Mapping[str, Any], name: str) -> None:
+    def check(self, trainer: Trainer, name: str) -> None:
         """Refuse a job that cannot run here, whatever else runs.
 
         Raises:
             SegbenchError: it wants more GPUs than there are, GPUs by their numbers, or further machines.
         """
         if self._wanted(trainer) > len(self._all):
-            wanted = f"job {name}: trainer.devices={trainer['devices']}"
+            wanted = f"job {name}: trainer.devices={trainer.devices}"
             raise SegbenchError(wanted, f"at most the {len(self._all)} GPUs here", "lower it")
-        if not isinstance(trainer["devices"], (int, str)) and self._on_gpu(trainer) and self._jobs > 1:
+        if not isinstance(trainer.devices, (int, str)) and self._on_gpu(trainer) and self._jobs > 1:
             raise SegbenchError(
-                f"job {name}: trainer.devices={list(trainer['devices'])} beside other jobs",
+                f"job {name}: trainer.devices={trainer.devices} beside other jobs",
                 "a number of devices, out of which the launcher picks",
                 "set trainer.devices=N, or hydra.launcher.jobs=1",
             )
-        if int(trainer.get("num_nodes") or 1) > 1:
+        if trainer.num_nodes > 1:
             raise SegbenchError(
-                f"job {name}: trainer.num_nodes={trainer['num_nodes']} on one machine",
+                f"job {name}: trainer.num_nodes={trainer.num_nodes} on one machine",
                 "one machine",
                 "use hydra.launcher.cluster=slurm, or torchrun without -m",
             )
 
-    def _on_gpu(self, trainer: Mapping[str, Any]) -> bool:
-        return bool(self._all) and trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+    def _on_gpu(self, trainer: Trainer) -> bool:
+        return bool(self._all) and trainer.accelerator in ("auto", "gpu", "cuda")
 
-    def _wanted(self, trainer: Mapping[str, Any]) -> int:
+    def _wanted(self, trainer: Trainer) -> int:
         if not self._on_gpu(trainer):
             return 0
         if self._per_job is not None:
             return self._per_job
-        return len(self._all) if str(trainer["devices"]) in ("auto", "-1") else processes_of(trainer)
+        return len(self._all) if str(trainer.devices) in ("auto", "-1") else trainer.processes_here
 
-    def take(self, trainer: Mapping[str, Any]) -> tuple[str, ...] | None:
+    def take(self, trainer: Trainer) -> tuple[str, ...] | None:
         """GPUs for a job, none for one that runs on the CPU; None where too few are free now."""
         wanted = self._wanted(trainer)
         if wanted > len(self._free):
@@ -101,18 +93,18 @@ class Pool:
         """They are free again."""
         self._free = [name for name in self._all if name in (*self._free, *gpus)]
 
-    def environment(self, trainer: Mapping[str, Any], gpus: Sequence[str]) -> dict[str, str]:
+    def environment(self, trainer: Trainer, gpus: Sequence[str]) -> dict[str, str]:
         """What a job's process is told.
 
         Args:
             trainer: its settings.
             gpus: from `take`.
         """
-        by_number = not isinstance(trainer["devices"], (int, str))
+        by_number = not isinstance(trainer.devices, (int, str))
         told = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus and not by_number else {}
         # A number that the user gave holds for each job.
         if self._jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-            told["OMP_NUM_THREADS"] = str(max(1, self._threads // (1 if gpus else processes_of(trainer))))
+            told["OMP_NUM_THREADS"] = str(max(1, self._threads // (1 if gpus else trainer.processes_here)))
         return told
 
 

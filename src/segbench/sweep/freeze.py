@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from segbench.config.composed import plain
+from segbench.config.composed import resolved
+from segbench.config.record import Config
 from segbench.errors import SegbenchError
-from segbench.experiment.stages import Stage, compose_stages, prepare_stages, read_stages
+from segbench.experiment.stages import Stage, compose_stages, directories, prepare_stages
 from segbench.runs.directory import Run
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job, digest_of
@@ -31,7 +32,7 @@ class Composed:
         name: of its directory below the sweep's.
         config: of the task, unresolved.
         hydra: the whole config with Hydra's own part.
-        resolved: the config as plain containers.
+        resolved: what it says.
         overrides: from which it was composed.
         stages: what runs before it.
     """
@@ -39,14 +40,18 @@ class Composed:
     name: str
     config: DictConfig
     hydra: DictConfig
-    resolved: dict[str, Any]
+    resolved: Config
     overrides: list[str]
     stages: tuple[Stage, ...]
 
     @property
     def digest(self) -> str:
         """What the job is recognised by."""
-        return digest_of(self.resolved, self.stages)
+        return digest_of(self.resolved.tree, [_digest(stage) for stage in self.stages])
+
+
+def _digest(stage: Stage) -> str:
+    return digest_of(stage.config.tree, [_digest(before) for before in stage.stages])
 
 
 def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[str], number: int) -> Composed:
@@ -76,9 +81,9 @@ def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[s
         task = copy.deepcopy(composed)
         with read_write(task), open_dict(task):
             del task["hydra"]
-        resolved = plain(task)
+        asked = Config.of(resolved(task))
         given = [str(override) for override in composed.hydra.overrides.task]
-        return Composed(name, task, composed, resolved, given, compose_stages(resolved, given))
+        return Composed(name, task, composed, asked, given, compose_stages(asked, given))
     finally:
         HydraConfig.instance().cfg = outside
 
@@ -144,8 +149,9 @@ def _freeze(directory: Path, composed: Composed) -> None:
 
 def frozen_digest(directory: Path) -> str:
     """The digest of what lies in the directory of a run that has not begun; its beginning settles every `auto`."""
-    config = Run.open(directory).config()
-    return digest_of(config, read_stages(config, directory))
+    run = Run.open(directory)
+    below = [frozen_digest(stage) for stage in directories(Config.of(run.recorded()), directory)]
+    return digest_of(run.as_written(), below)
 
 
 def _taken(sweep: Sweep, composed: Composed) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from segbench.runs.directory import Run
 
 if TYPE_CHECKING:
-    from segbench.experiment.stages import Stage
+    pass
 
 STATES = ("prepared", "queued", "running", "finished", "pruned", "interrupted", "failed", "missing")
 """How a job may stand. `missing`: its directory is gone."""
@@ -21,9 +21,9 @@ _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
 """What Slurm says of a job that waits."""
 
 
-def digest_of(config: Mapping[str, Any], stages: Sequence[Stage] = ()) -> str:
-    """What a job is recognised by: SHA-256 over its configuration and over those of the stages before it."""
-    parts = [config, [digest_of(stage.config, stage.stages) for stage in stages]]
+def digest_of(config: Mapping[str, Any], stages: Sequence[str] = ()) -> str:
+    """What a job is recognised by: SHA-256 over its configuration and the digests of the stages before it."""
+    parts = [config, list(stages)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

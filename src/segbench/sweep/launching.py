@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
+from segbench.config.record import Config
 from segbench.runtime.signals import AGAIN_S
 from segbench.sweep.job import Job, counted
 
@@ -33,7 +34,7 @@ class Ended:
 class Machine(Protocol):
     """Where jobs run."""
 
-    def check(self, name: str, config: Mapping[str, Any]) -> None:
+    def check(self, name: str, config: Config) -> None:
         """Refuse a job of a name and a configuration that cannot run here, with a `SegbenchError`."""
         ...
 

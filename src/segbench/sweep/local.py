@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from segbench.config.record import Config
 from segbench.runtime.processes import end_with_parent
 from segbench.sweep.devices import Pool, cores, visible_gpus
 from segbench.sweep.job import Job
@@ -71,7 +70,7 @@ class LocalJobs:
         self._pool = Pool(visible_gpus() if gpus is None else gpus, cores(), jobs, devices_per_job)
         self._running: dict[str, _Process] = {}
 
-    def check(self, name: str, config: Mapping[str, Any]) -> None:
+    def check(self, name: str, config: Config) -> None:
         """Refuse a job that cannot run here.
 
         Args:
@@ -81,7 +80,7 @@ class LocalJobs:
         Raises:
             SegbenchError: it wants more than there is.
         """
-        self._pool.check(config["trainer"], name)
+        self._pool.check(config.trainer, name)
 
     def room(self) -> bool:
         """Whether a further job may run beside those that do."""
@@ -89,7 +88,7 @@ class LocalJobs:
 
     def start(self, job: Job) -> bool:
         """Start a job; False where the GPUs that it wants are not free now."""
-        trainer = job.run.config()["trainer"]
+        trainer = job.run.config().trainer
         gpus = self._pool.take(trainer)
         if gpus is None:
             return False

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
 
 from segbench.compare.definitions import definition
+from segbench.config.record import Components
 from segbench.errors import SegbenchError
-from segbench.sweep.scores import metric_of
 
 DIRECTIONS = ("maximize", "minimize")
 
 
-def objective_of(config: Mapping[str, Any], direction: str | None) -> tuple[str, str]:
+def objective_of(metric: str | None, metrics: Components, direction: str | None) -> tuple[str, str]:
     """The score's name and its direction.
 
     Args:
-        config: of a run, plain containers.
+        metric: the score that jobs are compared by.
+        metrics: of the runs.
         direction: `maximize`, `minimize`, or None for what the metric says of itself.
 
     Raises:
         SegbenchError: no score, one of the test split, or one whose direction nobody says.
     """
-    metric = metric_of(config)
     if metric is None or metric.startswith("test/"):
         raise SegbenchError(
             f"a search by optimized_metric={metric}",
@@ -36,7 +35,7 @@ def objective_of(config: Mapping[str, Any], direction: str | None) -> tuple[str,
                 f"hydra.sweeper.direction={direction}", " or ".join(DIRECTIONS), "correct hydra.sweeper.direction="
             )
         return metric, direction
-    known = _directions(config.get("metrics") or {})
+    known = _directions(metrics)
     named = metric.split("/", 1)[-1]
     # With several heads the head stands between split and score.
     for name, higher_is_better in known.items():
@@ -49,16 +48,18 @@ def objective_of(config: Mapping[str, Any], direction: str | None) -> tuple[str,
     )
 
 
-def _directions(metrics: Mapping[str, Any]) -> dict[str, bool]:
+def _directions(metrics: Components) -> dict[str, bool]:
     """Whether higher is better, by score; those of single classes need the data set and are left out."""
     known: dict[str, bool] = {}
     for name, measure in metrics.items():
         if measure is None:
             continue
-        kind = definition(str(measure["_target_"]))
+        kind = definition(measure.target)
         wanted = inspect.signature(kind).parameters
         offered = {"name": name, "class_names": (), "excluded": ()}
-        given = {key: value for key, value in measure.items() if key in wanted and not isinstance(value, Mapping)}
+        given = {
+            key: value for key, value in measure.arguments.items() if key in wanted and not isinstance(value, Mapping)
+        }
         made = kind(**{key: value for key, value in offered.items() if key in wanted} | given)
         known |= {info.name: info.higher_is_better for info in made.infos() if not info.test_only}
     return known

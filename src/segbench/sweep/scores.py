@@ -5,20 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
 from typing import Any
 
+from segbench.config.record import Config
 from segbench.runs.directory import Run
 
 
-def metric_of(config: Mapping[str, Any]) -> str | None:
+def metric_of(config: Config) -> str | None:
     """The name of the score, `optimized_metric`, else the one that chooses the best checkpoint.
 
     Args:
         config: a run's.
     """
-    named = config.get("optimized_metric") or (config["callbacks"].get("checkpoint") or {}).get("monitor")
-    return None if named is None else str(named)
+    return config.optimized_metric or config.monitor
 
 
 def history(run: Run, metric: str) -> list[tuple[int, float]]:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.config.record import Config
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import end_with_parent
-from segbench.sweep.devices import processes_of
 from segbench.sweep.job import Job
 from segbench.sweep.launching import Ended
 from segbench.sweep.local import child_command, open_console
@@ -194,13 +194,13 @@ class SlurmJobs:
         self._running: dict[str, tuple[Job, float]] = {}
         self._looked = 0.0
 
-    def check(self, name: str, config: Mapping[str, Any]) -> None:
+    def check(self, name: str, config: Config) -> None:
         """Refuse a job that cannot be submitted.
 
         Raises:
             SegbenchError: its devices are named by their numbers.
         """
-        devices = config["trainer"]["devices"]
+        devices = config.trainer.devices
         if not isinstance(devices, int) or devices < 1:
             raise SegbenchError(
                 f"job {name}: trainer.devices={devices} on a cluster",
@@ -269,13 +269,13 @@ class SlurmJobs:
             job.slurm, job.on_cluster = str(handle.job_id), "PENDING"
 
     def _size(self, job: Job) -> dict[str, Any]:
-        trainer = job.run.config()["trainer"]
-        processes = processes_of(trainer)
-        on_gpu = trainer.get("accelerator") in ("gpu", "cuda")
+        trainer = job.run.config().trainer
+        processes = trainer.processes_here
+        on_gpu = trainer.on_gpu
         gpus = self._options.gpus_per_node
         if gpus is None and on_gpu:
             gpus = self._devices_per_job or processes
-        nodes = self._options.nodes or int(trainer.get("num_nodes") or 1)
+        nodes = self._options.nodes or trainer.num_nodes
         return {"nodes": nodes, "tasks_per_node": processes, "gpus_per_node": gpus or None}
 
     def room(self) -> bool:

@@ -6,12 +6,13 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
+from segbench.config.record import Config
 from segbench.runtime.processes import is_main_process
 from segbench.runtime.signals import Stopped
 from segbench.tracking.access import is_offline
@@ -34,8 +35,14 @@ def _run_id(directory: Path) -> str | None:
     return path.read_text()
 
 
-def wandb_settings(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `WandbLogger` that follow from the run and the machine."""
+def wandb_settings(directory: Path, config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `WandbLogger` that follow from the run and the machine.
+
+    Args:
+        directory: of the run.
+        config: of the run.
+        given: the logger's own arguments.
+    """
     from wandb import Settings
 
     offline = is_offline()
@@ -45,12 +52,12 @@ def wandb_settings(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
         )
     return {
         "save_dir": str(directory),
-        "name": f"{config['name']}/{directory.name}",
+        "name": f"{config.name}/{directory.name}",
         "id": _run_id(directory),
         "offline": offline,
-        "config": config,
-        "group": _group(directory, config),
-        "tags": _tags(directory, config),
+        "config": config.tree,
+        "group": _group(directory, config.name, given.get("group")),
+        "tags": _tags(directory, config, given.get("tags") or []),
         "settings": Settings(init_timeout=15, silent=True),
     }
 
@@ -59,20 +66,18 @@ def _sweep(directory: Path) -> str | None:
     return directory.parent.name if (directory.parent / "sweep.yaml").is_file() else None
 
 
-def _group(directory: Path, config: dict[str, Any]) -> str:
-    """The experiment, and in a sweep the sweep; what `logger.wandb.group` says otherwise is kept."""
-    own = ((config.get("logger") or {}).get("wandb") or {}).get("group")
-    if own not in (None, config["name"]):
+def _group(directory: Path, name: str, own: str | None) -> str:
+    """The experiment, and in a sweep the sweep; another `logger.wandb.group` is kept."""
+    if own not in (None, name):
         return str(own)
     sweep = _sweep(directory)
-    return f"{config['name']}/{sweep}" if sweep else str(config["name"])
+    return f"{name}/{sweep}" if sweep else name
 
 
-def _tags(directory: Path, config: dict[str, Any]) -> list[str]:
+def _tags(directory: Path, config: Config, given: Sequence[str]) -> list[str]:
     """Experiment, data set, network and sweep, behind those of `logger.wandb.tags`."""
-    given = ((config.get("logger") or {}).get("wandb") or {}).get("tags") or []
-    data, model = (str((config.get(group) or {}).get("_target_", "")).split(".") for group in ("data", "model"))
-    found = [*given, config["name"], data[-2] if len(data) > 1 else "", model[-1], _sweep(directory) or ""]
+    data = config.data.target.split(".")
+    found = [*given, config.name, data[-2] if len(data) > 1 else "", config.model.name, _sweep(directory) or ""]
     # The server takes 64 characters.
     return list(dict.fromkeys(str(tag)[:64] for tag in found if tag))
 

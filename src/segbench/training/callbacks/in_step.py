@@ -9,7 +9,7 @@ import lightning
 import torch
 import torch.distributed as dist
 
-from segbench.config.packaged import flat
+from segbench.config.flat import flatten
 from segbench.errors import SegbenchError
 from segbench.runtime.signals import Stopped, received
 
@@ -25,7 +25,7 @@ class InStep(lightning.Callback):
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = dict(flat(settings))
+        self._settings = flatten(settings)
         self._group: Any = None
         self._asked: tuple[torch.Tensor, Any] | None = None
 

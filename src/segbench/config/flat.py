@@ -1,0 +1,62 @@
+"""The one flat view of a configuration: dotted keys and plain values.
+
+Comparison, deviations, reports, resume and the recognition of a sweep's jobs all read this view.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings by dotted key. Lists of mappings are numbered; other lists, and empty mappings, are values.
+
+    Example:
+        >>> flatten({"model": {"width": 4}, "transforms": [{"p": 0.5}], "sides": [1, 2], "logger": {}})
+        {'model.width': 4, 'transforms.0.p': 0.5, 'sides': [1, 2], 'logger': {}}
+    """
+    return dict(_leaves(config, ""))
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        parts: Iterator[tuple[Any, Any]] = iter(value.items())
+    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        parts = enumerate(value)
+    elif key:
+        yield key, value
+        return
+    else:
+        return
+    for name, inner in parts:
+        yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The keys in which two flat views differ, with both values; None stands for a key that is not there."""
+    keys = dict.fromkeys([*before, *now])
+    return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
+
+
+def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a nested configuration with other values at some dotted keys.
+
+    Args:
+        config: nested, plain containers.
+        changes: values by dotted key; mappings that are not there yet are made.
+    """
+    tree = copy.deepcopy(dict(config))
+    for key, value in changes.items():
+        *above, last = key.split(".")
+        node: Any = tree
+        for name in above:
+            if isinstance(node, list):
+                node = node[int(name)]
+                continue
+            if not isinstance(node.get(name), dict | list):
+                node[name] = {}
+            node = node[name]
+        node[int(last) if isinstance(node, list) else last] = value
+    return tree

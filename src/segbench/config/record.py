@@ -1,0 +1,267 @@
+"""The resolved configuration of a run as a frozen record with a typed section for each axis.
+
+It is made once at an entry point, from what Hydra composed or from what a run recorded. Builders take their own
+section; whatever compares configurations reads `Config.flat`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+
+from segbench.config.flat import changed, flatten
+from segbench.config.misfits import misfit
+from segbench.errors import SegbenchError
+
+Auto = Literal["auto"]
+"""What the machine decides: `segbench.runtime.hardware.settle` replaces it."""
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+Precision = Literal[
+    "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true",
+    "32", "64", "16", "bf16", 32, 64, 16, "transformer-engine", "transformer-engine-float16",
+]  # fmt: skip
+
+
+class Section(BaseModel):
+    """A part of the configuration; frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Component(Section):
+    """A class or function and the arguments that it is called with.
+
+    Attributes:
+        target: its dotted name, `_target_` in a config.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    target: str = Field(alias="_target_")
+
+    apart: ClassVar[frozenset[str]] = frozenset()
+    """Keys that stand beside the arguments and are no arguments of the target."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the target is called with, as plain containers; a copy."""
+        given = copy.deepcopy(self.model_dump(by_alias=True, exclude_unset=True))
+        return {key: value for key, value in given.items() if key != "_target_" and key not in self.apart}
+
+    @property
+    def name(self) -> str:
+        """The last part of the target."""
+        return self.target.rpartition(".")[2]
+
+
+LOADER_KEYS = ("batch_size", "tile", "surround", "repeats", "eval_batch_size", "num_workers")
+
+
+class Data(Component):
+    """A data set, and how it is loaded."""
+
+    apart: ClassVar[frozenset[str]] = frozenset(LOADER_KEYS)
+
+    batch_size: Count = 1
+    tile: Count | None = None
+    surround: CountOrNone = 0
+    repeats: Count = 1
+    eval_batch_size: Count = 1
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """The arguments of `segbench.data.datamodule.SegmentationData`."""
+        return {name: getattr(self, name) for name in LOADER_KEYS}
+
+
+class Loss(Component):
+    """A loss, and the map of pixel weights that it asks for."""
+
+    apart: ClassVar[frozenset[str]] = frozenset({"weight_map"})
+
+    weight_map: Component | None = None
+
+
+class Trainer(Component):
+    """The arguments of `lightning.Trainer`; those that are not named here are passed on."""
+
+    accelerator: str = "auto"
+    devices: Auto | int | list[int] | str = 1
+    num_nodes: Count = 1
+    strategy: str | dict[str, Any] = "auto"
+    precision: Precision = "auto"
+    max_steps: Annotated[int, Field(ge=-1)] = -1
+    max_epochs: Annotated[int, Field(ge=-1)] | None = None
+    max_time: str | dict[str, int] | None = None
+    gradient_clip_val: Annotated[float, Field(ge=0)] | None = None
+    accumulate_grad_batches: Count = 1
+    val_check_interval: Count | Annotated[float, Field(gt=0, le=1)] | str | dict[str, int] | None = None
+    check_val_every_n_epoch: Count | None = 1
+    log_every_n_steps: Count = 10
+    num_sanity_val_steps: Annotated[int, Field(ge=-1)] = 0
+    sync_batchnorm: bool | Auto = False
+    deterministic: bool | Literal["warn"] = False
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the accelerator, settled, is a GPU."""
+        return self.accelerator in ("gpu", "cuda")
+
+    @property
+    def processes_here(self) -> int:
+        """The number of processes on this machine; 1 where that is left to the machine."""
+        if isinstance(self.devices, list):
+            return len(self.devices)
+        return int(self.devices) if str(self.devices).isdecimal() else 1
+
+    @property
+    def processes(self) -> int:
+        """The number of processes on all machines."""
+        return self.processes_here * self.num_nodes
+
+
+class Task(Section):
+    """Settings of `segbench.training.task.SegmentationTask`."""
+
+    channels_last: bool | Auto = "auto"
+    compile: bool = False
+    train_only: list[str] | str | None = None
+
+
+class InitialWeights(Section):
+    """Published weights to start from."""
+
+    name: str | None = None
+    path: str | None = None
+    leave: list[str] = []
+
+
+class Paper(Section):
+    """The row of a paper that a run stands beside."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    row: str | None = None
+    method: str | None = None
+    source: str | None = None
+    metrics: dict[str, float] = {}
+    experiment: str | None = None
+    weights: str | None = None
+    deviations: list[str] = []
+    not_comparable: str | None = None
+
+
+def _by_head(value: Any) -> Any:
+    # One loss for all heads, or one each.
+    return {"": value} if isinstance(value, Mapping) and "_target_" in value else value
+
+
+Losses = Annotated[dict[str, Loss], BeforeValidator(_by_head)]
+Components = dict[str, Component | None]
+
+
+class Recorded(Section):
+    """What is resolved once, written to config.yaml and read back. Further keys at the top are a user's own."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    _tree: dict[str, Any] = PrivateAttr()
+
+    @classmethod
+    def of(cls, tree: Mapping[str, Any], source: str = "the configuration") -> Self:
+        """The record of a resolved configuration.
+
+        Args:
+            tree: nested plain containers, no interpolation left.
+            source: where it is from, for errors.
+
+        Raises:
+            SegbenchError: a key that is missing or unknown, or a value of the wrong type or out of range.
+        """
+        try:
+            text = json.dumps(tree)
+        except TypeError as error:
+            raise SegbenchError(
+                f"{source} holds a value that is no number, text, list or mapping ({error})",
+                "plain values: YAML reads 2020-01-01 as a date",
+                "quote the value",
+            ) from error
+        try:
+            # JSON's rules: an integer is a number, a list is a tuple, but a word is never a number.
+            config = cls.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            raise misfit(error, tree, source, cls) from None
+        config._tree = copy.deepcopy(dict(tree))
+        return config
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """Nested plain containers, as they are written to config.yaml; a copy."""
+        return copy.deepcopy(self._tree)
+
+    @cached_property
+    def flat(self) -> Mapping[str, Any]:
+        """Every value by its dotted key."""
+        return flatten(self._tree)
+
+    def replace(self, changes: Mapping[str, Any]) -> Self:
+        """The configuration with other values at some dotted keys, checked again."""
+        return type(self).of(changed(self._tree, changes))
+
+
+class Config(Recorded):
+    """The whole configuration of a training run.
+
+    Attributes:
+        name: the experiment's.
+        seed: decides weights, order and augmentation.
+        threads: CPU threads of the process.
+        tile: output side in pixels of an inference tile; None takes the whole image.
+        tta: symmetries that test predictions are averaged over.
+        init_from: a run to start from, or one for each modality.
+        stages: experiments that run before this one, in order or by modality.
+        optimized_metric: the score that the jobs of a sweep are compared by.
+        weights: published weights to start from.
+        paper: the row beside which the run stands.
+        loss: by head; "" where one serves all.
+    """
+
+    name: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    threads: Annotated[int, Field(ge=1, le=1024)] | Auto
+    tile: Count | None
+    tta: Literal["none", "rot4", "d4"]
+    init_from: str | dict[str, str] | None = None
+    stages: list[str] | dict[str, str] | None = None
+    optimized_metric: str | None = None
+    weights: InitialWeights | None = None
+    paper: Paper | None = None
+    task: Task
+    data: Data
+    augment: Component
+    model: Component
+    loss: Losses
+    optimizer: Component
+    scheduler: Component
+    decoding: Component | None = None
+    trainer: Trainer
+    callbacks: Components
+    logger: Components = {}
+    metrics: Components
+
+    @property
+    def monitor(self) -> str | None:
+        """The validation score that chooses best.ckpt; None where the last checkpoint is reported."""
+        checkpoint = self.callbacks.get("checkpoint")
+        return None if checkpoint is None else checkpoint.arguments.get("monitor")
+
+    def loss_of(self, head: str) -> Loss:
+        """The loss of a head."""
+        return self.loss[head] if head in self.loss else self.loss[""]

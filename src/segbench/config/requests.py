@@ -1,0 +1,84 @@
+"""What the commands on a trained run are asked for, as frozen records."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from segbench.config.record import Components, Count, Recorded, Section, Trainer
+
+Tta = Literal["none", "rot4", "d4"]
+Which = Literal["best", "last"]
+Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
+
+
+class OtherData(Section):
+    """Where a run's data lie now, and how they are loaded; None keeps what the run recorded."""
+
+    root: str | None = None
+    images: str | None = None
+    masks: str | None = None
+    eval_batch_size: Count | None = None
+    num_workers: Annotated[int, Field(ge=0, le=1024)] | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """The settings that are given, by dotted key."""
+        return {f"data.{name}": value for name, value in self.model_dump(exclude_none=True).items()}
+
+
+class OfARun(Recorded):
+    """What an evaluation and a prediction may change of a run; None keeps what the run recorded."""
+
+    checkpoint: Which | None = None
+    tile: Count | None = None
+    tta: Tta | None = None
+    threads: Threads | None = None
+    data: OtherData = OtherData()
+    trainer: Trainer
+
+
+class EvaluateRequest(OfARun):
+    """`segbench evaluate`: a run, or predictions beside labels."""
+
+    name: str
+    run: str | None = None
+    predictions: str | None = None
+    labels: str | None = None
+    split: Literal["train", "val", "test"] = "test"
+    logger: Components = Field(default_factory=dict)
+
+
+class Voc(Section):
+    """How the archive for the PASCAL VOC server is laid out."""
+
+    year: int
+    competition: str
+
+
+class PredictRequest(OfARun):
+    """`segbench predict`: files, or a split of the run's own data."""
+
+    run: str
+    output: str
+    input: str | dict[str, str] | None = None
+    split: str | None = None
+    ids: str | None = None
+    format: str | list[str] | None = None
+    store: Literal["tiff", "zarr"] | None = None
+    opacity: Annotated[float, Field(ge=0, le=1)] = 0.4
+    overwrite: bool = False
+    batch_size: Count = 1
+    decoding: dict[str, Any] = Field(default_factory=dict)
+    voc: Voc
+
+
+class ExportRequest(Recorded):
+    """`segbench export`: a run's network as one file."""
+
+    run: str
+    format: str
+    output: str | None = None
+    checkpoint: Which | None = None
+    size: list[Count] | None = None
+    tolerance: Annotated[float, Field(gt=0)] = 1e-4
