@@ -151,8 +151,7 @@ def test_only_build_instantiates():
 def mirrored(path):
     """The modules that a file of tests is of: test_a.py, test_a_and_b.py, or test_<package>.py of a whole package."""
     folder = path.parent.relative_to(TESTS)
-    # hydra_plugins/launcher of the tests is hydra_plugins/segbench/launcher of the source.
-    source = SRC / "hydra_plugins" / "segbench" if folder.name == "hydra_plugins" else PACKAGE / folder
+    source = (SRC if folder.parts[0] == "hydra_plugins" else PACKAGE) / folder
     name = path.stem.removeprefix("test_")
     if name == folder.name:
         return [source / "__init__.py"]

@@ -292,14 +292,14 @@ def test_seg_of_a_run_is_that_of_its_frames(one, compose, tmp_path):
     assert scores["test/seg"] > 0.3
 
     run = Run.open(directory)
-    data = build_dataset(config)
+    data = build_dataset(config.data, config.weights)
     task = build_task(config, data.spec)
     load_weights(task.model, run.checkpoint())
     task.eval()
     frames = data.split("test")
     read = [frames.read(index) for index in range(len(frames))]
     prob = [task.predict(to_sample(raw, data.spec, 0).images)["semantic"].numpy() for raw in read]
-    found = np.stack([decode_instances(each, build_decoding(run.config())) for each in prob])
+    found = np.stack([decode_instances(each, build_decoding(run.config().decoding)) for each in prob])
     assert scores["test/seg"] == pytest.approx(seg(np.stack([raw.instances for raw in read]), found), abs=1e-12)
     gold = np.stack([raw.references["gold"] for raw in read])
     assert scores["test/seg_gold"] == pytest.approx(seg(gold, found), abs=1e-12)
@@ -319,7 +319,7 @@ def test_the_real_frames(shared_data, compose, name, sizes, objects):
 
     key = {"PhC-C2DH-U373": "phc_u373", "DIC-C2DH-HeLa": "dic_hela"}[name]
     root = shared_data("cell_tracking_challenge", name)
-    data = build_dataset(compose(f"data={key}", f"data.root={root}", "name=real"))
+    data = build_dataset(compose(f"data={key}", f"data.root={root}", "name=real").data, None)
     assert tuple(len(data.split(split)) for split in ("train", "val", "test")) == sizes
     test = data.split("test")
     raw = [test.read(index) for index in range(len(test))]
@@ -336,7 +336,7 @@ def test_the_gold_masks_of_the_real_frames_are_partial(shared_data, compose):
     from segbench.experiment.build import build_dataset
 
     root = shared_data("cell_tracking_challenge", "PhC-C2DH-U373")
-    data = build_dataset(compose("data=phc_u373", f"data.root={root}", "data.truth=gold", "name=real"))
+    data = build_dataset(compose("data=phc_u373", f"data.root={root}", "data.truth=gold", "name=real").data, None)
     assert [len(data.split(split)) for split in ("train", "val", "test")] == [14, 1, 2]
     frames = data.split("test")
     raw = frames.read(frames.ids.index("02-106"))

@@ -247,7 +247,7 @@ def test_images_of_different_size_share_a_batch(voc, compose):
     from segbench.spec import TileGeometry
 
     config = compose("name=x", "data=pascal_voc", f"data.root={voc}", "data.partial=true", "augment=none")
-    dataset = build_dataset(config)
+    dataset = build_dataset(config.data, config.weights)
     data = SegmentationData(dataset, TileGeometry(), Augmentation(), seed=0, eval_batch_size=2, batch_size=4)
     batch = next(iter(data.test_dataloader()))
     assert batch.images["rgb"].shape == (2, 3, 15, 16)

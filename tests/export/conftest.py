@@ -55,7 +55,7 @@ def run_of(tmp_path, compose, trained):
 
     def made(spec, *overrides):
         config = compose("name=stand_in", *overrides)
-        model = trained(build_model(config, spec))
+        model = trained(build_model(config.model, spec))
         with Run.create(tmp_path / "run", config, []) as run:
             run.write_dataset(spec.to_dict())
             state = {f"model.{name}": value for name, value in model.state_dict().items()}

@@ -48,7 +48,7 @@ def exporting(compose, tiny_run, tmp_path):
 @pytest.fixture(scope="module")
 def network(tiny_run):
     run = Run.open(tiny_run)
-    model = build_model(run.config(), build_dataset_spec(run))
+    model = build_model(run.config().model, build_dataset_spec(run))
     load_weights(model, run.checkpoint())
     return model.eval()
 

@@ -82,7 +82,7 @@ def test_what_is_scored_is_the_average(tiny_config, tmp_path):
     config = tiny_config("callbacks=averaged", "callbacks.averaged_weights.decay=0.5")
     train(config, tmp_path / "run", [])
     path = Run.open(tmp_path / "run").checkpoint()
-    task = build_task(config, build_dataset(config).spec)
+    task = build_task(config, build_dataset(config.data, config.weights).spec)
     load_weights(task.model, path)
     averaged = torch.load(path, weights_only=True)["averaged_model"]
     assert all(torch.equal(value, averaged[name]) for name, value in task.model.state_dict().items())
