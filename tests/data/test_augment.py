@@ -13,6 +13,7 @@ from segbench.data.augment import Augmentation
 from segbench.data.elastic import CoarseElastic, RigidElastic
 from segbench.data.weight_map import connected_cells, weight_map
 from segbench.errors import SegbenchError
+from segbench.experiment.build import make
 
 CONF = Path(__file__).parents[2] / "conf"
 RNG = np.random.default_rng(0)

@@ -34,6 +34,7 @@ from rich.table import Table
 
 from segbench.config.composed import resolved
 from segbench.config.packaged import conf_root
+from segbench.config.record import Config
 from segbench.experiment import build
 from segbench.experiment.train import train
 from segbench.runs.directory import Run
@@ -101,7 +102,7 @@ def traced(whereabouts: Whereabouts) -> None:
 class Forks:
     """A training in forks of this process, one a rank, which talk as under torchrun."""
 
-    def __init__(self, config: dict, directory: Path, processes: int) -> None:
+    def __init__(self, config: Config, directory: Path, processes: int) -> None:
         self._whereabouts = Whereabouts()
         self._store = torch.distributed.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
         fork = multiprocessing.get_context("fork")
@@ -111,7 +112,7 @@ class Forks:
         for process in self._ranks:
             process.start()
 
-    def _run(self, config: dict, directory: Path, rank: int, processes: int) -> None:
+    def _run(self, config: Config, directory: Path, rank: int, processes: int) -> None:
         os.setpgid(0, 0)
         if processes > 1:
             os.environ |= {
@@ -161,11 +162,11 @@ class Command:
     whole = 0.0
     """Seconds that an undisturbed one takes."""
 
-    def __init__(self, config: dict, directory: Path, processes: int) -> None:
+    def __init__(self, config: Config, directory: Path, processes: int) -> None:
         fresh = [
             *OVERRIDES,
-            f"data.num_workers={config['data']['num_workers']}",
-            f"data.batch_size={config['data']['batch_size']}",
+            f"data.num_workers={config.data.num_workers}",
+            f"data.batch_size={config.data.batch_size}",
         ]
         if processes > 1:
             fresh += ["trainer=ddp", f"trainer.devices={processes}", "trainer.accelerator=cpu"]
@@ -257,12 +258,11 @@ def main() -> int:
     for processes, workers in settings:
         with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
             extra = [f"data.num_workers={workers}", f"data.batch_size={2 // processes}", f"trainer.devices={processes}"]
-            config = resolved(hydra.compose("train", [*OVERRIDES, *extra]))
+            config = Config.of(resolved(hydra.compose("train", [*OVERRIDES, *extra])))
         starter = Command if given.command else Forks
 
         def start(directory: Path, starter=starter, config=config, processes=processes):
-            # The configuration is resolved in place.
-            return starter({**config, "trainer": dict(config["trainer"])}, directory, processes)
+            return starter(config, directory, processes)
 
         folder = root / f"{processes}-{workers}"
         folder.mkdir()

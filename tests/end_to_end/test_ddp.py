@@ -217,6 +217,7 @@ def test_stages_on_two_ranks_go_on_where_they_were_cut_off(on_ranks, tmp_path, m
 
     from segbench.config.composed import resolved
     from segbench.config.packaged import conf_root
+    from segbench.config.record import Config
     from segbench.experiment.stages import compose_stages
     from segbench.experiment.train import train
     from segbench.runs.directory import Run
@@ -230,7 +231,7 @@ def test_stages_on_two_ranks_go_on_where_they_were_cut_off(on_ranks, tmp_path, m
     def composed():
         given = [f"hydra.searchpath=[file://{folder.parent}]", "experiment=second", "trainer.devices=2"]
         with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
-            config = resolved(hydra.compose("train", [*given, "name=second"]))
+            config = Config.of(resolved(hydra.compose("train", [*given, "name=second"])))
             return config, compose_stages(config, given)
 
     class Cut(RuntimeError):

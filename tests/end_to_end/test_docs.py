@@ -97,7 +97,7 @@ def test_every_data_set_and_every_metric_is_told(compose):
     told = (REPO / "docs" / "metrics.md").read_text()
     for axis in options("metrics"):
         config = compose("name=x", f"metrics={axis}")
-        measures = build_measures(config, build_dataset(config).spec)["semantic"]
+        measures = build_measures(config.metrics, build_dataset(config.data, config.weights).spec)["semantic"]
         names = [info.name for each in measures for info in each.infos() if "/" not in info.name]
         # Scores at one threshold are told as endings of a name.
         assert [name for name in names if f"`{name.removesuffix('_50').removesuffix('_75')}`" not in told] == []

@@ -61,7 +61,7 @@ def _said(header, what):
 @pytest.mark.parametrize("name", HEADERS)
 def test_it_composes_with_its_row_and_its_numbers(name, experiments, published):
     config = experiments[name]
-    paper = config["paper"]
+    paper = config.tree["paper"]
     if paper is None:
         assert not name.startswith("fcn") or name in STAGES_ALONE
         return
@@ -91,27 +91,27 @@ def test_every_row_of_an_fcn_has_its_experiment(experiments, published):
         for row in rows
         if row["method"].startswith("FCN") and group not in OTHERS
     }
-    have = [(c["paper"]["row"], c["paper"]["method"]) for name, c in experiments.items() if name in FCN and c["paper"]]
+    have = [(c.paper.row, c.paper.method) for name, c in experiments.items() if name in FCN and c.paper]
     assert sorted(have) == sorted(rows)
 
 
 @pytest.mark.parametrize("name", FCN)
 def test_an_fcn_is_trained_as_its_protocol_says(name, experiments):
     config = experiments[name]
-    optimizer, trainer, data = config["optimizer"], config["trainer"], config["data"]
-    heavy = config["loss"]["reduction"] == "sum"
+    optimizer, trainer, data = config.optimizer, config.trainer, config.data
+    heavy = config.loss_of("semantic").reduction == "sum"
     assert heavy == (not name.endswith("_cvpr") and name != "fcn_alexnet_voc")
-    assert (optimizer["bias_lr_factor"], optimizer["bias_weight_decay"], optimizer["weight_decay"]) == (2, 0, 5e-4)
-    assert optimizer["momentum"] == (0.99 if heavy else 0.9)
-    assert config["augment"]["transforms"] == []
-    assert (data["tile"], data["hold_out"], data["partial"], data["repeats"]) == (None, 0, False, 1)
-    assert data["batch_size"] * trainer["accumulate_grad_batches"] == (1 if heavy else 20)
-    assert config["model"]["upsampling"] == ("intermediate" if name.endswith("_cvpr") else "fixed")
+    assert (optimizer.bias_lr_factor, optimizer.bias_weight_decay, optimizer.weight_decay) == (2, 0, 5e-4)
+    assert optimizer.momentum == (0.99 if heavy else 0.9)
+    assert config.augment.transforms == []
+    assert (data.tile, data.hold_out, data.partial, data.repeats) == (None, 0, False, 1)
+    assert data.batch_size * trainer.accumulate_grad_batches == (1 if heavy else 20)
+    assert config.model.upsampling == ("intermediate" if name.endswith("_cvpr") else "fixed")
     if name.endswith("_cvpr"):
-        assert (trainer["max_epochs"], trainer["max_steps"]) == (175, -1)
+        assert (trainer.max_epochs, trainer.max_steps) == (175, -1)
     else:
         long = "nyudv2" in name or "sift_flow" in name or "at_once" in name
-        assert trainer["max_steps"] == (300_000 if long else 100_000)
+        assert trainer.max_steps == (300_000 if long else 100_000)
 
 
 RATES = {
@@ -125,16 +125,16 @@ RATES = {
 
 @pytest.mark.parametrize("name", RATES)
 def test_the_published_rates(name, experiments):
-    assert experiments[name]["optimizer"]["lr"] == RATES[name]
+    assert experiments[name].optimizer.lr == RATES[name]
 
 
 @pytest.mark.parametrize("name", FCN)
 def test_its_rate_fits_its_loss_and_not_the_other(name, experiments):
     config = experiments[name]
     side = next(pixels for key, pixels in SPLIT.items() if key.lower() in name.replace("sift_flow", "sift"))
-    pixels = side * config["data"]["batch_size"]
-    optimizer = sgd(nn.Conv2d(1, 1, 1), lr=config["optimizer"]["lr"], momentum=config["optimizer"]["momentum"])
-    own = config["loss"]["reduction"]
+    pixels = side * config.data.batch_size
+    optimizer = sgd(nn.Conv2d(1, 1, 1), lr=config.optimizer.lr, momentum=config.optimizer.momentum)
+    own = config.loss_of("semantic").reduction
     assert loss_rate_mismatch(own, optimizer, pixels) is None
     assert loss_rate_mismatch("mean" if own == "sum" else "sum", optimizer, pixels) is not None
 
@@ -142,11 +142,12 @@ def test_its_rate_fits_its_loss_and_not_the_other(name, experiments):
 @pytest.mark.parametrize("name", FCN)
 def test_its_weights_are_of_its_backbone_and_those_of_the_paper(name, experiments, compose):
     config = experiments[name]
-    weights = WEIGHT_SETS[config["weights"]["name"]]
-    backbone = next((b for b in ("alexnet", "googlenet") if b in config["model"]["_target_"]), "vgg16")
+    weights = WEIGHT_SETS[config.weights.name]
+    backbone = next((b for b in ("alexnet", "googlenet") if b in config.model.target), "vgg16")
     assert (weights.kind, weights.architecture) == ("ImageNet", backbone)
-    assert compose(f"experiment={name}", f"name={name}")["weights"]["path"] == f"data/weights/{weights.name}.caffemodel"
-    assert config["paper"] is None or config["paper"]["weights"] == weights.name
+    path = compose(f"experiment={name}", f"name={name}").weights.path
+    assert path == str(Path.cwd() / "data" / "weights" / f"{weights.name}.caffemodel")
+    assert config.paper is None or config.paper.weights == weights.name
 
 
 @pytest.mark.parametrize("name", FCN)
@@ -157,9 +158,9 @@ def test_its_stages_exist_and_differ_from_it_in_the_net_and_its_rate_alone(name,
     assert bool(before) == finer
     assert set(before) <= set(HEADERS)
     for stage in (experiments[other] for other in before):
-        assert stage["data"]["_target_"] == config["data"]["_target_"]
-        assert (stage["loss"], stage["weights"]) == (config["loss"], config["weights"])
-        own, earlier = dict(config["optimizer"]), dict(stage["optimizer"])
+        assert stage.data.target == config.data.target
+        assert (stage.loss, stage.weights) == (config.loss, config.weights)
+        own, earlier = config.tree["optimizer"], stage.tree["optimizer"]
         assert own.pop("lr") <= earlier.pop("lr")
         assert own == earlier
 
@@ -167,27 +168,27 @@ def test_its_stages_exist_and_differ_from_it_in_the_net_and_its_rate_alone(name,
 def test_late_fusion_starts_from_one_net_a_modality(experiments):
     for name in ("fcn32s_nyudv2_rgb_hha", "fcn32s_nyudv2_rgb_hha_cvpr"):
         config = experiments[name]
-        assert config["data"]["modalities"] == list(config["stages"]) == ["rgb", "hha"]
-        for modality, stage in config["stages"].items():
-            assert experiments[stage]["data"]["modalities"] == [modality]
-    assert experiments["fcn16s_nyudv2_rgb_hha_cvpr"]["stages"] == ["fcn32s_nyudv2_rgb_hha_cvpr"]
+        assert config.data.modalities == list(config.stages) == ["rgb", "hha"]
+        for modality, stage in config.stages.items():
+            assert experiments[stage].data.modalities == [modality]
+    assert experiments["fcn16s_nyudv2_rgb_hha_cvpr"].stages == ["fcn32s_nyudv2_rgb_hha_cvpr"]
 
 
 @pytest.mark.parametrize("name", FCN)
 def test_its_network_can_be_built_and_its_patterns_name_layers(name, experiments):
     config = experiments[name]
-    build = getattr(fcn, config["model"]["_target_"].rpartition(".")[2])
-    assert set(config["model"]) - {"_target_"} <= set(inspect.signature(fcn.FCN).parameters)
-    options = {key: config["model"][key] for key in ("fusion", "upsampling", "dropout")}
+    build = getattr(fcn, config.model.name)
+    assert set(config.model.arguments) <= set(inspect.signature(fcn.FCN).parameters)
+    options = {key: config.model.arguments[key] for key in ("fusion", "upsampling", "dropout")}
     modalities = {"rgb": 3, "hha": 3, "depth": 1}
-    channels = {m: modalities[m] for m in config["data"].get("modalities", ["rgb"])}
+    channels = {m: modalities[m] for m in config.data.arguments.get("modalities", ["rgb"])}
     classes = {"semantic": 33, "geometric": 3} if "sift" in name else 21
     with torch.device("meta"):
         network = build(num_classes=classes, in_channels=channels, width=0.05, **options)
     layers = {name for name, _ in network.named_modules()}
-    patterns = [*(config["optimizer"]["bias_layers"] or []), *(config["task"]["train_only"] or [])]
+    patterns = [*(config.optimizer.bias_layers or []), *(config.task.train_only or [])]
     assert set(patterns) <= layers
-    assert bool(config["task"]["train_only"]) == ("fixed" in name)
+    assert bool(config.task.train_only) == ("fixed" in name)
 
 
 def test_shared_parts_are_no_experiments_of_their_own():

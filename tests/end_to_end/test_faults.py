@@ -157,7 +157,7 @@ def test_a_signal_in_an_evaluation_does_not_wait_for_its_end(config, whole, at, 
 
 
 def test_a_signal_before_the_first_step_stops_at_once(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "build_dataset", lambda config: send(signal.SIGTERM)())
+    monkeypatch.setattr(build, "build_dataset", lambda *_: send(signal.SIGTERM)())
     with pytest.raises(Stopped):
         train(config(), tmp_path / "run", [])
     assert Run(tmp_path / "run").state() == "interrupted"
@@ -482,9 +482,8 @@ class Wider(UNet):
 
 
 def test_another_network_is_named_and_refused(interrupted, monkeypatch, capsys):
-    def changed_code(config, spec):
-        settings = {key: value for key, value in config["model"].items() if key != "_target_"}
-        return Wider(in_channels=1, num_classes=2, **settings)
+    def changed_code(component, spec):
+        return Wider(in_channels=1, num_classes=2, **component.arguments)
 
     monkeypatch.setattr(build, "build_model", changed_code)
     with pytest.raises(SystemExit):
@@ -544,18 +543,17 @@ def test_weights_that_fit_are_kept_and_the_others_are_the_networks_own():
         (["-m"], r"with -m\n"),
     ],
 )
-def test_what_a_resume_may_not_change_is_told(config, arguments, message):
+def test_what_a_resume_may_not_change_is_told(arguments, message):
     with pytest.raises(SegbenchError, match=message):
-        changed(config(), ["resume=RUN", *arguments])
+        changed(["resume=RUN", *arguments])
 
 
 def test_what_a_resume_may_change(config):
     given = config()
-    after, allow = changed(
-        given, ["resume=RUN", "trainer.max_steps=9", "trainer.devices=2", "resume_allow=[data,model]"]
-    )
-    assert (after["trainer"]["max_steps"], after["trainer"]["devices"], allow) == (9, 2, ("data", "model"))
-    assert given["trainer"]["max_steps"] == 8
+    changes, allow = changed(["resume=RUN", "trainer.max_steps=9", "trainer.devices=2", "resume_allow=[data,model]"])
+    after = given.replace(changes)
+    assert (after.trainer.max_steps, after.trainer.devices, allow) == (9, 2, ("data", "model"))
+    assert given.trainer.max_steps == 8
 
 
 def test_another_machine_is_said(interrupted):
@@ -605,8 +603,7 @@ def bomb(tmp_path, monkeypatch):
 
 
 def test_a_rank_that_fails_ends_the_run_with_its_error(config, bomb, tmp_path):
-    given = config("trainer.devices=2")
-    given["callbacks"]["bomb"] = bomb(1)
+    given = config("trainer.devices=2").replace({"callbacks.bomb": bomb(1)})
     with pytest.raises(
         SegbenchError, match=r"rank 1 of 2 ended with exit code 1: .*a fault of this rank.*\n.*\n.*run\.log.*resume="
     ):

@@ -4,6 +4,7 @@ import hydra
 
 from segbench.config.composed import resolved
 from segbench.config.packaged import conf_root
+from segbench.config.record import Config
 from segbench.experiment.stages import compose_stages
 from segbench.experiment.train import train
 from segbench.runs.directory import Run
@@ -18,7 +19,7 @@ def run(experiment, folder, directory, *overrides):
     """Train an experiment with its stages; the run and its log."""
     given = [f"experiment={experiment}", f"data.root={folder}", *SMALL, *overrides]
     with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
-        config = resolved(hydra.compose("train", [*given, f"name={experiment}"]))
+        config = Config.of(resolved(hydra.compose("train", [*given, f"name={experiment}"])))
         stages = compose_stages(config, given)
     train(config, directory, given, stages=stages)
     return Run.open(directory), (directory / "run.log").read_text()

@@ -106,7 +106,7 @@ def test_it_overfits_a_crop_to_what_its_stride_allows(sample, compose, tmp_path)
 
 def mean_losses(config, checkpoint):
     """Of the whole training images: their number, the network's mean cross-entropy, the best constant prediction's."""
-    dataset = build_dataset(config)
+    dataset = build_dataset(config.data, config.weights)
     task = build_task(config, dataset.spec).eval()
     load_weights(task.model, checkpoint)
     loader = build_data(config, dataset, geometry_of(task.model)).evaluation_loader("train")

@@ -57,7 +57,7 @@ def untrained(compose, tmp_path_factory):
         config = compose(*overrides, *given)
         folder = tmp_path_factory.mktemp("fcn")
         (folder / "checkpoints").mkdir()
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (folder / "config.yaml").write_text(yaml.safe_dump(config.tree))
         (folder / "dataset.json").write_text(json.dumps(spec.to_dict()))
         model = build_task(config, spec).model
         for name, parameter in model.named_parameters():
@@ -237,7 +237,7 @@ def test_the_split_to_predict_gets_masks_at_the_end_of_a_training(voc_run, photo
     opened = Run.open(voc_run)
     task = build_task(opened.config(), build_dataset_spec(opened))
     load_weights(task.model, opened.checkpoint())
-    with evaluating(task, {"accelerator": "cpu", "precision": "32-true"}):
+    with evaluating(task, opened.config().trainer):
         files = write_split(task, source, tmp_path / "predictions")
     assert files == [tmp_path / "predictions" / f"{name}.png" for name in names]
     for index, path in enumerate(files):

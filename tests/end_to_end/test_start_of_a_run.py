@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from segbench.config.record import Component, Recorded
 from segbench.data.nyudv2 import MODALITIES
 from segbench.data.rescaled import rescaled
 from segbench.errors import SegbenchError
@@ -29,8 +30,8 @@ def nyud_spec(*modalities):
 
 def network(*modalities, fusion="early"):
     """As a run builds it: a number of channels for one modality, numbers by name for several."""
-    config = {"model": {"_target_": "segbench.models.fcn.fcn32s", "width": WIDTH, "fusion": fusion}}
-    return build_model(config, nyud_spec(*modalities))
+    component = Component(target="segbench.models.fcn.fcn32s", width=WIDTH, fusion=fusion)
+    return build_model(component, nyud_spec(*modalities))
 
 
 @pytest.fixture(scope="session")
@@ -49,11 +50,18 @@ def vgg16(tmp_path_factory, caffemodel_bytes):
     return path, {name: torch.tensor(arrays[0]) for name, arrays in layers.items()}
 
 
-def started(model, path, *modalities, name=VGG, **others):
-    return initialise(model, {"weights": {"name": name, "path": str(path)}, **others}, modalities)
+@pytest.fixture
+def started(compose):
+    """`started(model, path, *modalities)`: what is said of a start from the weights in a file."""
+
+    def start(model, path, *modalities, name=VGG, init_from=None, **others):
+        config = compose("name=x").replace({"weights": {"name": name, "path": str(path)}, **others})
+        return initialise(model, config, init_from, modalities)
+
+    return start
 
 
-def test_colours_come_as_rgb_so_their_filters_are_turned_round(vgg16):
+def test_colours_come_as_rgb_so_their_filters_are_turned_round(started, vgg16):
     path, file = vgg16
     model = network("rgb")
     (report,) = started(model, path, "rgb")
@@ -64,7 +72,7 @@ def test_colours_come_as_rgb_so_their_filters_are_turned_round(vgg16):
     assert "BGR from 0 to 255, less 103.939, 116.779, 123.68; its first filters were turned round to take RGB" in report
 
 
-def test_hha_is_never_turned_round(vgg16):
+def test_hha_is_never_turned_round(started, vgg16):
     path, file = vgg16
     alone = network("hha")
     (report,) = started(alone, path, "hha")
@@ -76,7 +84,7 @@ def test_hha_is_never_turned_round(vgg16):
     assert torch.equal(late.conv1_1color.weight, file["conv1_1"].flip(1))
 
 
-def test_depth_gets_the_mean_of_the_three(vgg16):
+def test_depth_gets_the_mean_of_the_three(started, vgg16):
     path, file = vgg16
     model = network("rgb", "depth")
     started(model, path, "rgb", "depth")
@@ -84,7 +92,7 @@ def test_depth_gets_the_mean_of_the_three(vgg16):
     assert torch.allclose(model.conv1_1_bgrd.weight[:, 3], file["conv1_1"].mean(1))
 
 
-def test_a_file_that_is_not_there_is_named_with_its_address():
+def test_a_file_that_is_not_there_is_named_with_its_address(started):
     with pytest.raises(
         SegbenchError,
         match=rf"no file data/weights/x\.caffemodel \(weights\.path\).*\n.*{VGG}, published at http://www\.robots\.ox"
@@ -94,33 +102,33 @@ def test_a_file_that_is_not_there_is_named_with_its_address():
 
 
 @pytest.mark.parametrize("missing", [{"name": VGG, "path": None}, {"path": "x"}])
-def test_half_a_setting_is_refused(missing):
+def test_half_a_setting_is_refused(compose, missing):
     with pytest.raises(SegbenchError, match=r"weights without (path|name)\n.*\n.*weights=null"):
-        initialise(network("rgb"), {"weights": missing}, ("rgb",))
+        initialise(network("rgb"), compose("name=x").replace({"weights": missing}))
 
 
-def test_weights_of_another_architecture_are_refused(vgg16):
-    model = build_model({"model": {"_target_": "segbench.models.fcn.fcn_alexnet", "width": WIDTH}}, nyud_spec("rgb"))
+def test_weights_of_another_architecture_are_refused(started, vgg16):
+    model = build_model(Component(target="segbench.models.fcn.fcn_alexnet", width=WIDTH), nyud_spec("rgb"))
     with pytest.raises(SegbenchError, match=rf"weights {VGG} for alexnet\n.*a network of vgg16"):
         started(model, vgg16[0], "rgb")
 
 
-def test_whole_nets_of_another_modality_are_refused(vgg16):
+def test_whole_nets_of_another_modality_are_refused(started, vgg16):
     with pytest.raises(SegbenchError, match=r"nyud-fcn32s-hha-heavy for images of rgb\n.*images of hha, which"):
         started(network("rgb"), vgg16[0], "rgb", name="nyud-fcn32s-hha-heavy")
 
 
-def test_a_start_other_than_the_papers_is_called_a_deviation(vgg16):
+def test_a_start_other_than_the_papers_is_called_a_deviation(started, compose, vgg16):
     paper = {"paper": {"weights": VGG}}
     assert not any("deviation" in report for report in started(network("rgb"), vgg16[0], "rgb", **paper))
-    drawn = initialise(network("rgb"), {"weights": None, **paper}, ("rgb",))
+    drawn = initialise(network("rgb"), compose("name=x").replace({"weights": None, **paper}))
     assert drawn == ["weights: all drawn", f"deviation: begun from drawn weights, the paper's from {VGG}"]
 
 
 @pytest.fixture
 def trained_rgb(tmp_path):
     """A run directory with a trained single-stream net."""
-    run = Run.create(tmp_path / "rgb", {"name": "rgb"}, [])
+    run = Run.create(tmp_path / "rgb", Recorded.of({"name": "rgb"}), [])
     run.release()
     model = network("rgb")
     state = {f"model.{name}": torch.full_like(value, 0.5) for name, value in model.state_dict().items()}
@@ -128,18 +136,21 @@ def trained_rgb(tmp_path):
     return str(run.path)
 
 
-def test_a_stream_without_a_run_takes_the_published_weights_or_is_said_to_be_drawn(vgg16, trained_rgb):
+def test_a_stream_without_a_run_takes_the_published_weights_or_is_drawn(
+    started, compose, vgg16, trained_rgb
+):
     path, file = vgg16
     model = network("rgb", "hha", fusion="late")
     published, transferred = started(model, path, "rgb", "hha", init_from={"rgb": trained_rgb})
     assert torch.equal(model.conv1_1hha.weight, file["conv1_1"])
     assert model.conv1_1color.weight.eq(0.5).all()
     assert VGG in published and trained_rgb in transferred
-    said = initialise(network("rgb", "hha", fusion="late"), {"init_from": {"rgb": trained_rgb}}, ("rgb", "hha"))
+    late = network("rgb", "hha", fusion="late")
+    said = initialise(late, compose("name=x"), {"rgb": trained_rgb}, ("rgb", "hha"))
     assert said[-1] == "weights: all drawn for hha"
 
 
-def test_a_run_to_start_from_replaces_published_weights(trained_rgb):
+def test_a_run_to_start_from_replaces_published_weights(started, trained_rgb):
     model = network("rgb")
     (report,) = started(model, "nowhere.caffemodel", "rgb", init_from=trained_rgb)
     assert trained_rgb in report
@@ -171,7 +182,7 @@ def test_weights_of_its_scale_leave_a_data_sets_means(name):
 
 def test_a_config_with_torchvisions_weights_is_normalised_so(compose, shared_voc):
     given = compose("experiment=fcn32s_voc", "name=x", "weights.name=torchvision-vgg16", *shared_voc)
-    modality = build_dataset(given).spec.modalities["rgb"]
+    modality = build_dataset(given.data, given.weights).spec.modalities["rgb"]
     assert modality.mean == pytest.approx((123.675, 116.28, 103.53))
     assert modality.std == pytest.approx((58.395, 57.12, 57.375))
 
@@ -232,7 +243,8 @@ def test_a_released_net_is_scored_without_a_step(compose, shared_voc, caffemodel
     path.write_bytes(caffemodel_bytes(layers))
     given = ["experiment=fcn8s_voc", "name=x", "stages=null", "weights.name=fcn8s-heavy-pascal", f"weights.path={path}"]
     scores = train(compose(*given, "trainer.max_steps=0", *shared_voc), tmp_path / "run", given)
-    dataset = build_dataset(compose(*given, *shared_voc))
+    config = compose(*given, *shared_voc)
+    dataset = build_dataset(config.data, config.weights)
     labels = [dataset.split("test").read(index).labels["semantic"] for index in range(3)]
     labelled = np.concatenate([label[label != 255] for label in labels])
     assert scores["test/pixel_acc"] == pytest.approx((labelled == 0).mean())

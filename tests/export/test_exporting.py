@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from segbench.cli import main as cli
+from segbench.config.record import Recorded
 from segbench.errors import SegbenchError
 from segbench.experiment.build import build_dataset_spec, build_model
 from segbench.export import formats
@@ -262,12 +263,12 @@ def test_an_output_that_cannot_be_written_is_told(exporting, tmp_path):
 
 
 def test_a_run_without_a_checkpoint_is_told(exporting, tmp_path):
-    Run.create(tmp_path / "empty", {"name": "x"}, []).release()
+    Run.create(tmp_path / "empty", Recorded.of({"name": "x"}), []).release()
     with pytest.raises(SegbenchError, match=r"no best or last checkpoint in .*\(there: none\)"):
         exporting(f"run={tmp_path}/empty")
     with pytest.raises(SegbenchError, match=r"no run in .*none: config\.yaml is missing"):
         exporting(f"run={tmp_path}/none")
-    with pytest.raises(SegbenchError, match=r"checkpoint=first\n.*best or last"):
+    with pytest.raises(SegbenchError, match=r'checkpoint="first"\n.*\'best\' or \'last\'\n.*segbench export --cfg job'):
         exporting("checkpoint=first")
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from segbench.config.record import Component, Config
 from segbench.errors import SegbenchError
 from segbench.export.description import describe
 from segbench.export.formats import FORMATS
@@ -14,7 +15,7 @@ from segbench.models import FCN, UNet, UNetVGG16
 from segbench.spec import TileGeometry
 
 WIDTH = 1 / 64
-CONFIG = {"name": "x", "model": {"_target_": "x"}}
+CONFIG = Config.model_construct(name="x", model=Component(target="x"))
 
 
 def written(model, spec, format_, folder, size=None):

@@ -237,7 +237,7 @@ def test_a_run_on_two_nodes_that_is_requeued_ends_as_one_that_was_not(
     until(lambda: not cluster.queue(), 300.0)
     run = Run.open("sweep/0")
     assert run.state() == "finished", (tmp_path / "sweep" / "0" / "console.log").read_text()
-    assert len(run.provenance()["resumed"]) == 1
+    assert len(run.legs()) == 2
     assert "srun: 1 processes on each of 2 machines" in (tmp_path / "sweep" / "0" / "run.log").read_text()
     command = [Path(sys.executable).with_name("segbench"), "train", *given, "trainer.devices=2"]
     subprocess.run([*command, "hydra.run.dir=alone"], check=True, capture_output=True)

@@ -72,8 +72,8 @@ def test_every_job_is_frozen_before_the_first_one_starts(here, call):
     assert frozen[0] == 4
     assert begun == [("0", 1), ("1", 1), ("2", 2), ("3", 2)]
     config = Run.open("sweep/3").config()
-    assert (config["seed"], config["optimizer"]["lr"], config["resume"]) == (2, 2e-3, None)
-    assert "hydra" not in config
+    assert (config.seed, config.optimizer.lr, config.tree["resume"]) == (2, 2e-3, None)
+    assert "hydra" not in config.tree
     assert set(Run.open("sweep/3").overrides()) == {"name=s", "seed=2", "optimizer.lr=0.002"}
 
 
@@ -88,7 +88,7 @@ def test_a_sweep_says_what_came_of_its_jobs(here, call):
     read = yaml.safe_load(Path("sweep/sweep.yaml").read_text())
     assert (read["schema"], read["working_directory"]) == (1, str(here))
     assert read["commands"] == [["segbench", "train", "-m", "seed=1,2", "name=s", "hydra.sweep.dir=sweep"]]
-    assert read["jobs"][0]["digest"] == digest_of(Run.open("sweep/0").config())
+    assert read["jobs"][0]["digest"] == digest_of(Run.open("sweep/0").recorded())
     assert call("sweep", "status", "sweep")[1] == out
 
 
@@ -130,10 +130,10 @@ def test_edits_after_the_launch_change_nothing(here, call):
     (mine / "e.yaml").write_text("# @package _global_\ndefaults: [quickstart]\noptimizer: {lr: 7}\n")
     (here / "sweep" / "cut").unlink()
     assert call("sweep", "resume", "sweep")[0] == 0
-    assert Run.open("sweep/0").config()["optimizer"]["lr"] == 1e-2
+    assert Run.open("sweep/0").config().optimizer.lr == 1e-2
     # With the edit it is another job.
     launched(call, "--config-dir", "mine", "experiment=e", "seed=17")
-    assert Run.open("sweep/1").config()["optimizer"]["lr"] == 7
+    assert Run.open("sweep/1").config().optimizer.lr == 7
 
 
 def test_resume_continues_what_was_cut_off_and_retry_what_failed(here, call):
@@ -328,7 +328,7 @@ def test_hydras_own_launcher_is_still_there(here, call, monkeypatch):
     monkeypatch.setattr(
         segbench.cli.train,
         "train",
-        lambda config, directory, *_, **__: trained.append((config["seed"], str(directory))),
+        lambda config, directory, *_, **__: trained.append((config.seed, str(directory))),
     )
     code, _, err = launched(call, "hydra/launcher=basic", "seed=1,2")
     assert code == 0, err
@@ -342,7 +342,7 @@ def test_stages_are_frozen_with_their_job(here, call):
     (mine / "second.yaml").write_text("# @package _global_\ndefaults: [quickstart]\nstages: [first]\n")
     launched(call, "--config-dir", "mine", "experiment=second", "seed=1,2")
     stage = Run.open("sweep/1/stages/first")
-    assert (stage.state(), stage.config()["seed"], stage.config()["optimizer"]["lr"]) == ("prepared", 2, 1e-2)
+    assert (stage.state(), stage.config().seed, stage.config().optimizer.lr) == ("prepared", 2, 1e-2)
     (mine / "first.yaml").write_text("# @package _global_\ndefaults: [quickstart]\noptimizer: {lr: 3}\n")
     launched(call, "--config-dir", "mine", "experiment=second", "seed=1")
     assert [job.name for job in Sweep.open("sweep").jobs] == ["0", "1", "2"]
@@ -420,11 +420,11 @@ def test_half_a_line_is_not_read(tmp_path):
     assert history(run, "val/mean_iu") == [(1, 0.25)]
 
 
-def test_what_jobs_are_compared_by():
-    callbacks = {"checkpoint": {"monitor": "val/mean_iu"}}
-    assert metric_of({"optimized_metric": None, "callbacks": callbacks}) == "val/mean_iu"
-    assert metric_of({"optimized_metric": "test/x", "callbacks": callbacks}) == "test/x"
-    assert metric_of({"callbacks": {}}) is None
+def test_what_jobs_are_compared_by(tiny_config):
+    config = tiny_config("callbacks.checkpoint.monitor=val/mean_iu")
+    assert metric_of(config) == "val/mean_iu"
+    assert metric_of(config.replace({"optimized_metric": "test/x"})) == "test/x"
+    assert metric_of(config.replace({"callbacks": {}})) is None
 
 
 def final(directory):
@@ -443,7 +443,7 @@ def test_in_a_sweep_two_processes_train_what_they_train_alone(tmp_path, call, ti
     assert not all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     for name, seed in (("0", 0), ("1", 1)):
         run = Run.open(f"sweep/{name}")
-        assert (run.config()["seed"], run.config()["trainer"]["devices"]) == (seed, 2)
+        assert (run.config().seed, run.config().trainer.devices) == (seed, 2)
         assert run.provenance().get("processes", 2) == 2
     command = [Path(sys.executable).with_name("segbench"), "train", *tiny_overrides, *given, "name=s"]
     subprocess.run([*command, "seed=1", "optimizer.lr=1e-3", "hydra.run.dir=alone"], check=True, capture_output=True)
@@ -483,4 +483,4 @@ def test_no_process_outlives_a_killed_launcher_and_the_sweep_goes_on(tmp_path, c
     code, out, err = call("sweep", "resume", sweep, "--jobs", "2")
     assert code == 0, err
     assert "2 jobs, 2 finished" in out
-    assert all(len(job.run.provenance()["resumed"]) == 1 for job in Sweep.open(sweep).jobs)
+    assert all(len(job.run.legs()) == 2 for job in Sweep.open(sweep).jobs)

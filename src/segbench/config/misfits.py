@@ -12,8 +12,10 @@ from segbench.errors import SegbenchError
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
+    from segbench.config.record import Recorded
 
-def misfit(error: ValidationError, tree: Mapping[str, Any], source: str, section: type[BaseModel]) -> SegbenchError:
+
+def misfit(error: ValidationError, tree: Mapping[str, Any], source: str, section: type[Recorded]) -> SegbenchError:
     """The first fault that pydantic found.
 
     Args:
@@ -41,7 +43,7 @@ def misfit(error: ValidationError, tree: Mapping[str, Any], source: str, section
     return SegbenchError(
         f"{key}={json.dumps(_value(tree, key), default=str)}",
         " or ".join(wanted),
-        f"correct {key}=; `segbench train --cfg job` prints the values that it has",
+        f"correct {key}=; `{section.command} --cfg job` prints the values that it has",
     )
 
 

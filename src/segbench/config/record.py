@@ -172,6 +172,9 @@ class Recorded(Section):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
+    command: ClassVar[str] = "segbench train"
+    """What is composed from such a configuration."""
+
     _tree: dict[str, Any] = PrivateAttr()
 
     @classmethod

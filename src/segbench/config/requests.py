@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from segbench.config.record import Components, Count, Recorded, Section, Trainer
 
@@ -14,7 +14,12 @@ Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 
 
 class OtherData(Section):
-    """Where a run's data lie now, and how they are loaded; None keeps what the run recorded."""
+    """Where a run's data lie now, and how they are loaded; None keeps what the run recorded.
+
+    Further arguments of its data set are given with a plus: `+data.test=LIST` scores other images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     root: str | None = None
     images: str | None = None
@@ -41,6 +46,8 @@ class OfARun(Recorded):
 class EvaluateRequest(OfARun):
     """`segbench evaluate`: a run, or predictions beside labels."""
 
+    command: ClassVar[str] = "segbench evaluate"
+
     name: str
     run: str | None = None
     predictions: str | None = None
@@ -59,6 +66,8 @@ class Voc(Section):
 class PredictRequest(OfARun):
     """`segbench predict`: files, or a split of the run's own data."""
 
+    command: ClassVar[str] = "segbench predict"
+
     run: str
     output: str
     input: str | dict[str, str] | None = None
@@ -76,9 +85,12 @@ class PredictRequest(OfARun):
 class ExportRequest(Recorded):
     """`segbench export`: a run's network as one file."""
 
+    command: ClassVar[str] = "segbench export"
+
     run: str
     format: str
     output: str | None = None
     checkpoint: Which | None = None
-    size: list[Count] | None = None
+    size: Any = None
+    """[H, W]; `segbench.export.exporting` checks it."""
     tolerance: Annotated[float, Field(gt=0)] = 1e-4

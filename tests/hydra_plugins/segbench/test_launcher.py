@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from segbench.config.record import Trainer
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
 from segbench.sweep import launching, local
-from segbench.sweep.devices import Pool, processes_of, visible_gpus
+from segbench.sweep.devices import Pool, visible_gpus
 from segbench.sweep.job import Job
 from segbench.sweep.launching import Listed, launch
 from segbench.sweep.local import LocalJobs
@@ -56,6 +57,10 @@ state("finished")
 TRAINER = {"accelerator": "cpu", "devices": 1, "num_nodes": 1}
 
 
+def trainer_of(**settings):
+    return Trainer(target="lightning.Trainer", **settings)
+
+
 class Told:
     """A view that keeps what it is shown."""
 
@@ -76,7 +81,7 @@ class Told:
 
 
 @pytest.fixture
-def standin(tmp_path, monkeypatch):
+def standin(tmp_path, monkeypatch, tiny_config):
     """`standin("finish", ...)`: a job for each word, run by a script that does so."""
     script = tmp_path / "standin.py"
     script.write_text(STANDIN)
@@ -86,9 +91,11 @@ def standin(tmp_path, monkeypatch):
         import json
 
         jobs = []
+        asked = {f"trainer.{name}": value for name, value in trainer.items()}
+        config = tiny_config().replace({"callbacks": {}, **asked})
         for number, word in enumerate(does):
             job = Job(tmp_path, str(number), "", [f"does={word}"])
-            Run.prepare(job.directory, {"trainer": dict(trainer), "callbacks": {}}, [])
+            Run.prepare(job.directory, config, [])
             (job.directory / "does.json").write_text(json.dumps(word))
             jobs.append(job)
         return jobs
@@ -338,7 +345,7 @@ def test_threads_are_shared_out_unless_the_user_has_said(standin, monkeypatch):
 )
 def test_a_share_of_eight_cores(monkeypatch, jobs, devices, gpus, threads):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    told = Pool((), 8, jobs, None).environment({"devices": devices}, gpus)
+    told = Pool((), 8, jobs, None).environment(trainer_of(devices=devices), gpus)
     assert told.get("OMP_NUM_THREADS") == threads
 
 
@@ -376,7 +383,7 @@ def test_gpus_are_counted_where_nobody_has_chosen(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("devices", "processes"), [(1, 1), (4, 4), ("4", 4), ([1, 3], 2), ("auto", 1), (-1, 1)])
 def test_the_processes_of_a_job(devices, processes):
-    assert processes_of({"devices": devices}) == processes
+    assert trainer_of(devices=devices).processes_here == processes
 
 
 @pytest.mark.parametrize(
@@ -389,7 +396,7 @@ def test_the_processes_of_a_job(devices, processes):
 )
 def test_a_job_that_cannot_run_here_is_refused(trainer, message):
     with pytest.raises(SegbenchError, match=message):
-        Pool(("0", "1"), 8, 2, None).check(trainer, "7")
+        Pool(("0", "1"), 8, 2, None).check(trainer_of(**trainer), "7")
 
 
 def test_more_devices_a_job_than_there_are_is_refused():
@@ -399,9 +406,9 @@ def test_more_devices_a_job_than_there_are_is_refused():
 
 def test_devices_given_back_keep_their_order():
     pool = Pool(("a", "b", "c"), 8, 3, None)
-    trainer = {"accelerator": "gpu", "devices": 1}
+    trainer = trainer_of(accelerator="gpu", devices=1)
     first, second = pool.take(trainer), pool.take(trainer)
     assert (first, second) == (("a",), ("b",))
-    assert pool.take({"accelerator": "gpu", "devices": -1}) is None
+    assert pool.take(trainer_of(accelerator="gpu", devices=-1)) is None
     pool.give_back(first)
-    assert pool.take({"accelerator": "gpu", "devices": 2}) == ("a", "c")
+    assert pool.take(trainer_of(accelerator="gpu", devices=2)) == ("a", "c")

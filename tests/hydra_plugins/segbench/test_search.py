@@ -84,7 +84,7 @@ def test_a_search_finds_the_better_rates_and_counts_its_trials(here, call):
     for trial in trials():
         rate = trial.params["optimizer.lr"]
         job = Sweep.open("sweep").named(trial.user_attrs["job"])
-        assert job.run.config()["optimizer"]["lr"] == rate
+        assert job.run.config().optimizer.lr == rate
         assert 1e-4 <= rate <= 1e-2
         assert trial.value == pytest.approx(1 - (math.log10(rate) + 3) ** 2 / 10)
         assert [step for step in trial.intermediate_values] in ([], list(range(10)))
@@ -433,12 +433,9 @@ def test_what_the_agent_of_wandb_would_call_is_a_run(path, compose):
         arguments = create_sweep_command_args({"args": proposed})["args_no_hyphens"]
         config = compose(*sweep["command"][3:-1], *arguments, "name=agent")
         for key, given in proposed.items():
-            value = config
-            for part in key.split("."):
-                value = value[part]
-            assert value == given["value"]
-        assert "wandb" in config["logger"]
-        goal = objective_of({**config, "optimized_metric": sweep["metric"]["name"]}, None)
+            assert config.flat[key] == given["value"]
+        assert "wandb" in config.logger
+        goal = objective_of(sweep["metric"]["name"], config.metrics, None)
         assert goal == (sweep["metric"]["name"], sweep["metric"]["goal"])
 
 
@@ -452,12 +449,12 @@ def test_there_are_files_for_the_agent():
     assert len(AGENTS) == 2
 
 
-def test_under_the_agent_a_run_has_the_agents_name(tmp_path, monkeypatch):
+def test_under_the_agent_a_run_has_the_agents_name(tmp_path, monkeypatch, compose):
     from segbench.tracking.wandb_run import wandb_settings
 
     monkeypatch.setenv("WANDB_RUN_ID", "abc123")
-    config = {"name": "s", "data": {}, "model": {}, "logger": {"wandb": {}}}
-    assert wandb_settings(tmp_path, config)["id"] == "abc123"
+    config = compose("name=s", "logger=wandb")
+    assert wandb_settings(tmp_path, config, {})["id"] == "abc123"
     monkeypatch.delenv("WANDB_RUN_ID")
     # A resume is the same run, without the agent too.
-    assert wandb_settings(tmp_path, config)["id"] == "abc123"
+    assert wandb_settings(tmp_path, config, {})["id"] == "abc123"
