@@ -151,7 +151,7 @@ def test_only_build_instantiates():
 def mirrored(path):
     """The modules that a file of tests is of: test_a.py, test_a_and_b.py, or test_<package>.py of a whole package."""
     folder = path.parent.relative_to(TESTS)
-    source = (SRC if folder.parts[0] == "hydra_plugins" else PACKAGE) / folder
+    source = (SRC if "hydra_plugins" in folder.parts else PACKAGE) / folder
     name = path.stem.removeprefix("test_")
     if name == folder.name:
         return [source / "__init__.py"]

@@ -136,7 +136,7 @@ def trained_rgb(tmp_path):
     return str(run.path)
 
 
-def test_a_stream_without_a_run_takes_the_published_weights_or_is_drawn(
+def test_a_stream_without_a_run_takes_the_published_weights_or_is_said_to_be_drawn(
     started, compose, vgg16, trained_rgb
 ):
     path, file = vgg16
