@@ -19,6 +19,7 @@ from segbench.errors import SegbenchError
 from segbench.sweep import local
 from segbench.sweep.directory import Sweep
 from segbench.sweep.objective import objective_of
+from segbench.sweep.scores import metric_of
 from segbench.sweep.search import Searching, counts, open_study
 from segbench.sweep.space import search_space
 
@@ -375,8 +376,15 @@ METRICS = {
 }
 
 
-def optimising(metric):
-    return {"optimized_metric": metric, "callbacks": {"checkpoint": {"monitor": "val/mean_iu"}}, "metrics": METRICS}
+@pytest.fixture
+def objective(tiny_config):
+    """`objective(metric, direction=None)`: of runs with `METRICS` that keep the checkpoint of the best val/mean_iu."""
+
+    def found(metric, direction=None):
+        config = tiny_config().replace({"optimized_metric": metric, "metrics": METRICS})
+        return objective_of(metric_of(config), config.metrics, direction)
+
+    return found
 
 
 @pytest.mark.parametrize(
@@ -388,12 +396,12 @@ def optimising(metric):
         ("val/fw_iu", "maximize"),
     ],
 )
-def test_the_direction_is_the_metrics_own(metric, direction):
-    assert objective_of(optimising(metric), None) == (metric or "val/mean_iu", direction)
+def test_the_direction_is_the_metrics_own(objective, metric, direction):
+    assert objective(metric) == (metric or "val/mean_iu", direction)
 
 
-def test_a_direction_may_be_given():
-    assert objective_of(optimising("train/loss"), "minimize") == ("train/loss", "minimize")
+def test_a_direction_may_be_given(objective):
+    assert objective("train/loss", "minimize") == ("train/loss", "minimize")
 
 
 @pytest.mark.parametrize(
@@ -404,9 +412,9 @@ def test_a_direction_may_be_given():
         ("val/meaniu", r"optimized_metric=val/meaniu"),
     ],
 )
-def test_what_a_search_does_not_optimise(metric, message):
+def test_what_a_search_does_not_optimise(objective, metric, message):
     with pytest.raises(SegbenchError, match=message):
-        objective_of(optimising(metric), None)
+        objective(metric)
 
 
 def test_a_study_in_words(tmp_path):
