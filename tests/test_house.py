@@ -30,6 +30,26 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 PURE = ("models", "losses", "metrics", "inference")
 STATES = "segbench.metrics.states"
 """torchmetrics states over the metrics: the one module of them that knows torch."""
+INTERNALS = "segbench.training.lightning_internals"
+"""The one module that reaches into Lightning's private parts."""
+LOOPS = ("fit_loop", "epoch_loop", "val_loop", "validate_loop", "test_loop", "predict_loop")
+PRIVATE_PARTS = {
+    # Hydra offers its completion to a shell's script alone.
+    "segbench.cli.completion": (
+        "hydra._internal.core_plugins.bash_completion",
+        "hydra._internal.core_plugins.bash_completion.BashCompletion",
+        "BashCompletion(loader)._query",
+    ),
+    # Without this setting sides whose maps come down to one pixel are exported as fixed.
+    "segbench.export.network": ("torch.fx.experimental._config",),
+    # torch has no public way to ask whether a processor computes bfloat16 fast.
+    "segbench.runtime.hardware": ("torch.cpu._is_avx512_bf16_supported", "torch.cpu._is_amx_tile_supported"),
+    # Public, in spite of its name.
+    "segbench.runtime.ranks": ("os._exit",),
+    # Optuna numbers a trial in its storage by nothing else.
+    "segbench.sweep.search": ("frozen._trial_id",),
+}
+"""What else is private to others and used, by module."""
 THROUGH_SEVERAL_ROOMS = ("end_to_end", "slurm", "fixtures", "benchmarks")
 """Folders of tests that mirror no single room."""
 
@@ -146,6 +166,104 @@ def test_trackers_are_known_in_one_room():
 
 def test_only_build_instantiates():
     assert [module for module in FILES if "hydra.utils" in IMPORTS[module]] == ["segbench.experiment.build"]
+
+
+def intrusions(text):
+    """Where a file reaches into what is private to others, or changes a Trainer.
+
+    Private are names with an underscore that the file does not define itself, and the loops of a Trainer.
+    """
+    tree = ast.parse(text)
+    nodes = list(ast.walk(tree))
+    of_lightning = any(name.split(".")[0] == "lightning" for name in _imported(tree))
+    own = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    own |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_self(node.value) and _changed(node)}
+    for node in nodes:
+        match node:
+            case ast.Attribute(value=owner, attr=name):
+                # A class below one of Lightning inherits its private parts.
+                inherited = _is_self(owner) and not of_lightning
+                foreign = _of_trainer(owner) or (name not in own and not inherited)
+                if (_private(name) and foreign) or name in LOOPS or (_changed(node) and _of_trainer(owner)):
+                    yield ast.unparse(node)
+            case ast.Call(func=ast.Name(id=access), args=[owner, ast.Constant(value=str(name)), *_]):
+                if access in ("getattr", "hasattr") and _private(name):
+                    yield ast.unparse(node)
+                if access in ("setattr", "delattr") and (_private(name) or _of_trainer(owner)):
+                    yield ast.unparse(node)
+            case ast.Constant(value=str(name)) if name.split(".")[0] in LOOPS:
+                yield ast.unparse(node)
+            case ast.Import() | ast.ImportFrom():
+                yield from (name for name in _imported(node) if any(map(_private, name.split("."))) and not _ours(name))
+
+
+def _ours(module):
+    return module.split(".")[0] == "segbench"
+
+
+def _private(name):
+    return name.startswith("_") and not name.endswith("__")
+
+
+def _changed(attribute):
+    return isinstance(attribute.ctx, (ast.Store, ast.Del))
+
+
+def _is_self(node):
+    return ast.unparse(node) in ("self", "cls", "super()")
+
+
+def _of_trainer(node):
+    return any(getattr(part, "id", getattr(part, "attr", "")) == "trainer" for part in ast.walk(node))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("trainer._signal_connector", "trainer._signal_connector"),
+        ("self.trainer._signal_connector.x()", "self.trainer._signal_connector"),
+        ("class A:\n    _signal_connector = 1\ntrainer._signal_connector", "trainer._signal_connector"),
+        ("logger._offline = True", "logger._offline"),
+        ("trainer.strategy.checkpoint_io = mine", "trainer.strategy.checkpoint_io"),
+        ("self.trainer.should_stop = True", "self.trainer.should_stop"),
+        ("trainer.fit_loop", "trainer.fit_loop"),
+        ("loops['fit_loop']", "'fit_loop'"),
+        ("{'epoch_loop.state_dict': 1}", "'epoch_loop.state_dict'"),
+        ("getattr(trainer, '_results')", "getattr(trainer, '_results')"),
+        ("setattr(self.trainer, 'max_steps', 3)", "setattr(self.trainer, 'max_steps', 3)"),
+        ("from lightning.pytorch.loops import _Loop", "lightning.pytorch.loops._Loop"),
+        ("import lightning.fabric._x as x", "lightning.fabric._x"),
+        ("import lightning\nclass A(lightning.Callback):\n    def f(self):\n        self._inner", "self._inner"),
+    ],
+)
+def test_what_is_private_to_others_is_found(text, found):
+    assert found in list(intrusions(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "self._mine",
+        "import lightning\nclass A(lightning.Callback):\n    def f(self):\n        self._mine = self._mine",
+        "class A:\n    def _write(self): ...\ndef f(run):\n    run._write()",
+        "trainer.global_step; trainer.strategy.root_device",
+        "self.trainer = trainer",
+        "value.__dict__",
+        "getattr(model, 'geometry', None)",
+    ],
+)
+def test_what_is_ones_own_or_public_is_not(text):
+    assert list(intrusions(text)) == []
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if module != INTERNALS])
+def test_private_parts_of_others_are_left_alone(module):
+    assert set(intrusions(FILES[module].read_text())) == set(PRIVATE_PARTS.get(module, ()))
+
+
+def test_private_parts_of_lightning_stand_in_one_file():
+    assert list(intrusions(FILES[INTERNALS].read_text()))
 
 
 def mirrored(path):

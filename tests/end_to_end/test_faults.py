@@ -378,7 +378,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_checkpoint_before(config, whol
     given = config("callbacks.checkpoint.every_n_train_steps=2", "data.val=0", "callbacks.checkpoint.monitor=null")
     with pytest.raises(
         SegbenchError,
-        match=r"last\.ckpt cannot be written: No space left.*\n.*room for a third.*\n.*free the disk.*resume=",
+        match=r"last\.ckpt cannot be written: No space left.*\n.*room for a third.*\n.*free disk space.*resume=",
     ):
         train(given, folder / "run", [])
     run = Run(folder / "run")

@@ -66,7 +66,7 @@ def test_without_a_server_it_goes_on_offline(tmp_path, monkeypatch, caplog):
     import logging
 
     caplog.set_level(logging.WARNING)
-    logger = WandbLogger(save_dir=str(tmp_path), offline=False, id="x")
+    settings = {"save_dir": str(tmp_path), "offline": False, "id": "x", "log_model": True}
     modes, init = [], wandb.init
 
     def unreachable(**settings):
@@ -76,7 +76,7 @@ def test_without_a_server_it_goes_on_offline(tmp_path, monkeypatch, caplog):
         return init(**settings)
 
     monkeypatch.setattr(wandb, "init", unreachable)
-    open_wandb(logger)
+    logger = open_wandb(lambda **offline: WandbLogger(**settings | offline))
     finish_wandb([logger], 0)
     assert modes == [None, "offline"]
     assert "wandb: no network; going on offline" in caplog.text

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from segbench.runtime.processes import is_main_process, started_by
 from segbench.spec import DatasetSpec, TileGeometry
 from segbench.training.callbacks.checkpoints import Checkpoints
 from segbench.training.callbacks.in_step import InStep
+from segbench.training.lightning_internals import broadcast_no_signals, catch_no_signals
 from segbench.training.optim import freeze_others
 from segbench.training.task import Evaluation, SegmentationTask
 
@@ -191,8 +193,8 @@ def build_loggers(components: Mapping[str, Component | None], config: Config, di
         if name == "wandb":
             from segbench.tracking.wandb_run import open_wandb, wandb_settings
 
-            made = make(logger, **wandb_settings(directory, config, logger.arguments))
-            loggers.append(open_wandb(made) if is_main_process() else made)
+            made = partial(make, logger, **wandb_settings(directory, config, logger.arguments))
+            loggers.append(open_wandb(made) if is_main_process() else made())
         else:
             loggers.append(make(logger, save_dir=str(directory)))
     return loggers
@@ -213,10 +215,9 @@ def build_trainer(
         enable_model_summary=False,
         enable_progress_bar=bool(callbacks),
     )
-    # Lightning's handler speaks to the other ranks in whatever place a signal finds it, and each of its steps waits for
-    # the GPU to ask whether there was one: `InStep` does both.
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    # `InStep` handles signals instead.
+    catch_no_signals(trainer)
+    broadcast_no_signals(trainer)
     return trainer
 
 

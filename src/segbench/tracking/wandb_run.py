@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +82,21 @@ def _tags(directory: Path, config: Config, given: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(str(tag)[:64] for tag in found if tag))
 
 
-def open_wandb(logger: WandbLogger) -> WandbLogger:
-    """Start the run; go offline where the server cannot be reached."""
+def open_wandb(make: Callable[..., WandbLogger]) -> WandbLogger:
+    """Start the run; go offline where the server cannot be reached.
+
+    Args:
+        make: makes the run's logger; keyword arguments replace its settings.
+    """
     import wandb
 
+    logger = make()
     try:
         _ = logger.experiment
     except (wandb.errors.CommError, wandb.errors.UsageError) as error:
         log.warning("wandb: %s; going on offline", str(error).splitlines()[0])
-        logger._offline = True
-        logger._wandb_init["mode"] = "offline"
+        # The logger refuses log_model when offline, where nothing is uploaded.
+        logger = make(offline=True, mode="offline", log_model=False)
         wandb.setup().settings.mode = "offline"
         _ = logger.experiment
     return logger

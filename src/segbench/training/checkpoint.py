@@ -34,7 +34,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_sums(path: Path) -> None:
-    # torch writes the sums of a zip file's entries but does not look at them: a flipped bit would pass as a weight.
+    # torch writes checksums of a zip file's entries but does not check them: a flipped bit would pass as a weight.
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:
@@ -51,7 +51,7 @@ def newest_whole(paths: Sequence[Path]) -> tuple[Path | None, list[SegbenchError
         its path, None where `paths` is empty, and what is wrong with those before it.
 
     Raises:
-        SegbenchError: there are some, and none can be read.
+        SegbenchError: none of them can be read.
     """
     faults: list[SegbenchError] = []
     for path in paths:
@@ -107,13 +107,13 @@ def load_weights(model: nn.Module, path: Path) -> int:
 
 
 def keep_what_fits(checkpoint: dict[str, Any], state: Mapping[str, Tensor]) -> None:
-    """Make a checkpoint one of another network, in place: weights of its names and shapes stay, others are its own.
+    """Fit a checkpoint to another network, in place: weights of its names and shapes stay, others become its own.
 
-    The optimiser's state, which belongs to weights by their number, is left out.
+    The optimiser's state, which is stored by the weights' numbers, is dropped.
 
     Args:
         checkpoint: of a training.
-        state: the state dict of the network as it is built now, with the prefix that the checkpoint's has.
+        state: the network's state dict as built now, with the same prefix as the checkpoint's.
     """
     saved = checkpoint["state_dict"]
 

@@ -15,7 +15,7 @@ from segbench.errors import SegbenchError
 
 
 def freeze_others(module: nn.Module, train_only: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Keep every layer as it is but the named ones; a layer is a module with parameters of its own.
+    """Freeze every layer but the named ones; a layer is a module that itself has parameters.
 
     Frozen layers take no gradient, so nothing is propagated below the first trained one. Norm layers among them keep
     their running statistics too.
@@ -36,7 +36,7 @@ def freeze_others(module: nn.Module, train_only: Sequence[str]) -> tuple[list[st
         if name not in trained:
             for parameter in layer.parameters(False):
                 parameter.requires_grad_(False)
-            if isinstance(layer, nn.modules.batchnorm._NormBase):
+            if getattr(layer, "running_mean", None) is not None:
                 layer.momentum = 0.0
     return trained, [name for name in layers if name not in trained]
 
@@ -61,15 +61,15 @@ def parameter_groups(
     """Split parameters into weights and the rest (biases, scales and shifts of norms: all of one dimension).
 
     Args:
-        module: trained parameters are those that ask for a gradient.
+        module: its trained parameters are those that require a gradient.
         lr: of the weights.
         weight_decay: of the weights.
-        bias_lr_factor: the biases' rate is `lr` times this (2 in Caffe's habit and both FCN protocols).
+        bias_lr_factor: the biases' rate is `lr` times this (2 by Caffe's custom and in both FCN protocols).
         bias_weight_decay: of the biases; None = as the weights.
-        bias_layers: patterns of the layers whose biases are treated so, others' as weights; None: all.
+        bias_layers: patterns of the layers whose biases are treated so, other biases count as weights; None: all.
 
     Returns:
-        groups named `weight` and `bias`, those that are not empty.
+        the groups `weight` and `bias` that are not empty.
 
     Raises:
         SegbenchError: a pattern names no layer with a bias.
@@ -126,6 +126,23 @@ def _warmed(step: int, warmup_steps: int) -> float:
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
 
 
+def _falling(
+    optimizer: torch.optim.Optimizer,
+    total_steps: int,
+    warmup_steps: int,
+    final: float,
+    curve: Callable[[float], float],
+) -> LambdaLR:
+    """A warm-up, then `curve(t)` from 1 to 0 over t from 0 to 1, scaled to end at `final`."""
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return _warmed(step, warmup_steps)
+        return final + (1 - final) * curve(min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps)))
+
+    return LambdaLR(optimizer, factor)
+
+
 def constant(optimizer: torch.optim.Optimizer, total_steps: int, warmup_steps: int = 0) -> LambdaLR:
     """The given rate throughout, after a linear warm-up."""
     return LambdaLR(optimizer, lambda step: _warmed(step, warmup_steps))
@@ -140,14 +157,7 @@ def cosine(optimizer: torch.optim.Optimizer, total_steps: int, warmup_steps: int
         warmup_steps: steps over which the rate rises from 0.
         final: the last rate as a share of the given one.
     """
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return _warmed(step, warmup_steps)
-        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
-
-    return LambdaLR(optimizer, factor)
+    return _falling(optimizer, total_steps, warmup_steps, final, lambda t: 0.5 * (1 + math.cos(math.pi * t)))
 
 
 def poly(
@@ -174,13 +184,7 @@ def poly(
     if not power > 0:
         raise SegbenchError(f"scheduler.power={power}", "a number above 0", "set scheduler.power=0.9")
 
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return _warmed(step, warmup_steps)
-        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-        return final + (1 - final) * math.pow(1 - progress, power)
-
-    return LambdaLR(optimizer, factor)
+    return _falling(optimizer, total_steps, warmup_steps, final, lambda t: math.pow(1 - t, power))
 
 
 Schedule = Callable[[torch.optim.Optimizer, int], LambdaLR]

@@ -1,4 +1,4 @@
-"""The one LightningModule: a network, a loss a head, measures a head, and nothing of any data set in particular."""
+"""The one LightningModule: a network, a loss and measures for each head; it knows no data set."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from segbench.metrics.measure import ImageResult, Measure
 from segbench.metrics.states import MeasureState
 from segbench.spec import Batch, DatasetSpec, ScoreInfo
 from segbench.training.checkpoint import keep_what_fits
+from segbench.training.lightning_internals import logs_now
 from segbench.training.optim import Schedule
 
 OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
@@ -31,9 +32,9 @@ class Evaluation:
     """How evaluation is done; the same settings give the same integers.
 
     Attributes:
-        tile: output side of an inference tile in pixels, None for the whole image at once.
+        tile: output side of an inference tile in pixels; None: the whole image at once.
         tta: symmetries that predictions are averaged over at test: `none`, `rot4` or `d4`.
-        threads: CPU threads during evaluation; fixed, because sums in another order may round otherwise.
+        threads: CPU threads during evaluation; fixed, because sums in another order may round differently.
     """
 
     tile: int | None = None
@@ -47,11 +48,11 @@ class SegmentationTask(lightning.LightningModule):
     Args:
         model: maps images to `{head: logits_BKHW}`, or to logits alone where there is one head.
         spec: of the data set.
-        losses: one a head, `loss(logits_BKHW, target_BHW, weight_BHW)`; they are summed. Several processes need a
+        losses: one per head, `loss(logits_BKHW, target_BHW, weight_BHW)`; they are summed. Several processes need a
             `segbench.losses.Loss`, whose sums are added over them.
-        measures: some a head.
-        optimizer: makes the optimiser of the model.
-        schedule: makes the rate's schedule, stepped every step.
+        measures: one or more per head.
+        optimizer: makes the model's optimiser.
+        schedule: makes the learning-rate schedule, stepped every step.
         evaluation: how predictions are made at validation and test.
         seed: dropout of a step is a function of (seed, step, rank), and of the batch where several are accumulated.
         channels_last: memory format of the model and its inputs.
@@ -94,7 +95,7 @@ class SegmentationTask(lightning.LightningModule):
         self._threads_outside = 1
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what does not fit, where a resume allows another network."""
+        """Drop what does not fit, where a resume allows another network."""
         if self.takes_what_fits:
             keep_what_fits(checkpoint, self.state_dict())
 
@@ -107,7 +108,7 @@ class SegmentationTask(lightning.LightningModule):
         return as_heads(self.model(only), tuple(self.spec.heads))
 
     def on_fit_start(self) -> None:
-        """Look at whether the losses can be had over several processes.
+        """Check that every loss can be computed across processes.
 
         Raises:
             SegbenchError: one cannot.
@@ -116,7 +117,7 @@ class SegmentationTask(lightning.LightningModule):
         for head, loss in _modules(self.losses):
             if ranks > 1 and not (isinstance(loss, Loss) and loss.additive):
                 raise SegbenchError(
-                    f"a loss of {head} on {ranks} processes that is no function of sums: {type(loss).__name__}",
+                    f"a loss of {head} on {ranks} processes that is not a function of sums: {type(loss).__name__}",
                     "a segbench.losses.Loss; LovaszSoftmax sums over images, not over the pixels of a batch",
                     "set trainer.devices=1, or for LovaszSoftmax per_image=true",
                 )
@@ -124,16 +125,15 @@ class SegmentationTask(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the heads' losses.
 
-        Where batches are accumulated (`trainer.accumulate_grad_batches`), Lightning divides each one's loss by their
-        number: the gradient is the mean of the batches' gradients. It is that of one large batch for a mean over
-        pixels if each batch has as many labelled ones (otherwise a pixel of a batch with few counts more), one part in
-        their number of it for a sum over pixels (as Caffe's `iter_size` has it), and another for losses of a set of
-        pixels (Dice). Several processes differ: their pixels are those of one batch, whatever the loss.
+        Where n batches are accumulated (`trainer.accumulate_grad_batches`), Lightning divides each one's loss by n: the
+        gradient is the mean of the batches' gradients. Compared with one large batch, it is the same for a mean over
+        pixels if all batches have equally many labelled ones (else pixels of batches with few of them count more), 1/n
+        of it for a sum over pixels (as Caffe's `iter_size`), and different for losses of a set of pixels (Dice).
+        Several processes are another case: their pixels count as one batch, whatever the loss.
         """
         self._seed_dropout(batch_idx)
         logits = self(batch.images)
-        # Logging costs half a millisecond, so it is done in the steps whose values are written.
-        logged = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        logged = logs_now(self.trainer)
         loss = torch.stack([self._loss(head, logits[head], batch, logged) for head in self.spec.heads]).sum()
         if logged:
             self.log("train/loss", loss.detach(), batch_size=len(batch.ids))
@@ -143,7 +143,7 @@ class SegmentationTask(lightning.LightningModule):
         # Dropout is counted, not drawn: a resume or another number of workers changes nothing.
         accumulated = batch_idx % self.trainer.accumulate_grad_batches
         seed = _mix(self.seed, self.global_step, self.global_rank, *([accumulated] if accumulated else []))
-        # Not torch.manual_seed: without a GPU it formats a traceback a call, for a GPU that may come later.
+        # Not torch.manual_seed: without a GPU it formats a traceback on each call, for a GPU that may come later.
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -162,7 +162,7 @@ class SegmentationTask(lightning.LightningModule):
         return criterion.value(sums)
 
     def _over_ranks(self, sums: Sums) -> Sums:
-        """The sums over all ranks' batches. Their gradient is the own batch's, times the ranks that DDP averages."""
+        """The sums over all ranks' batches; their gradient is this rank's, times the ranks that DDP averages over."""
         ranks = self.trainer.world_size
         if ranks == 1:
             return sums
@@ -175,7 +175,7 @@ class SegmentationTask(lightning.LightningModule):
         """The optimiser and a schedule that steps every step.
 
         Raises:
-            SegbenchError: the training has no end that a schedule could be made for.
+            SegbenchError: the training has no end to make a schedule for.
         """
         total = self.trainer.estimated_stepping_batches
         if math.isinf(total):
@@ -203,7 +203,7 @@ class SegmentationTask(lightning.LightningModule):
         for head, prob_KHW in self.predict(images, tta).items():
             states = [state for (name, _), state in self.states_of(stage).items() if name == head]
             measures = [state.measure for state in states]
-            # A probability map a class is a lot to move for many classes; two are drawn as one picture.
+            # Probability maps of many classes are much to move; those of two are drawn as one picture.
             needs_prob = len(prob_KHW) == 2 or any(m.needs_prob for m in measures)
             results[head] = ImageResult(
                 label_HW=batch.targets[head][position, :height, :width].cpu().numpy(),
@@ -242,7 +242,7 @@ class SegmentationTask(lightning.LightningModule):
         return self._count("val", batch, "none")
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[dict[str, ImageResult]]]:
-        """Count a batch of whole images, averaged over the symmetries that the run asks for."""
+        """Count a batch of whole images, predictions averaged over the run's symmetries."""
         return self._count("test", batch, self.evaluation.tta)
 
     def on_validation_epoch_start(self) -> None:
@@ -290,7 +290,7 @@ class SegmentationTask(lightning.LightningModule):
         return "/".join([split, *([head] if len(self.spec.heads) > 1 else []), name])
 
     def infos(self, stage: str = "test") -> dict[str, ScoreInfo]:
-        """What each score of a split says of itself, by its key."""
+        """The description of each score of a split, by key."""
         return {
             self.key(stage, head, info.name): info
             for (head, _), state in self.states_of(stage).items()
@@ -298,7 +298,7 @@ class SegmentationTask(lightning.LightningModule):
         }
 
     def per_image(self, stage: str) -> tuple[NDArray[np.int64], dict[str, NDArray[np.generic]]]:
-        """Indices of the images, and `<head>/<measure>/<key>` counts with a leading N; on every rank alike."""
+        """Indices of the images, and `<head>/<measure>/<key>` counts with a leading N; the same on every rank."""
         arrays: dict[str, NDArray[np.generic]] = {}
         indices = np.zeros(0, np.int64)
         for (head, name), state in self.states_of(stage).items():

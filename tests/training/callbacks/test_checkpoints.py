@@ -91,7 +91,7 @@ def test_a_damaged_best_gives_way_to_the_next(fit, scripted, folder, capsys):
     (folder / "best.ckpt").write_bytes(b"half")
     fit(scripted([0.4]), Checkpoints(folder, 1, "val/score"), steps=2, resume=folder / "last.ckpt")
     assert steps(folder)["best"] == 2
-    assert "the best of the coming validations takes its place" in capsys.readouterr().err
+    assert "the best of the next validations replaces it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("settings", [{}, {"accumulate_grad_batches": 2}], ids=["", "accumulated"])
@@ -164,7 +164,7 @@ def test_a_write_that_breaks_off_leaves_the_checkpoints_before_it(fit, scripted,
 
     monkeypatch.setattr(torch, "save", breaks)
     with pytest.raises(
-        SegbenchError, match=r"last\.ckpt cannot be written: No space left.*\n.*room for.*\n.*free the disk.*resume="
+        SegbenchError, match=r"last\.ckpt cannot be written: No space left.*\n.*room for.*\n.*free disk space.*resume="
     ):
         fit(scripted(), Checkpoints(folder, 1), steps=5)
     assert steps(folder) == {"last": 2, "previous": 1}

@@ -91,11 +91,11 @@ def test_the_file_is_whole_at_every_moment(tmp_path, monkeypatch):
     assert seen == [(1, 2), (2, 2), (2, 3)]
 
 
-def test_rows_that_are_missing_are_told(logged, caplog):
+def test_missing_rows_are_reported(logged, caplog):
     logger = RunCsv(str(logged))
     logger.keep(9)
     logger.log_metrics({"train/loss": 9.0}, step=9)
-    assert "has 6 rows of the 9 that came before" in caplog.text
+    assert "has 6 of its 9 earlier rows" in caplog.text
     assert len(rows(logged)) == logger.written() == 7
 
 

@@ -16,7 +16,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(fit, scr
     assert module.model.weight.item() == -3
 
 
-def test_the_step_is_told(fit, scripted):
+def test_the_step_is_named(fit, scripted):
     with pytest.raises(SegbenchError, match=r"a loss of nan at step 2, samples sample-2\n"):
         fit(scripted(losses={"sample-2": float("nan")}), FiniteLoss(), steps=9)
 

@@ -25,10 +25,10 @@ def test_one_process_stops_before_its_next_batch(monkeypatch):
     assert stopped.value.signum == 15
 
 
-def test_what_one_process_was_asked_all_know_after_the_batch(on_ranks):
+def test_a_signal_of_one_process_reaches_all_after_the_batch(on_ranks):
     def run(rank):
         dist.init_process_group("gloo")
-        callback, heard = InStep({"a": 1}), []
+        callback, begun = InStep({"a": 1}), []
         callback.on_test_start(trainer(3), None)
         for number in range(4):
             if (rank, number) == (2, 1):
@@ -36,8 +36,8 @@ def test_what_one_process_was_asked_all_know_after_the_batch(on_ranks):
             try:
                 callback.on_test_batch_start(trainer(3), None, None, number)
             except Stopped as stopped:
-                return heard, stopped.signum
-            heard.append(number)
+                return begun, stopped.signum
+            begun.append(number)
             callback.on_test_batch_end(trainer(3), None, None, number)
 
     assert on_ranks(3, run) == [([0, 1], 15)] * 3

@@ -6,7 +6,7 @@ from segbench.training.callbacks.progress import RunProgress, _clock, _rate
 
 
 @pytest.fixture
-def told(caplog):
+def logged(caplog):
     caplog.set_level(logging.INFO, "segbench")
     # The log of a run takes the handlers of the root logger.
     logging.getLogger("segbench").addHandler(caplog.handler)
@@ -14,34 +14,34 @@ def told(caplog):
     logging.getLogger("segbench").removeHandler(caplog.handler)
 
 
-def test_without_a_terminal_the_log_tells_step_loss_rate_and_time_left(fit, scripted, told):
+def test_without_a_terminal_the_log_has_step_loss_rate_and_time_left(fit, scripted, logged):
     fit(scripted(), RunProgress(log_every_s=0), steps=3)
-    assert [line.split(",")[0] for line in told()] == ["step 1 of 3", "step 2 of 3", "step 3 of 3"]
-    assert "loss -1.0000" in told()[1]
-    assert "step" in told()[1].split(", ")[2]
-    assert told()[2].endswith("0:00:00 left")
+    assert [line.split(",")[0] for line in logged()] == ["step 1 of 3", "step 2 of 3", "step 3 of 3"]
+    assert "loss -1.0000" in logged()[1]
+    assert "step" in logged()[1].split(", ")[2]
+    assert logged()[2].endswith("0:00:00 left")
 
 
-def test_the_last_step_is_told_however_short_the_run(fit, scripted, told):
+def test_the_last_step_is_logged_however_short_the_run(fit, scripted, logged):
     fit(scripted(), RunProgress(log_every_s=3600), steps=3)
-    assert [line.split(",")[0] for line in told()] == ["step 3 of 3"]
+    assert [line.split(",")[0] for line in logged()] == ["step 3 of 3"]
 
 
-def test_a_validation_is_told(fit, scripted, told):
+def test_a_validation_is_logged(fit, scripted, logged):
     module = scripted([0.25, 0.5])
     module.log = lambda name, value, **settings: type(module).log(module, "val/mean_iu", value, **settings)
     fit(module, RunProgress(log_every_s=3600), steps=2)
-    assert [line for line in told() if "mean_iu" in line] == [
+    assert [line for line in logged() if "mean_iu" in line] == [
         "step 1: val/mean_iu 0.2500",
         "step 2: val/mean_iu 0.5000",
     ]
 
 
-def test_other_ranks_are_silent(fit, scripted, told):
+def test_other_ranks_are_silent(fit, scripted, logged):
     callback = RunProgress(log_every_s=0)
     callback.disable()
     fit(scripted(), callback, steps=3)
-    assert told() == []
+    assert logged() == []
 
 
 def test_a_terminal_gets_a_bar_over_the_whole_run(fit, scripted, monkeypatch, capsys):
@@ -57,10 +57,10 @@ def test_a_terminal_gets_a_bar_over_the_whole_run(fit, scripted, monkeypatch, ca
 
 
 @pytest.mark.parametrize(("per_second", "shown"), [(2.5, "2.50 steps/s"), (0.25, "4.00 s/step")])
-def test_a_slow_rate_is_told_in_seconds(per_second, shown):
+def test_a_slow_rate_is_shown_in_seconds(per_second, shown):
     assert _rate(per_second) == shown
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00:00"), (3661.9, "1:01:01"), (float("inf"), "99:59:59")])
-def test_time_is_told_in_hours(seconds, shown):
+def test_time_is_shown_in_hours(seconds, shown):
     assert _clock(seconds) == shown

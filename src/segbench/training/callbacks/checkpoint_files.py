@@ -14,9 +14,9 @@ from segbench.errors import SegbenchError
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Write a checkpoint so that a reader never sees half of one, and a write that fails leaves the one before.
+    """Write a checkpoint so that a reader never sees half of one, and a failed write leaves the previous one.
 
-    Lightning's own builds the whole file in memory first, and writes it by way of the system's temporary folder.
+    Lightning's writer builds the whole file in memory and goes through the system's temporary folder.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -25,7 +25,7 @@ class CheckpointFiles(TorchCheckpointIO):
         Args:
             checkpoint: its content.
             path: the file.
-            storage_options: `{"keep": name}` gives the file that has the name now another one in its folder.
+            storage_options: `{"keep": name}` keeps the present file under that name, in the same folder.
 
         Raises:
             SegbenchError: the disk is full, or cannot be written.
@@ -43,7 +43,7 @@ class CheckpointFiles(TorchCheckpointIO):
             _sync_folder(path.parent)
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
-            # torch's writer hides what the system said behind an error of its own.
+            # torch's writer hides the system's error behind its own.
             system = error if isinstance(error, OSError) else error.__context__
             if not isinstance(system, OSError):
                 raise
@@ -51,7 +51,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def _keep(path: Path, name: str) -> None:
-    # Linked, not moved: a process that ends between the two still has the file under its first name.
+    # Linked, not moved: if the process dies in between, the file still has its first name.
     linked = path.with_name(f".{name}.partial")
     linked.unlink(missing_ok=True)
     os.link(path, linked)
@@ -70,7 +70,8 @@ def _not_written(path: Path, error: OSError) -> SegbenchError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return SegbenchError(
         f"{path} cannot be written: {error.strerror or error}",
-        "room for a third checkpoint beside the two that are kept" if full else "a folder that can be written",
-        f"{'free the disk' if full else 'mend it'}, then continue from the checkpoint before, which is whole: "
+        "room for a third checkpoint beside the two that are kept" if full else "a writable folder",
+        f"{'free disk space' if full else 'make it writable'}, then continue from the previous checkpoint, which is "
+        f"whole: "
         f"segbench train resume={path.parent.parent}",
     )

@@ -18,27 +18,34 @@ from segbench.errors import SegbenchError
 from segbench.runtime.signals import Stopped
 from segbench.training.callbacks.checkpoint_files import CheckpointFiles
 from segbench.training.callbacks.csv_log import RunCsv
-from segbench.training.callbacks.loop_state import loops_at, place_after, validation_due
 from segbench.training.checkpoint import read_checkpoint
+from segbench.training.lightning_internals import (
+    count_logged_steps,
+    place_after,
+    set_last_step,
+    set_loops,
+    validation_due,
+    write_checkpoints_with,
+)
 from segbench.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
 
 VALIDATION = "validation.json"
-"""The last validation that was brought to its end: its step, its scores and the rows of metrics.csv after it."""
+"""The last finished validation: its step, its scores and the number of rows in metrics.csv after it."""
 
 
 class Checkpoints(Checkpoint):
     """Write `last.ckpt` (the one before it becomes `previous.ckpt`) and `best.ckpt`.
 
-    A checkpoint is taken between two steps, when all that a step logs is written; before every validation there is
-    one, so that a run cut off in a validation begins that again.
+    Checkpoints are written between two steps, when everything that a step logs is on disk. There is one before every
+    validation, so that a run interrupted in a validation repeats it.
 
     Args:
         directory: the run's `checkpoints/`.
         every_n_train_steps: cadence of `last.ckpt`; it is also written before a validation, when a signal stops the
             run, and when training ends.
-        monitor: the score that decides `best.ckpt`, e.g. `val/rand_error`; None, or no validation: no best.
+        monitor: the score that selects `best.ckpt`, e.g. `val/rand_error`; None, or no validation: no best.
         higher_is_better: its direction.
     """
 
@@ -63,22 +70,22 @@ class Checkpoints(Checkpoint):
         self._last_step: int | None = None
         self._seconds_before, self._began = 0.0, time.monotonic()
 
-    # Where a resume stands
+    # Resuming
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far, the rows of metrics.csv, and how long training took."""
+        """The best score so far, the number of rows in metrics.csv, and the seconds of training."""
         return {"best_score": self.best_score, "rows": self._rows, "seconds": self.seconds}
 
     @property
     def seconds(self) -> float:
-        """Seconds of training so far, those up to the checkpoint that it was continued from among them."""
+        """Seconds of training so far, including those before the checkpoint it was resumed from."""
         return self._seconds_before + time.monotonic() - self._began
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Have checkpoints written as whole files, and remove what a killed process left of one."""
+        """Write checkpoints as whole files; remove partial ones that a killed process left."""
         if stage == "fit":
             self._began = time.monotonic()
-        trainer.strategy.checkpoint_io = CheckpointFiles()
+        write_checkpoints_with(trainer, CheckpointFiles())
         if trainer.is_global_zero:
             for partial in self._directory.glob(".*.partial"):
                 partial.unlink()
@@ -91,7 +98,7 @@ class Checkpoints(Checkpoint):
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Set the loops to where the checkpoint's step leaves them, with the validation that is still to be done."""
+        """Set the loops to where the checkpoint's step leaves them, including a validation that is still due."""
         if trainer.state.fn != "fit" or (step := int(checkpoint["global_step"])) == 0:
             return
         self._written_at = self._seen = step
@@ -101,9 +108,7 @@ class Checkpoints(Checkpoint):
         record = self._last_validation(step)
         validated = record.get("step") == step
         ended = trainer.max_steps not in (None, -1) and step >= trainer.max_steps
-        loops = checkpoint["loops"]
-        loops["fit_loop"] = loops_at(loops["fit_loop"], place, due, validated, ended)
-        # Lightning leaves at once where no step is left: one more is held out until the validation is done.
+        set_loops(checkpoint, place, due, validated, ended)
         self._last_step = trainer.max_steps if ended and due and not validated else None
         if record and isinstance(pl_module, SegmentationTask):
             pl_module.scores["val"] = record["scores"]
@@ -116,32 +121,32 @@ class Checkpoints(Checkpoint):
     def _last_validation(self, step: int) -> dict[str, Any]:
         path = self._directory / VALIDATION
         record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-        # One of a later step will come again.
+        # One of a later step will be repeated.
         return record if record.get("step", step) <= step else {}
 
     def _best_so_far(self) -> float | None:
-        # That of the file: a validation may have come after the loaded checkpoint.
+        # Read from the file: a validation may have followed the loaded checkpoint.
         path = self._directory / "best.ckpt"
         if not path.is_file():
             return None
         try:
             score: float = read_checkpoint(path)["callbacks"][self.state_key]["best_score"]
         except SegbenchError as error:
-            log.warning("%s; the best of the coming validations takes its place", error.found)
+            log.warning("%s; the best of the next validations replaces it", error.found)
             return None
         return score
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Hold out a step where only a validation is left; optimiser and schedule know the run's length by now."""
+        """Announce one more step where only a validation is left."""
         if self._last_step is not None:
-            trainer.fit_loop.epoch_loop.max_steps = self._last_step + 1
+            set_last_step(trainer, self._last_step + 1)
 
-    # What is written when
+    # Writing
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Notice the end of a step; its row of metrics.csv is yet to come."""
+        """Note the end of a step; its row of metrics.csv is not written yet."""
         if trainer.global_step > self._seen:
             self._seen, self._step_done = trainer.global_step, True
 
@@ -150,8 +155,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Between two steps: write `last.ckpt` at its cadence."""
         if self._resumed:
-            # Going back into an epoch Lightning counts a step that logs nothing.
-            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+            count_logged_steps(trainer)
             self._resumed = False
         self._between_steps(trainer)
 
@@ -178,7 +182,8 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             self._record_validation(trainer.global_step, pl_module)
         if self._last_step is not None:
-            trainer.fit_loop.epoch_loop.max_steps, self._last_step = self._last_step, None
+            set_last_step(trainer, self._last_step)
+            self._last_step = None
 
     def _write_best(self, trainer: lightning.Trainer, monitor: str) -> None:
         if monitor not in trainer.callback_metrics:
@@ -212,7 +217,7 @@ class Checkpoints(Checkpoint):
             self._write_last(trainer)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write the start, where no step was to be taken (trainer.max_steps=0): published weights are scored so."""
+        """Write the initial weights where no step is taken (trainer.max_steps=0), as to score published weights."""
         if trainer.global_step == 0 and self._written_at < 0:
             self._write_last(trainer)
 
@@ -236,5 +241,5 @@ def _refuse_spoiled(trainer: lightning.Trainer) -> None:
         raise SegbenchError(
             f"weights that are not finite at step {trainer.global_step}",
             "finite weights",
-            "lower optimizer.lr, or set trainer.gradient_clip_val; the checkpoint before is kept",
+            "lower optimizer.lr, or set trainer.gradient_clip_val; the previous checkpoint is kept",
         )

@@ -1,4 +1,4 @@
-"""metrics.csv: a row each time that something is logged, on disk at once; a resume goes on behind the rows it knows."""
+"""metrics.csv: a row each time something is logged, on disk at once; a resumed run appends to the rows it knows."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class RunCsv(Logger):
     """Rows of `metrics.csv` in the run directory, their columns in alphabetical order.
 
-    A row is appended in one write; where it brings new columns the file is written anew under another name and
-    renamed. So a process that is killed leaves whole rows.
+    A row is appended in one write; where it has new columns the file is rewritten under another name and renamed. A
+    killed process leaves whole rows.
 
     Args:
         save_dir: the run directory.
@@ -34,12 +34,12 @@ class RunCsv(Logger):
 
     @property
     def name(self) -> str:
-        """None of its own."""
+        """Empty: the file is named by the run directory."""
         return ""
 
     @property
     def version(self) -> str:
-        """None of its own."""
+        """Empty, like the name."""
         return ""
 
     @property
@@ -48,11 +48,11 @@ class RunCsv(Logger):
         return str(self._path.parent)
 
     def keep(self, rows: int) -> None:
-        """Go on behind the first `rows` rows of an earlier process; without this call its file is begun anew."""
+        """Append to the first `rows` rows of an earlier process; without this call its file is replaced."""
         self._kept = self._count = rows
 
     def written(self) -> int:
-        """The number of rows so far; they survive a loss of power from here on."""
+        """The number of rows so far, synced to the disk."""
         if self._columns is not None and self._path.is_file():
             with self._path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -62,7 +62,7 @@ class RunCsv(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write a row."""
         if self._columns is None:
-            self._columns = self._take_up()
+            self._columns = self._open()
         row = dict(metrics) | {"step": step}
         self._count += 1
         if new := row.keys() - set(self._columns):
@@ -74,12 +74,12 @@ class RunCsv(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *arguments: Any, **named: Any) -> None:
-        """Nothing: config.yaml has them."""
+        """No-op: config.yaml has them."""
 
-    def _take_up(self) -> list[str]:
+    def _open(self) -> list[str]:
         rows = self._read()[: self._kept]
         if len(rows) < self._kept:
-            log.warning("%s has %d rows of the %d that came before", self._path, len(rows), self._kept)
+            log.warning("%s has %d of its %d earlier rows", self._path, len(rows), self._kept)
         self._count = len(rows)
         self._columns = sorted({name for row in rows for name, value in row.items() if value not in ("", None)})
         self._rewrite(rows)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import lightning
-import torch
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
+
+from segbench.training.lightning_internals import logs_now
 
 
 class Curves(lightning.Callback):
@@ -13,11 +15,10 @@ class Curves(lightning.Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Read them where they are: after backward, before clipping and the step."""
-        if (trainer.global_step + 1) % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        """Log both: the gradients are there after backward, not yet clipped."""
+        if not logs_now(trainer):
             return
         gradients = [p.grad.detach() for p in pl_module.parameters() if p.grad is not None]
         if gradients:
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-            pl_module.log("train/gradient_norm", norm)
+            pl_module.log("train/gradient_norm", get_total_norm(gradients))
         pl_module.log("train/lr", optimizer.param_groups[0]["lr"])

@@ -7,13 +7,14 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class AveragedWeights(lightning.Callback):
     """Keep an exponential moving average of the weights (Polyak averaging) and evaluate with it.
 
     After each step average <- decay_t average + (1 - decay_t) weights, with decay_t = min(decay, (1 + t) / (10 + t)),
-    so that the random start is soon forgotten. Running statistics of norms are averaged alike; integers are copied.
+    so that the random start is soon forgotten. Running statistics of norms are averaged too; integers are copied.
 
     Args:
         decay: in [0, 1); 0.999 averages over about the last thousand steps.
@@ -26,29 +27,29 @@ class AveragedWeights(lightning.Callback):
         self._averaged_at = 0
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start from the weights as they are, unless a checkpoint brought an average."""
+        """Start from the current weights unless a checkpoint holds an average."""
         model = _network(pl_module).state_dict()
         if not self.average:
             self.average = {name: tensor.detach().clone() for name, tensor in model.items()}
         self.average = {name: tensor.to(model[name].device) for name, tensor in self.average.items()}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Know the step that a resume begins at; at the start of a fit it is not loaded yet."""
+        """Note the step that a resume begins at; in `on_fit_start` it is not loaded yet."""
         self._averaged_at = trainer.global_step
 
     @torch.no_grad()
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the average, once a step also where several batches make one."""
+        """Update the average once a step, also where a step takes several batches."""
         step = trainer.global_step
         if step == self._averaged_at:
             return
         self._averaged_at = step
-        share = 1.0 - min(self._decay, (1 + step) / (10 + step))
+        average = get_ema_multi_avg_fn(min(self._decay, (1 + step) / (10 + step)))  # type: ignore[no-untyped-call]
         model = _network(pl_module).state_dict()
         floating = [name for name, tensor in self.average.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self.average[n] for n in floating], [model[n] for n in floating], share)
+        average([self.average[name] for name in floating], [model[name] for name in floating], step)
         for name in self.average.keys() - set(floating):
             self.average[name].copy_(model[name])
 
@@ -77,7 +78,7 @@ class AveragedWeights(lightning.Callback):
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take the average up."""
+        """Restore the average."""
         self.average = dict(checkpoint["averaged_model"])
 
 

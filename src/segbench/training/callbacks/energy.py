@@ -14,10 +14,10 @@ import lightning
 POWERCAP = Path("/sys/class/powercap")
 FILE = "energy.json"
 _EVERY_S = 10.0
-"""Counters of processors wrap round after minutes at full load, so they are read more often than that."""
+"""Counters of processors wrap after minutes at full load, so they are read more often than that."""
 
 Meter = Callable[[], tuple[float, float | None]]
-"""Joules since some time, and where the counter wraps round (None: never)."""
+"""Joules since an arbitrary start, and the value at which the counter wraps (None: never)."""
 
 
 def meters(powercap: Path = POWERCAP) -> list[Meter]:
@@ -27,7 +27,7 @@ def meters(powercap: Path = POWERCAP) -> list[Meter]:
         powercap: the kernel's folder; its files are often readable by root alone.
     """
     found: list[Meter] = []
-    # Packages are intel-rapl:N; their parts, intel-rapl:N:M, are counted in them.
+    # Packages are intel-rapl:N; they include their parts, intel-rapl:N:M.
     for folder in sorted(powercap.glob("intel-rapl:*")):
         if folder.name.count(":") == 1 and os.access(folder / "energy_uj", os.R_OK):
             found.append(_package(folder))
@@ -84,7 +84,7 @@ class Energy(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Read them again now and then."""
+        """Read them every few seconds."""
         if self._meters and time.monotonic() - self._read_at >= _EVERY_S:
             self._add()
 

@@ -23,16 +23,15 @@ INDEX = "extremes.json"
 
 
 class Extremes(lightning.Callback):
-    """Image, label, prediction and error map of the images that a score puts first, in the middle and last.
+    """Image, label, prediction and error map of the images that a score ranks first, in the middle and last.
 
-    Each is a score of one image alone, by the definition that scores the split; where none is defined (an image without
-    the class, say) the image is left out. `extremes.json` beside the pictures lists them: rank, id, score, file.
+    The score is that of one image alone, by the definition that scores the split; images without one (which lack the
+    class, say) are left out. `extremes.json` beside the pictures lists them: rank, id, score, file.
 
     Args:
         directory: the run's `extremes/`.
         count: images a rank.
-        score: a score of the test by which images are ordered, of the first head that has it; where there is none of
-            that name, the first one.
+        score: orders the images; it is that of the first head that has it. If no score has the name: the first one.
 
     Raises:
         SegbenchError: a count below 1.
@@ -74,7 +73,7 @@ class Extremes(lightning.Callback):
         torch.set_num_threads(task.evaluation.threads)
         training, _ = task.training, task.eval()
         try:
-            with torch.inference_mode(), trainer.strategy.precision_plugin.forward_context():
+            with torch.inference_mode(), trainer.precision_plugin.forward_context():
                 images = {modality: image.to(task.device) for modality, image in sample.images.items()}
                 prob_KHW = task.predict(images)[head].float().cpu().numpy()
         finally:

@@ -16,8 +16,8 @@ from segbench.spec import Batch
 class FiniteLoss(lightning.Callback):
     """Raise where a loss is NaN or infinite, naming the batch's samples.
 
-    On a CPU the loss is looked at before the backward pass. On a GPU it is copied beside the computation and looked at
-    when the step has been queued, which waits for the forward pass only; a checkpoint never comes between.
+    On a CPU the loss is checked before the backward pass. On a GPU it is copied beside the computation and checked when
+    the step has been queued, which waits for the forward pass only and is before any checkpoint.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class FiniteLoss(lightning.Callback):
     def on_before_backward(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
     ) -> None:
-        """Take the loss."""
+        """Check the loss on a CPU; start its copy on a GPU."""
         value, ready = loss.detach(), None
         if value.is_cuda:
             value = value.to("cpu", non_blocking=True)
@@ -34,7 +34,7 @@ class FiniteLoss(lightning.Callback):
             ready.record()
         elif not bool(value.isfinite()):
             # The weights are untouched so far: nothing is lost.
-            raise _not_finite(float(value), trainer)
+            raise _not_finite(float(value), trainer.global_step, self._batch)
         self._pending = (value, ready)
 
     def on_train_batch_end(
@@ -45,26 +45,24 @@ class FiniteLoss(lightning.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Look at the loss on a GPU."""
+        """Check the loss on a GPU."""
         if self._pending is None or self._pending[1] is None:
             return
         value, ready = self._pending
         ready.synchronize()
         if not bool(value.isfinite()):
-            raise _not_finite(float(value), trainer, batch)
+            raise _not_finite(float(value), trainer.global_step, batch)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Remember whose loss comes next."""
+        """Note whose loss comes next."""
         self._batch = batch
 
 
-def _not_finite(value: float, trainer: lightning.Trainer, batch: Batch | None = None) -> SegbenchError:
-    guards = [callback for callback in trainer.callbacks if isinstance(callback, FiniteLoss)]  # type: ignore[attr-defined]
-    ids = ", ".join((batch or guards[0]._batch).ids)
+def _not_finite(value: float, step: int, batch: Batch) -> SegbenchError:
     return SegbenchError(
-        f"a loss of {value} at step {trainer.global_step}, samples {ids}",
+        f"a loss of {value} at step {step}, samples {', '.join(batch.ids)}",
         "a finite loss",
-        "lower optimizer.lr, set trainer.gradient_clip_val, or look at those samples; the last checkpoint is kept",
+        "lower optimizer.lr, set trainer.gradient_clip_val, or check those samples; the last checkpoint is kept",
     )

@@ -15,25 +15,25 @@ from segbench.runtime.signals import Stopped, received
 
 
 class InStep(lightning.Callback):
-    """Stop all processes between the same two steps, whichever of them was asked to.
+    """Stop all processes between the same two steps, whichever of them got a signal.
 
-    Signals reach one process, or all at different moments. After each batch the processes tell each other, beside the
-    computation and on the CPU, so that a GPU is not waited for; what they learn counts before the next batch.
+    Signals reach one process, or all at different moments. After each batch the processes exchange them on the CPU,
+    beside the computation, so that none waits for a GPU; the result takes effect before the next batch.
 
     Args:
-        settings: nested, what must be the same on all processes: the configuration, the run's directory.
+        settings: what must be the same on all processes, nested: the configuration, the run's directory.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = flatten(settings)
         self._group: Any = None
-        self._asked: tuple[torch.Tensor, Any] | None = None
+        self._sent: tuple[torch.Tensor, Any] | None = None
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Look at whether the processes do the same thing.
+        """Check that all processes have the same settings.
 
         Raises:
-            SegbenchError: they do not.
+            SegbenchError: they differ.
         """
         self._join(trainer)
 
@@ -42,7 +42,7 @@ class InStep(lightning.Callback):
         self._join(trainer)
 
     def _join(self, trainer: lightning.Trainer) -> None:
-        self._asked = None
+        self._sent = None
         if trainer.world_size == 1:
             return
         if self._group is None:
@@ -58,52 +58,52 @@ class InStep(lightning.Callback):
                         f"{key}={settings.get(key)} on rank {rank}, {first.get(key)} on rank 0" for key in differing
                     ),
                     "the same configuration and run directory on every process",
-                    "start all with the same command on a file system that they share, and name what is left to the "
+                    "start all with the same command on a shared file system, and set what is otherwise left to the "
                     "machine (trainer.precision=32-true threads=1)",
                 )
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Tell the others."""
-        self._ask(trainer)
+        """Start the exchange."""
+        self._send(trainer)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here if any process was asked to."""
-        self._answer(trainer)
+        """Stop here if any process got a signal."""
+        self._stop_if_signalled(trainer)
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *arguments: Any, **named: Any) -> None:
-        """As between steps."""
-        self._ask(trainer)
+        """As in training."""
+        self._send(trainer)
 
     def on_validation_batch_start(self, trainer: lightning.Trainer, *arguments: Any, **named: Any) -> None:
-        """As between steps."""
-        self._answer(trainer)
+        """As in training."""
+        self._stop_if_signalled(trainer)
 
     def on_test_batch_end(self, trainer: lightning.Trainer, *arguments: Any, **named: Any) -> None:
-        """As between steps."""
-        self._ask(trainer)
+        """As in training."""
+        self._send(trainer)
 
     def on_test_batch_start(self, trainer: lightning.Trainer, *arguments: Any, **named: Any) -> None:
-        """As between steps."""
-        self._answer(trainer)
+        """As in training."""
+        self._stop_if_signalled(trainer)
 
-    def _ask(self, trainer: lightning.Trainer) -> None:
+    def _send(self, trainer: lightning.Trainer) -> None:
         if trainer.world_size > 1:
-            self._settle()
+            self._receive()
             signum = torch.tensor([received()])
-            self._asked = (signum, dist.all_reduce(signum, dist.ReduceOp.MAX, group=self._group, async_op=True))
+            self._sent = (signum, dist.all_reduce(signum, dist.ReduceOp.MAX, group=self._group, async_op=True))
 
-    def _answer(self, trainer: lightning.Trainer) -> None:
-        signum = received() if trainer.world_size == 1 else self._settle()
+    def _stop_if_signalled(self, trainer: lightning.Trainer) -> None:
+        signum = received() if trainer.world_size == 1 else self._receive()
         if signum:
             raise Stopped(signum)
 
-    def _settle(self) -> int:
-        if self._asked is None:
+    def _receive(self) -> int:
+        if self._sent is None:
             return 0
-        (signum, work), self._asked = self._asked, None
+        (signum, work), self._sent = self._sent, None
         work.wait()
         return int(signum)

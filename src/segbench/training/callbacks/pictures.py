@@ -1,4 +1,4 @@
-"""Pictures of what the network sees and says, as PNG in the run directory and in W&B and TensorBoard."""
+"""Pictures of what the network sees and predicts, as PNG in the run directory and in W&B and TensorBoard."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _takes_pictures(trainer: lightning.Trainer) -> bool:
 
 
 class Panels(lightning.Callback):
-    """Image, label, prediction and error map side by side, at test and at each validation's first image.
+    """Image, label, prediction and error map side by side: a test's first images, each validation's first one.
 
     Args:
         directory: the run's `panels/`.
@@ -89,7 +89,7 @@ class Panels(lightning.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the first image where a logger takes pictures."""
+        """Draw the first image if a logger takes pictures."""
         assert isinstance(pl_module, SegmentationTask)
         if 0 in batch.indices and not trainer.sanity_checking and _takes_pictures(trainer):
             position = batch.indices.index(0)
@@ -107,7 +107,7 @@ def _scores_warping(task: SegmentationTask) -> bool:
 
 
 class Inspect(lightning.Callback):
-    """What the network really sees: the first training tiles after augmentation, with label and weight map.
+    """What the network really sees: the first training tiles after augmentation, with labels and pixel weights.
 
     Args:
         directory: the run's `inspect/`.

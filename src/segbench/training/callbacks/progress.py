@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class RunProgress(ProgressBar):
     """One bar from the first step to the last, whatever the number of epochs.
 
-    What it shows also stands in `.progress.json` of the run directory, for the launcher of a sweep.
+    What it shows is also written to `.progress.json` in the run directory, for the launcher of a sweep.
 
     Args:
         log_every_s: seconds between log lines where standard error is no terminal.
@@ -94,20 +94,20 @@ class RunProgress(ProgressBar):
 
     def _write(self, directory: Path, step: int, outputs: Any, now: float) -> None:
         loss = _loss(outputs)
-        said = {
+        progress = {
             "step": step,
             "total": self._total,
             "loss": loss if math.isfinite(loss) else None,
             "rate": self._rate(step, now),
         }
         partial = directory / ".progress.json.partial"
-        # A full disk is told where it matters, by the checkpoint.
+        # A full disk is reported where it matters, by the checkpoint.
         with contextlib.suppress(OSError):
-            partial.write_text(json.dumps(said))
+            partial.write_text(json.dumps(progress))
             os.replace(partial, directory / ".progress.json")
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Say how the validation went."""
+        """Print the validation's scores."""
         if not self._enabled or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         scores = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}

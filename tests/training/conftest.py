@@ -3,7 +3,7 @@
 import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -45,21 +45,21 @@ def fit(tmp_path):
 
     def fitted(module, *callbacks, steps=4, validate_every=1, resume=None, **settings):
         samples = ResumableLoader(range(100), collate_fn=one_sample)
-        trainer = lightning.Trainer(
-            accelerator="cpu",
-            max_steps=steps,
-            val_check_interval=validate_every * settings.get("accumulate_grad_batches", 1),
-            check_val_every_n_epoch=None,
-            callbacks=list(callbacks),
-            logger=False,
-            enable_checkpointing=True,
-            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=len(module.scores) and 1,
-            default_root_dir=tmp_path,
-            **settings,
-        )
+        defaults = {
+            "accelerator": "cpu",
+            "max_steps": steps,
+            "val_check_interval": validate_every * settings.get("accumulate_grad_batches", 1),
+            "check_val_every_n_epoch": None,
+            "callbacks": list(callbacks),
+            "logger": False,
+            "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+            "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "limit_val_batches": len(module.scores) and 1,
+            "default_root_dir": tmp_path,
+        }
+        trainer = lightning.Trainer(**defaults | settings)
         with log_to(None):
             trainer.fit(module, samples, DataLoader([0], collate_fn=one_sample), ckpt_path=resume, weights_only=True)
         return trainer
