@@ -1,9 +1,10 @@
-"""A page a network: its figure, the shape of every layer's output, its parameters; all from the network itself."""
+"""A page for each network: its figure, the output shape of every layer, its parameters; all read from the network."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 @dataclass(frozen=True)
 class Layer:
-    """What a layer made of an image.
+    """The output of a layer.
 
     Attributes:
         name: in the network.
@@ -20,7 +21,7 @@ class Layer:
         channels: of its output.
         height: of its output.
         width: of its output.
-        parameters: of its own.
+        parameters: of this layer.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Layer:
 
 
 def network_pages() -> dict[str, str]:
-    """Markdown by path, an overview first; figures beside the pages."""
+    """Markdown by path, the overview first; figures are next to the pages."""
     import hydra
 
     pages: dict[str, str] = {}
@@ -42,7 +43,8 @@ def network_pages() -> dict[str, str]:
             if path.stem.startswith("_"):
                 continue
             layers, total, shapes = trace(path.stem)
-            head = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#"))
+            comment = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+            head = " ".join(line.lstrip("# ") for line in comment)
             rows.append(f"| [`model={path.stem}`]({path.stem}.md) | {head} | {total:,} |")
             pages[f"networks/{path.stem}.md"] = page(path.stem, head, layers, total, shapes)
             pages[f"networks/{path.stem}.svg"] = figure(layers)
@@ -51,7 +53,7 @@ def network_pages() -> dict[str, str]:
 
 
 def trace(name: str) -> tuple[list[Layer], int, tuple[str, str]]:
-    """Layers in the order in which they run, all parameters, and what goes in and comes out; nothing is computed."""
+    """Layers in the order in which they run, the number of parameters, and both shapes; nothing is computed."""
     import hydra
     import torch
 
@@ -81,7 +83,7 @@ def trace(name: str) -> tuple[list[Layer], int, tuple[str, str]]:
 
 
 def _side(geometry: Any) -> int:
-    """The papers' sides: U-Net's tile of 572, FCN's 500; a padded U-Net takes 512."""
+    """The papers' input sides: 572 for U-Net, 500 for FCN; a padded U-Net takes 512."""
     if geometry.margin:
         return int(geometry.nearest(572)[1])
     return 500 if geometry.is_valid(500) and geometry.step == 1 else int(geometry.nearest(512)[1])
@@ -109,10 +111,10 @@ def page(name: str, head: str, layers: list[Layer], total: int, shapes: tuple[st
 
 {total:,} parameters; {shapes[0]} in, {shapes[1]} out (channels or classes x height x width).
 
-![Maps of {name}: height is the side in pixels, width the number of channels, both by their logarithm]({name}.svg)
+![Layers of {name}: height is the side in pixels, width the number of channels, both logarithmic]({name}.svg)
 
-*Each bar is the output of a layer: its height goes with the side in pixels, its width with the number of channels, both
-by their logarithm; blue for convolutions, orange for upsampling, green for scores.*
+*Each bar is the output of a layer: its height shows the side in pixels, its width the number of channels, both
+logarithmic. Blue: convolutions; orange: upsampling; green: scores.*
 
 ```yaml
 {yaml}```
@@ -124,7 +126,7 @@ by their logarithm; blue for convolutions, orange for upsampling, green for scor
 
 
 def figure(layers: list[Layer]) -> str:
-    """An SVG, light and dark: a bar a layer, branches of an inception block as one."""
+    """An SVG for light and dark pages: one bar per layer; the branches of an inception block are one bar."""
     drawn: list[Layer] = []
     for layer in layers:
         block = layer.name.split("/")[0]
@@ -152,7 +154,8 @@ def figure(layers: list[Layer]) -> str:
             f'<text class="name" transform="translate({middle - 4:.1f},{foot:.1f}) rotate(50)">'
             f"{layer.name}</text>"
         )
-        x += width + 8
+        # Wide enough for the numbers of neighbours.
+        x += max(width + 8, 29)
     style = (
         "text{font:12px sans-serif;text-anchor:middle;fill:#444}.name{text-anchor:start}"
         ".conv{fill:#5b8fd6}.up{fill:#e39a3b}.score{fill:#58a66a}"

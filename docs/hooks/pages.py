@@ -1,9 +1,9 @@
-"""Pages that are made from what they describe: networks, configuration and modules."""
+"""Pages generated from the code: networks, configuration and modules."""
 
 from __future__ import annotations
 
+import ast
 import os
-import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from network_pages import network_pages
 
 REPO = Path(__file__).resolve().parents[2]
 CONF = REPO / "conf"
+PACKAGE = REPO / "src" / "segbench"
 
 
 def on_config(config: Any) -> Any:
@@ -38,10 +39,10 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def config_pages() -> dict[str, str]:
-    """A page an axis: every option with its header and its keys."""
+    """A page for each axis: every option with its header and its keys."""
     commands = sorted(path for path in CONF.glob("*.yaml"))
     text = (
-        "# Configuration\n\nEvery key stands in one of these files; `segbench train --cfg job` shows them composed.\n"
+        "# Configuration\n\nEvery key is in one of these files. `segbench train --cfg job` shows the composed config.\n"
     )
     for path in commands:
         text += f"\n## segbench {path.stem}\n\n```yaml\n{path.read_text()}```\n"
@@ -49,7 +50,7 @@ def config_pages() -> dict[str, str]:
     for folder in sorted({path.parent for path in CONF.glob("*/**/*.yaml")}):
         axis = folder.relative_to(CONF).as_posix()
         text = f"# {axis}\n\n{_use(axis)}\n"
-        # What can be picked first, then what it is made of.
+        # What can be picked comes first, then what it is made of.
         for path in sorted(folder.glob("*.yaml"), key=lambda each: (each.stem.startswith("_"), each.stem)):
             chosen = f"`{axis}={path.stem}`" if not path.stem.startswith("_") else f"shared by others: {path.stem}"
             if axis in _NO_AXES:
@@ -60,31 +61,34 @@ def config_pages() -> dict[str, str]:
 
 
 _NO_AXES = {
-    "run_directory": "Where runs go: part of every command, and nothing to pick.",
-    "sweep": "Searches for the agent of W&B: `wandb sweep FILE`, not an axis of `segbench train`.",
+    "run_directory": "Where runs are written: part of every command, not an axis.",
+    "sweep": "Searches for the W&B agent: run `wandb sweep FILE`. Not an axis of `segbench train`.",
 }
 
 
 def _use(axis: str) -> str:
-    how = f"`{axis}=NAME` picks one; `segbench train --cfg job` shows what it comes to with all other axes."
+    how = f"`{axis}=NAME` picks one; `segbench train --cfg job` shows the whole composed config."
     return _NO_AXES.get(axis, how)
 
 
 def api_pages() -> dict[str, str]:
-    """A page a package or module, its members from the docstrings."""
-    import segbench
-
+    """An overview, and a page for each package with its modules; the commands are no API."""
+    folders = sorted(init.parent for init in PACKAGE.rglob("*/__init__.py") if init.parent.name != "cli")
+    files = {_dotted(folder): [folder / "__init__.py", *sorted(folder.glob("[!_]*.py"))] for folder in folders}
+    files = {"spec": [PACKAGE / "spec.py"], "errors": [PACKAGE / "errors.py"]} | files
     pages = {
-        "api/index.md": "# API\n\nWhat can be used from Python, by module; the docstrings give shapes and types.\n"
+        f"api/{name}.md": f"# {name}\n\n" + "\n".join(f"::: segbench.{_dotted(path)}\n" for path in paths)
+        for name, paths in files.items()
     }
-    for module in pkgutil.iter_modules(segbench.__path__, "segbench."):
-        name = module.name.removeprefix("segbench.")
-        if name == "bench":
-            continue
-        modules = [module.name]
-        if module.ispkg:
-            folder = Path(segbench.__path__[0]) / name
-            modules += [inner.name for inner in pkgutil.iter_modules([str(folder)], f"{module.name}.")]
-        blocks = "\n".join(f"::: {each}\n" for each in modules)
-        pages[f"api/{name}.md"] = f"# {name}\n\n{blocks}"
-    return pages
+    rows = [f"| [`segbench.{name}`]({name}.md) | {_first_line(paths[0])} |" for name, paths in files.items()]
+    text = "# API\n\nWhat Python code can import, with shapes, dtypes, ranges and errors.\n\n"
+    return {"api/index.md": "\n".join([f"{text}| package | |", "| --- | --- |", *rows]) + "\n"} | pages
+
+
+def _dotted(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _first_line(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]

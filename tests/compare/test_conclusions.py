@@ -48,7 +48,7 @@ class TestOneScore:
         said = conclude(UNCLEAR, 0.95)
         assert said.startswith("No difference between A and B is shown in mean_iu")
         assert said.endswith(
-            "That does not make them equal: any difference from -0.0100 to +0.0500 goes with what was found."
+            "That does not make them equal: any difference from -0.0100 to +0.0500 is compatible with the result."
         )
 
     def test_the_level_is_that_of_the_interval(self):
@@ -60,11 +60,11 @@ class TestOneScore:
         said = conclude(replace(CLEAR, p=0.02, p_adjusted=0.2), 0.95, 10)
         assert said.startswith("No difference")
         assert "p = 0.200 adjusted for 10 comparisons" in said
-        assert "alone it would be shown" in said
+        assert "on its own it would be shown" in said
 
     def test_where_the_permutation_test_disagrees_with_the_interval(self):
         said = conclude(replace(CLEAR, p=0.2, p_adjusted=0.2), 0.95)
-        assert "the interval leaves zero out, but the test that assumes less does not" in said
+        assert "the interval excludes zero, but the permutation test, which assumes less, shows no difference" in said
 
     def test_nothing_differs(self):
         same = replace(CLEAR, scores=(0.7, 0.7), low=0.0, high=0.0, p=1.0, p_adjusted=1.0)
@@ -72,7 +72,7 @@ class TestOneScore:
 
     def test_not_defined(self):
         undefined = replace(CLEAR, scores=(float("nan"), 0.7), p=float("nan"), p_adjusted=float("nan"))
-        assert conclude(undefined, 0.95) == "Of mean_iu nothing can be said: it is not defined for A or B."
+        assert conclude(undefined, 0.95) == "Nothing can be concluded about mean_iu: it is not defined for A or B."
         assert not undefined.is_shown(0.95)
         assert undefined.better is None
 
@@ -80,51 +80,51 @@ class TestOneScore:
 class TestCaveats:
     def test_single_runs_do_not_tell_configurations_apart(self):
         (said,) = caveats([pair_of(CLEAR)])
-        assert "speaks of the trained networks, 1 of each group, on images such as the 100 that were scored" in said
-        assert "another seed may turn it around" in said
+        assert "compares the trained networks, 1 per group, on images like the 100 that were scored" in said
+        assert "another seed may reverse the result" in said
 
     def test_many_seeds_do(self):
         (said,) = caveats([pair_of(replace(CLEAR, seeds=(10, 12)))])
         assert said.startswith("Images and seeds are resampled together (10 runs of A, 12 runs of B)")
-        assert "speaks of the configurations" in said
+        assert "this compares the configurations" in said
 
     def test_one_run_against_several(self):
         said = caveats([pair_of(replace(CLEAR, seeds=(1, 10)))])
-        assert "A, being one run, is taken as it is" in said[0]
+        assert "except the single run of A" in said[0]
 
     def test_ways_of_scoring_the_same_networks(self):
         (one,) = caveats([pair_of(CLEAR, same_networks=True)])
-        assert one.startswith("The same trained network, scored in two ways: this speaks of the ways of scoring")
+        assert one.startswith("The same trained network, scored in two ways: this compares the two ways of scoring")
         said = caveats([pair_of(replace(CLEAR, seeds=(12, 12)), same_networks=True)])
-        assert said[0].startswith("The same 12 trained networks, scored in two ways, and they are drawn together")
+        assert said[0].startswith("The same 12 trained networks, scored in two ways, with seeds drawn together")
 
     def test_few_seeds_are_flagged(self):
         assert (
-            "Over fewer than 10 runs the spread of seeds is hardly known"
+            "With fewer than 10 runs the spread of seeds is poorly known"
             in caveats([pair_of(replace(CLEAR, seeds=(3, 3)))])[1]
         )
 
     def test_few_images_are_flagged_with_the_permutation_test(self):
         few = replace(CLEAR, images=6, permutation=Permutation(0.03, 64, True))
         said = caveats([pair_of(few)])[1]
-        assert said.startswith("Over 6 images the interval is too narrow: one of 95 % covers 84 % over 6 images")
+        assert said.startswith("With 6 images the interval is too narrow: a 95 % interval covers 84 % with 6 images")
         assert "a permutation test over all 64 swaps of the paired images" in said
-        assert "No p over 6 images is below 0.031" in said
+        assert "With 6 images no p is below 0.031" in said
 
     def test_drawn_swaps_and_seeds(self):
         few = replace(CLEAR, images=20, seeds=(3, 3), permutation=Permutation(0.03, 10_001, False))
         said = caveats([pair_of(few)])[1]
-        assert "over drawn 10001 swaps" in said
-        assert "or on the bootstrap where that is larger" in said
+        assert "over 10001 random swaps" in said
+        assert "or from the bootstrap if that p is larger" in said
 
     def test_without_a_permutation_test(self):
         said = caveats([pair_of(replace(CLEAR, images=6, seeds=(1, 2)))])[1]
-        assert "no permutation test beside it" in said
+        assert "There is no permutation test" in said
 
     def test_what_was_not_tested_and_what_is_equal(self):
         said = caveats([pair_of(CLEAR, untested=("test/v_rand",), equal=("test/threshold_mean_iu",))])
-        assert said[1] == "Not tested, since a run lacks it or has it by another definition: v_rand."
-        assert said[2] == "The same in all, being of the data or of equal predictions: threshold_mean_iu."
+        assert said[1] == "Not tested, because a run lacks it or defines it differently: v_rand."
+        assert said[2] == "Equal in all runs, as scores of the data alone or of equal predictions: threshold_mean_iu."
 
 
 class TestAll:
@@ -170,7 +170,7 @@ class TestAll:
         assert method(comparison_of()) == []
 
     def test_scores_are_not_adjusted_for_and_that_is_said(self):
-        assert "Nothing is adjusted for the number of scores" in method(comparison_of(pair_of(CLEAR, ERROR)))[-1]
+        assert "p values are not adjusted for the number of scores" in method(comparison_of(pair_of(CLEAR, ERROR)))[-1]
 
 
 def test_p_values():

@@ -147,18 +147,18 @@ class TestBadInput:
         ("change", "said"),
         [
             (lambda stored: stored.pop("ids"), "KeyError"),
-            (lambda stored: stored.pop("semantic/confusion/matrix"), "its counts make no scores"),
-            (lambda stored: stored.update({"versions": np.array("[1]")}), "its versions are no mapping"),
+            (lambda stored: stored.pop("semantic/confusion/matrix"), "no scores can be computed from its counts"),
+            (lambda stored: stored.update({"versions": np.array("[1]")}), "its versions are not a mapping"),
             (lambda stored: stored.update({"versions": np.array("{")}), "JSONDecodeError"),
             (lambda stored: stored.update({"ids": stored["ids"][:-1]}), ".*does not hold numbers of 39 images"),
-            (lambda stored: stored.update({"ids": np.array(["a"] * 40)}), "an image is in it twice"),
+            (lambda stored: stored.update({"ids": np.array(["a"] * 40)}), "it contains an image twice"),
             (
                 lambda stored: stored.update({"semantic/confusion/matrix": np.array(["x"] * 40)}),
                 ".*does not hold numbers",
             ),
             (
                 lambda stored: stored.update({"semantic/confusion/matrix": np.zeros((40, 3))}),
-                "its counts make no scores",
+                "no scores can be computed from its counts",
             ),
             (lambda stored: stored.update({"ids": np.array([object()] * 40)}), "ValueError"),
         ],
@@ -175,7 +175,7 @@ class TestBadInput:
         run = make_run("run")
         stored = {key: value[:0] if value.ndim else value for key, value in np.load(run / "per_image.npz").items()}
         np.savez(run / "per_image.npz", **stored)
-        with pytest.raises(SegbenchError, match="no image in it"):
+        with pytest.raises(SegbenchError, match="it contains no image"):
             counts_of(run)
 
     def test_counts_of_another_definition_are_not_scored(self, make_run):
@@ -190,4 +190,4 @@ class TestBadInput:
         stored = dict(np.load(run / "per_image.npz"))
         stored["versions"] = np.array(json.dumps({"semantic/confusion": "fcn-1", "semantic/old": "1"}))
         np.savez(run / "per_image.npz", **stored)
-        assert counts_of(run).unread == (f"{run}: semantic/old is in no metrics of its configuration.",)
+        assert counts_of(run).unread == (f"{run}: semantic/old is not among the metrics of its configuration.",)

@@ -69,7 +69,7 @@ class TestDocument:
         summary = comparison.table.groups[0].summary(column)
         assert row[1:3] == ("higher", f"{summary.mean:.4f} ± {summary.sd:.4f}")
         assert blocks["Left out"].rows[0][1].startswith("failed: segbench train resume=")
-        assert "What may be concluded of A and B" in blocks
+        assert "What can be concluded about A and B" in blocks
         assert "IU of each class, A and B" in blocks
         assert "Images that changed most, A and B" in blocks
 
@@ -104,7 +104,7 @@ class TestDocument:
         shown = document(compare_groups(group_runs(*read_runs([str(tmp_path)]))))
         assert shown.title == "Comparison of 2 runs in 1 group, drawn, test"
         assert any(
-            "seeds=apart compares them" in s for b in shown.blocks if isinstance(b, Sentences) for s in b.sentences
+            "seeds=apart compares the runs" in s for b in shown.blocks if isinstance(b, Sentences) for s in b.sentences
         )
 
 

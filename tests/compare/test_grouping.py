@@ -115,7 +115,7 @@ def test_runs_of_one_seed_with_other_scores_are_counted_and_said(make_run, tmp_p
     make_run("b", accuracy=0.9)
     table = group_runs(*read_runs([str(tmp_path)]))
     assert len(table.runs) == 2
-    assert "A holds several runs of seed 0 whose scores differ" in table.notes[0]
+    assert "A contains several runs of seed 0 with different scores" in table.notes[0]
 
 
 def test_other_splits_are_other_groups(make_run, tmp_path):
@@ -143,7 +143,7 @@ def test_an_unrecorded_definition_joins_the_only_recorded_one_and_is_said(make_r
     column = columns(table)["test/mean_iu"]
     assert (column.version, column.mixed) == ("fcn-1", False)
     assert table.groups[0].summary(column).n == 2
-    assert "1 of 2 runs do not say by which definitions" in table.notes[-1]
+    assert "1 of 2 runs do not record the definitions of their metrics" in table.notes[-1]
 
 
 def test_an_unrecorded_definition_is_apart_where_several_are_recorded(make_run, tmp_path):
@@ -175,7 +175,7 @@ def test_what_no_configuration_says_is_noted(make_run, tmp_path):
         }
         path.write_text(json.dumps(results))
     notes = group_runs(*read_runs([str(tmp_path)])).notes
-    assert "The runs are of different code: aaaaaaaaaa (1), bbbbbbbbbb (1)." in notes
+    assert "The runs used different code: aaaaaaaaaa (1), bbbbbbbbbb (1)." in notes
     assert "1 of 2 runs were made with uncommitted changes to the code." in notes
     assert "Versions of torch differ: 2.12, 2.13." in notes
     assert "Processors differ: cpu 0, cpu 1." in notes

@@ -52,7 +52,7 @@ def test_other_data_is_refused(counts):
 
 def test_other_labels_under_the_same_names_are_refused(counts):
     with pytest.raises(
-        SegbenchError, match=r"have other labels for images of the same name: image-000, .*\n.*\n.*data.root"
+        SegbenchError, match=r"have different labels for images of the same name: image-000, .*\n.*\n.*data.root"
     ):
         check_same_images(counts("a"), counts("b", labels_seed=1))
 
@@ -71,11 +71,13 @@ def test_folds_are_pooled(counts):
 
 
 def test_folds_that_share_images_are_refused(counts):
-    with pytest.raises(SegbenchError, match=r"folds that share images \(image-000, .*\n.*each image in one of them"):
+    with pytest.raises(
+        SegbenchError, match=r"folds that share images \(image-000, .*\n.*each image in only one of them"
+    ):
         pool([counts("a"), counts("b", accuracy=0.9)], "both")
 
 
 def test_folds_of_other_splits_are_refused(counts):
     names = [f"val-{number}" for number in range(40)]
-    with pytest.raises(SegbenchError, match="scored by other metrics or on other splits"):
+    with pytest.raises(SegbenchError, match="scored by different metrics or on different splits"):
         pool([counts("a"), counts("b", split="val", ids=names)], "both")

@@ -245,7 +245,7 @@ class TestManyGroups:
             make_run(str(number), accuracy=0.7 + number / 50, images=8, optimizer={"lr": number})
         comparison = compared()
         assert comparison.pairs == ()
-        assert "Of 11 groups no pair is tested: give two of them, or baseline=LETTER" in comparison.notes[0]
+        assert "No pair of the 11 groups is tested: name two groups, or set baseline=LETTER" in comparison.notes[0]
         assert len(compared(baseline="A").pairs) == 10
 
 
@@ -269,7 +269,7 @@ class TestRefused:
         comparison = compared()
         assert [(pair.first, pair.second) for pair in comparison.pairs] == [("A", "B")]
         assert [refusal.what for refusal in comparison.refusals] == ["A (lr=1) and C (lr=3)", "B (lr=2) and C (lr=3)"]
-        assert all("other labels" in refusal.error.found for refusal in comparison.refusals)
+        assert all("different labels" in refusal.error.found for refusal in comparison.refusals)
 
     def test_seeds_on_other_images_make_a_group_that_is_not_tested(self, make_run, compared):
         make_run("a", optimizer={"lr": 1})

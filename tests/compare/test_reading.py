@@ -73,14 +73,14 @@ class TestReadRun:
         ("name", "text", "said"),
         [
             ("results.json", "{", "results.json cannot be read"),
-            ("results.json", "[]", "results.json is no mapping"),
+            ("results.json", "[]", "results.json is not a mapping"),
             ("results.json", '{"schema": 9, "metrics": {}}', "schema 9, this version reads 1"),
             ("results.json", '{"schema": 1, "metrics": ["a"]}', "no table of metrics"),
             ("results.json", '{"schema": 1, "metrics": {"a": "b"}}', "no table of metrics"),
-            ("results.json", '{"schema": 1, "metrics": {}, "protocol": [1]}', "does not hold what its schema says"),
+            ("results.json", '{"schema": 1, "metrics": {}, "protocol": [1]}', "does not match its schema"),
             ("state.json", "", "state.json cannot be read"),
             ("config.yaml", "a: [", "config.yaml cannot be read"),
-            ("config.yaml", "- a", "config.yaml is no mapping"),
+            ("config.yaml", "- a", "config.yaml is not a mapping"),
             ("config.yaml", "\xff", "config.yaml cannot be read"),
         ],
     )
@@ -110,7 +110,7 @@ class TestReadRun:
         run = make_run("run")
         evaluation = make_evaluation("scored", run)
         shutil.rmtree(run)
-        assert "which is not there: move both together" in reason(evaluation)
+        assert "which does not exist: move both together" in reason(evaluation)
 
     @pytest.mark.parametrize(
         ("monitor", "checkpoint", "set_apart"),

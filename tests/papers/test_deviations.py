@@ -40,7 +40,7 @@ def test_keys_groups_steps_precision_and_selection_are_named(reference, compose,
     assert "model.width: 32 instead of 64" in named
     assert "trainer.max_steps: 50 instead of 30000" in named
     assert any(each.startswith("optimizer: adamw(lr 0.001") and "instead of sgd(lr 0.001" in each for each in named)
-    assert "40 steps of the 50 that it asks for" in named
+    assert "40 of the 50 configured steps" in named
     assert "computed in bf16-mixed, the paper in float32" in named
     assert "checkpoint chosen by nothing: the last one instead of val/mean_iu" in named
 
@@ -62,4 +62,6 @@ def test_other_images_make_two_numbers_incomparable(reference):
 
 def test_training_from_a_given_run_is_named(reference):
     staged = reference.replace({"stages": ["fcn32s_voc"]})
-    assert "started from a given run instead of the stages before" in said(staged.replace({"init_from": "run"}), staged)
+    assert "started from a given run instead of the earlier stages" in said(
+        staged.replace({"init_from": "run"}), staged
+    )

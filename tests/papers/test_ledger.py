@@ -80,7 +80,7 @@ def test_rows_are_read_as_they_were_written(tmp_path):
 
 def test_another_version_is_refused(tmp_path):
     (tmp_path / "e.yaml").write_text("schema: 0\n")
-    with pytest.raises(SegbenchError, match=r"e\.yaml is no row of the ledger of version 1"):
+    with pytest.raises(SegbenchError, match=r"e\.yaml is not a row of the ledger of version 1"):
         read_rows(tmp_path)
 
 

@@ -99,7 +99,7 @@ def test_what_could_not_be_run_says_why_in_the_ledger(mine, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["quickstart"], "stands beside no row of a paper"),
+        (["quickstart"], "reproduces no row of a paper"),
         (["no_such_experiment"], "no_such_experiment"),
         (["unet_isbi_em_cpu", "seeds=0,0"], "seeds=0,0"),
         (["unet_isbi_em_cpu", "again"], "error: again"),

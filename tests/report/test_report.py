@@ -38,7 +38,7 @@ def test_a_run_is_told_whole(tiny_run, tmp_path):
     path = run([str(tiny_run), f"output={tmp_path / 'report.html'}"])
     text = path.read_text()
     results = Run.open(tiny_run).results()
-    for heading in ("Scores", "Curves", "Classes", "Images", "Cost", "How it came about", "Configuration"):
+    for heading in ("Scores", "Curves", "Classes", "Images", "Cost", "Provenance", "Configuration"):
         assert f">{heading}</h2>" in text
     assert f"{results['metrics']['test/mean_iu']:.4f}" in text
     assert text.count("data:image/jpeg;base64,") >= 3
@@ -68,7 +68,7 @@ def test_the_papers_row_stands_beside(tiny_config, tiny_run, tmp_path):
     assert ">0.0611</td>" in text
     assert f">{mine - 0.0611:+.4f}</td>" in text
     assert "Not comparable: other images." in text
-    assert "forward_ms is printed there" in text
+    assert "The paper prints forward_ms" in text
 
 
 def test_the_papers_scores_lead_or_the_one_that_is_asked_for(tiny_run, tmp_path):

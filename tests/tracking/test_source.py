@@ -174,7 +174,7 @@ class TestReadProject:
 
     def test_no_key(self, server, monkeypatch):
         monkeypatch.delenv("WANDB_API_KEY")
-        with pytest.raises(SegbenchError, match=r"wandb:e/p cannot be asked: .*\n.*a key.*\n.*WANDB_API_KEY"):
+        with pytest.raises(SegbenchError, match=r"wandb:e/p cannot be read: .*\n.*a key.*\n.*WANDB_API_KEY"):
             read_project("e/p")
 
 
@@ -200,7 +200,7 @@ class TestComparison:
         comparison = compare_groups(group_runs(*read_runs(["wandb:e/p"])))
         assert comparison.pairs == ()
         assert not any(refusal.wrong for refusal in comparison.refusals)
-        assert "read from W&B, where no counts of images are" in str(comparison.refusals[0].error)
+        assert "read from W&B, which has no counts of images" in str(comparison.refusals[0].error)
 
     def test_a_run_that_is_here_too_is_read_here(self, sweep, tiny_run, tmp_path):
         import shutil

@@ -79,7 +79,7 @@ def test_without_a_server_it_goes_on_offline(tmp_path, monkeypatch, caplog):
     logger = open_wandb(lambda **offline: WandbLogger(**settings | offline))
     finish_wandb([logger], 0)
     assert modes == [None, "offline"]
-    assert "wandb: no network; going on offline" in caplog.text
+    assert "wandb: no network; continuing offline" in caplog.text
     assert list((tmp_path / "wandb").glob("offline-run-*-x"))
 
 

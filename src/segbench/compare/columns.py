@@ -16,7 +16,7 @@ class Summary:
     """A score over the runs of a group.
 
     Attributes:
-        mean: over the runs in which it is defined; NaN without one.
+        mean: over the runs in which it is defined; NaN if there is none.
         sd: sample standard deviation (n - 1); NaN below two runs.
         n: runs in which it is defined.
     """
@@ -32,8 +32,8 @@ class Column:
 
     Attributes:
         key: `<split>/<head, if several>/<metric>`.
-        version: of the definition, None where no run recorded it.
-        mixed: whether runs of this comparison compute the metric by other definitions too.
+        version: of the definition; None if no run recorded it.
+        mixed: whether other runs of this comparison use other definitions of the metric.
     """
 
     key: str
@@ -51,13 +51,13 @@ class Column:
 
     @property
     def name(self) -> str:
-        """The metric without the split; its definition where there are several."""
+        """The metric without the split; with its definition if there are several."""
         name = self.key.split("/", 1)[-1]
         return f"{name} [{self.version or 'definition unknown'}]" if self.mixed else name
 
     @property
     def of_class(self) -> str | None:
-        """The class whose IU this is; None for a score of all classes."""
+        """The class whose IU this is; None for a score over all classes."""
         parts = self.key.split("/")
         return parts[-1] if len(parts) > 2 and parts[-2] == "iu" else None
 
@@ -65,12 +65,12 @@ class Column:
 def choose_columns(
     columns: Sequence[Column], metrics: Sequence[str] = (), split: str | None = None
 ) -> tuple[Column, ...]:
-    """The scores that are shown: of one split, of all classes together unless a class is asked for.
+    """The scores to show: of one split, over all classes unless a class is asked for.
 
     Args:
-        columns: all there are.
+        columns: all available ones.
         metrics: names or patterns, the first of which leads; empty for all.
-        split: whose scores; None for `test` where there is one.
+        split: the split; None for `test` if there is one.
 
     Raises:
         SegbenchError: a metric or a split that no run has.
@@ -93,7 +93,7 @@ def choose_columns(
             raise SegbenchError(
                 f"metric={pattern}",
                 f"a score of the {split} split: {', '.join(near or [k for k in known if '/' not in k]) or 'none'}",
-                "correct metric=; patterns such as metric=iu/* are taken",
+                "correct metric=; patterns such as metric=iu/* work too",
             )
         chosen += [column for column in found if column not in chosen]
     return tuple(chosen)
@@ -102,5 +102,5 @@ def choose_columns(
 def _matches(column: Column, pattern: str) -> bool:
     key = column.key
     tails = [key.split("/", start)[-1] for start in range(key.count("/") + 1)]
-    # A pattern for all of a head's or a class's scores is meant for its level alone.
+    # A pattern matches only names with as many levels.
     return any(fnmatchcase(tail, pattern) and tail.count("/") == pattern.count("/") for tail in tails)

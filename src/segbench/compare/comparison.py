@@ -1,4 +1,4 @@
-"""What is said of two groups of runs: by how much they differ, how sure that is, in which classes, on which images."""
+"""The comparison of groups of runs: how much they differ, how certain that is, in which classes, on which images."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from segbench.spec import ScoreInfo
 FEW_IMAGES = 30
 """Below it a percentile interval is too narrow: over 6 images it covers 84 % where it claims 95 %, over 30 93 %."""
 FEW_SEEDS = 10
-"""Below it the spread of seeds is hardly known: where it is all there is, 95 % covers 87 % over 3 runs a side."""
+"""Below it the spread of seeds is poorly known: where only seeds vary, 95 % covers 87 % with 3 runs per side."""
 MOST_GROUPS = 10
-"""With more groups, pairs are tested on request alone."""
+"""With more groups, pairs are tested only on request."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a comparison is made.
+    """How to compare.
 
     Attributes:
         metrics: names or patterns of the metrics to show and test, the first of which leads; empty for all.
-        split: whose scores are shown; None for `test` where there is one.
+        split: the split whose scores are shown; None for `test` if there is one.
         baseline: the group, by letter, label or a run's directory, that all others are tested against; None tests all
             pairs.
         confidence: of the intervals.
         draws: of the bootstrap, and of a permutation test that is not exact.
         seed: of the resampling.
-        images: how many of the images that changed most are shown.
+        images: how many of the most changed images are shown.
     """
 
     metrics: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Difference:
 
     Attributes:
         key: `<split>/<head, if several>/<metric>`.
-        info: what the score says of itself.
+        info: the score's description.
         first: the first group's letter.
         second: the second group's.
         scores: of the first and of the second group, means over their runs.
@@ -64,9 +64,9 @@ class Difference:
         high: likewise.
         p_bootstrap: two-sided.
         undefined: share of the draws in which the difference is not defined.
-        permutation: the test beside it where images are few and the groups have as many runs.
-        p: what a conclusion rests on: of the bootstrap; with few images of the permutation test, and with several
-            seeds beside few images the larger of the two.
+        permutation: the additional test if images are few and the groups have equally many runs.
+        p: the one that conclusions use: the bootstrap's; with few images the permutation test's; with few images and
+            several seeds the larger of the two.
         p_adjusted: `p` adjusted for the number of comparisons.
         images: N.
         seeds: runs of the first and of the second group.
@@ -89,7 +89,7 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        """Second less first."""
+        """Second minus first."""
         return self.scores[1] - self.scores[0]
 
     @property
@@ -104,7 +104,7 @@ class Difference:
 
     @property
     def better(self) -> str | None:
-        """The letter of the group with the better score; None where they are equal or not defined."""
+        """The letter of the group with the better score; None if they are equal or not defined."""
         if not math.isfinite(self.difference) or self.difference == 0:
             return None
         return self.second if (self.difference > 0) == self.info.higher_is_better else self.first
@@ -130,7 +130,7 @@ class ImageChange:
 
     @property
     def difference(self) -> float:
-        """Second less first."""
+        """Second minus first."""
         return self.scores[1] - self.scores[0]
 
 
@@ -140,13 +140,13 @@ class Pair:
 
     Attributes:
         first: the letter of one.
-        second: the letter of the other; differences are second less first.
+        second: the letter of the other; differences are second minus first.
         images: N.
         differences: of every score that is shown, the leading one first.
         classes: of the IU of each class.
-        changed: the images that changed most in the leading score, first the one that changed most.
-        equal: scores that follow from counts that are the same in all runs, such as a baseline of the data.
-        untested: scores that one of them lacks, or has by another definition.
+        changed: the images that changed most in the leading score, largest change first.
+        equal: scores whose counts are the same in all runs, such as a baseline of the data.
+        untested: scores that one of them lacks or defines differently.
         same_networks: whether both are evaluations of the same trained networks, whose seeds are then drawn together.
     """
 
@@ -168,7 +168,7 @@ class Refusal:
     Attributes:
         what: the groups or the run.
         error: why.
-        wrong: whether something is wrong, rather than not there.
+        wrong: whether something is wrong, rather than missing.
     """
 
     what: str
@@ -178,15 +178,15 @@ class Refusal:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """All that is said of some runs.
+    """The comparison of some runs.
 
     Attributes:
         table: the groups.
         columns: the scores that are shown, the leading one first.
-        settings: how it was made.
-        pairs: tested.
-        refusals: not tested, and why.
-        notes: sentences on what was left out of the tests.
+        settings: how they were compared.
+        pairs: those tested.
+        refusals: those not tested, and why.
+        notes: sentences about what the tests leave out.
     """
 
     table: RunTable

@@ -1,4 +1,4 @@
-"""What may be concluded of two groups, and what may not, in plain sentences."""
+"""What can be concluded about two groups, and what cannot, as plain sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from segbench.compare.comparison import FEW_IMAGES, FEW_SEEDS, Comparison, Diffe
 from segbench.display.digits import number, percent, span
 
 _ALONE = 3
-"""Up to this many scores each gets its own sentence, more are summed up."""
+"""Up to this many scores each get a sentence; more are summarised."""
 
 
 def p_value(p: float) -> str:
@@ -29,7 +29,7 @@ def conclude(difference: Difference, confidence: float, comparisons: int = 1) ->
     """
     d = difference
     if not math.isfinite(d.difference) or not math.isfinite(d.p):
-        return f"Of {d.name} nothing can be said: it is not defined for {d.first} or {d.second}."
+        return f"Nothing can be concluded about {d.name}: it is not defined for {d.first} or {d.second}."
     ours, theirs = number(d.scores[0]), number(d.scores[1])
     found = f"{ours} for {d.first}, {theirs} for {d.second}, difference {number(d.difference, sign=True)}"
     adjusted = f" adjusted for {comparisons} comparisons" if comparisons > 1 else ""
@@ -47,14 +47,14 @@ def conclude(difference: Difference, confidence: float, comparisons: int = 1) ->
 
 def _compatible(d: Difference, confidence: float) -> str:
     if d.low <= 0 <= d.high:
-        return f"any difference from {span(d.low, d.high)} goes with what was found"
+        return f"any difference from {span(d.low, d.high)} is compatible with the result"
     if d.p < 1 - confidence:
-        return "alone it would be shown, but among as many comparisons such a difference comes up by chance"
-    return "the interval leaves zero out, but the test that assumes less does not"
+        return "on its own it would be shown, but among this many comparisons such a difference can arise by chance"
+    return "the interval excludes zero, but the permutation test, which assumes less, shows no difference"
 
 
 def caveats(pairs: Sequence[Pair]) -> list[str]:
-    """What holds for every score of some pairs: which sources of chance are in the numbers, and which are not."""
+    """Caveats for every score of some pairs: which sources of chance the numbers include, and which they do not."""
     differences = [d for pair in pairs for d in (*pair.differences, *pair.classes)]
     if not differences:
         return []
@@ -69,13 +69,13 @@ def caveats(pairs: Sequence[Pair]) -> list[str]:
         said.append(_few_images(few))
     if max(runs.values()) > 1 and min(count for count in runs.values() if count > 1) < FEW_SEEDS:
         said.append(
-            f"Over fewer than {FEW_SEEDS} runs the spread of seeds is hardly known: where seeds matter more, an "
-            "interval of 95 % covers as little as 79 % over 2 runs a side, 87 % over 3, 91 % over 5, 94 % over 10."
+            f"With fewer than {FEW_SEEDS} runs the spread of seeds is poorly known: where seeds matter more, "
+            "a 95 % interval covers as little as 79 % with 2 runs per side, 87 % with 3, 91 % with 5, 94 % with 10."
         )
     if untested := dict.fromkeys(key for pair in pairs for key in pair.untested):
-        said.append(f"Not tested, since a run lacks it or has it by another definition: {_names(untested)}.")
+        said.append(f"Not tested, because a run lacks it or defines it differently: {_names(untested)}.")
     if equal := dict.fromkeys(key for pair in pairs for key in pair.equal):
-        said.append(f"The same in all, being of the data or of equal predictions: {_names(equal)}.")
+        said.append(f"Equal in all runs, as scores of the data alone or of equal predictions: {_names(equal)}.")
     return said
 
 
@@ -87,29 +87,29 @@ def _scope(runs: Mapping[str, int], images: int) -> str:
     single = [letter for letter, count in runs.items() if count == 1]
     counted = ", ".join(f"{count} run{'s' * (count > 1)} of {letter}" for letter, count in runs.items())
     if len(set(runs.values())) == 1:
-        counted = f"{max(runs.values())} of each group"
+        counted = f"{max(runs.values())} per group"
     if len(single) == len(runs):
         return (
-            f"This speaks of the trained networks, {counted}, on images such as the {images} that were scored. It "
-            "does not tell the configurations apart, since another seed may turn it around: train several of each."
+            f"This compares the trained networks, {counted}, on images like the {images} that were scored. It does not "
+            "compare the configurations, since another seed may reverse the result: train several seeds of each."
         )
     if single:
         return (
-            f"Images and seeds are resampled together ({counted}); {', '.join(single)}, being one run, is taken as it "
-            "is, and its configuration may do better or worse with another seed."
+            f"Images and seeds are resampled together ({counted}), except the single run of {', '.join(single)}: its "
+            "configuration may do better or worse with another seed."
         )
     return (
-        f"Images and seeds are resampled together ({counted}): this speaks of the configurations, on images such as "
-        f"the {images} that were scored."
+        f"Images and seeds are resampled together ({counted}): this compares the configurations, on images like the "
+        f"{images} that were scored."
     )
 
 
 def _scope_of_scoring(runs: Mapping[str, int], images: int) -> str:
     count = max(runs.values())
     networks = "The same trained network" if count == 1 else f"The same {count} trained networks"
-    drawn = "" if count == 1 else ", and they are drawn together"
+    drawn = "" if count == 1 else ", with seeds drawn together"
     return (
-        f"{networks}, scored in two ways{drawn}: this speaks of the ways of scoring, on images such as the {images} "
+        f"{networks}, scored in two ways{drawn}: this compares the two ways of scoring, on images like the {images} "
         "that were scored."
     )
 
@@ -117,22 +117,22 @@ def _scope_of_scoring(runs: Mapping[str, int], images: int) -> str:
 def _few_images(differences: Sequence[Difference]) -> str:
     images = differences[0].images
     said = (
-        f"Over {images} images the interval is too narrow: one of 95 % covers 84 % over 6 images, 93 % over "
+        f"With {images} images the interval is too narrow: a 95 % interval covers 84 % with 6 images, 93 % with "
         f"{FEW_IMAGES}. "
     )
     tested = [d for d in differences if d.permutation is not None]
     if not tested:
-        return said + "There is no permutation test beside it, since the groups have different numbers of runs."
+        return said + "There is no permutation test, because the groups have different numbers of runs."
     permutation, seeds = tested[0].permutation, max(tested[0].seeds)
     assert permutation is not None
-    which = "all" if permutation.exact else "drawn"
-    said += f"p rests on a permutation test over {which} {permutation.swaps} swaps of the paired images"
-    said += " of these runs, or on the bootstrap where that is larger." if seeds > 1 else "."
-    return said + f" No p over {images} images is below {2.0 ** (1 - images):.2g}."
+    which = f"all {permutation.swaps}" if permutation.exact else f"{permutation.swaps} random"
+    said += f"p comes from a permutation test over {which} swaps of the paired images"
+    said += " of these runs, or from the bootstrap if that p is larger." if seeds > 1 else "."
+    return said + f" With {images} images no p is below {2.0 ** (1 - images):.2g}."
 
 
 def conclusions(comparison: Comparison, pair: Pair) -> list[str]:
-    """All sentences on a pair: the leading score, the others, the classes, and what holds for all of them."""
+    """All sentences about a pair: the leading score, the others, the classes, and the caveats for all of them."""
     confidence = comparison.settings.confidence
     pairs = len(comparison.pairs)
     if not (pair.differences or pair.classes):
@@ -151,7 +151,7 @@ def conclusions(comparison: Comparison, pair: Pair) -> list[str]:
 
 
 def overview(comparison: Comparison) -> list[str]:
-    """Of many pairs, those that differ in the leading score, and what holds for all."""
+    """For many pairs: those that differ in the leading score, and the caveats for all."""
     confidence, pairs = comparison.settings.confidence, comparison.pairs
     leading = [pair.differences[0] for pair in pairs if pair.differences]
     shown = [d for d in leading if d.is_shown(confidence)]
@@ -179,13 +179,13 @@ def _summed_up(of: str, pair: Pair, differences: Sequence[Difference], confidenc
 
 
 def method(comparison: Comparison) -> list[str]:
-    """How the tests were made, a sentence each; empty where none was."""
+    """How the tests were done, one sentence each; empty if there were none."""
     settings, pairs = comparison.settings, comparison.pairs
     if not pairs:
         return []
     said = [
-        f"Differences are second less first. Intervals: percentile bootstrap, {settings.draws} draws of images with "
-        f"replacement, the same for both; a score is formed from each draw's summed counts, never averaged over "
+        f"Differences are second minus first. Intervals: percentile bootstrap, {settings.draws} draws of images with "
+        f"replacement, the same for both; each draw's score is computed from its summed counts, never averaged over "
         f"images. Resampling seed {settings.seed}: the same command gives the same numbers."
     ]
     families = []
@@ -197,7 +197,7 @@ def method(comparison: Comparison) -> list[str]:
         said.append(f"p values are adjusted by Holm's procedure {' and '.join(families)}.")
     if any(len(pair.differences) > 1 for pair in pairs):
         said.append(
-            "Nothing is adjusted for the number of scores, which are views of the same predictions: decide by the one "
-            "that was chosen beforehand (metric=NAME puts it first)."
+            "p values are not adjusted for the number of scores, which all describe the same predictions: decide by "
+            "the score chosen beforehand (metric=NAME puts it first)."
         )
     return said

@@ -1,7 +1,7 @@
-"""Scores under any weighting of the images, from the counts that a run kept of each.
+"""Scores under any weighting of the images, from the counts that a run kept of each image.
 
-A score of a data set is no mean of scores of images: counts are summed under the weights, and the score is formed from
-the sum, by the same code that scored the run.
+The score of a data set is not the mean of image scores: counts are summed with the weights, and the score is computed
+from the sum, by the same code that scored the run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from segbench.metrics.measure import Counts, Measure
 from segbench.spec import ScoreInfo
 
 EXACT = 2.0**53
-"""Below it float64 holds every integer, so that a matrix product of integers is exact in any order."""
+"""Below it float64 holds every integer, so a matrix product of integers is exact in any order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +35,12 @@ class ImageCounts:
         source: the run.
         split: whose images they are.
         ids: N names.
-        measures: by (head, first score): what a measure is called in a configuration is no part of it.
-        counts: likewise, each array with a leading N, reduced to what the scores need.
+        measures: by (head, first score); the name of a measure in the configuration does not matter.
+        counts: by the same keys, each array with a leading N, reduced to what the scores need.
         several_heads: whether score keys name the head.
         data: the data set's name.
-        network: what was scored; equal for evaluations of one trained network.
-        unread: sentences on measures that the file holds and this code cannot score.
+        network: the trained network; equal for its evaluations.
+        unread: sentences about measures in the file that this code cannot score.
     """
 
     source: str
@@ -55,14 +55,14 @@ class ImageCounts:
 
     @cached_property
     def infos(self) -> dict[str, ScoreInfo]:
-        """What each score says of itself, by its key."""
+        """The description of each score, by its key."""
         return {
             self._key(head, info.name): info for (head, _), measure in self.measures.items() for info in measure.infos()
         }
 
     @cached_property
     def measure_of(self) -> dict[str, tuple[str, str]]:
-        """Which of the measures each score is of, by its key."""
+        """The measure of each score, by its key."""
         return {self._key(key[0], info.name): key for key, measure in self.measures.items() for info in measure.infos()}
 
     def _key(self, head: str, name: str) -> str:
@@ -79,10 +79,10 @@ class ImageCounts:
         """Scores when image n counts `weights_DN[d, n]` times.
 
         Args:
-            weights_DN: D weightings, float64 that holds integers.
+            weights_DN: D weightings, float64 holding integers.
 
         Returns:
-            float64 (D,) by key; NaN where a score is not defined.
+            float64 (D,) by key; NaN if a score is not defined.
         """
         return self._scores(
             {
@@ -92,12 +92,12 @@ class ImageCounts:
         )
 
     def only(self, keys: Collection[tuple[str, str]]) -> ImageCounts:
-        """The measures of `keys` alone."""
+        """Only the measures of `keys`."""
         kept = {key: measure for key, measure in self.measures.items() if key in keys}
         return replace(self, measures=kept, counts={key: self.counts[key] for key in kept})
 
     def of_all(self) -> dict[str, float]:
-        """The scores of the split, to the last bit as the run's results.json has them."""
+        """The scores of the split, bit for bit as in the run's results.json."""
         totals = {
             key: {name: np.asarray(array.sum(0)) for name, array in counts.items()}
             for key, counts in self.counts.items()
@@ -105,7 +105,7 @@ class ImageCounts:
         return {key: float(value) for key, value in self._scores(totals).items()}
 
     def of_each(self) -> dict[str, NDArray[np.float64]]:
-        """The scores of every image for itself, (N,): to look at, not to average."""
+        """The scores of each image alone, (N,): for inspection, not for averaging."""
         return self._scores(dict(self.counts))
 
     def take(self, order: NDArray[np.intp]) -> ImageCounts:
@@ -129,13 +129,13 @@ def weighted_sums(counts_N: NDArray[np.generic], weights_DN: NDArray[np.float64]
 
     Args:
         counts_N: int64 or float64, N first.
-        weights_DN: D weightings, float64 that holds integers from 0.
+        weights_DN: D weightings, float64 holding integers from 0.
 
     Returns:
         the dtype of the counts, (D, ...).
 
     Raises:
-        SegbenchError: sums that int64 does not hold.
+        SegbenchError: the sums do not fit into int64.
     """
     flat_NP = counts_N.reshape(len(counts_N), -1)
     shape = (len(weights_DN), *counts_N.shape[1:])
@@ -148,7 +148,7 @@ def weighted_sums(counts_N: NDArray[np.generic], weights_DN: NDArray[np.float64]
     if largest >= 2.0**63 or float(weights_DN.sum(1).max()) >= 2.0**21:
         raise SegbenchError(
             f"counts whose sums reach {largest:.1g}",
-            "sums that 64-bit integers hold",
+            "sums that fit into 64-bit integers",
             "compare fewer or smaller images",
         )
     # Two words of less than 2^32, whose sums stay below 2^53.
@@ -158,25 +158,25 @@ def weighted_sums(counts_N: NDArray[np.generic], weights_DN: NDArray[np.float64]
 
 
 def read_counts(run: RunRecord) -> ImageCounts:
-    """Read the counts of a run, and the definitions that make scores of them.
+    """Read the counts of a run, and the definitions that compute scores from them.
 
     Raises:
-        SegbenchError: there are none, the file is damaged, or the run's definitions are not those of this version.
+        SegbenchError: there are none, the file is damaged, or this version has other definitions.
     """
     if run.folds:
         return pool([read_counts(fold) for fold in run.folds], run.source)
     if run.path is None:
         raise SegbenchError(
-            f"{run.source} is read from W&B, where no counts of images are",
+            f"{run.source} is read from W&B, which has no counts of images",
             "a run directory with per_image.npz",
-            "compare the directory that the run was made in",
+            "compare the directory of the run",
         )
     path = run.path / "per_image.npz"
     if not path.is_file():
         raise SegbenchError(
             f"no {path}",
-            "the counts of every image, which a test resamples",
-            f"segbench evaluate run={run.trained or run.path} split=val (or test), and compare what that writes",
+            "the counts of every image, which the tests resample",
+            f"segbench evaluate run={run.trained or run.path} split=val (or test), and compare its output",
         )
     ids, split, versions, arrays = _read(path)
     measures = run_measures(run)
@@ -205,7 +205,7 @@ def read_counts(run: RunRecord) -> ImageCounts:
         )
         found.of_all()
     except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise _damaged(path, f"its counts make no scores ({error!r})") from error
+        raise _damaged(path, f"no scores can be computed from its counts ({error!r})") from error
     return found
 
 
@@ -218,7 +218,7 @@ def _known(
         head, _, name = named.rpartition("/")
         measure = measures.get((head, name))
         if measure is None:
-            unread.append(f"{run.source}: {named} is in no metrics of its configuration.")
+            unread.append(f"{run.source}: {named} is not among the metrics of its configuration.")
         elif measure.version != version:
             unread.append(
                 f"{run.source}: {named} was counted by definition {version}, this version of segbench has "
@@ -235,7 +235,7 @@ def _of(key: tuple[str, str], arrays: Mapping[str, NDArray[np.generic]]) -> Coun
 
 
 def reduced(measure: Measure, counts: Counts) -> Counts:
-    """The counts in the smaller form that some measures offer, linear in them: 3 K numbers for a K x K matrix."""
+    """The counts in the smaller, linear form that some measures offer: 3 K numbers for a K x K matrix."""
     reduce = getattr(measure, "reduced", None)
     return counts if reduce is None else dict(reduce(counts))
 
@@ -243,7 +243,7 @@ def reduced(measure: Measure, counts: Counts) -> Counts:
 def _damaged(path: Path, why: str) -> SegbenchError:
     return SegbenchError(
         f"{path} is damaged: {why}",
-        "the file as segbench wrote it: ids, split, versions and counts with one row an image",
+        "the file as segbench wrote it: ids, split, versions and counts with one row per image",
         f"score the run again: segbench evaluate run={path.parent}",
     )
 
@@ -257,14 +257,14 @@ def _read(path: Path) -> tuple[tuple[str, ...], str, dict[str, str], dict[str, N
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     if not isinstance(versions, dict):
-        raise _damaged(path, "its versions are no mapping")
+        raise _damaged(path, "its versions are not a mapping")
     wrong = [key for key, array in arrays.items() if array.shape[:1] != (len(ids),) or array.dtype.kind not in "iuf"]
     if wrong:
         raise _damaged(path, f"{wrong[0]} does not hold numbers of {len(ids)} images")
     if len(set(ids)) != len(ids):
-        raise _damaged(path, "an image is in it twice")
+        raise _damaged(path, "it contains an image twice")
     if not ids:
-        raise _damaged(path, "no image in it")
+        raise _damaged(path, "it contains no image")
     return ids, split, {str(key): str(value) for key, value in versions.items()}, arrays
 
 
@@ -272,7 +272,7 @@ def pool(folds: Sequence[ImageCounts], source: str) -> ImageCounts:
     """The images of several folds as one set.
 
     Raises:
-        SegbenchError: the folds share images, or were scored by other definitions.
+        SegbenchError: the folds share images, or were scored by different definitions.
     """
     first = folds[0]
     ids = tuple(name for fold in folds for name in fold.ids)
@@ -280,13 +280,13 @@ def pool(folds: Sequence[ImageCounts], source: str) -> ImageCounts:
     if shared:
         raise SegbenchError(
             f"{source}: folds that share images ({some_of(shared)})",
-            "folds of one cross-validation, each image in one of them",
+            "folds of one cross-validation, each image in only one of them",
             "correct folds=, or leave it out",
         )
     if any(fold.split != first.split or fold.measures != first.measures for fold in folds):
         raise SegbenchError(
-            f"{source}: folds that were scored by other metrics or on other splits",
-            "folds that differ in their images alone",
+            f"{source}: folds that were scored by different metrics or on different splits",
+            "folds that differ only in their images",
             "correct folds=, or leave it out",
         )
     counts = {
@@ -297,6 +297,6 @@ def pool(folds: Sequence[ImageCounts], source: str) -> ImageCounts:
 
 
 def some_of(names: Sequence[str], shown: int = 8) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of further ones."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""The measures of a run, made again from its configuration without torch, so that scores follow from its counts."""
+"""The measures of a run, built from its configuration without torch, so that its counts can be scored again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from segbench.spec import DatasetSpec, HeadSpec, ScoreInfo
 
 
 def run_heads(run: RunRecord) -> DatasetSpec:
-    """What the run's data set said of itself.
+    """The description of the run's data set.
 
     Raises:
-        SegbenchError: the run recorded nothing that can be read.
+        SegbenchError: the run recorded none, or it cannot be read.
     """
     if run.trained is None:
         raise SegbenchError(
-            f"{run.source} is no run directory", "a run whose files are here", "compare the directory it was made in"
+            f"{run.source} is not a run directory",
+            "a run whose files are on this machine",
+            "compare the directory of the run",
         )
     path = run.trained / "dataset.json"
     try:
@@ -38,7 +40,7 @@ def run_measures(run: RunRecord) -> dict[tuple[str, str], Measure]:
     """The measures that counted a run's images, by (head, name in the configuration).
 
     Raises:
-        SegbenchError: a definition that is not allowed or not there any more, or a run without a data set.
+        SegbenchError: a definition that is not allowed or no longer exists, or a run without a data set.
     """
     heads = {head: (spec.class_names, spec.palette, spec.excluded) for head, spec in run_heads(run).heads.items()}
     return dict(_measures(json.dumps(dict(run.config.get("metrics") or {})), json.dumps(heads)))
@@ -63,7 +65,7 @@ def _make(kind: Callable[..., Any], config: Mapping[str, Any], head: Mapping[str
         return kind(**given, **head)
     except TypeError as error:
         raise SegbenchError(
-            f"metrics: {kind.__module__}.{kind.__qualname__} does not take what the run set: {error}",
+            f"metrics: {kind.__module__}.{kind.__qualname__} does not accept the run's arguments: {error}",
             "the definition by which the run was scored",
             "score the run again with this version: segbench evaluate run=RUN",
         ) from error
@@ -76,15 +78,15 @@ def _argument(value: Any) -> Any:
 
 
 def definition(target: str) -> Callable[..., Any]:
-    """The class that a dotted name stands for.
+    """The class with a dotted name.
 
     Raises:
-        SegbenchError: it is not on the list of `segbench.config.trust.allowed_targets`, or not there.
+        SegbenchError: it is not in `segbench.config.trust.allowed_targets`, or does not exist.
     """
     if target not in allowed_targets():
         raise SegbenchError(
             f"metrics: {target}, which is not allowed",
-            "a definition that stands in the packaged configs",
+            "a definition that the packaged configs name",
             f"if you trust it, set SEGBENCH_TARGETS={target}",
         )
     module, _, name = target.rpartition(".")
@@ -92,13 +94,13 @@ def definition(target: str) -> Callable[..., Any]:
         found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise SegbenchError(
-            f"metrics: {target} is not there: {error}", "the code that scored the run", "install it"
+            f"metrics: {target} cannot be imported: {error}", "the code that scored the run", "install it"
         ) from error
     return found
 
 
 def score_infos(run: RunRecord) -> dict[str, ScoreInfo]:
-    """What each score of a run says of itself, by its key without the split.
+    """The description of each score of a run, by its key without the split.
 
     Raises:
         SegbenchError: as `run_measures`.
@@ -113,7 +115,7 @@ def score_infos(run: RunRecord) -> dict[str, ScoreInfo]:
 
 
 def alike(first: Measure, second: Measure) -> bool:
-    """Whether two measures define the same scores; the name in the configuration is no part of a definition."""
+    """Whether two measures define the same scores; their names in the configuration do not matter."""
 
     def parts(measure: Measure) -> dict[str, Any]:
         return {key: value for key, value in vars(measure).items() if key != "name"}

@@ -1,4 +1,4 @@
-"""A comparison as a reader meets it: headed tables and sentences, before any format."""
+"""A comparison as tables and sentences with titles, before any format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segbench.errors import SegbenchError
 SIDE_BY_SIDE = 4
 """Up to this many groups are columns; more are rows."""
 DETAILED = 3
-"""Up to this many pairs have their own sentences and tables of classes and images."""
+"""Up to this many pairs get their own sentences and tables of classes and images."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,13 @@ class Table:
     """Cells of text.
 
     Attributes:
-        name: by which `table=` chooses it.
-        title: over it.
-        header: a name a column.
+        name: selects it with `table=`.
+        title: above it.
+        header: one name per column.
         rows: cells, as many as the header has.
-        numeric: whether each column is of numbers.
-        caption: what a reader must know, a sentence each.
-        fixed: leading columns that name the row, where a narrow terminal may leave out columns behind them; 0 where it
-            may not.
+        numeric: whether each column holds numbers.
+        caption: what a reader must know, one sentence each.
+        fixed: leading columns that name the row; a narrow terminal may drop columns after them. 0: it may drop none.
     """
 
     name: str
@@ -49,7 +48,7 @@ class Sentences:
 
     Attributes:
         title: the heading.
-        sentences: a list.
+        sentences: one list item each.
         warning: whether something is wrong or missing.
     """
 
@@ -60,11 +59,11 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Document:
-    """What is shown.
+    """The whole output.
 
     Attributes:
         title: the heading.
-        blocks: in their order.
+        blocks: in order.
     """
 
     title: str
@@ -72,14 +71,14 @@ class Document:
 
 
 def document(comparison: Comparison) -> Document:
-    """Everything that is said of some runs."""
+    """The whole comparison."""
     table = comparison.table
     blocks: list[Table | Sentences] = [*_scores(comparison)]
     detailed = comparison.pairs if len(comparison.pairs) <= DETAILED else ()
     for pair in detailed:
-        blocks.append(Sentences(f"What may be concluded of {_names(pair)}", tuple(conclusions(comparison, pair))))
+        blocks.append(Sentences(f"What can be concluded about {_names(pair)}", tuple(conclusions(comparison, pair))))
     if comparison.pairs and not detailed:
-        blocks.append(Sentences("What may be concluded", tuple(overview(comparison))))
+        blocks.append(Sentences("What can be concluded", tuple(overview(comparison))))
     if any(pair.differences for pair in comparison.pairs):
         blocks.append(_differences(comparison))
     for pair in detailed:
@@ -124,16 +123,16 @@ def _hints(comparison: Comparison) -> list[str]:
     table = comparison.table
     if len(comparison.pairs) > DETAILED:
         return [
-            "Of many pairs the leading score is shown (metric=NAME shows others); csv and json have all scores, "
-            "classes and images, as two or three groups have."
+            "With many pairs only the leading score is shown (metric=NAME shows others); csv and json contain all "
+            "scores, classes and images, as do comparisons of two or three groups."
         ]
     if len(table.groups) == 1 and len(table.runs) > 1:
-        return ["The runs differ in their seed alone, so there is nothing to tell apart; seeds=apart compares them."]
+        return ["The runs differ only in their seed, so there are no groups to compare; seeds=apart compares the runs."]
     return []
 
 
 def directions(comparison: Comparison) -> dict[str, bool]:
-    """Whether a larger score is better, by column key; a score is not in it where no run says."""
+    """Whether a larger score is better, by column key; scores that no run describes are left out."""
     wanted = {column.key for column in comparison.columns}
     known: dict[str, bool] = {}
     for run in comparison.table.runs:
@@ -224,7 +223,7 @@ def _as_rows(comparison: Comparison) -> Table:
 def _differences(comparison: Comparison) -> Table:
     pairs = comparison.pairs
     if len(pairs) > DETAILED and not comparison.settings.metrics:
-        # Of many pairs the leading score: a reader who wants another names it.
+        # With many pairs only the leading score; metric=NAME selects another.
         differences = [pair.differences[0] for pair in pairs if pair.differences]
     else:
         differences = [d for pair in pairs for d in pair.differences]
@@ -260,7 +259,7 @@ def _difference_table(
     undefined = [d for d in differences if d.undefined > 0.05]
     if undefined:
         caption += (
-            "Not defined in some draws, whose interval is of the others: "
+            "Not defined in some draws, which the interval leaves out: "
             + ", ".join(f"{d.name} ({d.undefined:.0%})" for d in undefined)
             + ".",
         )
@@ -306,8 +305,8 @@ def _images(pair: Pair) -> Table:
         for image in pair.changed
     ]
     caption = (
-        f"{leading.name} of each image alone, to look at and not to average; 'all others' is the difference that is "
-        "left without the image.",
+        f"{leading.name} of each image alone, for inspection, not for averaging; 'all others' is the difference "
+        "without the image.",
     )
     title = f"Images that changed most, {_names(pair)}"
     return Table("images", title, header, tuple(rows), (False, True, True, True, True), caption)

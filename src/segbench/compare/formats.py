@@ -1,4 +1,4 @@
-"""A comparison written down: Markdown, LaTeX (booktabs), CSV, JSON, HTML; the terminal has `terminal.py`."""
+"""A comparison as Markdown, LaTeX (booktabs), CSV, JSON or HTML; `terminal.py` has the terminal."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SUFFIXES = {
     ".html": "html",
     ".htm": "html",
 }
-"""What a file's name says of its format."""
+"""Formats by file suffix."""
 
 
 def write(comparison: Comparison, form: str, table: str | None = None) -> str:
     """The comparison in a format.
 
     Args:
-        comparison: what is said.
+        comparison: the comparison.
         form: one of `FORMATS`.
-        table: only this table; CSV, which holds one, takes `runs` where it is None.
+        table: only this table; CSV, which holds one table, takes `runs` if None.
 
     Raises:
         SegbenchError: no such format or table.
@@ -132,7 +132,7 @@ def _pipes(text: str) -> str:
 
 
 def as_latex(shown: Document) -> str:
-    """Tables for booktabs and sentences as text; the package booktabs is all they need."""
+    """Tables and sentences; they need only the package booktabs."""
     parts = [f"% {' '.join(shown.title.split())}", "% \\usepackage{booktabs}"]
     for block in shown.blocks:
         parts.append(_latex_table(block) if isinstance(block, Table) else _latex_text(block))

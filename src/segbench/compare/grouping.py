@@ -1,4 +1,4 @@
-"""Seeds of one configuration as a group, and what sets the groups apart."""
+"""Groups of runs that differ only in their seed, and what distinguishes the groups."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LABEL = 48
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs of one configuration that differ in their seed alone.
+    """Runs of one configuration that differ only in their seed.
 
     Attributes:
-        name: a letter, by which the text calls it.
-        label: what sets it apart, in short.
-        runs: at least one, in the order of their seeds.
-        settings: what sets it apart, by the keys that differ between groups.
+        name: a letter, used in the text.
+        label: what distinguishes it, in short.
+        runs: at least one, ordered by seed.
+        settings: its values of the keys that differ between groups.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Group:
     settings: Mapping[str, Any]
 
     def values(self, column: Column) -> list[float]:
-        """The score of each run that has it under the column's definition; NaN where it is not defined."""
+        """The score of each run that has it by the column's definition; NaN if it is not defined."""
         return [run.metrics[column.key] for run in self.runs if column.holds(run)]
 
     def summary(self, column: Column) -> Summary:
@@ -53,13 +53,13 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class RunTable:
-    """Groups of runs, and all that is known of them without a test.
+    """Groups of runs, and everything known about them without a test.
 
     Attributes:
-        groups: in the order in which their first runs were met.
+        groups: in the order of their first runs.
         differing: dotted keys in which groups differ.
-        left_out: runs that are not in it.
-        notes: sentences on what is not in the configurations or was done to the runs.
+        left_out: runs that are not in a group.
+        notes: sentences about what the configurations do not say.
     """
 
     groups: tuple[Group, ...]
@@ -74,7 +74,7 @@ class RunTable:
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """Every score that a run has: those of the paper's row first, then the one that chose checkpoints."""
+        """Every score that a run has: those of the paper's row first, then the one that selected checkpoints."""
         leading = [name for run in self.runs for name in _leading(run)]
         versions: dict[str, list[str | None]] = {}
         for run in self.runs:
@@ -86,7 +86,7 @@ class RunTable:
         for key, met in versions.items():
             recorded = sorted(version for version in met if version is not None)
             if len(recorded) < 2:
-                # Of an unrecorded definition nothing speaks against the one that is recorded.
+                # An unrecorded definition is assumed to be the recorded one.
                 columns.append(Column(key, recorded[0] if recorded else None))
             else:
                 columns += [Column(key, version, mixed=True) for version in met]
@@ -120,15 +120,15 @@ def group_runs(
     ignore: Sequence[str] = (),
     seeds_apart: bool = False,
 ) -> RunTable:
-    """Put runs that differ by their seed alone into one group.
+    """Put runs that differ only in their seed into one group.
 
-    Runs of one network on one split, or of one seed with the same scores, are one run: they are counted once.
+    Runs of one network on one split, or of one seed with the same scores, count as one run.
 
     Args:
         records: the runs.
-        left_out: those that could not be read, handed through.
-        ignore: dotted keys that set no runs apart, beside the names, places and loaders that never do.
-        seeds_apart: make every run a group of its own.
+        left_out: those that could not be read; passed on.
+        ignore: dotted keys that do not separate runs, in addition to names, paths and loaders, which never do.
+        seeds_apart: make every run a separate group.
     """
     ignored = tuple(ignore)
     digests = {record.source: identity(record.settings, ignored) for record in records}
@@ -207,7 +207,7 @@ def short(key: str) -> str:
 
 
 def show_setting(value: Any) -> str:
-    """A setting as the command line would write it; a class by its own name."""
+    """A setting as on the command line; a class by its name without modules."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -215,7 +215,7 @@ def show_setting(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, str):
-        # segbench.models.unet.UNet is known as UNet.
+        # segbench.models.unet.UNet is shown as UNet.
         return value.rsplit(".", 1)[-1] if value.startswith(("segbench.", "lightning.", "albumentations.")) else value
     return str(value) if isinstance(value, int) else written(value)
 
@@ -226,19 +226,19 @@ def _repeated_seeds(groups: Sequence[Group]) -> list[str]:
         repeated = [str(seed) for seed, count in Counter(run.seed for run in group.runs).items() if count > 1]
         if repeated:
             notes.append(
-                f"{group.name} holds several runs of seed {', '.join(repeated)} whose scores differ: "
-                "the configuration and the seed do not determine them."
+                f"{group.name} contains several runs of seed {', '.join(repeated)} with different scores: "
+                "configuration and seed do not determine them."
             )
     return notes
 
 
 def circumstances(runs: Sequence[RunRecord]) -> list[str]:
-    """What differs and stands in no configuration, a sentence each."""
+    """Differences that no configuration shows, one sentence each."""
     notes: list[str] = []
     commits = Counter(_commit(run) for run in runs)
     if len(commits) > 1:
         said = ", ".join(f"{commit} ({count})" for commit, count in commits.most_common(5))
-        notes.append(f"The runs are of different code: {said}{', ...' if len(commits) > 5 else ''}.")
+        notes.append(f"The runs used different code: {said}{', ...' if len(commits) > 5 else ''}.")
     changed = sum(bool((run.provenance.get("git") or {}).get("dirty")) for run in runs)
     if changed:
         notes.append(f"{changed} of {len(runs)} runs were made with uncommitted changes to the code.")
@@ -266,6 +266,6 @@ def _unrecorded(runs: Sequence[RunRecord]) -> list[str]:
     if not without:
         return []
     return [
-        f"{without} of {len(runs)} runs do not say by which definitions their metrics were computed "
-        "(W&B runs and scored files); they are taken to be those of the others."
+        f"{without} of {len(runs)} runs do not record the definitions of their metrics "
+        "(W&B runs and scored files); they are assumed to be those of the others."
     ]

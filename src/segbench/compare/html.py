@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs nothing beside it: sortable tables, light and dark, printable."""
+"""A comparison as one self-contained HTML file: sortable tables, light and dark, printable."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def as_html(shown: Document) -> str:
 
 
 def page(title: str, body: str, style: str = "") -> str:
-    """A file that needs nothing beside it.
+    """A self-contained file.
 
     Args:
         title: of the file, and its first heading.
         body: HTML.
-        style: CSS beside that of tables and sentences.
+        style: further CSS, after that of tables and sentences.
     """
     title = escape(title)
     return (
@@ -85,7 +85,7 @@ def section(shown: Table) -> str:
 
 
 def table(shown: Table) -> str:
-    """A table whose columns sort by a click or the keyboard."""
+    """A table whose columns sort by mouse or keyboard."""
     kinds = ['class="number"' if right else "" for right in shown.numeric]
     head = "".join(
         f'<th scope="col" {kind}><button type="button" title="sort">{escape(name)}</button></th>'

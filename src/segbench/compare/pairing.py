@@ -1,4 +1,4 @@
-"""Which runs may be put together: on the same images, or on images that none of them shares."""
+"""Which runs can be combined: pairs scored on the same images, or folds that share no image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_same_images(first: ImageCounts, second: ImageCounts) -> None:
         second: in the order of its ids.
 
     Raises:
-        SegbenchError: another data set, other splits, ids or labels; says which.
+        SegbenchError: data set, split, ids or labels differ; the message says which.
     """
     pair = f"{first.source} and {second.source}"
     if first.data != second.data:
@@ -50,9 +50,9 @@ def check_same_images(first: ImageCounts, second: ImageCounts) -> None:
     other = _other_labels(first, second)
     if other:
         raise SegbenchError(
-            f"{pair} have other labels for images of the same name: {some_of(other)}",
-            "the same labels, of which the same number of pixels is of each class",
-            "check that data.root and the data set's settings are the same, and score both again",
+            f"{pair} have different labels for images of the same name: {some_of(other)}",
+            "the same labels, with the same number of pixels of each class",
+            "check that data.root and the settings of the data set are the same, and score both again",
         )
 
 
@@ -68,15 +68,15 @@ def _other_labels(first: ImageCounts, second: ImageCounts) -> list[str]:
 
 
 def pool_folds(records: Sequence[RunRecord], key: str, ignore: Sequence[str] = ()) -> list[RunRecord]:
-    """Join runs that differ in `key` alone.
+    """Join runs that differ only in `key`.
 
     Args:
         records: the runs.
         key: the dotted setting that numbers the folds, e.g. `data.fold`.
-        ignore: further keys that set no runs apart.
+        ignore: further keys that do not separate runs.
 
     Returns:
-        a run for each seed of each configuration; its scores are of the pooled images.
+        one run per seed of each configuration; its scores are those of the pooled images.
 
     Raises:
         SegbenchError: no run has the setting, folds share images, or their counts cannot be read.

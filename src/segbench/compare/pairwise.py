@@ -1,4 +1,4 @@
-"""Tests of groups of runs against one another, on the images that both were scored on."""
+"""Tests of groups of runs against one another, on the images on which both were scored."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ Runs = Mapping[str, Sequence[ImageCounts]]
 
 
 def compare_groups(table: RunTable, settings: Settings | None = None) -> Comparison:
-    """Compare groups of runs: in pairs, by the images that both were scored on.
+    """Compare groups of runs in pairs, on the images on which both were scored.
 
     Args:
         table: the groups.
         settings: how; the defaults where None.
 
     Raises:
-        SegbenchError: a metric, split or baseline that is not there.
+        SegbenchError: a metric, split or baseline that does not exist.
     """
     settings = settings or Settings()
     columns = choose_columns(table.columns, settings.metrics, settings.split)
@@ -70,7 +70,7 @@ def compare_groups(table: RunTable, settings: Settings | None = None) -> Compari
     notes = [*unread]
     if len(table.groups) > MOST_GROUPS and settings.baseline is None:
         notes.append(
-            f"Of {len(table.groups)} groups no pair is tested: give two of them, or baseline=LETTER "
+            f"No pair of the {len(table.groups)} groups is tested: name two groups, or set baseline=LETTER "
             "to test all others against one."
         )
     return Comparison(table, columns, settings, tuple(_adjusted(tested)), tuple(refusals), tuple(notes))
@@ -137,7 +137,7 @@ def _same_images(first: ImageCounts, second: ImageCounts) -> bool:
 
 
 def _comparable(groups: Sequence[Group], runs: Runs) -> list[list[Group]]:
-    """Groups that were scored on the same images, together."""
+    """Lists of groups, each scored on the same images."""
     together: list[list[Group]] = []
     for group in groups:
         if not runs[group.name]:
@@ -155,7 +155,7 @@ def _refusal(first: Group, second: Group, runs: Runs) -> Refusal:
     error = _inconsistent([runs[first.name][0], runs[second.name][0]])
     if error is None:
         error = SegbenchError(
-            f"{first.title} and {second.title} share no metric under one definition",
+            f"{first.title} and {second.title} share no metric with the same definition",
             "runs that were scored by the same definitions",
             "score both with this version: segbench evaluate run=RUN",
         )
@@ -195,7 +195,7 @@ def _test(
 
 
 def _class_keys(known: dict[str, ScoreInfo], wanted: Sequence[str]) -> list[str]:
-    # The classes belong to overlap scores; who asks for the Rand error alone has no use for them.
+    # Classes belong to overlap scores; a comparison by Rand error alone does not show them.
     heads = {key.rsplit("/", 1)[0] for key in wanted if "iu" in key.rsplit("/", 1)[-1].split("_")}
     return [key for key in known if key.rsplit("/", 2)[-2] == "iu" and key.rsplit("/", 2)[0] in heads]
 
@@ -295,7 +295,7 @@ def _changed(
 
 
 def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
-    """Adjust p values: of a score over the pairs, of classes over the pairs and classes."""
+    """Adjust p values: for a score over the pairs, for classes over pairs and classes."""
     adjusted: dict[tuple[str, str, str], float] = {}
     keys = dict.fromkeys(difference.key for pair in pairs for difference in pair.differences)
     families = [[d for pair in pairs for d in pair.differences if d.key == key] for key in keys]
@@ -325,12 +325,12 @@ def compare(
     Args:
         sources: run directories, folders, globs, or `wandb:ENTITY/PROJECT[/RUN]`.
         settings: how to test; the defaults where None.
-        ignore: dotted keys that set no groups apart.
-        seeds_apart: every run is a group of its own.
+        ignore: dotted keys that do not separate groups.
+        seeds_apart: make every run a separate group.
         folds: the dotted key in which the folds of one cross-validation differ.
 
     Raises:
-        SegbenchError: sources without runs, a metric, split or baseline that is not there, folds that share images.
+        SegbenchError: sources without runs, a metric, split or baseline that does not exist, folds that share images.
     """
     from segbench.compare.grouping import group_runs
     from segbench.compare.pairing import pool_folds

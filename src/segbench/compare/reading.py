@@ -1,4 +1,4 @@
-"""Run directories and W&B projects, read into records; what cannot be read is listed with its reason."""
+"""Reads run directories and W&B projects into records; what cannot be read is listed with the reason."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def read_runs(sources: Sequence[str]) -> tuple[list[RunRecord], list[LeftOut]]:
         sources: run directories, folders of them, globs, or `wandb:ENTITY/PROJECT[/RUN]`.
 
     Returns:
-        the runs in the order of the sources, and those left out with their reasons. A run that is met twice is read
-        once; one that is in W&B and here is read here, where its counts are.
+        the runs in the order of the sources, and those left out with their reasons. A run that is found twice is read
+        once; a run that is in W&B and on this machine is read from this machine, where its counts are.
 
     Raises:
-        SegbenchError: a source without any run, or a W&B server that cannot be asked.
+        SegbenchError: a source without any run, or a W&B server that cannot be reached.
     """
     configs = Configs()
     read: dict[str, RunRecord | LeftOut] = {}
@@ -126,7 +126,7 @@ def read_run(path: Path, configs: Configs | None = None) -> RunRecord | LeftOut:
         if "model" not in config and config.get("run"):
             found = _trained(path, str(config["run"]))
             if found is None:
-                return LeftOut(source, f"evaluates {config['run']}, which is not there: move both together")
+                return LeftOut(source, f"evaluates {config['run']}, which does not exist: move both together")
             trained, config = found, configs.of(found)
         return _record(path, trained, config, results, configs)
     except _Damaged as damaged:
@@ -140,8 +140,8 @@ class _Damaged(Exception):
 class Configs:
     """Configurations that were read, and their parts.
 
-    The runs of a sweep differ in a line or two, and YAML is what reading a thousand of them would wait for: a part of
-    the top level that another one had word for word is parsed once.
+    The runs of a sweep differ in a line or two, and parsing YAML dominates the time for a thousand of them: equal
+    top-level parts are parsed once.
     """
 
     def __init__(self) -> None:
@@ -149,14 +149,14 @@ class Configs:
         self._parts: dict[str, Any] = {}
 
     def of(self, path: Path) -> dict[str, Any]:
-        """The configuration of a run directory; not to be changed."""
+        """The configuration of a run directory; do not modify it."""
         if path not in self._whole:
             try:
                 self._whole[path] = self.parse((path / "config.yaml").read_text())
             except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
                 raise _Damaged(f"config.yaml cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(self._whole[path], dict):
-            raise _Damaged("config.yaml is no mapping")
+            raise _Damaged("config.yaml is not a mapping")
         config: dict[str, Any] = self._whole[path]
         return config
 
@@ -183,19 +183,19 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise _Damaged(f"{path.name} cannot be read: {error}") from error
     if not isinstance(read, dict):
-        raise _Damaged(f"{path.name} is no mapping")
+        raise _Damaged(f"{path.name} is not a mapping")
     return read
 
 
 def _unfinished(path: Path, config: Mapping[str, Any], state: str) -> str:
     if "model" not in config:
-        return f"{state}: evaluate again"
+        return f"{state}: evaluate it again"
     goes_on = {"running": "it is running, or was killed", "prepared": "it has not begun"}.get(state, state)
     return f"{goes_on}: segbench train resume={path}"
 
 
 def _trained(evaluation: Path, run: str) -> Path | None:
-    # Recorded relative to where the command was given; an outputs folder may have been moved since, as a whole.
+    # Recorded relative to the working directory of the command; the outputs folder may have moved since, as a whole.
     parents = evaluation.resolve().parents
     for start in (Path(), *parents):
         if (start / run / "config.yaml").is_file():
@@ -209,9 +209,9 @@ def _record(
     protocol, provenance, timing = (results.get(key) or {} for key in ("protocol", "provenance", "timing"))
     metrics = results.get("metrics")
     if not all(isinstance(part, dict) for part in (protocol, provenance, timing)):
-        raise _Damaged("results.json does not hold what its schema says")
+        raise _Damaged("results.json does not match its schema")
     if not isinstance(metrics, dict) or not all(isinstance(v, int | float | None) for v in metrics.values()):
-        raise _Damaged("results.json holds no table of metrics")
+        raise _Damaged("results.json has no table of metrics")
     legs = _legs(trained)
     steps = timing.get("steps") if path == trained else _steps(trained)
     settings = flatten(effective(config, legs, steps))
@@ -224,7 +224,7 @@ def _record(
     for key in ("tta", "tile", "threads"):
         if key in protocol:
             settings[key] = protocol[key]
-    # A best checkpoint is what a run is scored by that chooses one.
+    # A run that selects a best checkpoint is scored by it.
     chosen = "best" if settings.get("callbacks.checkpoint.monitor") else "last"
     if protocol.get("checkpoint", chosen) != chosen:
         settings["checkpoint"] = protocol["checkpoint"]
@@ -269,7 +269,7 @@ def _steps(path: Path) -> float | None:
 
 
 def _ancestor(run: str, configs: Configs) -> str:
-    # Seeds of one experiment start from seeds of another: the paths differ, what was set there does not.
+    # Seeds of one experiment start from seeds of another: their paths differ, their settings do not.
     path = Path(run)
     if not (path / "config.yaml").is_file():
         return run
@@ -302,7 +302,7 @@ def _score(key: str, value: Any) -> float | None:
     if key.split("/")[0] not in ("val", "test") or "/" not in key:
         return None
     try:
-        # W&B writes what JSON lacks as the texts NaN and Infinity.
+        # W&B writes NaN and Infinity, which JSON lacks, as text.
         return float(value)
     except (TypeError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""A run as a comparison sees it: what was set, what came out, and where its counts are."""
+"""A run as a comparison sees it: its settings, its scores, and where its counts are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 CIRCUMSTANCES = ("name", "seed", "resume", "paper", "logger", "threads", "data.num_workers")
-"""Keys (with all below them) that set nothing apart: names, places and how many hands helped. `seed` makes a group."""
+"""Keys, with all below them, that do not separate runs: names, threads. `seed` makes a group."""
 PLACES = ("data.root", "weights.path", "loss.weight_map.folder")
 CIRCUMSTANCES_OF_LOADING = ("data.eval_batch_size", "callbacks.panels", "callbacks.progress", "callbacks.curves")
 
@@ -24,16 +24,16 @@ class RunRecord:
         source: its directory as the user would type it, or its W&B address.
         path: its directory; None for a run that is read from W&B.
         name: the experiment's.
-        seed: None where the configuration has none.
+        seed: None if the configuration has none.
         settings: the configuration by dotted key, with what its evaluation set.
-        metrics: scores by `<split>/<head, if several>/<metric>`; NaN where one is not defined.
-        versions: of the scores' definitions, by the same keys; empty where they are not recorded.
+        metrics: scores by `<split>/<head, if several>/<metric>`; NaN if one is not defined.
+        versions: of the scores' definitions, by the same keys; empty if not recorded.
         config: the nested configuration of the training.
-        protocol: how the scores came about.
+        protocol: how the scores were computed.
         provenance: command, code, versions, machine.
         timing: seconds and steps.
         trained: where the network was trained, resolved; of an evaluation another directory than `path`.
-        wandb_id: of the W&B run, where there is one.
+        wandb_id: of the W&B run, if there is one.
         folds: the runs whose images are pooled in this one; empty for a plain run.
     """
 
@@ -54,7 +54,7 @@ class RunRecord:
 
     @property
     def split(self) -> str:
-        """The split that was scored last: `test` where there is one."""
+        """The split that was scored: `test` if there is one."""
         splits = [key.split("/")[0] for key in self.metrics if "/" in key]
         return "test" if "test" in splits or not splits else splits[0]
 
@@ -65,8 +65,8 @@ class LeftOut:
 
     Attributes:
         source: its directory or address.
-        reason: why, and what would mend it.
-        wrong: whether a file is damaged, or the run was asked for by name; a job of a sweep may well have failed.
+        reason: why, and how to fix it.
+        wrong: whether a file is damaged or the run was named explicitly; a failed job of a sweep is not wrong.
     """
 
     source: str
@@ -76,7 +76,7 @@ class LeftOut:
 
 @cache
 def is_circumstance(key: str, ignore: tuple[str, ...] = ()) -> bool:
-    """Whether a setting is one that sets no run apart.
+    """Whether a setting does not separate runs.
 
     Args:
         key: dotted.
@@ -89,7 +89,7 @@ def is_circumstance(key: str, ignore: tuple[str, ...] = ()) -> bool:
 
 
 def identity(settings: Mapping[str, Any], ignore: tuple[str, ...] = ()) -> str:
-    """A digest of all settings but the circumstances: equal for runs that differ by their seed alone."""
+    """A digest of all settings except the circumstances: equal for runs that differ only in their seed."""
     kept = {key: _whole(value) for key, value in settings.items() if not is_circumstance(key, ignore)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -1,13 +1,13 @@
-"""Resampling of images and seeds: intervals and p values that know that a score is no mean of images.
+"""Resampling of images and seeds: intervals and p values for scores that are not means over images.
 
 - Bootstrap (Efron and Tibshirani 1993, chapters 13 and 16): images are drawn with replacement, the same draw for every
-  run, so that a difference is paired; each draw's score is formed from summed counts. Percentile interval.
+  run, so differences are paired; each draw's score is computed from summed counts. Percentile interval.
 - Seeds: where a group has several, they are drawn with replacement within the group, independently of the images;
-  groups of the same trained networks, scored in other ways, draw the same ones.
+  groups of the same trained networks, scored in different ways, draw the same ones.
   Drawn means of S seeds vary by (S - 1) / S too little, so their deviations from the group's mean are widened by
   sqrt(S / (S - 1)) (Hesterberg 2015, "What teachers should know about the bootstrap", section 3.2).
-- Permutation: if two runs do not differ, an image's two results may be swapped (Edgington 1980); all 2^n swaps where
-  they are few, else drawn ones.
+- Permutation: if two runs do not differ, an image's two results may be swapped (Edgington 1980); all 2^n swaps if they
+  are few, else random ones.
 - Several comparisons: Holm (1979).
 """
 
@@ -23,7 +23,7 @@ from segbench.compare.counts import ImageCounts
 from segbench.errors import SegbenchError
 
 _CHUNK = 1000
-"""Draws at a time, so that their sums stay in a few megabytes."""
+"""Draws per chunk: their sums take a few megabytes."""
 
 
 def image_draws(images: int, draws: int, seed: int) -> Iterator[NDArray[np.float64]]:
@@ -35,7 +35,7 @@ def image_draws(images: int, draws: int, seed: int) -> Iterator[NDArray[np.float
         seed: of the resampling.
 
     Yields:
-        (d, N) float64 that holds integers, each row summing to N; D rows together.
+        (d, N) float64 holding integers, each row summing to N; D rows in total.
     """
     rng = np.random.default_rng((seed, 0))
     for start in range(0, draws, _CHUNK):
@@ -52,11 +52,11 @@ def seed_draws(seeds: int, draws: int, seed: int, group: int) -> NDArray[np.floa
         seeds: S runs of the group.
         draws: D.
         seed: of the resampling.
-        group: its number, so that groups are drawn independently.
+        group: its number; groups are drawn independently.
 
     Returns:
-        (D, S) float64, each row summing to 1: `1/S + sqrt(S / (S - 1)) (k / S - 1/S)` for a run drawn k times. One run
-        is itself in every draw.
+        (D, S) float64, each row summing to 1: `1/S + sqrt(S / (S - 1)) (k / S - 1/S)` for a run drawn k times. A single
+        run has weight 1 in every draw.
     """
     if seeds == 1:
         return np.ones((draws, 1))
@@ -68,7 +68,7 @@ def seed_draws(seeds: int, draws: int, seed: int, group: int) -> NDArray[np.floa
 def bootstrap_scores(
     groups: Sequence[Sequence[ImageCounts]], keys: Sequence[str], draws: int, seed: int
 ) -> NDArray[np.float64]:
-    """Scores of groups of runs under draws of images, and of seeds where a group has several.
+    """Scores of groups of runs under draws of images, and of seeds if a group has several.
 
     Args:
         groups: G groups of runs, all scored on the same images in the same order.
@@ -77,13 +77,13 @@ def bootstrap_scores(
         seed: of the resampling.
 
     Returns:
-        (G, M, D): a group's mean over its (drawn) runs; NaN where one of them has no such score, or none in a draw.
+        (G, M, D): a group's mean over its (drawn) runs; NaN where a run lacks the score, or it is undefined in a draw.
 
     Raises:
         SegbenchError: `draws` is too small for an interval.
     """
     if draws < 100:
-        raise SegbenchError(f"draws={draws}", "100 draws or more: an interval is read off their tails", "raise draws=")
+        raise SegbenchError(f"draws={draws}", "100 draws or more, enough for the tails of an interval", "raise draws=")
     shape = [len(group) for group in groups]
     scores = [np.empty((runs, len(keys), draws)) for runs in shape]
     start = 0
@@ -104,20 +104,20 @@ def bootstrap_scores(
 
 
 def networks_of(group: Sequence[ImageCounts]) -> tuple[str, ...] | None:
-    """The trained networks of a group's runs; None where one is not known."""
+    """The trained networks of a group's runs; None if one is unknown."""
     networks = tuple(run.network for run in group)
     return networks if all(networks) else None
 
 
 @dataclass(frozen=True)
 class Interval:
-    """What the draws of a difference say.
+    """Interval and p value of a difference, from its draws.
 
     Attributes:
-        low: the interval's ends.
-        high: NaN, as `low`, where the difference is defined in no draw.
-        p: two-sided, twice the smaller share of draws at or beyond zero; below 1 - confidence where the interval
-            leaves zero out.
+        low: lower end of the interval.
+        high: upper end; NaN, as `low`, if the difference is defined in no draw.
+        p: two-sided, twice the smaller share of draws at or beyond zero; below 1 - confidence if the interval
+            excludes zero.
         undefined: share of the draws in which the difference is not defined (a class that no drawn image holds).
     """
 
@@ -150,8 +150,8 @@ class Permutation:
 
     Attributes:
         p: two-sided, the share of swaps whose difference is as large as the one found.
-        swaps: how many were looked at.
-        exact: whether these are all there are.
+        swaps: number of swaps evaluated.
+        exact: whether these are all possible swaps.
     """
 
     p: float
@@ -170,7 +170,7 @@ def permutation_test(
     Args:
         pairs: runs of the first and of the second group, all scored on the same images in the same order.
         keys: the scores.
-        draws: swaps that are drawn where all would be more.
+        draws: random swaps to draw if all swaps would be more.
         seed: of the resampling.
     """
     swaps_DN, exact = image_swaps(len(pairs[0][0].ids), draws, seed)
@@ -186,7 +186,7 @@ def permutation_test(
 
 
 def _permutation(differences_D: NDArray[np.float64], exact: bool) -> Permutation:
-    # Row 0 swaps nothing: it is what was found, and in drawn swaps the one that counts for itself.
+    # Row 0 swaps nothing: it is the observed difference, which random swaps must include.
     found, defined = abs(float(differences_D[0])), np.isfinite(differences_D)
     if not np.isfinite(found):
         return Permutation(float("nan"), int(defined.sum()), exact)
@@ -196,7 +196,7 @@ def _permutation(differences_D: NDArray[np.float64], exact: bool) -> Permutation
 
 
 def image_swaps(images: int, draws: int, seed: int) -> tuple[NDArray[np.float64], bool]:
-    """Which images are swapped, (D, N) of 0 and 1; row 0 swaps none. True where these are all 2^N."""
+    """Which images are swapped, (D, N) of 0 and 1; row 0 swaps none. True if these are all 2^N."""
     if 2.0**images <= max(draws, 2):
         return (np.arange(2**images)[:, None] >> np.arange(images) & 1).astype(np.float64), True
     rng = np.random.default_rng((seed, 2))
@@ -216,7 +216,7 @@ def _stacked(first: ImageCounts, second: ImageCounts) -> ImageCounts:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for their number by Holm's step-down procedure; NaN stays and is not counted.
+    """P values adjusted for their number by Holm's step-down procedure; NaN is kept and not counted.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])

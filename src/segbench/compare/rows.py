@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 def run_rows(comparison: Comparison) -> list[Row]:
-    """A row a run: where it is, its group, what sets it apart, and every score that it has."""
+    """One row per run: its directory, its group, the settings that differ, and every score that it has."""
     keys = list(dict.fromkeys(key for run in comparison.table.runs for key in run.metrics))
     settings = [key for key in comparison.table.differing if key != "seed"]
     return [
@@ -31,7 +31,7 @@ def run_rows(comparison: Comparison) -> list[Row]:
 
 
 def group_rows(comparison: Comparison) -> list[Row]:
-    """A row a group: mean, standard deviation and number of runs of each score shown."""
+    """One row per group: mean, standard deviation and number of runs of each score shown."""
     rows = []
     for group in comparison.table.groups:
         row: Row = {"group": group.name, "label": group.label, "runs": len(group.runs), **group.settings}
@@ -85,7 +85,7 @@ def image_row(pair: Pair, image: ImageChange) -> Row:
 
 
 def tables(comparison: Comparison) -> dict[str, list[Row]]:
-    """Every table as rows, by the name that `table=` chooses it by."""
+    """Every table as rows, by its name for `table=`."""
     pairs = comparison.pairs
     return {
         "runs": run_rows(comparison),

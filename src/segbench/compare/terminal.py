@@ -1,4 +1,4 @@
-"""A comparison on a terminal; wide tables show what fits and say what they leave out."""
+"""A comparison on a terminal; wide tables show what fits and name what they leave out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _ROWS = 40
 PIPE_WIDTH = 160
-"""Of a file or a pipe, which wraps nothing by itself."""
+"""For files and pipes, which do not wrap."""
 
 
 def show(shown: Document, console: Console) -> None:
@@ -60,7 +60,7 @@ def _table(table: Table, console: Console) -> None:
 
 
 def cut(table: Table, width: int) -> Table:
-    """What a reader of a terminal of `width` characters can take in; the caption says what is left out."""
+    """The part of a table that fits a terminal of `width` characters; the caption says what is left out."""
     said: tuple[str, ...] = ()
     kept = len(table.header)
     if table.fixed:

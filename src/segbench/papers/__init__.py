@@ -1,1 +1,1 @@
-"""The papers' numbers beside ours."""
+"""The papers' numbers next to ours."""

@@ -1,7 +1,7 @@
-"""In what a run departs from the protocol of the paper's row that it stands beside.
+"""How a run deviates from the protocol of the paper's row that it reproduces.
 
 An experiment's `paper.experiment` names the experiment that is the row itself; a run is compared with it key by key, so
-nothing that a config can say is forgotten. What no config says (data, precision, hardware) is read from the run.
+no setting of a config is overlooked. What no config says (data, precision, hardware) is read from the run.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _OF_NO_EFFECT = (
     "loss.weight_map.folder",
     "metrics",
 )
-"""Keys that change no score, or that are told in words of their own."""
+"""Keys that change no score, or that have a sentence elsewhere."""
 _TRAINER = ("max_steps", "max_epochs", "accumulate_grad_batches", "gradient_clip_val")
 _SCORED_ON = (
     *("data._target_", "data.protocol", "data.test", "data.fold", "data.partial", "data.depth", "data.dataset"),
     *("data.truth", "data.by_sequence.test", "data.by_time.test"),
 )
-"""Keys that decide which images are scored: where they differ, two numbers are not of the same thing."""
+"""Keys that decide which images are scored: if they differ, two numbers are not comparable."""
 
 
 def deviations(
     config: Config, reference: Config, results: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> list[str]:
-    """Every departure in a sentence.
+    """Every deviation, one sentence each.
 
     Args:
         config: of the run.
@@ -56,9 +56,9 @@ def deviations(
     said += _of_config(config, reference)
     steps, wanted = results["timing"].get("steps"), config.trainer.max_steps
     if steps is not None and wanted > 0 and steps < wanted:
-        said.append(f"{steps:.0f} steps of the {wanted} that it asks for")
+        said.append(f"{steps:.0f} of the {wanted} configured steps")
     if config.init_from is not None and reference.stages:
-        said.append("started from a given run instead of the stages before")
+        said.append("started from a given run instead of the earlier stages")
     precision = str(results["protocol"]["precision"])
     if not precision.startswith("32"):
         said.append(f"computed in {precision}, the paper in float32")
@@ -67,7 +67,7 @@ def deviations(
 
 
 def not_comparable(config: Config, reference: Config) -> list[str]:
-    """Why the score is of other images than the paper's; empty where it is of the same."""
+    """Why the score is of other images than the paper's; empty if it is of the same."""
     reason = None if config.paper is None else config.paper.not_comparable
     mine, theirs = config.flat, reference.flat
     other = [

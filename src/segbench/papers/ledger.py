@@ -1,4 +1,4 @@
-"""The ledger: one YAML file a reproduced row, written by `segbench reproduce` alone, and the tables made from it."""
+"""The ledger: one YAML file per reproduced row, written only by `segbench reproduce`, and the tables made from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMA = 1
 TOLERANCE = 0.01
 """A row counts as reproduced within one point of an overlap score: public reproductions of FCN differ by up to 0.8."""
 ERROR_TOLERANCE = 0.1
-"""... or within a tenth of an error, whose size says nothing on that scale."""
+"""... or within a tenth of an error, to which that scale does not apply."""
 
 
 def published() -> dict[str, Any]:
@@ -35,7 +35,7 @@ def default_folder() -> Path:
 
 
 def paper_blocks(experiments: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The `paper:` block of every experiment that has one, those that it inherits merged; without Hydra, so quickly.
+    """The `paper:` block of every experiment that has one, merged with inherited ones; quick, as it needs no Hydra.
 
     Args:
         experiments: the folder; None takes the packaged one.
@@ -68,7 +68,7 @@ def summarise(scores: Sequence[Mapping[str, float | None]]) -> dict[str, dict[st
 def verdict(paper: Mapping[str, float], ours: Mapping[str, Mapping[str, Any]], other_images: Sequence[str]) -> str:
     """`reproduced`, `off by x (metric)`, or `not comparable`.
 
-    Reproduced means that every score which the paper prints is met within the tolerance, or is better.
+    Reproduced means that every score that the paper prints is met within the tolerance, or is better.
 
     Args:
         paper: published scores.
@@ -91,7 +91,7 @@ def _worse_by(name: str, difference: float, value: float) -> float:
 
 
 def write_row(folder: Path, row: Mapping[str, Any]) -> Path:
-    """Write a row; the file bears its experiment's name and replaces an earlier one.
+    """Write a row; the file has its experiment's name and replaces an earlier one.
 
     Raises:
         SegbenchError: the folder cannot be written.
@@ -115,16 +115,16 @@ def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
     """The rows by experiment.
 
     Raises:
-        SegbenchError: a file of another version, or none of the ledger's.
+        SegbenchError: a file of another version, or not of the ledger.
     """
     rows = {}
     for path in sorted(folder.glob("*.yaml")):
         row = read_yaml(path)
         if not isinstance(row, dict) or row.get("schema") != SCHEMA:
             raise SegbenchError(
-                f"{path} is no row of the ledger of version {SCHEMA}",
+                f"{path} is not a row of the ledger of version {SCHEMA}",
                 "files that `segbench reproduce` wrote",
-                f"move it away, or write it anew: segbench reproduce {path.stem}",
+                f"move it away, or write it again: segbench reproduce {path.stem}",
             )
         rows[path.stem] = row
     return rows
@@ -134,7 +134,7 @@ COLUMNS = ("row", "method", "experiment", "score", "paper", "ours", "n", "verdic
 
 
 def table(rows: Mapping[str, Mapping[str, Any]], blocks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Every published row with its state, a line a score; rows that nobody ran say so.
+    """Every published row with its state, one line per score; rows that were not run say so.
 
     Args:
         rows: of the ledger, by experiment.
@@ -168,11 +168,11 @@ def _lines(
 
 
 def reasons(rows: Mapping[str, Mapping[str, Any]], experiments: Sequence[str]) -> dict[str, list[str]]:
-    """Why rows were not run or are not comparable, and of which experiments that is the reason.
+    """Why rows were not run or are not comparable, with the experiments that each reason applies to.
 
     Args:
         rows: of the ledger, by experiment.
-        experiments: those that are asked about; those of no row of the ledger have no reason.
+        experiments: the experiments to explain; those without a row in the ledger have no reason.
     """
     said: dict[str, list[str]] = {}
     for experiment in experiments:

@@ -1,4 +1,4 @@
-"""A paper's number beside ours: every seed trained by the paper's experiment, and a row of the ledger."""
+"""A paper's number next to ours: every seed trained by the paper's experiment, and a row of the ledger."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Order:
         output: where the runs go.
         ledger: where the row goes.
         overrides: Hydra's.
-        config_dir: configs of the user's own.
+        config_dir: the user's own configs.
     """
 
     experiment: str
@@ -67,21 +67,21 @@ class Order:
 
 
 def reproduce(order: Order, command: str, say: Callable[[Mapping[str, Any], Path], None]) -> None:
-    """Train every seed, or go on, and write the row of the ledger.
+    """Train every seed, or continue it, and write the row of the ledger.
 
     Args:
         order: what is asked for.
-        command: as it stands in the row, for others to type.
-        say: is shown the row and its file, also that of a row that could not be run.
+        command: as recorded in the row, for others to run.
+        say: called with the row and its file, also for a row that could not be run.
 
     Raises:
-        SegbenchError: no row of a paper, other runs in the directory, data that are missing, or a run that failed.
+        SegbenchError: no row of a paper, other runs in the directory, missing data, or a failed run.
     """
     composed = [_compose(order, seed) for seed in order.seeds or (None,)]
     paper = composed[0].config.paper
     if paper is None or not paper.metrics:
         raise SegbenchError(
-            f"experiment {order.experiment} stands beside no row of a paper",
+            f"experiment {order.experiment} reproduces no row of a paper",
             f"one of {', '.join(paper_blocks())}",
             "segbench reproduce --list",
         )
@@ -131,14 +131,14 @@ def _compose(order: Order, seed: int | None) -> Composed:
 
 
 def _reference(order: Order, paper: Paper) -> Config:
-    """The experiment that is the paper's row itself; where the data lie is no part of it."""
+    """The experiment that is the paper's row itself; only the path of the data is ours."""
     root = [override for override in order.overrides if override.startswith("data.root=")]
     itself = replace(order, experiment=paper.experiment or order.experiment, overrides=root)
     return _compose(itself, None).config
 
 
 def _have_data(composed: Composed) -> None:
-    """Build the data set; fetch it where that fails and a recipe is known."""
+    """Build the data set; if that fails and a recipe is known, download it first."""
     from segbench.experiment.build import build_dataset
 
     try:
@@ -176,7 +176,7 @@ def _check_same(directory: Path, composed: Composed) -> None:
 
 
 def _train(directory: Path, order: Order, composed: Composed) -> None:
-    """Begin, or go on with, the run that belongs there."""
+    """Start or continue the run of this directory."""
     from segbench.experiment.stages import prepare_stages
 
     if not (directory / "config.yaml").is_file():
@@ -189,7 +189,7 @@ def _train(directory: Path, order: Order, composed: Composed) -> None:
     code = subprocess.run([sys.executable, "-m", "segbench.train", f"resume={directory}"], check=False).returncode
     if code != 0:
         reason = (run.reason() or f"exit code {code}").splitlines()[0]
-        raise SegbenchError(reason, f"a finished run in {directory}", "mend it, then give the same command again")
+        raise SegbenchError(reason, f"a finished run in {directory}", "fix it, then run the same command again")
 
 
 def _has_numbers(order: Order) -> bool:
@@ -236,7 +236,7 @@ def _measured(directories: Sequence[Path], reference: Config, now: Config) -> di
 
 
 def _of_all(said: Mapping[str, Sequence[str]]) -> list[str]:
-    """Sentences on the runs of each seed, each once; one that does not hold for all names its seeds."""
+    """Sentences about the runs of all seeds, each once; one that does not apply to all names its seeds."""
     met = dict.fromkeys(sentence for sentences in said.values() for sentence in sentences)
     seeds = {sentence: [seed for seed, sentences in said.items() if sentence in sentences] for sentence in met}
     return [
@@ -246,7 +246,7 @@ def _of_all(said: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _without_places(text: str, overrides: Sequence[str], config: Config) -> str:
-    """A reason that says nothing of where this machine keeps its files."""
+    """A reason without the paths of this machine."""
     places = [value for value in config.flat.values() if isinstance(value, str) and os.path.isabs(value)]
     places += [value for each in overrides if "/" in (value := each.partition("=")[2])]
     for place in sorted(places, key=len, reverse=True):

@@ -1,4 +1,4 @@
-"""The report's charts: SVG whose text stays text and whose ink is the page's, so that it is dark on light and back."""
+"""The report's charts: SVG with text as text, in the page's colours, so that light and dark pages both work."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INK, _GROUND = "#010203", "#020304"
-"""Stand for the page's colours of text and of what is behind it while matplotlib draws."""
+"""Placeholders for the page's text and background colours while matplotlib draws."""
 COLOURS = ("#4c8dd6", "#d9822b", "#3f9c6b", "#b65fc0", "#c94f4f", "#8a8d3a")
 _STYLES = ("-", "--", ":", "-.")
-"""A line's, where its colour has been had before."""
+"""Line styles; each further round of colours takes the next."""
 _ANNOTATED = 8
-"""Up to this many classes a confusion matrix has its shares written in."""
+"""Up to this many classes a confusion matrix shows its shares as numbers."""
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def _drawing(salt: str) -> Iterator[Any]:
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor")
     settings: dict[str, Any] = dict.fromkeys(inked, _INK) | {
         "svg.fonttype": "none",
-        # Several drawings share a page, and so their ids.
+        # Several drawings share a page: their ids must differ.
         "svg.hashsalt": salt,
         "font.family": "sans-serif",
         "font.size": 10,
@@ -50,12 +50,12 @@ def _svg(figure: Figure) -> str:
     written = io.StringIO()
     figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = written.getvalue()
-    # Past the XML head, which has no place inside HTML.
+    # Without the XML head, which is not allowed inside HTML.
     return text[text.index("<svg") :].replace(_INK, "currentColor").replace(_GROUND, "var(--ground)")
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    # No pyplot: it keeps every figure, and picks a backend for a screen.
+    # Not pyplot: it keeps every figure, and chooses a backend for a screen.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
@@ -68,7 +68,7 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label:
     Args:
         series: steps and values by name.
         label: of the values.
-        log: a logarithmic scale where the values span a factor of ten.
+        log: use a logarithmic scale if the values span a factor of ten.
     """
     met = [value for _, values in series.values() for value in values]
     log = log and min(met) > 0 and max(met) >= 10 * min(met)
@@ -84,18 +84,18 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label:
             )
         axes.set(xlabel="step", ylabel=label, yscale="log" if log else "linear")
         if rows:
-            # Below: among many lines there is no free corner.
+            # Below the axes: many lines leave no free corner.
             figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
         return _svg(figure)
 
 
 def bars(values: Mapping[str, float], label: str, limit: float | None = 1.0) -> str:
-    """A bar a name, in the order given; names whose value is not defined have none.
+    """One bar per name, in the given order; names with an undefined value have none.
 
     Args:
-        values: by name; NaN where one is not defined.
+        values: by name; NaN if undefined.
         label: of the values.
-        limit: the scale's end; None leaves it to the values.
+        limit: end of the scale; None: from the values.
     """
     with _drawing(f"bars {label} {list(values)}"):
         figure, axes = _axes(5.2, 0.6 + 0.24 * max(len(values), 2))
@@ -114,7 +114,7 @@ def bars(values: Mapping[str, float], label: str, limit: float | None = 1.0) -> 
 
 
 def confusion(matrix_KK: NDArray[np.generic], names: Sequence[str]) -> str:
-    """Shares of each labelled class's pixels by predicted class: rows are labels and sum to 1, or empty without any.
+    """Shares of each labelled class's pixels by predicted class: rows are labels; a row sums to 1, or is empty.
 
     Args:
         matrix_KK: pixels of row i predicted as column j.
@@ -144,10 +144,10 @@ def confusion(matrix_KK: NDArray[np.generic], names: Sequence[str]) -> str:
 
 
 def parallel_coordinates(rows: Sequence[Mapping[str, Any]], score: str, higher_is_better: bool) -> str:
-    """A line a run through an axis a setting, the score last and as colour: dark is worse, light is better.
+    """One line per run through one axis per setting, the score last and as colour: dark is worse, light is better.
 
-    Numbers are placed by their value (by its logarithm where all are above 0 and span more than a factor of 20), other
-    settings at equal distances.
+    Numbers are placed by value (by logarithm if all are above 0 and span more than a factor of 20), other settings at
+    equal distances.
 
     Args:
         rows: settings and the score of each run.
@@ -167,7 +167,7 @@ def parallel_coordinates(rows: Sequence[Mapping[str, Any]], score: str, higher_i
         for place, key in enumerate(keys):
             axes.axvline(place, color=_INK, linewidth=0.8)
             for height, said in placed[key][1]:
-                # Lines pass behind what is written.
+                # Lines pass behind the text.
                 box = {"facecolor": _GROUND, "edgecolor": "none", "alpha": 0.8, "pad": 1}
                 axes.text(place + 0.03, height, said, fontsize=8, va="center", bbox=box)
         axes.set_xticks(range(len(keys)), keys, fontsize=8)
@@ -178,7 +178,7 @@ def parallel_coordinates(rows: Sequence[Mapping[str, Any]], score: str, higher_i
 
 
 def _places(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Heights in [0, 1] of the values, and what is written beside an axis."""
+    """Heights in [0, 1] of the values, and the labels of the axis."""
     numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
     if len(numbers) == len(values) and len(set(numbers)) > 1:
         low, high = min(numbers), max(numbers)

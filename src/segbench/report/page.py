@@ -11,7 +11,7 @@ def report(sources: Sequence[str], metric: str | None = None) -> str:
     """The HTML of a run, a sweep, or several runs.
 
     Raises:
-        SegbenchError: none of them has scores, or none has the metric.
+        SegbenchError: no run has scores, or none has the metric.
     """
     from segbench.compare.reading import read_runs
     from segbench.report.pieces import sentences, whole_page
@@ -21,7 +21,7 @@ def report(sources: Sequence[str], metric: str | None = None) -> str:
     runs, left_out = read_runs(sources)
     local = [each for each in runs if each.path is not None]
     if not local:
-        why = "; ".join(f"{each.source}: {each.reason}" for each in left_out[:4]) or "nothing of them is here"
+        why = "; ".join(f"{each.source}: {each.reason}" for each in left_out[:4]) or "none is on this machine"
         raise SegbenchError(
             f"no run with scores in {', '.join(sources)} ({why})", "a finished run", "finish or evaluate one"
         )

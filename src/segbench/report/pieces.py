@@ -1,4 +1,4 @@
-"""Parts of a page, each with the numbers behind it for those who do not see the picture."""
+"""Parts of a page, each with its numbers for readers who cannot see the picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segbench.compare.document import Table
 from segbench.compare.html import page, table
 
 MAX_SIDE = 1600
-"""Pictures are taken down to this many pixels: a dozen of them are then well below 5 MB."""
+"""Pictures are scaled down to this many pixels: a dozen of them then take well under 5 MB."""
 
 STYLE = """
 nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; list-style: none; }
@@ -31,7 +31,7 @@ summary { cursor: pointer; } th, td { overflow-wrap: normal; }
 
 
 def whole_page(title: str, sections: Mapping[str, str]) -> str:
-    """The file: a heading, links to the sections, and the sections that have anything in them.
+    """The file: a heading, links to the sections, and the sections that are not empty.
 
     Args:
         title: of the page.
@@ -52,7 +52,7 @@ def _anchor(heading: str) -> str:
 
 
 def chart(svg: str, caption: str, numbers: Table | None = None) -> str:
-    """A drawing with its caption, and its numbers one click away."""
+    """A drawing with its caption, and its numbers to unfold."""
     said = escape(caption)
     behind = "" if numbers is None else f"<details><summary>numbers</summary>{table(numbers)}</details>"
     return f'<figure><div role="img" aria-label="{said}">{svg}</div><figcaption>{said}</figcaption>{behind}</figure>'
@@ -86,7 +86,7 @@ def facts(pairs: Mapping[str, object]) -> str:
 
 
 def folded(summary: str, content: Mapping[str, object] | Sequence[object]) -> str:
-    """YAML that is shown on demand."""
+    """YAML, folded until opened."""
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
     return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
 

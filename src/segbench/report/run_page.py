@@ -1,4 +1,4 @@
-"""One run: scores beside the paper's, curves, confusions, images, how it came about and what it cost."""
+"""One run: scores next to the paper's, curves, confusions, images, provenance and cost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
 
     Args:
         run: a run directory's record.
-        metric: the score that leads; None for the paper's, then the one that chose the checkpoint.
+        metric: the leading score; None for the paper's, then the one that selected the checkpoint.
 
     Raises:
         SegbenchError: the run has no such score.
@@ -43,7 +43,7 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
         "Classes": _classes(run),
         "Images": _pictures(run.path),
         "Cost": _cost(run),
-        "How it came about": _provenance(run),
+        "Provenance": _provenance(run),
         "Configuration": folded("the whole configuration", dict(run.config)),
     }
 
@@ -56,7 +56,7 @@ def _scores(run: RunRecord, metric: str | None) -> str:
     try:
         infos = score_infos(run)
     except SegbenchError as error:
-        notes.append(f"Directions of the scores are not known: {error.found}.")
+        notes.append(f"It is not known which scores are better when higher: {error.found}.")
     rows = []
     columns = group_runs([run]).columns
     leading = choose_columns(columns, [metric], run.split) if metric else ()
@@ -71,7 +71,7 @@ def _scores(run: RunRecord, metric: str | None) -> str:
     if paper:
         notes.append(f"The paper's row: {paper.get('method')}, {paper.get('source')}.")
         notes += [f"Not comparable: {reason}." for reason in [paper.get("not_comparable")] if reason]
-        notes += [f"{name} is printed there ({number(printed[name])}) and not scored here." for name in missing]
+        notes += [f"The paper prints {name} ({number(printed[name])}), which is not scored here." for name in missing]
     header = ("score", "this run", *(("paper", "difference") if printed else ()), "better")
     numeric = (False, *(True for _ in header[2:]), False)
     shown = Table("scores", f"scores on {run.split}", header, tuple(rows), numeric)
@@ -79,7 +79,7 @@ def _scores(run: RunRecord, metric: str | None) -> str:
     how = {
         "experiment": run.name,
         "split": f"{run.split}: {run.protocol.get('dataset')}, {run.protocol.get('split')}",
-        "checkpoint": f"{chosen}, chosen by {by}" if by else chosen,
+        "checkpoint": f"{chosen}, selected by {by}" if by else chosen,
         "averaged over": run.protocol.get("tta"),
         "precision": run.protocol.get("precision"),
     }
@@ -122,14 +122,14 @@ VARIANTS = (
     "v_rand_pooled",
     "fw_iu",
 )
-"""Other definitions of a score that is drawn already; the table of scores has them."""
+"""Other definitions of scores that are already drawn; the table of scores has them."""
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Steps and values of every logged value, by its name; those of single classes are left out.
+    """Steps and values of every logged name; single classes are left out.
 
     Args:
-        path: a run's `metrics.csv`; none there gives none.
+        path: a run's `metrics.csv`; empty if there is none.
     """
     found: dict[str, tuple[list[float], list[float]]] = {}
     if not path.is_file():
@@ -157,7 +157,7 @@ def _classes(run: RunRecord) -> str:
         with np.load(path, allow_pickle=False) as stored:
             matrices = {key: stored[key].sum(0) for key in stored.files if key.endswith("/matrix")}
     except (SegbenchError, OSError, ValueError, KeyError) as error:
-        return f"<p>Counts of images cannot be read: {error}</p>"
+        return f"<p>The counts of the images cannot be read: {error}</p>"
     drawn = []
     for key, matrix_KK in matrices.items():
         head = heads.get(key.split("/")[0])
@@ -176,7 +176,7 @@ def _classes(run: RunRecord) -> str:
         numbers = Table("classes", f"classes{named}", header, rows, (False, True, True, True, True, True))
         by_iu = dict(sorted(zip(head.class_names, map(float, iu), strict=True), key=lambda item: _last_nan(item[1])))
         drawn.append(chart(bars(by_iu, "IU"), f"Intersection over union of each class{named}", numbers))
-        caption = f"Confusion{named}: what became of each labelled class's pixels; a row sums to 1, or is empty"
+        caption = f"Confusion{named}: predicted classes of each labelled class's pixels; a row sums to 1, or is empty"
         drawn.append(chart(confusion(matrix_KK, head.class_names), caption))
     return f'<div class="figures">{"".join(drawn)}</div>'
 
@@ -209,8 +209,8 @@ def _cost(run: RunRecord) -> str:
     return facts(
         {
             "training": None if seconds is None else f"{duration(seconds)} ({steps:.0f} steps)",
-            "a step": None if not seconds or not steps else f"{seconds / steps * 1e3:.0f} ms, validation included",
-            "stages before": f"{duration(before)} ({len(stages)})" if stages else None,
+            "per step": None if not seconds or not steps else f"{seconds / steps * 1e3:.0f} ms, validation included",
+            "earlier stages": f"{duration(before)} ({len(stages)})" if stages else None,
             "evaluation": None if "evaluate_s" not in run.timing else duration(run.timing["evaluate_s"]),
             "energy": "not readable on this machine"
             if energy is None
@@ -222,7 +222,7 @@ def _cost(run: RunRecord) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes or seconds, as a person would say it."""
+    """Seconds, minutes or hours, rounded for reading."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

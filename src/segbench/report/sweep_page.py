@@ -1,4 +1,4 @@
-"""Several runs: which settings were tried, what each brought, and how much each setting had to do with it."""
+"""Several runs: settings, scores, and how much of the score each setting explains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from segbench.report.pieces import chart, sentences
 from segbench.report.run_page import VARIANTS, duration, run_sections
 
 _SCORES = 8
-"""Scores a table shows beside the settings."""
+"""Scores that a table shows next to the settings."""
 
 
 def sweep_sections(runs: Sequence[RunRecord], left_out: Sequence[LeftOut], metric: str | None) -> dict[str, str]:
@@ -29,8 +29,8 @@ def sweep_sections(runs: Sequence[RunRecord], left_out: Sequence[LeftOut], metri
 
     Args:
         runs: at least two.
-        left_out: runs without results, and why.
-        metric: the score that the runs are ordered by; None for the first one.
+        left_out: runs without results, with reasons.
+        metric: the score by which runs are ordered; None for the first one.
 
     Raises:
         SegbenchError: no run has the metric.
@@ -106,7 +106,7 @@ def _parallel(scored: Sequence[RunRecord], keys: Sequence[str], column: Column, 
     if len(scored) < 2 or not keys:
         return ""
     rows = [{short(key): _setting(run, key) for key in keys} | {column.name: run.metrics[column.key]} for run in scored]
-    said = f"A line a run: its settings, and {column.name} on the last axis; the lighter the better"
+    said = f"One line per run: its settings, and {column.name} on the last axis; the lighter the better"
     return chart(parallel_coordinates(rows, column.name, higher), said)
 
 
@@ -118,8 +118,8 @@ def _importance(scored: Sequence[RunRecord], keys: Sequence[str], column: Column
         return ""
     ordered = dict(sorted(shares.items(), key=lambda item: -item[1]))
     caption = (
-        f"Share of the variance of {column.name} over the runs that a setting explains alone (adjusted for the number "
-        "of its values); settings that work only together are not seen, and with few runs it is a hint"
+        f"Share of the variance of {column.name} over the runs that a setting explains by itself (adjusted for the "
+        "number of its values); interactions between settings are not counted, and with few runs it is only a hint"
     )
     return chart(bars({short(key): share for key, share in ordered.items()}, "share of the variance"), caption)
 
@@ -127,16 +127,16 @@ def _importance(scored: Sequence[RunRecord], keys: Sequence[str], column: Column
 def explained(settings: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[str, float]:
     """How much of the scores' variance each setting explains by itself, from 0 to 1.
 
-    The share of the sum of squares that lies between the values of a setting, adjusted for their number as epsilon
-    squared is (Kelley, PNAS 21(9), 1935), so that a setting of no effect is near 0 however many values it takes. A
-    numeric setting with a value of its own for nearly every run is cut at its quartiles first.
+    The share of the sum of squares between the values of a setting, adjusted for their number like epsilon squared
+    (Kelley, PNAS 21(9), 1935), so that a setting without effect is near 0 for any number of values. A numeric setting
+    with a different value in nearly every run is first cut at its quartiles.
 
     Args:
         settings: of each run.
         scores: of each run.
 
     Returns:
-        shares by setting; settings with one value, or with no two runs of one value, are left out.
+        shares by setting; settings with one value, or with no value shared by two runs, are left out.
     """
     values = np.asarray(scores, np.float64)
     total = float(((values - values.mean()) ** 2).sum()) if len(values) else 0.0

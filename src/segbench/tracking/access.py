@@ -1,4 +1,4 @@
-"""Whether Weights & Biases can be asked; imports nothing of it."""
+"""Whether Weights & Biases is used offline; does not import wandb."""
 
 from __future__ import annotations
 

@@ -19,20 +19,20 @@ def send(
     tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     folder: Path | None = None,
 ) -> str:
-    """Put a file, and tables, into a project, as a W&B run of their own.
+    """Send a file and tables to a project, as a separate W&B run.
 
-    Where there is no key, the run is kept on this machine, as training runs are; `wandb sync` sends it later.
+    Without a key the run is kept on this machine, as training runs are; `wandb sync` sends it later.
 
     Args:
         project: `PROJECT` or `ENTITY/PROJECT`.
         kind: `report` or `comparison`; the artifact's type and the run's.
         name: of the artifact.
-        file: that it holds.
-        tables: rows by name; they are shown in the run and can be joined there.
-        folder: that keeps an offline run, in `wandb/`; None: the file's.
+        file: its content.
+        tables: rows by name; the run shows them, and they can be joined there.
+        folder: where an offline run is kept, in `wandb/`; None: the file's folder.
 
     Returns:
-        a sentence on where it went.
+        a sentence that says where it was sent.
 
     Raises:
         SegbenchError: an unusable project, or a server that cannot be reached.
@@ -75,7 +75,7 @@ def send(
         return where if offline else f"wandb: {run.url}"
     finally:
         run.finish()
-        # An offline run's file is written by a process of W&B's own, which finish() does not wait for.
+        # A separate process of W&B writes an offline run's file, and finish() does not wait for it.
         wandb.teardown()
 
 

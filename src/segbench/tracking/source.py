@@ -11,23 +11,23 @@ from urllib.parse import parse_qs
 from segbench.errors import SegbenchError
 
 TIMEOUT = 15
-"""Seconds until a server that does not answer is given up."""
+"""Seconds to wait for a server that does not answer."""
 _FILTERS = {"group": "group", "tag": "tags", "state": "state"}
 
 
 @dataclass(frozen=True)
 class WandbRun:
-    """A run as the server has it.
+    """A run on the server.
 
     Attributes:
-        id: of the run; a run directory keeps it in wandb_id.txt.
+        id: of the run; its run directory has it in wandb_id.txt.
         address: `wandb:ENTITY/PROJECT/RUN`.
-        name: as it is shown.
+        name: the displayed name.
         state: finished, running, crashed, failed or killed.
         config: nested, as it was logged.
-        summary: the last value of everything that was logged.
-        created: when, ISO 8601.
-        group: of the run, empty where it has none.
+        summary: the last value of everything logged.
+        created: ISO 8601.
+        group: of the run; empty if it has none.
     """
 
     id: str
@@ -48,7 +48,7 @@ class Address:
         entity: a user or a team.
         project: of the entity.
         run: an id, or None for all runs.
-        filters: as the server understands them.
+        filters: in the server's terms.
     """
 
     entity: str
@@ -127,14 +127,14 @@ def _told(source: str) -> Iterator[None]:
         yield
     except wandb.errors.UsageError as error:
         raise SegbenchError(
-            f"wandb:{source} cannot be asked: {_line(error)}",
+            f"wandb:{source} cannot be read: {_line(error)}",
             "a key for the W&B server",
             "log in (wandb login), set WANDB_API_KEY, or compare the run directories, which need no server",
         ) from error
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise SegbenchError(
             f"wandb:{source} cannot be read: {_line(error)}",
-            "a W&B server that answers, and a project that this key may read",
+            "a W&B server that answers, and a project that the key can read",
             "check the network and the address, or compare the run directories, which need no server",
         ) from error
 

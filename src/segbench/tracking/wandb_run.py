@@ -1,4 +1,4 @@
-"""W&B: offline where there is no key or network, finished with the run's true state."""
+"""W&B: offline without a key or network, finished with the run's true state."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 
 
 def _run_id(directory: Path) -> str | None:
-    # Kept in the directory: a resume is the same run, and the jobs 0 of two sweeps are two.
+    # Kept in the directory: a resumed run stays the same run, and the jobs 0 of two sweeps are two runs.
     path = directory / "wandb_id.txt"
     if not path.is_file():
         if not is_main_process():
-            # The one run is the first process's.
+            # Only the first process has a run.
             return None
         name = "".join(letter if letter.isalnum() else "-" for letter in directory.name)
         partial = directory / ".wandb_id.partial"
-        # The agent of a W&B sweep has named its run already.
+        # The agent of a W&B sweep has already named its run.
         partial.write_text(os.environ.get("WANDB_RUN_ID") or f"{name}-{secrets.token_hex(4)}")
         os.replace(partial, path)
     return path.read_text()
@@ -75,7 +75,7 @@ def _group(directory: Path, name: str, own: str | None) -> str:
 
 
 def _tags(directory: Path, config: Config, given: Sequence[str]) -> list[str]:
-    """Experiment, data set, network and sweep, behind those of `logger.wandb.tags`."""
+    """Experiment, data set, network and sweep, after those of `logger.wandb.tags`."""
     data = config.data.target.split(".")
     found = [*given, config.name, data[-2] if len(data) > 1 else "", config.model.name, _sweep(directory) or ""]
     # The server takes 64 characters.
@@ -83,7 +83,7 @@ def _tags(directory: Path, config: Config, given: Sequence[str]) -> list[str]:
 
 
 def open_wandb(make: Callable[..., WandbLogger]) -> WandbLogger:
-    """Start the run; go offline where the server cannot be reached.
+    """Start the run; go offline if the server cannot be reached.
 
     Args:
         make: makes the run's logger; keyword arguments replace its settings.
@@ -94,7 +94,7 @@ def open_wandb(make: Callable[..., WandbLogger]) -> WandbLogger:
     try:
         _ = logger.experiment
     except (wandb.errors.CommError, wandb.errors.UsageError) as error:
-        log.warning("wandb: %s; going on offline", str(error).splitlines()[0])
+        log.warning("wandb: %s; continuing offline", str(error).splitlines()[0])
         # The logger refuses log_model when offline, where nothing is uploaded.
         logger = make(offline=True, mode="offline", log_model=False)
         wandb.setup().settings.mode = "offline"
@@ -103,13 +103,13 @@ def open_wandb(make: Callable[..., WandbLogger]) -> WandbLogger:
 
 
 def finish_wandb(loggers: list[Logger], exit_code: int, preempted: bool = False) -> None:
-    """End the W&B run, as finished (0) or failed, so that the next one in this process is another.
+    """End the W&B run, as finished (0) or failed, so that this process can start another.
 
     Args:
         loggers: of the Trainer.
         exit_code: of the run.
-        preempted: the machine was wanted back; with an exit code other than 0 W&B shows the run as preempted, and its
-            sweeps take it up again.
+        preempted: the machine was reclaimed; with an exit code other than 0 W&B shows the run as preempted, and its
+            sweeps run it again.
     """
     if any(isinstance(logger, WandbLogger) for logger in loggers):
         import wandb
@@ -121,7 +121,7 @@ def finish_wandb(loggers: list[Logger], exit_code: int, preempted: bool = False)
 
 @contextlib.contextmanager
 def wandb_ending(loggers: list[Logger]) -> Iterator[list[Logger]]:
-    """End the W&B run as the block ends: finished, preempted by a signal, or failed."""
+    """End the W&B run when the block ends: finished, preempted by a signal, or failed."""
     exit_code, preempted = 1, False
     try:
         yield loggers
