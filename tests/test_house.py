@@ -303,3 +303,37 @@ def test_help_completion_and_list_start_without_torch(arguments):
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def calls(module):
+    """What a file calls, as it is written there: `cv2.imdecode`."""
+    return {
+        ast.unparse(node.func) for node in ast.walk(ast.parse(FILES[module].read_text())) if isinstance(node, ast.Call)
+    }
+
+
+@pytest.mark.parametrize(
+    ("function", "modules"),
+    [
+        # A report puts the run's own pictures, which are no data, into its page.
+        ("cv2.imread", {"segbench.report.pieces"}),
+        ("cv2.imdecode", {"segbench.data.files.encoded"}),
+        ("Image.open", set()),
+        (
+            "os.replace",
+            {
+                "segbench.runtime.files",
+                # Whole files and folders that are moved, or outputs that are filled over a long time.
+                "segbench.runs.directory",
+                "segbench.training.callbacks.checkpoint_files",
+                "segbench.data.prepare.fetch",
+                "segbench.data.prepare.hdf5",
+                "segbench.prediction.files",
+                "segbench.export.exporting",
+            },
+        ),
+        ("os.walk", {"segbench.runtime.files", "segbench.prediction.record"}),
+    ],
+)
+def test_there_is_one_way_for_each_thing(function, modules):
+    assert {module for module in FILES if function in calls(module)} == modules

@@ -62,8 +62,8 @@ def _fit(config: dict[str, Any]) -> float:
         build_dataset,
         build_task,
         build_trainer,
-        geometry_of,
     )
+    from segbench.inference.stream import geometry_of
 
     with tempfile.TemporaryDirectory() as folder:
         dataset = build_dataset(config)
@@ -77,7 +77,8 @@ def _fit(config: dict[str, Any]) -> float:
 
 
 def _bare(config: dict[str, Any]) -> float:
-    from segbench.experiment.build import build_data, build_dataset, build_task, geometry_of, make
+    from segbench.experiment.build import build_data, build_dataset, build_task, make
+    from segbench.inference.stream import geometry_of
 
     dataset = build_dataset(config)
     task: SegmentationTask = build_task(config, dataset.spec)

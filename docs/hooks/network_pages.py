@@ -57,7 +57,8 @@ def trace(name: str) -> tuple[list[Layer], int, tuple[str, str]]:
     import hydra
     import torch
 
-    from segbench.experiment.build import geometry_of, make
+    from segbench.experiment.build import make
+    from segbench.inference.stream import geometry_of
 
     composed = hydra.compose(f"model/{name}")
     config: Any = composed.get("model", composed)

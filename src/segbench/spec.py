@@ -129,9 +129,12 @@ class Sample:
     references: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """Samples stacked along a leading B; smaller ones padded to the largest: images with 0, labels with void.
+
+    Not frozen, since Lightning fills a copy with tensors of another type: under `trainer.precision=bf16-true` and the
+    like those that are float32 here are of that type.
 
     Attributes:
         images: BCHW float32 by modality.

@@ -30,6 +30,16 @@ class TestFindRuns:
         run = make_run("lr=[0.1]")
         assert find_runs(str(run)) == [run]
 
+    def test_links_to_runs_are_followed_and_a_run_counts_once(self, make_run, tmp_path):
+        runs = [make_run(f"sweep/{number}", seed=number) for number in range(2)]
+        chosen = tmp_path / "chosen"
+        chosen.mkdir()
+        for name, target in (("a", runs[1]), ("b", runs[1]), ("all", runs[0].parent), ("round", chosen)):
+            (chosen / name).symlink_to(target)
+        assert [path.resolve() for path in find_runs(str(chosen))] == [runs[1], runs[0]]
+        records, left_out = read_runs([str(chosen), str(tmp_path / "sweep")])
+        assert ([record.seed for record in records], left_out) == ([1, 0], [])
+
     def test_the_stages_of_a_run_are_part_of_it(self, make_run, tmp_path):
         run = make_run("run")
         make_run("run/stages/first")

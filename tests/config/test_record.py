@@ -82,7 +82,7 @@ def test_an_unknown_key_of_ours_is_told_its_neighbour(config, key, near):
 def test_a_missing_key_is_named(config):
     tree = config.tree
     del tree["model"], tree["trainer"]
-    with pytest.raises(SegbenchError, match="RUN/config.yaml without model"):
+    with pytest.raises(SegbenchError, match=r"RUN/config\.yaml without model"):
         Config.of(tree, "RUN/config.yaml")
 
 

@@ -545,12 +545,14 @@ def test_weights_that_fit_are_kept_and_the_others_are_the_networks_own():
 )
 def test_what_a_resume_may_not_change_is_told(arguments, message):
     with pytest.raises(SegbenchError, match=message):
-        changed(["resume=RUN", *arguments])
+        changed({"resume": "RUN", **dict(each.partition("=")[::2] for each in arguments)})
 
 
 def test_what_a_resume_may_change(config):
     given = config()
-    changes, allow = changed(["resume=RUN", "trainer.max_steps=9", "trainer.devices=2", "resume_allow=[data,model]"])
+    changes, allow = changed(
+        {"resume": "RUN", "trainer.max_steps": "9", "trainer.devices": "2", "resume_allow": "[data,model]"}
+    )
     after = given.replace(changes)
     assert (after.trainer.max_steps, after.trainer.devices, allow) == (9, 2, ("data", "model"))
     assert given.trainer.max_steps == 8

@@ -3,6 +3,7 @@ import shutil
 import signal
 import sys
 
+import lightning
 import numpy as np
 import pytest
 import tifffile
@@ -13,13 +14,16 @@ from segbench.cli import main as cli
 from segbench.data.drawn_em.slices import draw_slice
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
-from segbench.experiment.build import build_dataset, build_dataset_spec, build_task
+from segbench.experiment.build import build_data, build_dataset, build_dataset_spec, build_task, build_trainer
+from segbench.experiment.evaluate import recorded, score_split
 from segbench.experiment.predict import predict
 from segbench.experiment.train import train
 from segbench.prediction import files, pages
 from segbench.prediction import writers as outputs
 from segbench.prediction.record import Record
 from segbench.runs.directory import Run
+from segbench.runtime.hardware import resolve_hardware
+from segbench.runtime.log import log_to
 from segbench.training.checkpoint import load_weights
 
 
@@ -53,6 +57,53 @@ def test_each_page_gets_its_probability_of_cell(predicted, tiny_run, compose, st
     load_weights(task.model, Run.open(tiny_run).checkpoint("best"))
     expected = [task.predict({"em": normalise(page, described.modalities["em"])})["semantic"][1] for page in stack]
     np.testing.assert_array_equal(tifffile.imread(path), torch.stack(expected).numpy())
+
+
+class Capture(lightning.Callback):
+    """Keeps the probabilities that a trainer's test scores."""
+
+    def __init__(self):
+        self.prob_KHW = []
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.prob_KHW += [result["semantic"].prob_KHW for result in outputs["results"]]
+
+
+@pytest.mark.filterwarnings("ignore:.*fp16 is not supported on CPU", "ignore:.*for historical reasons")
+@pytest.mark.parametrize(
+    "precision", ["32-true", "64-true", "bf16-true", "16-true", "bf16-mixed", "16-mixed", "16", "bf16", "32", "64"]
+)
+def test_a_prediction_is_what_an_evaluation_scores_in_every_precision(compose, tiny_run, tmp_path, precision):
+    run = Run.open(tiny_run)
+    config = recorded(
+        run.config(), compose(f"run={tiny_run}", "trainer=cpu", f"trainer.precision='{precision}'", config="evaluate")
+    )
+    resolve_hardware(config)
+    dataset = build_dataset(config)
+    task, capture = build_task(config, dataset.spec), Capture()
+    data = build_data(config, dataset, task.model.geometry)
+    trainer = build_trainer(config, tmp_path, [capture], [])
+    with log_to(None):
+        score_split(Run(tmp_path), trainer, task, data, "test", run.checkpoint(), True)
+    given = (f"run={tiny_run}", "split=test", f"output={tmp_path}/out", "format=probabilities", "trainer=cpu")
+    paths = predict(compose(*given, f"trainer.precision='{precision}'", config="predict"))
+    predicted_NHW = np.stack([tifffile.imread(path) for path in paths])
+    np.testing.assert_array_equal(predicted_NHW, np.stack([prob_KHW[1] for prob_KHW in capture.prob_KHW]))
+
+
+def test_precisions_differ_as_their_roundings_do(predicted):
+    single = tifffile.imread(predicted("trainer.precision=32-true"))
+    half = tifffile.imread(predicted("trainer.precision=bf16-true", output="half"))
+    # bfloat16 has eight bits: 2^-9 of each operation's result is lost, through a dozen layers.
+    assert 1e-5 < np.abs(half - single).max() < 0.1
+
+
+@pytest.mark.parametrize("precision", ["transformer-engine", "fp8"])
+def test_a_precision_that_there_is_not_is_refused(predicted, precision):
+    with pytest.raises(
+        SegbenchError, match=rf"trainer\.precision={precision}\n.*one of 32-true, .*\n.*correct trainer"
+    ):
+        predicted(f"trainer.precision={precision}")
 
 
 def test_nothing_but_the_result_and_its_record_is_left(predicted):

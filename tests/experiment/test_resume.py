@@ -264,9 +264,9 @@ def test_fewer_steps_than_were_done_are_refused_and_nothing_changes(short):
 
 
 def test_a_run_that_is_through_says_so(short):
-    assert "is finished; trainer.max_steps=N" in continuation([f"resume={short.path}"])
-    assert "is finished" in continuation([f"resume={short.path}", "trainer.max_steps=2"])
-    assert continuation([f"resume={short.path}", "trainer.max_steps=3"]).config.trainer.max_steps == 3
+    assert "is finished; trainer.max_steps=N" in continuation({"resume": str(short.path)})
+    assert "is finished" in continuation({"resume": str(short.path), "trainer.max_steps": "2"})
+    assert continuation({"resume": str(short.path), "trainer.max_steps": "3"}).config.trainer.max_steps == 3
 
 
 def test_a_run_that_time_ended_goes_on_with_more_of_it(compose, tmp_path):
@@ -276,9 +276,9 @@ def test_a_run_that_time_ended_goes_on_with_more_of_it(compose, tmp_path):
     run = Run(directory)
     done = run.results()["timing"]["steps"]
     assert done < 6 and run.ended_by() == "trainer.max_time"
-    assert f"is finished at step {done:.0f} of 6, by trainer.max_time" in continuation([f"resume={directory}"])
+    assert f"is finished at step {done:.0f} of 6, by trainer.max_time" in continuation({"resume": str(directory)})
     with pytest.raises(SegbenchError, match=r"used up its trainer\.max_time(.|\n)*trainer\.max_time=null"):
-        continuation([f"resume={directory}", "trainer.max_steps=6"])
+        continuation({"resume": str(directory), "trainer.max_steps": "6"})
     resume_run([f"resume={directory}", "trainer.max_time=null"])
     assert run.results()["timing"]["steps"] == 6
     assert run.ended_by() is None
@@ -303,12 +303,12 @@ def test_other_pixels_under_the_same_names_are_refused(short):
 )
 def test_what_a_resume_does_not_take_is_refused(argument, message):
     with pytest.raises(SegbenchError, match=message):
-        changed(["resume=RUN", argument])
+        changed(dict([("resume", "RUN"), argument.split("=")]))
 
 
 def test_data_that_moved_are_given_by_their_place(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert changed(["resume=RUN", "data.root=there", "trainer.max_time=null"]) == (
+    assert changed({"resume": "RUN", "data.root": "there", "trainer.max_time": "null"}) == (
         {"data.root": str(tmp_path / "there"), "trainer.max_time": None},
         (),
     )

@@ -32,7 +32,7 @@ paper:
 
 @pytest.fixture
 def mine(tmp_path):
-    folder = tmp_path / "mine" / "experiment"
+    folder = tmp_path / "my configs, a=b" / "experiment"
     folder.mkdir(parents=True)
     (folder / "row.yaml").write_text(EXPERIMENT.format(reference="row"))
     (folder / "narrow.yaml").write_text(EXPERIMENT.format(reference="row").replace("width: 4", "width: 2"))
@@ -87,13 +87,13 @@ def test_two_seeds_are_trained_once_and_stand_in_the_ledger(mine, tmp_path, monk
 def test_what_could_not_be_run_says_why_in_the_ledger(mine, tmp_path, monkeypatch, capfd):
     blocked = EXPERIMENT.format(reference="row") + "weights: {name: VGG_ILSVRC_16_layers, path: vgg.caffemodel}\n"
     (mine / "experiment" / "blocked.yaml").write_text(blocked)
-    arguments = ("blocked", "--config-dir", str(mine), f"weights.path={tmp_path / 'nowhere'}")
+    arguments = ("blocked", "--config-dir", str(mine), f"weights.path={tmp_path / 'no, where'}")
     assert reproduce(tmp_path, monkeypatch, *arguments) == 1
     row = yaml.safe_load((tmp_path / "ledger" / "blocked.yaml").read_text())
     assert row["verdict"] == "not run"
     assert row["why"] == ["no file FOLDER (weights.path), from which the network starts"]
     assert str(tmp_path) not in (tmp_path / "ledger" / "blocked.yaml").read_text()
-    assert "nowhere" in capfd.readouterr().err
+    assert "no, where" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

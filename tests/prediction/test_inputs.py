@@ -43,6 +43,13 @@ def test_the_images_of_a_folder_are_inputs_in_the_order_of_their_names(write, sp
     assert [(each.name, each.suffix) for each in inputs] == [("a", ".tif"), ("b", ".jpg"), ("c", ".tiff")]
 
 
+def test_links_to_folders_are_followed_once(write, spec, tmp_path):
+    write("in/a.png", "in/b/c.png", "far/d.png")
+    for name, target in (("again", "in/b"), ("e", "far"), ("round", "in")):
+        (tmp_path / "in" / name).symlink_to(tmp_path / target)
+    assert names(find_inputs(str(tmp_path / "in"), None, spec(), tmp_path / "out")) == ["a", "b/c", "e/d"]
+
+
 def test_a_zarr_folder_is_an_input_and_one_in_a_folder_too(write, spec, tmp_path):
     zarr = pytest.importorskip("zarr")
     write("in/b.png")

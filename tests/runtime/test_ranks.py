@@ -202,7 +202,7 @@ def test_the_number_of_ranks_may_change_when_a_run_is_continued(compose, on_rank
     from segbench.experiment.train import train
 
     def steps(rank, count, devices):
-        config, _ = changed(compose(*SMALL), [f"trainer.max_steps={count}", f"trainer.devices={devices}"])
+        config, _ = changed(compose(*SMALL), {"trainer.max_steps": str(count), "trainer.devices": str(devices)})
         train(config, tmp_path / "run", [], resume=rank > 0 or devices > 1 or count > 3)
 
     steps(0, 3, 1)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.cli.arguments import split_arguments
+from segbench.cli.arguments import split_arguments, write_output
 from segbench.compare.pairwise import compare
 from segbench.errors import SegbenchError
-from segbench.runs.files import write_whole
 
 if TYPE_CHECKING:
     from segbench.compare.comparison import Comparison, Settings
@@ -165,7 +164,7 @@ def _format(given: dict[str, str]) -> str:
 def _write(path: Path, comparison: Comparison, form: str, table: str | None) -> None:
     from segbench.compare.formats import write
 
-    write_whole(path, write(comparison, form, table))
+    write_output(path, write(comparison, form, table))
     print(path)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.cli.arguments import PATHS, pairs, unquoted
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def run(arguments: list[str]) -> int:
         SegbenchError: anything wrong with the arguments, the network or the data set's folder.
     """
     arguments, directories = _without_config_dir(arguments)
-    action, names = arguments[0], [argument for argument in arguments[1:] if "=" not in argument]
-    given = dict(argument.split("=", 1) for argument in arguments[1:] if "=" in argument)
+    action = arguments[0]
+    names, given = pairs(arguments[1:], quotes=True)
     if action not in ("prepare", "check"):
         raise SegbenchError(f"segbench data {action}", "prepare or check", "segbench data --help")
     if len(names) != 1:
@@ -117,7 +118,7 @@ def _prepare(name: str, given: dict[str, str], directories: list[Path]) -> int:
     wrong = sorted(set(given) - {"root", "parts", "mirror"})
     if wrong:
         raise SegbenchError(f"{wrong[0]}={given[wrong[0]]}", "root=, parts= or mirror=", "segbench data --help")
-    root = given.get("root")
+    root = unquoted(given["root"]) if "root" in given else None
     if root is None:
         # A recipe may serve several data sets and so have no config of its name.
         root = str(_config(name, directories).get("root", f"data/{name}")) if name not in PARTS else f"data/{name}"
@@ -144,7 +145,8 @@ def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
         if key not in config:
             known = ", ".join(k for k in config if k != "_target_" and k not in LOADER_KEYS)
             raise SegbenchError(f"{key}={value}", f"a key of {name}: {known}, or limit=", "segbench data --help")
-        config[key] = yaml.safe_load(value)
+        is_path = f"data.{key}" in PATHS and value not in ("", "null")
+        config[key] = unquoted(value) if is_path else yaml.safe_load(value)
     missing = [key for key, value in config.items() if value == "???"]
     if missing:
         raise SegbenchError(

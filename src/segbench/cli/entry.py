@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
+from segbench.cli.arguments import quoted, unquoted
 from segbench.config.packaged import conf_root
 from segbench.errors import SegbenchError
 from segbench.runs.directory import not_writable
@@ -67,6 +68,7 @@ def hydra_entry(function: Callable[[DictConfig], None], config_name: str, writes
 
     if writes and not any(argument.split("=")[0] in _SHOWING for argument in sys.argv[1:]):
         _check_directories(sys.argv[1:])
+    sys.argv[1:] = quoted(sys.argv[1:])
     OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
     hydra.main(version_base="1.3", config_path=str(conf_root()), config_name=config_name)(function)()
 
@@ -78,7 +80,7 @@ def _check_directories(arguments: list[str]) -> None:
     # Hydra makes the directory before any of our code runs, and fails with a traceback.
     given = [a.split("=", 1)[1] for a in arguments if a.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
     for name in given or [os.environ.get("SEGBENCH_OUTPUTS", "outputs")]:
-        path = Path(name.strip("'\""))
+        path = Path(unquoted(name))
         if "${" in name:
             continue
         try:

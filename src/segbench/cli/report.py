@@ -48,14 +48,13 @@ def run(arguments: Sequence[str]) -> Path:
     Raises:
         SegbenchError: no run, no scores, or a file that cannot be written.
     """
-    from segbench.cli.arguments import split_arguments
-    from segbench.runs.files import write_whole
+    from segbench.cli.arguments import split_arguments, write_output
 
     sources, given = split_arguments(arguments, _KEYS, "report")
     text = report(sources, given.get("metric"))
     folder = Path(sources[0]) if Path(sources[0]).is_dir() else Path()
     path = Path(given.get("output") or folder / "report.html")
-    write_whole(path, text)
+    write_output(path, text)
     if "wandb" in given:
         from segbench.tracking.artifacts import send
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segbench.cli.arguments import pairs, quoted
 from segbench.display.digits import number, spread
 from segbench.errors import SegbenchError
 from segbench.papers.ledger import (
@@ -60,7 +61,9 @@ def main() -> None:
 
 
 def _list(arguments: Sequence[str]) -> None:
-    given = _pairs(arguments, ("format", "ledger"))
+    bare, given = pairs(arguments, ("format", "ledger"), "reproduce")
+    if bare:
+        raise SegbenchError(f"--list with {bare[0]}", "format= and ledger= alone", "segbench reproduce --help")
     rows = read_rows(Path(given.get("ledger", default_folder())))
     if given.get("format", "terminal") == "markdown":
         print(markdown(rows), end="")
@@ -92,16 +95,6 @@ def _list(arguments: Sequence[str]) -> None:
         console.print()
 
 
-def _pairs(arguments: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    pairs = dict(argument.partition("=")[::2] for argument in arguments)
-    wrong = [key for key in pairs if key not in known]
-    if wrong:
-        raise SegbenchError(
-            f"{wrong[0]}={pairs[wrong[0]]}", ", ".join(f"{k}=" for k in known), "segbench reproduce --help"
-        )
-    return pairs
-
-
 def _order(arguments: Sequence[str]) -> Order:
     rest = list(arguments)
     config_dir = None
@@ -110,8 +103,9 @@ def _order(arguments: Sequence[str]) -> Order:
         config_dir = Path(*rest[at + 1 : at + 2])
         del rest[at : at + 2]
     experiment = rest.pop(0).removeprefix("experiment=")
-    own = {key: value for key, _, value in (a.partition("=") for a in rest) if key in ("seeds", "output", "ledger")}
-    overrides = [a for a in rest if a.partition("=")[0] not in own]
+    ours = {argument for argument in rest if argument.partition("=")[0] in ("seeds", "output", "ledger")}
+    _, own = pairs([argument for argument in rest if argument in ours])
+    overrides = quoted([argument for argument in rest if argument not in ours])
     bare = [a for a in overrides if "=" not in a and not a.startswith("~")]
     if bare:
         raise SegbenchError(f"{bare[0]}", "one experiment, and key=value pairs", "segbench reproduce --help")
@@ -134,7 +128,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _without_paths(argument: str) -> str:
     key, given, value = argument.partition("=")
-    if not given:
+    if not given or "/" in key:
         return argument if "/" not in argument else "DIR"
     return f"{key}=FOLDER" if "/" in value or (len(value) > 1 and Path(value).exists()) else argument
 

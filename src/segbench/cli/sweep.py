@@ -35,9 +35,8 @@ def _search_on(sweep: Sweep, settings: Launching) -> int:
     """Propose and run further trials: what was launched, once more, in the same directory."""
     from segbench.cli import train
 
-    directory = str(sweep.path.absolute()).replace("'", "\\'")
     launching = {"launcher.jobs": settings.jobs, "launcher.devices_per_job": settings.devices_per_job}
-    now = {"sweep.dir": f"'{directory}'"} | {key: value or "null" for key, value in launching.items()}
+    now = {"sweep.dir": str(sweep.path.absolute())} | {key: value or "null" for key, value in launching.items()}
     here = [f"hydra.{key}={value}" for key, value in now.items()]
     before = [word for word in sweep.commands[-1][2:] if not word.startswith(tuple(f"hydra.{key}=" for key in now))]
     os.chdir(sweep.working_directory)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segbench.cli.arguments import pairs
 from segbench.cli.entry import fail, hydra_entry, job, overrides
 from segbench.config.composed import resolved
 from segbench.errors import SegbenchError
@@ -45,7 +46,8 @@ def resume_run(arguments: list[str]) -> None:
     from segbench.runtime.processes import is_main_process
 
     try:
-        asked = continuation(arguments)
+        bare, given = pairs(arguments)
+        asked = continuation(given | dict.fromkeys(bare, ""))
         if isinstance(asked, str):
             if is_main_process():
                 print(asked)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from segbench.config.former import with_current_targets
 from segbench.errors import SegbenchError
 from segbench.runs.directory import SCHEMA
 from segbench.runs.history import Leg, continuations, effective, read_legs
+from segbench.runtime.files import walk
 
 if TYPE_CHECKING:
     from segbench.tracking.source import WandbRun
@@ -69,7 +69,7 @@ def read_runs(sources: Sequence[str]) -> tuple[list[RunRecord], list[LeftOut]]:
 def find_runs(source: str) -> list[Path]:
     """Run directories: the source itself, those below it, or those that match it as a glob.
 
-    Stages of a run are part of it and are not listed.
+    Links are followed. Stages of a run are part of it and are not listed.
 
     Raises:
         SegbenchError: there is none.
@@ -88,12 +88,12 @@ def find_runs(source: str) -> list[Path]:
 
 
 def _below(start: Path) -> Iterator[Path]:
-    for folder, below, files in os.walk(start):
+    for folder, below, files in walk(start):
         if "config.yaml" in files and not folder.endswith(".hydra"):
             yield Path(folder)
             below.clear()
         else:
-            below[:] = sorted(name for name in below if name not in _UNREAD and not name.startswith("."))
+            below[:] = [name for name in below if name not in _UNREAD and not name.startswith(".")]
 
 
 def read_run(path: Path, configs: Configs | None = None) -> RunRecord | LeftOut:

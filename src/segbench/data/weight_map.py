@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from segbench.data.cells import connected_cells, two_nearest
 from segbench.errors import SegbenchError
+from segbench.runtime.files import written_whole
 
 __all__ = [
     "Balance",
@@ -218,9 +218,8 @@ class WeightMapCache:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp", delete=False) as file:
+            with written_whole(self.folder / f"{key}.npy") as partial, partial.open("wb") as file:
                 np.save(file, weight_HW)
-            os.replace(file.name, self.folder / f"{key}.npy")
         except OSError as error:
             raise SegbenchError(
                 f"weight maps cannot be kept in {self.folder}: {error}",

@@ -27,6 +27,7 @@ from segbench.data.raw import DataSet
 from segbench.data.rescaled import rescaled
 from segbench.data.weights import LossWeights
 from segbench.errors import SegbenchError
+from segbench.inference.stream import geometry_of
 from segbench.losses.rate import loss_rate_mismatch
 from segbench.metrics.decoding import Decoding
 from segbench.metrics.measure import Measure, arguments_of_head
@@ -38,6 +39,7 @@ from segbench.training.callbacks.checkpoints import Checkpoints
 from segbench.training.callbacks.in_step import InStep
 from segbench.training.lightning_internals import broadcast_no_signals, catch_no_signals
 from segbench.training.optim import freeze_others
+from segbench.training.precision import precision_named
 from segbench.training.task import Evaluation, SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -203,7 +205,12 @@ def build_loggers(components: Mapping[str, Component | None], config: Config, di
 def build_trainer(
     config: Config, directory: Path, callbacks: Sequence[lightning.Callback], loggers: Sequence[Any]
 ) -> lightning.Trainer:
-    """The Trainer. Samplers are ours: Lightning's would pad validation with samples that are then counted twice."""
+    """The Trainer. Samplers are ours: Lightning's would pad validation with samples that are then counted twice.
+
+    Raises:
+        SegbenchError: a precision that there is not.
+    """
+    precision_named(config.trainer.precision, "cpu")
     trainer: lightning.Trainer = make(
         config.trainer,
         callbacks=[*callbacks, InStep({**config.tree, "directory": str(directory.resolve())})],
@@ -294,9 +301,3 @@ def _complain_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, 
         complaint = loss_rate_mismatch("sum" if summed else "mean", optimizer, pixels)
         if complaint is not None:
             log.warning("%s", complaint)
-
-
-def geometry_of(model: nn.Module) -> TileGeometry:
-    """Which input sizes the network takes."""
-    geometry: TileGeometry = getattr(model, "geometry", TileGeometry())
-    return geometry

@@ -106,9 +106,9 @@ def evaluate(given: EvaluateRequest, directory: Path, said: list[str]) -> dict[s
         build_loggers,
         build_task,
         build_trainer,
-        geometry_of,
     )
     from segbench.experiment.resume import refuse_other_classes
+    from segbench.inference.stream import geometry_of
     from segbench.runs.provenance import provenance
     from segbench.runs.running import running
     from segbench.runtime.hardware import machine, settle

@@ -31,17 +31,22 @@ Told = Callable[[Path], None]
 
 @contextlib.contextmanager
 def evaluating(task: SegmentationTask, trainer: Trainer) -> Iterator[torch.device]:
-    """The network on its device, in eval mode, under the run's precision and thread count."""
+    """The network on its device, in eval mode, under the run's precision and thread count.
+
+    Raises:
+        SegbenchError: a precision that there is not.
+    """
     import torch
 
+    from segbench.training.precision import computing_in, precision_named
+
     device = torch.device("cuda" if trainer.on_gpu else "cpu")
-    dtypes = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    dtype = dtypes.get(str(trainer.precision))
+    precision = precision_named(trainer.precision, device.type)
     threads = torch.get_num_threads()
     torch.set_num_threads(task.evaluation.threads)
     task.to(device).eval()
     try:
-        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+        with torch.inference_mode(), computing_in(precision, task.model, device.type):
             yield device
     finally:
         torch.set_num_threads(threads)

@@ -36,16 +36,16 @@ _ABOUT = ("citation", "licence")
 SPLITS = ("train", "val", "test", "predict")
 
 
-def changed(arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def changed(given: Mapping[str, str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What a command line changes of a run's configuration, by dotted key, and what `resume_allow` names.
 
     Args:
-        arguments: of the command, `resume=RUN` among them.
+        given: the command's values by key, `resume` among them or not.
 
     Raises:
         SegbenchError: something that may not change, or no value.
     """
-    pairs = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
+    pairs = dict(given)
     run = pairs.pop("resume", "RUN")
     allowed = tuple(name for name in pairs.pop("resume_allow", "").strip("[]").split(",") if name)
     if unknown := [name for name in allowed if name not in ALLOWABLE]:
@@ -53,7 +53,7 @@ def changed(arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
             f"resume_allow={','.join(unknown)}", f"of {', '.join(ALLOWABLE)}, joined by commas", "correct resume_allow="
         )
     known = (*RESUMABLE, *MOVED_DATA)
-    if refused := [argument for argument in arguments if argument.split("=", 1)[0] in pairs.keys() - {*known}]:
+    if refused := [f"{key}={value}".removesuffix("=") for key, value in pairs.items() if key not in known]:
         raise SegbenchError(
             f"resume={run} with {', '.join(refused)}",
             f"beside resume= only {', '.join(known)} and resume_allow: a run keeps its configuration",
@@ -84,8 +84,11 @@ class Continuation:
     allow: tuple[str, ...] = ()
 
 
-def continuation(arguments: Sequence[str]) -> Continuation | str:
+def continuation(given: Mapping[str, str]) -> Continuation | str:
     """What `resume=RUN` and what stands beside it ask for.
+
+    Args:
+        given: the command's values by key, `resume` among them.
 
     Returns:
         the run that goes on, or a sentence: it is finished.
@@ -93,9 +96,8 @@ def continuation(arguments: Sequence[str]) -> Continuation | str:
     Raises:
         SegbenchError: no such run, or changes that it does not take.
     """
-    name = next(argument for argument in arguments if argument.startswith("resume=")).split("=", 1)[1]
-    run = Run.open(name)
-    changes, allow = changed(arguments)
+    run = Run.open(given["resume"])
+    changes, allow = changed(given)
     recorded = run.config()
     config = recorded.replace(changes)
     if run.state() != "finished":

@@ -14,6 +14,8 @@ from segbench.runs.directory import Run, not_writable
 from segbench.runs.provenance import provenance
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from segbench.metrics import ChallengeScores, FScores, VInfoScores, VRandScores, WarpingScores
@@ -21,46 +23,115 @@ if TYPE_CHECKING:
 _IMAGES = (".png", ".tif", ".tiff", ".bmp")
 
 
-def read_slices(path: Path, key: str) -> NDArray[np.generic]:
-    """A TIFF stack, or a folder of single-page images in the order of their names.
+def read_probabilities(path: Path) -> NDArray[np.generic]:
+    """Predictions: a TIFF stack, an image, or a folder of images of one page in the order of their names.
 
     Args:
-        path: the file or folder.
-        key: the config key that named it.
+        path: what `predictions=` names.
 
     Returns:
-        NHW in the files' dtype.
+        NHW in the files' dtype; a colour image whose channels are equal is grey.
 
     Raises:
-        SegbenchError: it is missing, empty or cannot be read, or the images differ in size.
+        SegbenchError: missing, empty or unreadable, images that differ in size, or colours.
     """
-    from segbench.data.files.stacks import read_stack
+    return _read_slices(path, "predictions", _grey_pages)
 
-    if not path.is_dir():
-        return read_stack(path, key)
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _IMAGES)
+
+def read_labels(path: Path) -> NDArray[np.generic]:
+    """Labels: a TIFF stack, an image, or a folder of images of one page in the order of their names.
+
+    Args:
+        path: what `labels=` names.
+
+    Returns:
+        NHW values or palette indices, read as the masks of a data set are; non-zero is cell.
+
+    Raises:
+        SegbenchError: missing, empty or unreadable, images that differ in size, or colours, which name no class.
+    """
+    return _read_slices(path, "labels", _label_pages)
+
+
+def _read_slices(path: Path, key: str, pages_of: Callable[[Path], list[NDArray[np.generic]]]) -> NDArray[np.generic]:
+    if not path.exists():
+        near = sorted(file.name for file in path.parent.iterdir())[:6] if path.parent.is_dir() else []
+        beside = f"; beside it: {', '.join(near)}" if near else ""
+        raise SegbenchError(
+            f"no file {path}{beside}", "a TIFF stack, or a folder of images", f"set {key} to where it is"
+        )
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _IMAGES)
     if not files:
         raise SegbenchError(f"no image in {path} ({key})", f"files ending in {', '.join(_IMAGES)}", f"correct {key}=")
-    pages = [_read_image(file, key) for file in files]
-    sizes = {page.shape for page in pages}
+    slices: list[NDArray[np.generic]] = []
+    for file in files:
+        pages = pages_of(file)
+        if path.is_dir() and len(pages) > 1:
+            raise SegbenchError(
+                f"{file} has {len(pages)} pages", "one page in each file of a folder", f"set {key}={file}, or split it"
+            )
+        slices += pages
+    sizes = {page.shape for page in slices}
     if len(sizes) > 1:
         raise SegbenchError(f"{path} holds images of sizes {sorted(sizes)}", "one size", f"correct {key}=")
-    return np.stack(pages)
+    return np.stack(slices)
 
 
-def _read_image(file: Path, key: str) -> NDArray[np.generic]:
+def _tiff_pages(file: Path, key: str) -> list[NDArray[np.generic]]:
+    """HWC."""
     from segbench.data.files.stacks import read_stack
 
-    if file.suffix.lower().startswith(".tif"):
-        page: NDArray[np.generic] = read_stack(file, key)[0]
-        return page
-    import cv2
+    stack = read_stack(file, key)
+    return [*(stack[..., np.newaxis] if stack.ndim == 3 else stack)]
 
-    image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise SegbenchError(f"{file} cannot be decoded", "a whole image", "write the file again")
-    grey: NDArray[np.generic] = image if image.ndim == 2 else image[..., 0]
-    return grey
+
+def _grey_pages(file: Path) -> list[NDArray[np.generic]]:
+    from segbench.data.files.image_files import is_tiff, read_image
+
+    pages = _tiff_pages(file, "predictions") if is_tiff(file) else [read_image(file)]
+    for page_HWC in pages:
+        if not _is_grey(page_HWC):
+            raise SegbenchError(
+                f"{file} (predictions) is a picture in colour",
+                "one value a pixel, the probability of cell in [0, 1]",
+                "give the probabilities: segbench predict format=probabilities writes them",
+            )
+    return [page_HWC[..., 0] for page_HWC in pages]
+
+
+def _label_pages(file: Path) -> list[NDArray[np.generic]]:
+    from segbench.data.files.image_files import is_tiff
+    from segbench.data.files.masks import coded, read_mask
+
+    masks = [coded(page_HWC, file) for page_HWC in _tiff_pages(file, "labels")] if is_tiff(file) else [read_mask(file)]
+    pages: list[NDArray[np.generic]] = []
+    for mask in masks:
+        codes_HW: NDArray[np.generic] = mask.codes_HW
+        if mask.kind == "colours":
+            # 0xRRGGBB of grey is its level, three times.
+            grey_HW = mask.codes_HW & 0xFF
+            if not np.array_equal(grey_HW * 0x010101, mask.codes_HW):
+                colours = np.unique(mask.codes_HW)
+                shown = ", ".join(f"#{colour:06x}" for colour in colours[:6]) + (" ..." if len(colours) > 6 else "")
+                raise SegbenchError(
+                    f"{file} (labels) holds colours: {shown}",
+                    "one number a pixel, 0 = membrane and any other = cell",
+                    "write the labels in grey, e.g. as 8-bit PNG of 0 and 255, or with a palette whose index 0 is "
+                    "membrane",
+                )
+            codes_HW = grey_HW
+        pages.append(codes_HW)
+    return pages
+
+
+def _is_grey(image_HWC: NDArray[np.generic]) -> bool:
+    """Whether an image has one channel, or three equal ones and no transparency."""
+    channels = image_HWC.shape[2]
+    equal = channels in (3, 4) and bool((image_HWC[..., :3] == image_HWC[..., :1]).all())
+    opaque = channels != 4 or bool((image_HWC[..., 3] == image_HWC[..., 3].max(initial=0)).all())
+    return channels == 1 or (equal and opaque)
 
 
 def score_files(given: EvaluateRequest, directory: Path, said: list[str]) -> dict[str, float]:
@@ -78,8 +149,7 @@ def score_files(given: EvaluateRequest, directory: Path, said: list[str]) -> dic
 
     from segbench.metrics import challenge_scores
 
-    prob_NHW = read_slices(Path(str(given.predictions)), "predictions")
-    label_NHW = read_slices(Path(str(given.labels)), "labels")
+    prob_NHW, label_NHW = read_probabilities(Path(str(given.predictions))), read_labels(Path(str(given.labels)))
     with Run.create(directory, given, said) as run:
         started = time.monotonic()
         scored = challenge_scores(cast("NDArray[np.floating]", prob_NHW), label_NHW)

@@ -38,10 +38,11 @@ def export(given: ExportRequest) -> Path:
         SegbenchError: an unknown format or one that is not installed, a run without a checkpoint, an output that is
             there, a network that cannot be exported, or a file that does not compute what the network does.
     """
-    from segbench.experiment.build import build_dataset_spec, build_model, geometry_of
+    from segbench.experiment.build import build_dataset_spec, build_model
     from segbench.export.description import describe
     from segbench.export.formats import format_named
     from segbench.export.network import ByName, first_line, trace
+    from segbench.inference.stream import geometry_of
     from segbench.runs.directory import Run, not_writable
     from segbench.training.checkpoint import load_weights
 

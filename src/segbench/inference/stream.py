@@ -88,7 +88,8 @@ def predict_windows(
 ) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
     """Class probabilities window by window: memory is bounded by the tile, not by the image.
 
-    Runs under `torch.inference_mode()` and under whatever autocast the caller has set; softmax is taken in float32.
+    Runs under `torch.inference_mode()` and under whatever autocast the caller has set; images take the type of the
+    model's weights, softmax is taken in float32.
 
     Args:
         model: as in `predict_image`.
@@ -263,12 +264,13 @@ class _TilePredictor:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         parameter = next(model.parameters(), None)
         self.device = None if parameter is None else parameter.device
+        self.dtype = torch.float32 if parameter is None else parameter.dtype
         self._weighed: set[tuple[int, ...]] = set()
 
     @torch.inference_mode()
     def __call__(self, tiles: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
         """KHW float32 by head of each tile, CHW by modality; one forward a symmetry."""
-        tiles = [{name: image_CHW.to(device=self.device) for name, image_CHW in tile.items()} for tile in tiles]
+        tiles = [{name: image_CHW.to(self.device, self.dtype) for name, image_CHW in tile.items()} for tile in tiles]
         given = _sides(tiles[0])
         self.refuse_too_large(lambda: tiles[0], given, len(tiles))
         expected = tuple(side - 2 * self.geometry.margin for side in given)
@@ -319,7 +321,9 @@ class _TilePredictor:
         channels = {name: len(part_CHW) for name, part_CHW in part().items()}
 
         def probe(side: int) -> Tensor | dict[str, Tensor]:
-            corner = {name: torch.zeros(C, side, side, device=self.device) for name, C in channels.items()}
+            corner = {
+                name: torch.zeros(C, side, side, device=self.device, dtype=self.dtype) for name, C in channels.items()
+            }
             return self._input([corner], self.transforms[0])
 
         if self.geometry == TileGeometry():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from segbench.config.packaged import conf_root, read_yaml
 from segbench.display.digits import number, spread
 from segbench.errors import SegbenchError
+from segbench.runtime.files import write_whole
 
 SCHEMA = 1
 TOLERANCE = 0.01
@@ -97,13 +97,11 @@ def write_row(folder: Path, row: Mapping[str, Any]) -> Path:
         SegbenchError: the folder cannot be written.
     """
     path = folder / f"{row['experiment']}.yaml"
-    partial = path.with_name(f".{path.name}.partial")
     head = "# Written by `segbench reproduce`; not edited by hand.\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump({"schema": SCHEMA, **row}, sort_keys=False, width=120, allow_unicode=True)
-        partial.write_text(head + text)
-        os.replace(partial, path)
+        write_whole(path, head + text)
     except OSError as error:
         raise SegbenchError(
             f"{path} cannot be written: {error.strerror or error}", "a folder for the ledger", "set ledger=DIR"

@@ -111,6 +111,7 @@ def reproduce(order: Order, command: str, say: Callable[[Mapping[str, Any], Path
 
 def _compose(order: Order, seed: int | None) -> Composed:
     import hydra
+    from hydra.core.override_parser.types import Quote, QuotedString
     from hydra.errors import HydraException
 
     from segbench.config.composed import resolved
@@ -119,7 +120,8 @@ def _compose(order: Order, seed: int | None) -> Composed:
     overrides = [f"experiment={order.experiment}", f"name={order.experiment}", *order.overrides]
     overrides += [] if seed is None else [f"seed={seed}"]
     if order.config_dir is not None:
-        overrides.append(f"hydra.searchpath=[file://{order.config_dir.resolve()}]")
+        place = QuotedString(f"file://{order.config_dir.resolve()}", Quote.single).with_quotes()
+        overrides.append(f"hydra.searchpath=[{place}]")
     with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
         try:
             with_choices = hydra.compose("train", overrides, return_hydra_config=True)
@@ -248,7 +250,7 @@ def _of_all(said: Mapping[str, Sequence[str]]) -> list[str]:
 def _without_places(text: str, overrides: Sequence[str], config: Config) -> str:
     """A reason without the paths of this machine."""
     places = [value for value in config.flat.values() if isinstance(value, str) and os.path.isabs(value)]
-    places += [value for each in overrides if "/" in (value := each.partition("=")[2])]
+    places += [value for each in overrides if "/" in (value := each.partition("=")[2].strip("'"))]
     for place in sorted(places, key=len, reverse=True):
         text = text.replace(place, "FOLDER")
     return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from segbench.data.files.zarr_images import import_zarr
 from segbench.errors import SegbenchError
 from segbench.prediction.canvas import Canvas
+from segbench.runtime.files import partial_name
 
 Palette = Sequence[tuple[int, int, int]]
 
@@ -27,9 +27,6 @@ TILED_PIXELS = 2**24
 
 TILE = 512
 CHUNK = 1024
-PARTIAL = re.compile(r"\..+\.\d+\.partial")
-"""Names of files that are being written: the final name and the process."""
-
 _CLASSIC_TIFF = 2**32 - 2**25
 
 
@@ -42,7 +39,7 @@ class OutputFile(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._partial = partial_name(path)
 
     @abstractmethod
     def begin(self, page: int, size: tuple[int, int]) -> None:

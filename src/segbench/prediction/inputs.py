@@ -14,6 +14,7 @@ from segbench.data.id_lists import read_list
 from segbench.data.raw import Source
 from segbench.errors import SegbenchError
 from segbench.prediction.pages import Opened, OpenedFiles, OpenedSource
+from segbench.runtime.files import walk
 from segbench.spec import DatasetSpec
 
 KINDS = f"{' '.join(IMAGE_SUFFIXES)} or zarr"
@@ -210,13 +211,14 @@ def _listed(folder: Path) -> dict[str, Path]:
 
 
 def _images_below(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if is_zarr(path) or (path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()):
-            yield path
-        elif path.is_dir():
-            yield from _images_below(path)
+    for where, folders, files in walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        arrays = [name for name in folders if is_zarr(Path(where, name))]
+        folders[:] = [name for name in folders if name not in arrays]
+        for name in sorted([*arrays, *(name for name in files if not name.startswith("."))]):
+            path = Path(where, name)
+            if name in arrays or (path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()):
+                yield path
 
 
 def _stems(

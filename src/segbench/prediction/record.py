@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from segbench.data.files.zarr_images import is_zarr
 from segbench.errors import SegbenchError
-from segbench.prediction.files import PARTIAL
+from segbench.runtime.files import PARTIAL
 
 NAME = "predictions.jsonl"
 

@@ -43,6 +43,7 @@ from segbench.config.packaged import read_yaml
 from segbench.config.record import Config, Recorded
 from segbench.errors import SegbenchError
 from segbench.runs.history import Leg, effective, read_legs
+from segbench.runtime.files import write_whole, written_whole
 
 log = logging.getLogger(__name__)
 
@@ -351,10 +352,9 @@ class Run:
             counts: arrays with a leading N by `<head>/<measure>/<key>`.
             versions: of the definitions, by `<head>/<measure>`.
         """
-        partial = self.path / ".per_image.partial.npz"
         named = {"ids": np.array(ids), "split": np.array(split), "versions": np.array(json.dumps(dict(versions)))}
-        np.savez_compressed(partial, **named, **counts)  # type: ignore[arg-type]
-        os.replace(partial, self.path / "per_image.npz")
+        with written_whole(self.path / "per_image.npz") as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **named, **counts)  # type: ignore[arg-type]
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -367,9 +367,7 @@ class Run:
         return read
 
     def _write(self, name: str, text: str) -> None:
-        partial = self.path / f".{name}.partial"
-        partial.write_text(text)
-        os.replace(partial, self.path / name)
+        write_whole(self.path / name, text)
 
 
 def _damaged(path: Path, fault: object) -> SegbenchError:

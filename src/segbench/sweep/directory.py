@@ -12,7 +12,6 @@ SWEEP/
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -24,6 +23,7 @@ from segbench import __version__
 from segbench.config.packaged import read_yaml
 from segbench.errors import SegbenchError
 from segbench.runs.directory import not_writable
+from segbench.runtime.files import write_whole
 from segbench.sweep.job import Job, differing, digest_of
 
 SCHEMA = 1
@@ -100,10 +100,8 @@ class Sweep:
             "search": None if self.search is None else dict(self.search),
             "jobs": [{name: value for name, value in asdict(job).items() if name in kept} for job in self.jobs],
         }
-        partial = self.path / ".sweep.yaml.partial"
         try:
-            partial.write_text(yaml.safe_dump(content, sort_keys=False))
-            os.replace(partial, self.path / "sweep.yaml")
+            write_whole(self.path / "sweep.yaml", yaml.safe_dump(content, sort_keys=False))
         except OSError as error:
             raise not_writable(self.path, error) from error
 

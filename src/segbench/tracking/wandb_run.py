@@ -13,6 +13,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from segbench.config.record import Config
+from segbench.runtime.files import write_whole
 from segbench.runtime.processes import is_main_process
 from segbench.runtime.signals import Stopped
 from segbench.tracking.access import is_offline
@@ -28,10 +29,8 @@ def _run_id(directory: Path) -> str | None:
             # Only the first process has a run.
             return None
         name = "".join(letter if letter.isalnum() else "-" for letter in directory.name)
-        partial = directory / ".wandb_id.partial"
-        # The agent of a W&B sweep has already named its run.
-        partial.write_text(os.environ.get("WANDB_RUN_ID") or f"{name}-{secrets.token_hex(4)}")
-        os.replace(partial, path)
+        # The agent of a W&B sweep has named its run already.
+        write_whole(path, os.environ.get("WANDB_RUN_ID") or f"{name}-{secrets.token_hex(4)}")
     return path.read_text()
 
 

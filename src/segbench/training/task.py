@@ -234,7 +234,7 @@ class SegmentationTask(lightning.LightningModule):
         name = next(iter(self.spec.modalities))
         modality = self.spec.modalities[name]
         std_C11, mean_C11 = (np.array(x, np.float32)[:, None, None] for x in (modality.std, modality.mean))
-        raw: NDArray[np.float32] = images[name].cpu().numpy() * std_C11 + mean_C11
+        raw: NDArray[np.float32] = images[name].float().cpu().numpy() * std_C11 + mean_C11
         return raw
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[dict[str, ImageResult]]]:

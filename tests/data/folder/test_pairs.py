@@ -44,6 +44,17 @@ def test_masks_inside_the_folder_of_images_are_no_images(folders):
     assert list(find_pairs(images, f"{images}/masks").by_name) == ["a"]
 
 
+def test_links_are_followed_once_and_a_link_to_the_masks_holds_no_images(folders, tmp_path):
+    images, masks = folders(["a.png", "elsewhere/b.png"], ["a.png", "b.png", "linked/c.png"])
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "c.png").touch()
+    (tmp_path / "masks" / "elsewhere").mkdir()
+    (tmp_path / "masks" / "b.png").rename(tmp_path / "masks" / "elsewhere" / "b.png")
+    for name, target in (("linked", "far"), ("masks", "masks"), ("round", "images")):
+        (tmp_path / "images" / name).symlink_to(tmp_path / target)
+    assert list(find_pairs(images, masks).by_name) == ["a", "elsewhere/b", "linked/c"]
+
+
 def test_an_ending_of_the_masks(folders):
     images, masks = folders(["a.jpg", "b.jpg"], ["a_mask.png", "b_mask.png"])
     with pytest.raises(SegbenchError, match=r"no image has a mask of its name(.|\n)*set data\.mask_suffix=_mask$"):

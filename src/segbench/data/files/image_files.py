@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files.labelled import is_cut
+from segbench.data.files.encoded import decode, read_bytes
 from segbench.data.files.plain_tiff import read_plain
 from segbench.data.files.tiff_images import TiffImages
 from segbench.data.files.zarr_images import ZarrImages, is_zarr
@@ -186,27 +186,10 @@ def _one_of(path: Path, page: int | None, count: int) -> int:
 
 
 def _decode(path: Path) -> NDArray[Any]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SegbenchError(
-            f"{path} cannot be read: {error.strerror}", "a file that this user may read", "restore it"
-        ) from error
-    why, image, straight = "no image, or damaged inside", None, False
-    try:
-        # OpenCV fills the missing part of a cut file with grey and says nothing.
-        if is_cut(content):
-            why = "its end is missing"
-        elif content:
-            straight = _is_rgb(content)
-            flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags if straight else cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        why = str(error.err)
-    if image is None:
-        raise SegbenchError(
-            f"{path} cannot be decoded ({len(content)} bytes): {why}", "a whole image file", "fetch or write it again"
-        )
+    content = read_bytes(path)
+    straight = _is_rgb(content)
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    image = decode(path, content, flags if straight else cv2.IMREAD_UNCHANGED)
     decoded_HWC: NDArray[Any] = image[..., np.newaxis] if image.ndim == 2 else image
     if straight:
         return decoded_HWC
@@ -222,7 +205,7 @@ def _is_rgb(content: bytes) -> bool:
     """Whether a file surely holds three channels: it is then decoded as R, G, B at once, without turning B, G, R."""
     if content.startswith(b"\x89PNG"):
         # Depth 8 or 16 and colour type 2, and no colour that stands for transparency.
-        return content[25] == 2 and content.find(b"tRNS", 0, content.find(b"IDAT")) < 0
+        return content[25:26] == b"\x02" and content.find(b"tRNS", 0, content.find(b"IDAT")) < 0
     at = 2 if content.startswith(b"\xff\xd8") else len(content)
     while at + 10 <= len(content) and content[at] == 0xFF:
         if content[at + 1] in _SOF:

@@ -1,7 +1,4 @@
-"""Image, label and .mat files to arrays; every complaint names the file and the image.
-
-OpenCV decodes colour (it lets other threads run); Pillow reads labels, since OpenCV turns palette indices into colours.
-"""
+"""Image, label and .mat files of published data sets to arrays; every complaint names the file and the image."""
 
 from __future__ import annotations
 
@@ -15,54 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.files.encoded import damaged, decode, decode_palette, read_bytes
 from segbench.data.raw import RawImage
 from segbench.errors import SegbenchError
 from segbench.spec import VOID
 
 _INVALID = 254
-
-
-def _bytes(path: Path, name: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SegbenchError(
-            f"{path}, of image {name}, cannot be read: {error.strerror}",
-            "the file, as the data set's lists promise",
-            "restore it, or look the whole data set through with segbench data check",
-        ) from error
-    return content
-
-
-def _damaged(path: Path, name: str, size: int, why: str) -> SegbenchError:
-    return SegbenchError(
-        f"{path}, of image {name}, cannot be decoded ({size} bytes): {why}",
-        "a whole file",
-        "unpack or fetch it again; segbench data check names every such file",
-    )
-
-
-def is_cut(content: bytes) -> bool:
-    """Whether the end of a JPEG or PNG file is missing."""
-    # OpenCV fills the missing part of a cut file with grey and says nothing. The end marker must follow the last scan;
-    # inside a scan neither marker can occur.
-    if content.startswith(b"\xff\xd8") and not content.endswith(b"\xff\xd9"):
-        return content.rfind(b"\xff\xd9") <= content.rfind(b"\xff\xda")
-    return content.startswith(b"\x89PNG") and b"IEND" not in content[-64:]
-
-
-def _decode(path: Path, name: str, flags: int) -> NDArray[Any]:
-    content = _bytes(path, name)
-    if is_cut(content):
-        raise _damaged(path, name, len(content), "its end is missing")
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    except cv2.error as error:
-        raise _damaged(path, name, len(content), str(error.err)) from error
-    if image is None:
-        raise _damaged(path, name, len(content), "no image, or damaged inside")
-    decoded: NDArray[Any] = image
-    return decoded
 
 
 def read_rgb(path: Path, name: str) -> NDArray[np.uint8]:
@@ -78,7 +33,8 @@ def read_rgb(path: Path, name: str) -> NDArray[np.uint8]:
     Raises:
         SegbenchError: missing, cut or damaged.
     """
-    rgb_HW3: NDArray[np.uint8] = _decode(path, name, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    rgb_HW3: NDArray[np.uint8] = decode(path, read_bytes(path, name), flags, name)
     return rgb_HW3
 
 
@@ -88,7 +44,7 @@ def read_depth(path: Path, name: str) -> NDArray[np.uint16]:
     Raises:
         SegbenchError: missing, damaged, or of another kind.
     """
-    depth_HW = _decode(path, name, cv2.IMREAD_UNCHANGED)
+    depth_HW = decode(path, read_bytes(path, name), cv2.IMREAD_UNCHANGED, name)
     if depth_HW.dtype != np.uint16 or depth_HW.ndim != 2:
         raise SegbenchError(
             f"{path}, of image {name}, is {depth_HW.dtype} of shape {depth_HW.shape}",
@@ -112,7 +68,7 @@ def read_grey(path: Path, name: str) -> NDArray[np.uint8 | np.uint16]:
     Raises:
         SegbenchError: missing, damaged, or of another kind.
     """
-    grey_HW = _decode(path, name, cv2.IMREAD_UNCHANGED)
+    grey_HW = decode(path, read_bytes(path, name), cv2.IMREAD_UNCHANGED, name)
     if grey_HW.dtype not in (np.uint8, np.uint16) or grey_HW.ndim != 2:
         raise SegbenchError(
             f"{path}, of image {name}, is {grey_HW.dtype} of shape {grey_HW.shape}",
@@ -128,17 +84,15 @@ def read_indices(path: Path, name: str) -> NDArray[np.uint8]:
     Raises:
         SegbenchError: missing, damaged, or a colour rendering.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            label_HW = np.asarray(image) if mode in ("P", "L") else None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise _damaged(path, name, len(_bytes(path, name)), str(error)) from error
-    if label_HW is None:
+    content = read_bytes(path, name)
+    palette = decode_palette(path, content, name)
+    label_HW = decode(path, content, cv2.IMREAD_UNCHANGED, name) if palette is None else palette[0]
+    # Black and white, which OpenCV gives as 0 and 255.
+    one_bit = content.startswith(b"\x89PNG") and content[24:26] == b"\x01\x00"
+    if label_HW.dtype != np.uint8 or label_HW.ndim != 2 or one_bit:
+        what = "one bit a pixel" if one_bit else f"{label_HW.dtype} of shape {label_HW.shape}"
         raise SegbenchError(
-            f"{path}, of image {name}, is a picture of mode {mode}",
+            f"{path}, of image {name}, is {what}",
             "an 8-bit palette or grey PNG whose values are class ids",
             "use the data set's own label files, not a colour rendering of them",
         )
@@ -174,11 +128,11 @@ def read_mat(path: Path, name: str, variable: str) -> Any:
     """
     from scipy.io import loadmat
 
-    size = len(_bytes(path, name))
+    size = len(read_bytes(path, name))
     try:
         content = loadmat(path, variable_names=[variable])
     except Exception as error:  # a damaged file ends in errors of zlib, struct, numpy and scipy's own
-        raise _damaged(path, name, size, f"{type(error).__name__}: {error}") from error
+        raise damaged(path, size, f"{type(error).__name__}: {error}", name) from error
     if variable not in content:
         raise SegbenchError(
             f"{path}, of image {name}, has no variable {variable}",

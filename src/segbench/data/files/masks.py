@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.files.encoded import decode_palette, read_bytes
 from segbench.data.files.image_files import images_of, read_image
-from segbench.data.files.labelled import is_cut
 from segbench.errors import SegbenchError
 
 Kind = Literal["ids", "palette", "colours"]
@@ -55,69 +53,37 @@ def read_mask(
             "export the masks anew as PNG; from JPEG they do not come back as they were",
         )
     palette = _read_palette_png(path) if path.suffix.lower() == ".png" else None
-    return _coded(read(path, page), path) if palette is None else palette
+    return coded(read(path, page), path) if palette is None else palette
 
 
 def masks_of(path: Path) -> Iterator[Mask]:
     """Every page of a mask file, in order; raises as `read_mask`."""
     if path.suffix.lower() in (".tif", ".tiff"):
         for image_HWC in images_of(path):
-            yield _coded(image_HWC, path)
+            yield coded(image_HWC, path)
     else:
         yield read_mask(path)
 
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
 def _read_palette_png(path: Path) -> Mask | None:
-    """The indices of a palette PNG; None for any other file.
-
-    Without its table of colours a palette PNG is a grey one, whose levels are the indices, scaled to eight bits. OpenCV
-    then decodes it without replacing them by colours, and other threads run meanwhile, as with Pillow they hardly do.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SegbenchError(
-            f"{path} cannot be read: {error.strerror}", "a file that this user may read", "restore it"
-        ) from error
-    # Signature, chunk head, width and height, bit depth, colour type; 3 is a palette.
-    if content[:8] != _SIGNATURE or content[25:26] != b"\x03":
+    """The indices of a palette PNG; None for any other file."""
+    if (found := decode_palette(path, read_bytes(path))) is None:
         return None
-    levels_HW, colours = None, b""
-    if not is_cut(content):
-        bits = content[24]
-        head = b"IHDR" + content[16:25] + b"\0" + content[26:29]
-        grey = [_SIGNATURE, struct.pack(">I", 13), head, struct.pack(">I", zlib.crc32(head))]
-        for name, chunk, body in _chunks(content):
-            if name == b"PLTE":
-                colours = body
-            elif name in (b"IDAT", b"IEND"):
-                grey.append(chunk)
-        levels_HW = cv2.imdecode(np.frombuffer(b"".join(grey), np.uint8), cv2.IMREAD_UNCHANGED)
-    if levels_HW is None or not colours:
-        raise SegbenchError(
-            f"{path} cannot be decoded ({len(content)} bytes): its end is missing, or it is damaged inside",
-            "a whole palette PNG",
-            "fetch or write it again",
-        )
-    if bits < 8:
-        levels_HW //= 255 // (2**bits - 1)
-    packed = np.frombuffer(colours, np.uint8).reshape(-1, 3).astype(np.int64) @ (1 << 16, 1 << 8, 1)
-    return Mask(levels_HW, "palette", tuple(packed.tolist()))
+    indices_HW, colours_K3 = found
+    packed = colours_K3.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    return Mask(indices_HW, "palette", tuple(packed.tolist()))
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Name, whole chunk and body of each chunk of a PNG."""
-    at = len(_SIGNATURE)
-    while at + 8 <= len(content):
-        end = at + 12 + int.from_bytes(content[at : at + 4])
-        yield content[at + 4 : at + 8], content[at:end], content[at + 8 : end - 4]
-        at = end
+def coded(image_HWC: NDArray[Any], path: Path) -> Mask:
+    """The mask that a decoded image is.
 
+    Args:
+        image_HWC: ids (C = 1), or colours with or without an opaque alpha channel, as `read_image` gives them.
+        path: of the file, for messages.
 
-def _coded(image_HWC: NDArray[Any], path: Path) -> Mask:
+    Raises:
+        SegbenchError: transparent, of another number of channels, or of values that are no whole numbers.
+    """
     channels = image_HWC.shape[2]
     if channels == 1:
         return Mask(_whole(image_HWC[..., 0], path), "ids")
@@ -159,6 +125,6 @@ def _whole(values_HW: NDArray[Any], path: Path) -> NDArray[np.integer]:
         raise SegbenchError(
             f"{path} holds {int((~whole).sum())} values that are no whole numbers, as {values_HW[~whole][0]:g}",
             "a class id a pixel",
-            "give masks, not probabilities or images, as data.masks",
+            "give masks, not probabilities or images",
         )
     return values_HW.astype(np.int64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
+from segbench.runtime.files import written_whole
 
 
 def read_stack(path: Path, key: str) -> NDArray[np.generic]:
@@ -99,6 +99,5 @@ def write_stack(path: Path, stack: NDArray[np.generic]) -> None:
     import tifffile
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    tifffile.imwrite(partial, stack, photometric="minisblack", metadata=None)
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        tifffile.imwrite(partial, stack, photometric="minisblack", metadata=None)

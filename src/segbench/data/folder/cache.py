@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segbench.runtime.files import write_whole
+
 VERSION = 1
 """Of the facts; those of another version are found anew."""
 
@@ -59,7 +61,8 @@ class ScanCache:
         self.written = None
         for place in self._places:
             with contextlib.suppress(OSError):
-                _replace(place, json.dumps(content, separators=(",", ":")))
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(place, json.dumps(content, separators=(",", ":")))
                 self.written = place
                 return
 
@@ -71,13 +74,3 @@ def _entries(place: Path) -> dict[str, Any]:
         if content.get("version") == VERSION:
             return dict(content["files"])
     return {}
-
-
-def _replace(place: Path, content: str) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(content)
-        os.replace(partial, place)
-    finally:
-        partial.unlink(missing_ok=True)

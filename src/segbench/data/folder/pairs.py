@@ -10,6 +10,7 @@ from pathlib import Path
 from segbench.data.files.image_files import IMAGE_SUFFIXES
 from segbench.data.folder.faults import some
 from segbench.errors import SegbenchError
+from segbench.runtime.files import walk
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,18 @@ def find_pairs(images: str, masks: str, mask_suffix: str = "", partial: bool = F
 
 def _by_stem(folder: Path, key: str, other: Path | None) -> dict[str, str]:
     """Names by stem, both relative to the folder; hidden files, and the other folder inside this one, are left out."""
-    inside = other is not None and folder.resolve() in other.resolve().parents
-    skipped = other.resolve().relative_to(folder.resolve()).as_posix() if other is not None and inside else None
+    skipped = None if other is None else os.path.realpath(other)
     found: dict[str, list[str]] = {}
     # Strings, not paths: folders of ten thousand files are listed at every start.
-    for where, folders, files in os.walk(folder):
+    for where, folders, files in walk(folder):
         below = os.path.relpath(where, folder).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
-        folders[:] = [name for name in folders if not name.startswith(".") and f"{prefix}{name}" != skipped]
-        for name in sorted(files):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(where, name)) != skipped
+        ]
+        for name in files:
             stem, suffix = os.path.splitext(name)
             if suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
                 found.setdefault(f"{prefix}{stem}", []).append(f"{prefix}{name}")

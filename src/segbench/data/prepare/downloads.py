@@ -6,13 +6,13 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segbench.errors import SegbenchError
+from segbench.runtime.files import write_whole
 
 RECORD = "downloads.json"
 """Beside the files: for each its address, size and sha256, and whether it was unpacked."""
@@ -86,9 +86,7 @@ class Record:
         entries = self.read()
         entries[name] = entries.get(name, {}) | entry
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_name(f".{RECORD}.partial")
-        partial.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
-        os.replace(partial, self._path)
+        write_whole(self._path, json.dumps(entries, indent=2, sort_keys=True) + "\n")
 
 
 def digest_of(path: Path, algorithm: str = "sha256") -> str:

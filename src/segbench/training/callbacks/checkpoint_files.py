@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from segbench.errors import SegbenchError
+from segbench.runtime.files import written_whole
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -31,15 +32,14 @@ class CheckpointFiles(TorchCheckpointIO):
             SegbenchError: the disk is full, or cannot be written.
         """
         path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            if storage_options and path.exists():
-                _keep(path, storage_options["keep"])
-            os.replace(partial, path)
+            with written_whole(path) as partial:
+                with partial.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if storage_options and path.exists():
+                    _keep(path, storage_options["keep"])
             _sync_folder(path.parent)
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)

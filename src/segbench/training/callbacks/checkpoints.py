@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from segbench.errors import SegbenchError
+from segbench.runtime.files import write_whole
 from segbench.runtime.signals import Stopped
 from segbench.training.callbacks.checkpoint_files import CheckpointFiles
 from segbench.training.callbacks.csv_log import RunCsv
@@ -200,9 +200,7 @@ class Checkpoints(Checkpoint):
 
     def _record_validation(self, step: int, module: lightning.LightningModule) -> None:
         scores = module.scores.get("val", {}) if isinstance(module, SegmentationTask) else {}
-        partial = self._directory / f".{VALIDATION}.partial"
-        partial.write_text(json.dumps({"step": step, "rows": self._rows, "scores": scores}))
-        os.replace(partial, self._directory / VALIDATION)
+        write_whole(self._directory / VALIDATION, json.dumps({"step": step, "rows": self._rows, "scores": scores}))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the end of training."""

@@ -13,6 +13,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from segbench.runtime.files import write_whole
+
 log = logging.getLogger(__name__)
 
 
@@ -93,11 +95,8 @@ class RunCsv(Logger):
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         assert self._columns is not None
-        partial = self._path.with_name(".metrics.csv.partial")
-        with partial.open("w", newline="") as file:
-            if self._columns:
-                file.write(_lines(self._columns, [dict(zip(self._columns, self._columns, strict=True)), *rows]))
-        os.replace(partial, self._path)
+        head = dict(zip(self._columns, self._columns, strict=True))
+        write_whole(self._path, _lines(self._columns, [head, *rows]) if self._columns else "")
 
 
 def _lines(columns: list[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import lightning
 
+from segbench.runtime.files import write_whole
+
 POWERCAP = Path("/sys/class/powercap")
 FILE = "energy.json"
 _EVERY_S = 10.0
@@ -100,6 +102,4 @@ class Energy(lightning.Callback):
             self._joules += spent if spent >= 0 or wraps is None else spent + wraps
             self._before[number] = now
         self._read_at = time.monotonic()
-        partial = self._path.with_name(f".{FILE}.partial")
-        partial.write_text(json.dumps({"joules": self._joules, "meters": len(self._meters)}))
-        os.replace(partial, self._path)
+        write_whole(self._path, json.dumps({"joules": self._joules, "meters": len(self._meters)}))

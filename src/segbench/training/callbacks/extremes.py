@@ -16,6 +16,7 @@ from segbench.data.sampler import Draw
 from segbench.display.panels import draw_panel, write_png
 from segbench.errors import SegbenchError
 from segbench.metrics import ImageResult
+from segbench.runtime.files import write_whole
 from segbench.training.callbacks.pictures import show
 from segbench.training.task import SegmentationTask
 
@@ -60,9 +61,7 @@ class Extremes(lightning.Callback):
                 show(trainer, f"test/{rank}-{identity}", picture)
                 entry = {"rank": rank, "id": identity, "head": head, "score": name, "value": score, "file": file}
                 entries.append(entry)
-        partial = self._directory / f".{INDEX}.partial"
-        partial.write_text(json.dumps(entries, indent=2))
-        os.replace(partial, self._directory / INDEX)
+        write_whole(self._directory / INDEX, json.dumps(entries, indent=2))
 
     def _draw(
         self, trainer: lightning.Trainer, task: SegmentationTask, head: str, index: int, title: str

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import lightning
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from segbench.runtime.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +101,9 @@ class RunProgress(ProgressBar):
             "loss": loss if math.isfinite(loss) else None,
             "rate": self._rate(step, now),
         }
-        partial = directory / ".progress.json.partial"
         # A full disk is reported where it matters, by the checkpoint.
         with contextlib.suppress(OSError):
-            partial.write_text(json.dumps(progress))
-            os.replace(partial, directory / ".progress.json")
+            write_whole(directory / ".progress.json", json.dumps(progress))
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Print the validation's scores."""

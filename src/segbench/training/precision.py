@@ -1,0 +1,71 @@
+"""What each precision means for a network: the type of its weights and inputs, and of autocast."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from segbench.errors import SegbenchError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A precision, as Lightning's trainer computes in it.
+
+    Attributes:
+        weights: of the network, and so of its inputs.
+        autocast: of single operations; None: all are of the weights' type.
+    """
+
+    weights: torch.dtype
+    autocast: torch.dtype | None = None
+
+
+_PRECISIONS = {
+    "32-true": Precision(torch.float32),
+    "64-true": Precision(torch.float64),
+    "bf16-true": Precision(torch.bfloat16),
+    "16-true": Precision(torch.float16),
+    "bf16-mixed": Precision(torch.float32, torch.bfloat16),
+    "16-mixed": Precision(torch.float32, torch.float16),
+}
+_ALSO = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+"""Lightning's short names."""
+
+
+def precision_named(name: object, device_type: str) -> Precision:
+    """The precision of a name.
+
+    Args:
+        name: the value of `trainer.precision`; None is `32-true`, as in Lightning.
+        device_type: `cpu` or `cuda`; as in Lightning, `16-mixed` is `bf16-mixed` on a CPU.
+
+    Raises:
+        SegbenchError: any other name; Lightning's `transformer-engine` has no layers for these networks.
+    """
+    name = "32-true" if name is None else _ALSO.get(str(name), str(name))
+    if name not in _PRECISIONS:
+        raise SegbenchError(
+            f"trainer.precision={name}",
+            f"one of {', '.join([*_PRECISIONS, *_ALSO])}, or auto",
+            "correct trainer.precision=, or leave it out",
+        )
+    return _PRECISIONS["bf16-mixed" if (name, device_type) == ("16-mixed", "cpu") else name]
+
+
+@contextlib.contextmanager
+def computing_in(precision: Precision, network: nn.Module, device_type: str) -> Iterator[None]:
+    """The network's weights converted in place, and autocast while the context lasts.
+
+    Args:
+        precision: to compute in.
+        network: whose inputs `segbench.inference.stream` converts as well.
+        device_type: `cpu` or `cuda`.
+    """
+    network.to(precision.weights)
+    with torch.autocast(device_type, precision.autocast, enabled=precision.autocast is not None):
+        yield

@@ -1,0 +1,80 @@
+import os
+
+import pytest
+
+from segbench.runtime.files import PARTIAL, partial_name, walk, write_whole, written_whole
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    return path
+
+
+def test_a_file_is_replaced_when_it_is_whole(path):
+    with written_whole(path) as partial:
+        partial.write_text("after")
+        assert path.read_text() == "before"
+        assert partial.parent == path.parent and partial.name.startswith(".") and PARTIAL.fullmatch(partial.name)
+    assert path.read_text() == "after"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_fails_half_way_leaves_what_was_there_and_nothing_else(path, error):
+    with pytest.raises(error), written_whole(path) as partial:
+        partial.write_text("ha")
+        raise error
+    assert path.read_text() == "before"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_a_writer_that_wrote_nothing_is_told(path):
+    with pytest.raises(FileNotFoundError), written_whole(path):
+        pass
+    assert path.read_text() == "before"
+
+
+def test_text_is_utf_8_with_its_line_ends(path):
+    write_whole(path, "ü\r\n")
+    assert path.read_bytes() == b"\xc3\xbc\r\n"
+
+
+def test_two_writers_of_one_file_do_not_meet(path):
+    assert partial_name(path) != partial_name(path)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """a/x, b -> a, c/up -> the top, d -> nowhere, e -> another folder."""
+    top, other = tmp_path / "top", tmp_path / "other"
+    for folder in (top / "a", top / "c", other):
+        folder.mkdir(parents=True)
+        (folder / "x").touch()
+    (top / "b").symlink_to(top / "a")
+    (top / "c" / "up").symlink_to(top)
+    (top / "d").symlink_to(tmp_path / "nowhere")
+    (top / "e").symlink_to(other)
+    return top
+
+
+def test_each_folder_is_met_once_through_links_and_circles(tree):
+    met = {os.path.relpath(where, tree): files for where, _, files in walk(tree)}
+    assert met == {".": ["d"], "a": ["x"], "c": ["x"], "e": ["x"]}
+
+
+def test_a_folder_comes_before_a_link_to_it(tree):
+    (tree / "0").symlink_to(tree / "a")
+    assert [os.path.relpath(where, tree) for where, _, _ in walk(tree)] == [".", "a", "c", "e"]
+
+
+def test_a_folder_may_be_left_out(tree):
+    for _, folders, _ in walk(tree):
+        folders[:] = [name for name in folders if name != "a"]
+    assert "a" not in folders
+    met = []
+    for where, folders, _ in walk(tree):
+        folders[:] = [name for name in folders if name == "e"]
+        met.append(os.path.relpath(where, tree))
+    assert met == [".", "e"]
