@@ -66,7 +66,7 @@ def _fit(config: dict[str, Any]) -> float:
     from segbench.inference.stream import geometry_of
 
     with tempfile.TemporaryDirectory() as folder:
-        dataset = build_dataset(config)
+        dataset = build_dataset(config.data, config.weights)
         task = build_task(config, dataset.spec)
         data = build_data(config, dataset, geometry_of(task.model))
         clock = _Clock()
@@ -80,7 +80,7 @@ def _bare(config: dict[str, Any]) -> float:
     from segbench.experiment.build import build_data, build_dataset, build_task, make
     from segbench.inference.stream import geometry_of
 
-    dataset = build_dataset(config)
+    dataset = build_dataset(config.data, config.weights)
     task: SegmentationTask = build_task(config, dataset.spec)
     loader = build_data(config, dataset, geometry_of(task.model)).train_dataloader()
     model, criterion = task.model.train(), task.losses["semantic"]

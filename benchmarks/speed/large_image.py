@@ -96,7 +96,7 @@ def _job(folder: Path) -> tuple[Job, dict[str, Any]]:
     with initialize_config_dir(str(conf_root()), version_base="1.3"):
         config = plain(compose("train", [*overrides, "trainer=cpu", "threads=1", "tta=none", "name=bench"]))
     resolve_hardware(config)
-    task = build_task(config, build_dataset(config).spec)
+    task = build_task(config, build_dataset(config.data, config.weights).spec)
     return Job(task, task.spec, folder, lambda _: Settings(("probabilities",))), config["trainer"]
 
 

@@ -10,8 +10,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from segbench.data.augment import Augmentation
+from segbench.data.cells import connected_cells
 from segbench.data.elastic import CoarseElastic, RigidElastic
-from segbench.data.weight_map import connected_cells, weight_map
+from segbench.data.weight_map import weight_map
 from segbench.errors import SegbenchError
 from segbench.experiment.build import make
 
@@ -179,7 +180,7 @@ def test_a_warped_weight_stays_on_its_label():
     assert np.allclose(weight[inner], np.where(label > 0, 2, 5)[inner], atol=1e-4)
 
 
-def test_the_weight_can_be_made_anew():
+def test_pixel_weights_can_be_recomputed():
     augmentation = Augmentation([RigidElastic()], recompute_weight=True)
     _, labels, instances, weight = augmentation(
         {"em": EM}, {"semantic": LABEL}, INSTANCES, None, 5, reweigh=lambda labels, instances: weight_map(instances)
@@ -188,7 +189,7 @@ def test_the_weight_can_be_made_anew():
     assert equal(({}, labels, instances, None), ({}, *sample(Augmentation([RigidElastic()]), 5)[1:3], None))
 
 
-def test_to_make_the_weight_anew_takes_a_function():
+def test_recomputing_pixel_weights_requires_a_function():
     with pytest.raises(SegbenchError, match=r"augment\.recompute_weight=true, and no function"):
         sample(Augmentation(recompute_weight=True), 0)
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from segbench.data.cell_tracking import CellTracking, label_of
-from segbench.data.cells import near_others
 from segbench.data.weights import LossWeights
 from segbench.errors import SegbenchError
 from segbench.metrics import Decoding, decode_instances, seg
@@ -139,16 +138,6 @@ def test_the_border_class_is_the_rim_towards_another_cell():
     assert label_of(ids, border=3)[2].tolist() == [2, 2, 2, 2, 2, 2, 0, 0, 2]
 
 
-def test_near_others_is_the_square_neighbourhood():
-    rng = np.random.default_rng(0)
-    ids = (rng.random((20, 25)) < 0.2) * rng.integers(1, 5, (20, 25)).astype(np.int32)
-    for width in (1, 2, 4):
-        padded = np.pad(ids, width)
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * width + 1, 2 * width + 1))
-        other = (windows > 0) & (windows != ids[..., None, None])
-        assert (near_others(ids, width) == (other.any((2, 3)) & (ids > 0))).all()
-
-
 def test_outside_the_field_of_interest_only_objects_are_known():
     ids = np.zeros((10, 12), np.int32)
     ids[0:5, 4:7] = 1
@@ -209,7 +198,7 @@ def test_the_weight_map_lies_between_touching_cells(one):
 BAD = {
     "a frame in two splits": (
         {"by_time": {"train": "0-5", "test": "5-9"}},
-        "data.by_time.train and data.by_time.test share 1 frames, first 01-005: a score on them would be a leak",
+        "data.by_time.train and data.by_time.test share 1 of 5 images, first 01-005: a score on them would be a leak",
     ),
     "frames that are not there": (
         {"by_time": {"train": "0-12"}},
@@ -220,7 +209,7 @@ BAD = {
     "no such sequence": ({"by_time": {"train": "02:0-3"}}, "data.by_time.train=02:0-3, and sequences 01 in"),
     "no frame with a mask": (
         {"truth": "gold", "by_time": {"train": "3-5"}},
-        r"no frame of data.by_time.train has a gold mask \(GT/SEG\); those that have: 01: 2 and 8",
+        r"no frame of data.by_time.train has a gold mask \(GT/SEG\); frames with one: 01: 2 and 8",
     ),
     "no such truth": ({"truth": "bronze"}, "data.truth=bronze"),
     "no such protocol": ({"protocol": "random"}, "data.protocol=random"),

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import label as scipy_label
 
-from segbench.data.cells import carve_borders, connected_cells, two_nearest
+from segbench.data.cells import connected_cells, near_others, two_nearest
 
 
 def same_partition(a, b):
@@ -43,17 +43,17 @@ def test_another_background():
     assert connected_cells(label, background=1).tolist() == [[1, 0, 2]]
 
 
-def test_touching_cells_lose_a_pixel_each():
+def test_touching_cells_are_near_along_their_border():
     instances = np.array([[1, 1, 1, 7, 7, 7]] * 3 + [[0] * 6], np.int32)
-    expected = np.array([[1, 1, 0, 0, 7, 7]] * 3 + [[0] * 6], np.int32)
-    assert (carve_borders(instances) == expected).all()
-    assert (carve_borders(expected) == expected).all()
+    expected = np.array([[0, 0, 1, 1, 0, 0]] * 3 + [[0] * 6], bool)
+    assert (near_others(instances) == expected).all()
+    assert not near_others(np.where(expected, 0, instances)).any()
 
 
 def test_a_cell_between_two():
     # The middle cell is neither the highest nor the lowest id around.
     instances = np.array([[1, 1, 2, 2, 2, 3, 3]] * 3, np.int32)
-    assert carve_borders(instances)[1].tolist() == [1, 0, 0, 2, 0, 0, 3]
+    assert near_others(instances)[1].tolist() == [False, True, True, False, True, True, False]
 
 
 def test_distances_on_a_line_by_hand():
@@ -97,3 +97,13 @@ def test_blobs_at_every_scale_against_brute_force():
         found, expected = np.stack(two_nearest(instances, 40)), brute_distances(instances)
         outside = instances == 0
         assert np.allclose(found[:, outside], expected[:, outside], rtol=1e-6)
+
+
+def test_near_others_is_the_square_neighbourhood():
+    rng = np.random.default_rng(0)
+    ids = (rng.random((20, 25)) < 0.2) * rng.integers(1, 5, (20, 25)).astype(np.int32)
+    for width in (1, 2, 4):
+        padded = np.pad(ids, width)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * width + 1, 2 * width + 1))
+        other = (windows > 0) & (windows != ids[..., None, None])
+        assert (near_others(ids, width) == (other.any((2, 3)) & (ids > 0))).all()

@@ -87,7 +87,7 @@ def test_a_missing_root_says_what_belongs_there(tmp_path):
 @pytest.mark.parametrize("name", ["train-volume.tif", "train-labels.tif"])
 def test_a_missing_file_is_named(isbi, name):
     (isbi / name).unlink()
-    with pytest.raises(SegbenchError, match=rf"no file .*{name}; beside it: .*\n.*a TIFF stack\n.*set data\.root"):
+    with pytest.raises(SegbenchError, match=rf"no file .*{name}; beside it: .*\n.*a TIFF stack\n.*correct data\.root"):
         IsbiEM(isbi)
 
 

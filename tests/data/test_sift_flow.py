@@ -69,7 +69,7 @@ def test_ids_outside_the_range_are_named(sift, head, value, message):
     name = dataset.split("train").ids[1]
     path = sift / LABELS[head] / f"{name}.mat"
     scipy.io.savemat(path, {"S": np.full((16, 16), value, np.float64)})
-    with pytest.raises(SegbenchError, match=f"{name}, holds {message}"):
+    with pytest.raises(SegbenchError, match=f"{name}, has {message}"):
         dataset.split("train").read(1)
 
 

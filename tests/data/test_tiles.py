@@ -3,63 +3,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fixtures.numbered import SIZE, SPEC, Numbered, flips
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segbench.data.augment import Augmentation
-from segbench.data.datamodule import SegmentationData
 from segbench.data.raw import RawImage
 from segbench.data.sampler import Draw
 from segbench.data.tiles import TrainTiles, WholeImages, normalise, to_sample
-from segbench.errors import SegbenchError
-from segbench.models.unet import tile_geometry
-from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec, TileGeometry
-
-SPEC = DatasetSpec(
-    name="numbered",
-    modalities={"em": ModalitySpec(1, (0.0,), (1.0,), "position")},
-    heads={"semantic": HeadSpec(("low", "high"), ((0, 0, 0), (255, 255, 255)))},
-    citation="",
-    licence="",
-    protocol="four images",
-)
-SIZE = (40, 30)
-
-
-class Numbered:
-    """Images whose grey level tells the pixel: 40 x 30, image i is shifted by 0.25 i."""
-
-    ids = tuple("abcd")
-
-    def __len__(self):
-        return 4
-
-    def read(self, index):
-        image = np.arange(SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE) + index / 4
-        return RawImage({"em": image}, {"semantic": (image > 600).astype(np.uint8)}, self.ids[index])
-
-
-class NumberedData:
-    spec = SPEC
-
-    def split(self, name):
-        return Numbered() if name in ("train", "val", "test") else None
-
-
-def flips():
-    import albumentations
-
-    return Augmentation([albumentations.D4(p=1.0)])
+from segbench.spec import ModalitySpec
 
 
 def tiles(tile=24, margin=4, augmentation=None, seed=0):
     return TrainTiles(Numbered(), SPEC, augmentation or Augmentation(), seed, tile, margin)
-
-
-def data(**settings):
-    chosen = {"seed": 0, "batch_size": 2, "tile": 24, "repeats": 2} | settings
-    return SegmentationData(NumberedData(), TileGeometry(margin=4), flips(), **chosen)
 
 
 @given(
@@ -171,48 +128,8 @@ def test_a_tile_depends_on_no_earlier_one():
     assert torch.equal(used[Draw(3, 2, 1)].images["em"], fresh.images["em"])
 
 
-def test_workers_change_no_batch():
-    def batches(workers):
-        loader = data(num_workers=workers).train_dataloader()
-        loader.sampler.set_epoch(1)
-        return list(loader)
-
-    for alone, shared in zip(batches(0), batches(2), strict=True):
-        assert alone.ids == shared.ids
-        assert torch.equal(alone.images["em"], shared.images["em"])
-        assert torch.equal(alone.targets["semantic"], shared.targets["semantic"])
-
-
-def test_an_epoch_holds_count_times_repeats_samples():
-    batches = list(data(batch_size=4).train_dataloader())
-    assert [len(batch.ids) for batch in batches] == [4, 4]
-    assert sorted(id for batch in batches for id in batch.ids) == sorted("abcd" * 2)
-
-
-def test_a_tile_that_the_network_does_not_take_is_refused_with_the_nearest():
-    with pytest.raises(SegbenchError, match=r"512 pixels \(data\.tile\)\n.*\n.*use 508 or 524 \(output 324 or 340\)"):
-        SegmentationData(NumberedData(), tile_geometry(), Augmentation(), seed=0, tile=512)
-
-
-def test_evaluation_reads_images_in_order_and_unchanged():
-    batches = list(data(eval_batch_size=3).evaluation_loader("val"))
-    assert [batch.indices for batch in batches] == [(0, 1, 2), (3,)]
-    np.testing.assert_array_equal(batches[1].images["em"][0, 0].numpy(), Numbered().read(3).images["em"])
-
-
 def test_padding_has_no_index():
     assert WholeImages(Numbered(), SPEC)[Draw(0, padding=True)].index == -1
-
-
-def test_an_unknown_split_names_those_there_are():
-    with pytest.raises(SegbenchError, match=r"no split 'predict' in numbered .*\n.*one of train, val, test\n.*split="):
-        data().require("predict")
-
-
-def test_no_validation_split_means_no_loader():
-    dataset = data()
-    dataset.dataset.split = lambda name: Numbered() if name == "train" else None
-    assert dataset.val_dataloader() == []
 
 
 def test_loss_weights_are_cut_with_the_tile(drawn_isbi):
@@ -222,21 +139,8 @@ def test_loss_weights_are_cut_with_the_tile(drawn_isbi):
     source = IsbiEM(drawn_isbi).split("train")
     spec = IsbiEM(drawn_isbi).spec
     weights = LossWeights(spec)
-    sample = TrainTiles(source, spec, Augmentation(), 0, 40, 4, weights=weights)[Draw(2, 0, 0)]
+    sample = TrainTiles(source, spec, Augmentation(), 0, 40, 4, pixel_weights=weights)[Draw(2, 0, 0)]
     whole, image = weights(source.read(2)), normalise(source.read(2).images["em"], spec.modalities["em"])[0].numpy()
     places = np.lib.stride_tricks.sliding_window_view(np.pad(image, 40, mode="reflect"), (40, 40))
     y, x = np.argwhere((places == sample.images["em"][0].numpy()).all((2, 3)))[0]
     np.testing.assert_array_equal(sample.weight.numpy(), np.pad(whole, 40, mode="reflect")[y : y + 40, x : x + 40])
-
-
-class Torn(Numbered):
-    def read(self, index):
-        raise SegbenchError(f"image {self.ids[index]} is\n  torn", "a whole one", "fetch it again")
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_file_is_told_alike_by_loading_processes(monkeypatch, workers):
-    monkeypatch.setattr(NumberedData, "split", lambda self, name: Torn())
-    with pytest.raises(SegbenchError) as caught:
-        next(iter(data(num_workers=workers).evaluation_loader("test")))
-    assert str(caught.value) == "image a is\n  torn\n  expected: a whole one\n  to do:    fetch it again"

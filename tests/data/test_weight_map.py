@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import distance_transform_edt
 
-from segbench.data.cells import carve_borders
+from segbench.data.cells import near_others
 from segbench.data.weight_map import WeightMapCache, border_reach, class_balance, weight_map
 from segbench.errors import SegbenchError
 
@@ -67,7 +67,8 @@ def drawn_cells(side, across):
     centres_2N = (np.mgrid[:across, :across].reshape(2, -1) + rng.uniform(0.2, 0.8, (2, across**2))) * side / across
     markers = np.full((side, side), 255, np.uint8)
     markers[tuple(centres_2N.astype(int))] = 0
-    return carve_borders(cv2.distanceTransformWithLabels(markers, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1])
+    cells = cv2.distanceTransformWithLabels(markers, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    return np.where(near_others(cells), 0, cells)
 
 
 def test_drawn_cells_at_full_size_are_exact():
@@ -195,5 +196,5 @@ def test_memory_holds_the_last_used(monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(SegbenchError, match="weight maps cannot be kept in"):
+    with pytest.raises(SegbenchError, match="weight maps cannot be written to"):
         WeightMapCache(tmp_path / "file" / "maps")(INSTANCES)

@@ -8,13 +8,11 @@ import torch
 
 from segbench.config.record import Component, Recorded
 from segbench.data.nyudv2 import MODALITIES
-from segbench.data.rescaled import rescaled
 from segbench.errors import SegbenchError
 from segbench.experiment.build import build_dataset, build_model
 from segbench.experiment.initialise import initialise
 from segbench.experiment.train import train
 from segbench.models import fcn8s, fcn32s
-from segbench.models.published.sets import WEIGHT_SETS
 from segbench.runs.directory import Run
 from segbench.spec import DatasetSpec, HeadSpec
 
@@ -155,29 +153,6 @@ def test_a_run_to_start_from_replaces_published_weights(started, trained_rgb):
     (report,) = started(model, "nowhere.caffemodel", "rgb", init_from=trained_rgb)
     assert trained_rgb in report
     assert model.conv1_1.weight.eq(0.5).all()
-
-
-class OfSpec:
-    def __init__(self, spec):
-        self.spec = spec
-
-    def split(self, name):
-        return name
-
-
-def test_weights_of_another_scale_bring_theirs_along():
-    # torchvision: ((value / 255) - 0.485) / 0.229 for red.
-    ours = rescaled(OfSpec(nyud_spec("rgb", "hha")), WEIGHT_SETS["torchvision-vgg16"].inputs)
-    red = (ours.spec.modalities["rgb"].mean[0], ours.spec.modalities["rgb"].std[0])
-    assert (200 - red[0]) / red[1] == pytest.approx((200 / 255 - 0.485) / 0.229)
-    assert ours.spec.modalities["hha"] == MODALITIES["hha"]
-    assert (ours.spec.heads, ours.split("train")) == (nyud_spec("rgb").heads, "train")
-
-
-@pytest.mark.parametrize("name", [name for name in WEIGHT_SETS if name != "torchvision-vgg16"])
-def test_weights_of_its_scale_leave_a_data_sets_means(name):
-    dataset = OfSpec(nyud_spec("rgb", "hha"))
-    assert rescaled(dataset, WEIGHT_SETS[name].inputs) is dataset
 
 
 def test_a_config_with_torchvisions_weights_is_normalised_so(compose, shared_voc):

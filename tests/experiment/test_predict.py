@@ -79,7 +79,7 @@ def test_a_prediction_is_what_an_evaluation_scores_in_every_precision(compose, t
         run.config(), compose(f"run={tiny_run}", "trainer=cpu", f"trainer.precision='{precision}'", config="evaluate")
     )
     resolve_hardware(config)
-    dataset = build_dataset(config)
+    dataset = build_dataset(config.data, config.weights)
     task, capture = build_task(config, dataset.spec), Capture()
     data = build_data(config, dataset, task.model.geometry)
     trainer = build_trainer(config, tmp_path, [capture], [])

@@ -151,7 +151,7 @@ def test_labels_that_a_compression_blurs_are_refused(tmp_path, labels):
 def test_values_between_labels_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.full((4, 4), 0.5, np.float32))
     with pytest.raises(
-        SegbenchError, match=r"16 values that are no whole numbers, as 0\.5\n.*\n.*give masks, not prob"
+        SegbenchError, match=r"16 values that are not integers, such as 0\.5\n.*\n.*give masks, not prob"
     ):
         read_labels(tmp_path / "a.tif")
 

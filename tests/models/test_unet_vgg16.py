@@ -3,14 +3,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from segbench.data.rescaled import IMAGENET_STD, rescaled
 from segbench.errors import SegbenchError
 from segbench.experiment.initialise import initialise
 from segbench.models import UNetVGG16, fcn32s
 from segbench.models.published.load import load, transfer
-from segbench.models.published.sets import WEIGHT_SETS
 from segbench.models.vgg16 import STAGES
-from segbench.spec import DatasetSpec, ModalitySpec
 
 WIDTH = 1 / 32
 VGG = "VGG_ILSVRC_16_layers"
@@ -220,30 +217,3 @@ def test_a_trained_net_goes_into_its_like():
     assert not report.drawn and not report.left_over
     image = torch.rand(1, 1, 16, 16)
     torch.testing.assert_close(fresh.eval()(image), trained(image))
-
-
-class OfSpec:
-    def __init__(self, **modalities):
-        self.spec = DatasetSpec("d", modalities, {}, "", "", "")
-
-    def split(self, name):
-        return name
-
-
-@pytest.mark.parametrize(
-    ("modality", "weights", "std"),
-    [
-        (ModalitySpec(1, (126.0,), (44.0,), "grey level, 0 to 255"), VGG, 1.0),
-        (ModalitySpec(3, (90.0,) * 3, (50.0,) * 3, "value, 0 to 255"), VGG, 1.0),
-        # ImageNet's deviation, whatever the unit.
-        (ModalitySpec(1, (9000.0,), (5760.0,), "value, 0 to 65535"), VGG, 5760 / IMAGENET_STD),
-        # torchvision's nets take a deviation of 1, as the data set gives it.
-        (ModalitySpec(1, (9000.0,), (5760.0,), "value, 0 to 65535"), "torchvision-vgg16", 5760.0),
-        (ModalitySpec(1, (7.8,), (1.0,), "ln(millimetres)"), VGG, 1.0),
-    ],
-    ids=["em", "own images", "16 bit", "torchvision", "depth"],
-)
-def test_images_come_on_the_scale_of_the_weights(modality, weights, std):
-    ours = rescaled(OfSpec(image=modality), WEIGHT_SETS[weights].inputs).spec.modalities["image"]
-    assert ours.std == pytest.approx((std,) * modality.channels, rel=1e-3)
-    assert (ours.mean, ours.unit) == (modality.mean, modality.unit)

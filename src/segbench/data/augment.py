@@ -1,4 +1,4 @@
-"""Augmentation of a whole sample: every array moves alike, only images change their values, one seed decides it all."""
+"""Augmentation of a whole sample: all arrays move together, only images change values, and one seed decides it all."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
 
-# Set here too, since a config names the library's transforms beside this class: the library asks a server for a newer
-# version at import. It takes two seconds to import, so that is left to the first sample.
+# The library asks a server for a newer version at import. Set here as well as in `elastic`, as configs name the
+# library's own transforms. Importing it takes two seconds, so the first sample does it.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 Reweigh = Callable[[Mapping[str, NDArray[Any]], NDArray[np.int32] | None], NDArray[np.float32]]
-"""Makes the HW float32 weight from the labels by head and the instances (or None) of a warped tile."""
+"""Computes HW float32 pixel weights from the labels by head and the instances (or None) of a warped tile."""
 
 Augmented = tuple[
     dict[str, NDArray[Any]], dict[str, NDArray[Any]], NDArray[np.int32] | None, NDArray[np.float32] | None
 ]
-"""Images by modality, labels by head, instances, weight."""
+"""Images by modality, labels by head, instances, pixel weights."""
 
 
 class Augmentation:
-    """Applies albumentations transforms to the images, labels, instances and loss weight of one sample.
+    """Applies albumentations transforms to the images, labels, instances and pixel weights of one sample.
 
     Geometric transforms move all of them by the same warp. Those of this package copy labels and ids from the nearest
-    pixel and interpolate the weight linearly; the library's own treat the weight as a mask (nearest). Transforms of
-    values (brightness, blur ...) change images only, never the weight, and of the images only the photometric ones.
+    pixel and interpolate pixel weights linearly; the library's own treat them as a mask (nearest). Transforms of values
+    (brightness, blur ...) change images only, and only the photometric ones.
 
-    The result is a function of the seed and the input alone, not of earlier calls or of the process. All transforms
-    draw from one stream: with the library's own `Compose.set_random_seed`, each restarts from the same number, and two
-    flips of probability 1/2 always flip together.
+    The result depends on the seed and the input alone, not on earlier calls or the process. All transforms draw from
+    one stream: with the library's own `Compose.set_random_seed`, each restarts from the same number, and two flips of
+    probability 1/2 always flip together.
 
     Args:
-        transforms: albumentations transforms, in order; none leaves samples as they are.
-        recompute_weight: make the weight anew from the warped labels, instead of warping the given one. A warped map
-            keeps the gap's height while its width is stretched; a new one is exact, at some milliseconds a tile.
-        photometric: modalities whose values transforms may change; None: all of type uint8. (The library takes a float
-            image to be in [0, 1] and would clip depth in metres.)
+        transforms: albumentations transforms, in order; an empty list leaves samples unchanged.
+        recompute_weight: compute the pixel weights from the warped labels instead of warping the given ones. A warped
+            map keeps the gap's height while its width is stretched; a recomputed one is exact, at some milliseconds
+            per tile.
+        photometric: modalities whose values transforms may change; None: all of type uint8. (The library assumes a
+            float image to be in [0, 1] and would clip depth in metres.)
     """
 
     def __init__(
@@ -64,20 +65,20 @@ class Augmentation:
         rng_seed: int = 0,
         reweigh: Reweigh | None = None,
     ) -> Augmented:
-        """The augmented sample. The input is not changed; what no transform touched may be the input's own memory.
+        """The augmented sample. The input is not changed; arrays that no transform touched may share its memory.
 
         Args:
             images: HW or HWC by modality, raw values.
             labels: HW integers by head.
             instances: HW int32 ids, 0 = none.
-            weight: HW float32.
-            rng_seed: the one source of randomness, >= 0.
-            reweigh: called on the warped labels and instances where `recompute_weight` is set.
+            weight: HW float32 pixel weights.
+            rng_seed: the only source of randomness, >= 0.
+            reweigh: called with the warped labels and instances if `recompute_weight` is set.
 
         Raises:
-            SegbenchError: arrays differ in size, or the weight is to be recomputed and there is no function for it.
+            SegbenchError: arrays differ in size, or `recompute_weight` is set without `reweigh`.
         """
-        # `image:` arrays may change their values, `field:` arrays only move.
+        # The values of `image:` arrays may change; `field:` arrays only move.
         keys = {
             name: f"{'image' if self._is_photometric(name, image) else 'field'}:{name}"
             for name, image in images.items()
@@ -91,7 +92,7 @@ class Augmentation:
         _check_sizes(targets)
         if self.transforms:
             targets = self._transform(targets, rng_seed)
-        # Read-only arrays come from a cache, and torch warns of them.
+        # Arrays from a cache are read-only, and torch warns about those.
         targets = {name: np.require(array, requirements=["C", "W"]) for name, array in targets.items()}
         moved_images = {name: targets[keys[name]] for name in images}
         moved_labels = {name: targets[f"label:{name}"] for name in labels}
@@ -100,9 +101,9 @@ class Augmentation:
             return moved_images, moved_labels, moved_instances, targets.get("weight")
         if reweigh is None:
             raise SegbenchError(
-                "augment.recompute_weight=true, and no function that makes the weight",
-                "a data set with a weight map",
-                "turn the data set's weight map on, or set augment.recompute_weight=false",
+                "augment.recompute_weight=true, and no function that computes pixel weights",
+                "a loss with a weight map",
+                "choose a loss with a weight map, or set augment.recompute_weight=false",
             )
         return moved_images, moved_labels, moved_instances, reweigh(moved_labels, moved_instances)
 
@@ -121,7 +122,7 @@ class Augmentation:
             leaf.add_targets(dict.fromkeys(images if by_value else images + fields, "image"))
             leaf.add_targets(dict.fromkeys(masks, "mask"))
         self._compose.set_random_state(np.random.default_rng(rng_seed), random.Random(rng_seed))
-        # The library reads size and type from a target named `image`; a blank one where no real one may change.
+        # The library reads size and type from a target named `image`: a blank one if no real one may change.
         main = next(iter(images if any_by_value else images + fields), None)
         size = next(iter(targets.values())).shape[:2]
         image = np.zeros(size, np.uint8) if main is None else targets[main]
@@ -138,7 +139,7 @@ def _check_sizes(targets: Mapping[str, NDArray[Any]]) -> None:
     if len(set(sizes.values())) > 1:
         raise SegbenchError(
             "arrays of one sample differ in size: " + ", ".join(f"{name} {size}" for name, size in sizes.items()),
-            "images, labels, instances and weight of one height and width",
+            "images, labels, instances and pixel weights of one height and width",
             "check the sample's files",
         )
 

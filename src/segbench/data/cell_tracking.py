@@ -1,8 +1,8 @@
 """The Cell Tracking Challenge's two-dimensional sequences, cut into training, validation and test frames.
 
-Folders and files are named as in the challenge's "Naming and file content conventions": images `01/t000.tif`, gold
-masks of some frames and some cells `01_GT/SEG/man_seg000.tif`, a marker for every cell `01_GT/TRA/man_track000.tif`,
-silver masks (a majority of submitted results) `01_ST/SEG/man_seg000.tif`.
+Folders and files follow the challenge's "Naming and file content conventions": images `01/t000.tif`, gold masks of
+some frames and some cells `01_GT/SEG/man_seg000.tif`, a marker for every cell `01_GT/TRA/man_track000.tif`, silver
+masks (the majority of submitted results) `01_ST/SEG/man_seg000.tif`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import combinations, groupby
+from itertools import groupby
 from pathlib import Path
 
 import cv2
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from segbench.data.cells import near_others
 from segbench.data.files.labelled import read_grey
-from segbench.data.id_lists import ranges
-from segbench.data.raw import RawImage
+from segbench.data.id_lists import ranges, refuse_shared
+from segbench.data.raw import RawImage, Source
 from segbench.errors import SegbenchError
 from segbench.spec import VOID, DatasetSpec, HeadSpec, ModalitySpec
 
 NAMES = {"DIC-C2DH-HeLa": "dic_hela", "PhC-C2DH-U373": "phc_u373"}
-"""Folders of the challenge by what they are called here."""
+"""Names of data sets here, by the challenge's folder."""
 
 TRUTHS = {"gold": "GT/SEG", "silver": "ST/SEG"}
 BACKGROUND, CELL, BORDER = 0, 1, 2
@@ -35,11 +35,7 @@ Place = tuple[str, int]
 
 
 class Sequence2D:
-    """One sequence: which frames there are, and which of them have masks and markers.
-
-    Args:
-        folder: of the images, `<data set>/01`.
-    """
+    """One sequence, from its folder of images `<data set>/01`: the files of its images, masks and markers by frame."""
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
@@ -56,36 +52,24 @@ def _numbered(folder: Path, stem: str) -> dict[int, Path]:
     return {int(found[1]): path for path in paths if (found := named.fullmatch(path.name))}
 
 
-class Frames:
-    """Some frames with their objects.
+def _frame_ids(places: Sequence[Place]) -> tuple[str, ...]:
+    return tuple(f"{sequence}-{number:03d}" for sequence, number in places)
 
-    Args:
-        sequences: by name.
-        places: the frames.
-        truth: `gold` or `silver`.
-        border: as in `CellTracking`.
-        field_of_interest: as in `CellTracking`.
-    """
+
+class Frames(Source):
+    """The frames at `places` with their objects; the other arguments are as in `CellTracking`."""
 
     def __init__(
-        self,
-        sequences: Mapping[str, Sequence2D],
-        places: Sequence[Place],
-        truth: str,
-        border: int,
-        field_of_interest: int,
+        self, sequences: Mapping[str, Sequence2D], places: Sequence[Place], truth: str, border: int, edge: int
     ) -> None:
         self._sequences, self._places, self._truth = sequences, list(places), truth
-        self._border, self._edge = border, field_of_interest
-        self.ids = tuple(f"{sequence}-{number:03d}" for sequence, number in places)
-
-    def __len__(self) -> int:
-        return len(self.ids)
+        self._border, self._edge = border, edge
+        self.ids = _frame_ids(places)
 
     def read(self, index: int) -> RawImage:
         """The frame: image `image`, label `semantic`, the objects, and the gold ones as reference `gold`."""
-        name = self.ids[index]
-        sequence, number = self._sequences[self._places[index][0]], self._places[index][1]
+        name, (sequence_name, number) = self.ids[index], self._places[index]
+        sequence = self._sequences[sequence_name]
         image_HW = read_grey(sequence.images[number], name)
         if image_HW.dtype != np.uint8:
             raise SegbenchError(
@@ -106,7 +90,7 @@ class Frames:
             raise SegbenchError(
                 f"{path} is {' x '.join(map(str, ids_HW.shape))}, image {name} is {' x '.join(map(str, shape))}",
                 "one height and width for a frame and its masks",
-                "use images and masks of one archive; segbench data check names every such frame",
+                "use images and masks of one archive; segbench data check lists every such frame",
             )
         return ids_HW
 
@@ -120,14 +104,14 @@ def label_of(
     """Classes from objects: 0 background, 1 cell, 2 border, 255 void.
 
     Void is what nobody annotated. Outside the field of interest a pixel without an object may belong to a cell that
-    was left out, since only cells that reach into the field are annotated. A cell with a marker and no mask is
-    somewhere around the marker: pixels without an object are void there as far as a typical cell of the frame is wide,
-    and farther if no annotated object is nearer than the marker.
+    was left out, as only cells that reach into the field are annotated. A cell with a marker and no mask is somewhere
+    around the marker: pixels without an object are void up to a typical cell's width from it, and farther unless an
+    annotated object is nearer.
 
     Args:
         ids_HW: annotated objects, 0 = none.
-        border: width in pixels: pixels of a cell with another cell this near, by rows, columns and diagonals, are of
-            class 2. 0: there is no such class; touching cells are parted by one background pixel of each.
+        border: width in pixels: pixels of a cell with another cell this near, along rows, columns and diagonals, are
+            of class 2. 0: there is no such class; touching cells are separated by one background pixel of each.
         field_of_interest: width in pixels of the strip along the image's edges that lies outside it.
         markers_HW: ids of the tracking markers, one of every cell, or None.
     """
@@ -146,7 +130,7 @@ def label_of(
 
 
 def _unmasked(markers_HW: NDArray[np.int32], ids_HW: NDArray[np.int32]) -> list[int]:
-    # The challenge's rule of detection: a marker is met by the object that covers more than half of it.
+    # The challenge's rule of detection: an object that covers more than half of a marker matches it.
     found = []
     for marker in np.unique(markers_HW[markers_HW > 0]):
         under = ids_HW[markers_HW == marker]
@@ -174,19 +158,19 @@ class CellTracking:
     """A two-dimensional training data set of the challenge.
 
     Args:
-        root: the folder of the data set (with 01 and 02 in it), or the one above it.
-        dataset: the data set's folder, as the challenge calls it: PhC-C2DH-U373.
+        root: the folder of the data set (with 01 and 02 in it), or its parent.
+        dataset: the challenge's name of the data set's folder: PhC-C2DH-U373.
         mean: of the training images, in grey levels.
         std: of the training images, in grey levels.
-        by_sequence: frames of `train`, `val` and `test` where both sequences are there: `02` is a whole sequence,
-            `01:0-94` some frames of one, both ends included; several are joined by commas.
-        by_time: the same where one sequence is there: `0-74` are frames of that one.
-        protocol: `by_sequence`, `by_time`, or `auto`: by sequence where both are there.
-        truth: the masks that are learnt and that `seg` is computed with: `silver` or `gold`. Frames without one are in
-            no split.
+        by_sequence: frames of `train`, `val` and `test` if both sequences are there: `02` is a whole sequence,
+            `01:0-94` some frames of one, both ends included; separate several by commas.
+        by_time: the same if only one sequence is there: `0-74` are frames of that one.
+        protocol: `by_sequence`, `by_time`, or `auto`: by sequence if both are there.
+        truth: the masks to learn from and to compute `seg` with: `silver` or `gold`. Frames without one are in no
+            split.
         border: width in pixels of the class `border` between cells, see `label_of`; 0: two classes.
-        field_of_interest: width in pixels of the strip along the image's edges where cells are not annotated unless
-            they reach farther in.
+        field_of_interest: width in pixels of the strip along the image's edges where cells are annotated only if they
+            reach farther in.
 
     Raises:
         SegbenchError: missing folders or masks, unknown frames, splits that share a frame.
@@ -213,14 +197,16 @@ class CellTracking:
                 raise SegbenchError(f"data.{key}={pixels}", "a width of 0 pixels or more", f"correct data.{key}")
         self._dataset, self._truth, self._border, self._edge = dataset, truth, border, field_of_interest
         self._mean, self._std = mean, std
-        self._folder = _folder(Path(root), dataset)
-        self._sequences = _sequences(self._folder)
+        self._folder, self._sequences = _sequences(Path(root), dataset)
         both = len(self._sequences) > 1
         self._by_sequence = both if protocol == "auto" else protocol == "by_sequence"
         chosen = by_sequence if self._by_sequence else by_time
         key = f"data.{'by_sequence' if self._by_sequence else 'by_time'}"
         self._places = {split: self._resolve(text, f"{key}.{split}") for split, text in chosen.items() if text}
-        self._refuse_shared(key)
+        refuse_shared(
+            [(f"{key}.{split}", _frame_ids(places)) for split, places in self._places.items()],
+            f"give every frame to one split of {key}",
+        )
         self._splits = {split: self._frames(places, f"{key}.{split}") for split, places in self._places.items()}
 
     def _resolve(self, text: str, key: str) -> list[Place]:
@@ -231,44 +217,32 @@ class CellTracking:
                 raise SegbenchError(f"{key}={text}", "a sequence, 02, or frames of one, 01:0-94", f"correct {key}")
             sequence = self._sequence(found["whole"] or found["name"], f"{key}={text}")
             numbers = range(int(found["first"]), int(found["last"]) + 1) if found["last"] else sorted(sequence.images)
-            lacking = [number for number in numbers if number not in sequence.images]
-            if lacking or not numbers:
+            if not numbers or any(number not in sequence.images for number in numbers):
                 raise SegbenchError(
                     f"{key}={text}, and sequence {sequence.name} has frames {ranges(sorted(sequence.images))}",
                     "frames of the sequence, the first before the last",
-                    f"correct {key}, or look whether all images are there",
+                    f"correct {key}, or check that all images are there",
                 )
             places += [(sequence.name, number) for number in numbers]
         return places
 
-    def _sequence(self, name: str | None, said: str) -> Sequence2D:
+    def _sequence(self, name: str | None, setting: str) -> Sequence2D:
         if name is None and len(self._sequences) == 1:
             return next(iter(self._sequences.values()))
         if name not in self._sequences:
             raise SegbenchError(
-                f"{said}, and sequences {', '.join(self._sequences)} in {self._folder}",
+                f"{setting}, and sequences {', '.join(self._sequences)} in {self._folder}",
                 "one of these sequences, named as in 01:0-94" if name is None else "one of these sequences",
                 "correct it, or choose data.protocol",
             )
         return self._sequences[name]
-
-    def _refuse_shared(self, key: str) -> None:
-        for one, other in combinations(self._places, 2):
-            shared = sorted(set(self._places[one]) & set(self._places[other]))
-            if shared:
-                raise SegbenchError(
-                    f"{key}.{one} and {key}.{other} share {len(shared)} frames, first {shared[0][0]}-{shared[0][1]:03d}"
-                    ": a score on them would be a leak",
-                    "no frame in two splits",
-                    f"correct {key}.{one} or {key}.{other}",
-                )
 
     def _frames(self, places: list[Place], key: str) -> Frames:
         annotated = [(name, number) for name, number in places if number in self._masks(name)]
         if not annotated:
             have = [f"{name}: {ranges(sorted(self._masks(name))) or 'none'}" for name in self._sequences]
             raise SegbenchError(
-                f"no frame of {key} has a {self._truth} mask ({TRUTHS[self._truth]}); those that have: "
+                f"no frame of {key} has a {self._truth} mask ({TRUTHS[self._truth]}); frames with one: "
                 + "; ".join(have),
                 f"frames with a {self._truth} mask",
                 f"choose data.truth={'silver' if self._truth == 'gold' else 'gold'}, or correct {key}",
@@ -280,7 +254,7 @@ class CellTracking:
 
     @cached_property
     def spec(self) -> DatasetSpec:
-        """One grey modality; background and cell, and border where it has a width."""
+        """One grey modality; classes background and cell, and border if it has a width."""
         names, palette = ("background", "cell", "border"), ((0, 0, 0), (255, 255, 255), (230, 80, 60))
         count = 3 if self._border else 2
         return DatasetSpec(
@@ -290,11 +264,10 @@ class CellTracking:
             citation="Maška et al., Nature Methods 20, 2023; Ulman et al., Nature Methods 14, 2017; data of "
             "G. van Cappellen (DIC-C2DH-HeLa) and S. Kumar (PhC-C2DH-U373)",
             licence="the Cell Tracking Challenge's conditions of use",
-            protocol=self._said,
+            protocol=self._protocol(),
         )
 
-    @property
-    def _said(self) -> str:
+    def _protocol(self) -> str:
         parts = []
         for split, places in self._places.items():
             frames = ", ".join(
@@ -309,29 +282,25 @@ class CellTracking:
         return f"{self._truth} truth, {how}: {'; '.join(parts)}{beside}; training data, not the challenge's test data"
 
     def split(self, name: str) -> Frames | None:
-        """`train`, `val` or `test`; None for a split that the protocol has not."""
+        """`train`, `val` or `test`; None for a split that the protocol does not have."""
         return self._splits.get(name)
 
 
-def _folder(root: Path, dataset: str) -> Path:
+def _sequences(root: Path, dataset: str) -> tuple[Path, dict[str, Sequence2D]]:
     for folder in (root / dataset, root):
-        if folder.is_dir() and any(re.fullmatch(r"\d\d", path.name) for path in folder.iterdir()):
-            return folder
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        sequences = {path.name: Sequence2D(path) for path in paths if re.fullmatch(r"\d\d", path.name)}
+        for name, sequence in sequences.items():
+            if not sequence.images:
+                raise SegbenchError(
+                    f"no image in {folder / name}", "t000.tif, t001.tif ...", "unpack the challenge's archive again"
+                )
+        if sequences:
+            return folder, sequences
     part = NAMES.get(dataset)
     prepare = f"run segbench data prepare cell_tracking parts={part} root={root}, or " if part else ""
     raise SegbenchError(
         f"no {dataset} with folders 01 or 02 in {root} (data.root)",
-        f"{dataset}/01/t000.tif, {dataset}/01_ST/SEG/man_seg000.tif ..., as the challenge's archive unpacks",
+        f"{dataset}/01/t000.tif, {dataset}/01_ST/SEG/man_seg000.tif ..., as in the challenge's archive",
         f"{prepare}set data.root to it",
     )
-
-
-def _sequences(folder: Path) -> dict[str, Sequence2D]:
-    found = sorted(path for path in folder.iterdir() if re.fullmatch(r"\d\d", path.name))
-    sequences = {path.name: Sequence2D(path) for path in found}
-    for name, sequence in sequences.items():
-        if not sequence.images:
-            raise SegbenchError(
-                f"no image in {folder / name}", "t000.tif, t001.tif ...", "unpack the challenge's archive again"
-            )
-    return sequences

@@ -1,4 +1,4 @@
-"""Single cells: from a label to instances, and how far each background pixel is from the two nearest of them."""
+"""Single cells: from a label to instances, and each background pixel's distances to the two nearest of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segbench.spec import VOID
 
 
 def connected_cells(label_HW: NDArray[np.integer], background: int = 0, ignore_index: int = VOID) -> NDArray[np.int32]:
-    """The 4-connected components of the cells of a label, numbered from 1; background and void are 0.
+    """The 4-connected components of a label's cells, HW int32 ids from 1; background and void are 0.
 
     Two cells that share only a corner are two cells. Pixels of different classes are never one cell.
 
@@ -22,9 +22,6 @@ def connected_cells(label_HW: NDArray[np.integer], background: int = 0, ignore_i
         label_HW: integers.
         background: the label between cells (0: the membrane of `isbi_em`).
         ignore_index: the void label.
-
-    Returns:
-        HW int32 instance ids.
     """
     instances_HW = np.zeros(label_HW.shape, np.int32)
     count = 0
@@ -38,13 +35,13 @@ def connected_cells(label_HW: NDArray[np.integer], background: int = 0, ignore_i
 
 
 def near_others(instances_HW: NDArray[np.int32], width: int = 1) -> NDArray[np.bool_]:
-    """Pixels of cells whose square neighbourhood, `width` pixels to each side, holds another cell.
+    """Pixels of cells whose square neighbourhood, `width` pixels to each side, contains another cell.
 
     Args:
         instances_HW: int32 ids in [0, 2^24), 0 = background.
         width: in pixels, >= 1; 1 is the 3x3 neighbourhood.
     """
-    # Morphology knows no int32; float32 holds these ids exactly.
+    # OpenCV's morphology does not support int32; float32 represents these ids exactly.
     ids_HW = instances_HW.astype(np.float32)
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     highest_HW = cv2.dilate(ids_HW, kernel)
@@ -53,28 +50,15 @@ def near_others(instances_HW: NDArray[np.int32], width: int = 1) -> NDArray[np.b
     return near_HW
 
 
-def carve_borders(instances_HW: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Touching cells with one pixel of each turned to background along their common border.
-
-    The paper's separation border "computed using morphological operations" (section 3): where an annotation leaves no
-    background between two cells, there is nothing for the border term to lie on. A pixel is carved where its 3x3
-    neighbourhood holds another cell.
-
-    Args:
-        instances_HW: int32 ids in [0, 2^24), 0 = background.
-    """
-    return np.where(near_others(instances_HW), 0, instances_HW).astype(np.int32)
-
-
 def two_nearest(instances_HW: NDArray[np.int32], reach: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Distances of each background pixel to its nearest and second nearest cell, exact up to `reach`.
 
     The distance to a cell is that between pixel centres, to the cell's nearest pixel: 1 right beside it. Squared
-    distances are integers, so there is no rounding before the root. The cost does not depend on the number of cells.
+    distances are integers, so nothing is rounded before the root. The cost does not depend on the number of cells.
 
     Args:
         instances_HW: int32 ids >= 0, 0 = background.
-        reach: in pixels; a background pixel whose second nearest cell is farther is given no distances.
+        reach: in pixels; a background pixel whose second nearest cell is farther gets no distances.
 
     Returns:
         d1 and d2, HW float32; infinite in cells and out of reach.
@@ -86,10 +70,10 @@ def two_nearest(instances_HW: NDArray[np.int32], reach: float) -> tuple[NDArray[
 
 @njit(cache=True, nogil=True)
 def _column_pass(instances_HW: Any) -> Any:
-    """The two nearest cells along each pixel's column: ids and distances, (2, H, W) int32, id 0 where there is none.
+    """The two nearest cells along each pixel's column: ids and distances, (2, H, W) int32, id 0 = none.
 
-    Of the two nearest cells of a pixel, each has its nearest pixel in some column, and there it is among the column's
-    two nearest: two nearer ones in the column would be nearer altogether. So two a column are enough.
+    Each of a pixel's two nearest cells has its nearest pixel in some column, and is among that column's two nearest:
+    two nearer ones in the column would also be nearer overall. So two per column are enough.
     """
     H, W = instances_HW.shape
     ids = np.zeros((2, H, W), np.int32)
@@ -126,7 +110,7 @@ def _column_pass(instances_HW: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def _row_pass(instances_HW: Any, ids: Any, distances: Any, reach: int) -> Any:
-    """Background pixels look left and right, column by column outwards, until no column can hold a nearer cell."""
+    """Search left and right of each background pixel, column by column, until no column can have a nearer cell."""
     H, W = instances_HW.shape
     d1_HW = np.full((H, W), np.inf, np.float32)
     d2_HW = np.full((H, W), np.inf, np.float32)

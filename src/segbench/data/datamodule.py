@@ -10,24 +10,24 @@ import lightning
 from torch.utils.data import DataLoader
 
 from segbench.data.augment import Augmentation
-from segbench.data.raw import DataSet, Source
+from segbench.data.raw import SPLITS, DataSet, Source
 from segbench.data.sampler import EvaluationSampler, TrainSampler
 from segbench.data.tiles import TrainTiles, WholeImages
 from segbench.data.weights import LossWeights
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import end_with_parent
-from segbench.spec import Batch, Sample, TileGeometry, collate
+from segbench.spec import Sample, TileGeometry, collate
 
 
 class ResumableLoader(DataLoader[Sample]):
-    """A loader that goes on in the midst of an epoch: its sampler counts steps, so there is nothing to store."""
+    """A loader that resumes within an epoch: its sampler counts steps, so it has no state of its own."""
 
     def state_dict(self) -> dict[str, int]:
-        """Nothing."""
+        """Empty."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Nothing."""
+        """No-op."""
 
 
 class SegmentationData(lightning.LightningDataModule):
@@ -38,16 +38,16 @@ class SegmentationData(lightning.LightningDataModule):
         geometry: the network's, which decides what tile sizes are valid.
         augmentation: of the training tiles.
         seed: of the run.
-        batch_size: training samples a step, a process.
+        batch_size: training samples per step and process.
         tile: input side of the training tiles in pixels, None for whole images.
-        surround: pixels cut around a tile for its augmentation alone.
+        surround: pixels cut around a tile for its augmentation only.
         repeats: how often each image is drawn in an epoch.
-        eval_batch_size: images a batch in evaluation; no result depends on it.
-        num_workers: loading processes; no result depends on it.
-        weights: makes the loss weight of a training image, or None.
+        eval_batch_size: images per batch in evaluation; does not affect results.
+        num_workers: loading processes; does not affect results.
+        pixel_weights: computes the pixel weights of a training image, or None.
 
     Raises:
-        SegbenchError: a tile size that the network does not take.
+        SegbenchError: a tile size that the network does not accept.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SegmentationData(lightning.LightningDataModule):
         repeats: int = 1,
         eval_batch_size: int = 1,
         num_workers: int = 0,
-        weights: LossWeights | None = None,
+        pixel_weights: LossWeights | None = None,
     ) -> None:
         super().__init__()
         if tile is not None:
@@ -71,7 +71,7 @@ class SegmentationData(lightning.LightningDataModule):
         self.test_split = "test"
         self._geometry, self._augmentation, self._seed = geometry, augmentation, seed
         self._batch_size, self._tile, self._surround, self._repeats = batch_size, tile, surround, repeats
-        self._eval_batch_size, self._num_workers, self._weights = eval_batch_size, num_workers, weights
+        self._eval_batch_size, self._num_workers, self._pixel_weights = eval_batch_size, num_workers, pixel_weights
         self._resumed_at = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,29 +79,25 @@ class SegmentationData(lightning.LightningDataModule):
         return {"steps": self.trainer.global_step if self.trainer is not None else 0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Begin behind that step."""
+        """Continue after that step."""
         self._resumed_at = state_dict["steps"]
 
     def _steps_done(self) -> int:
-        # Loading processes may ask for their first samples before the Trainer has taken up its count.
+        # Loading processes may ask for their first samples before the Trainer has restored its count.
         return max(self._resumed_at, self.trainer.global_step if self.trainer is not None else 0)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def require(self, split: str) -> Source:
-        """The split.
-
-        Raises:
-            SegbenchError: the data set's protocol has none of that name.
-        """
+        """The split; a `SegbenchError` if the data set's protocol has none of that name."""
         source = self.dataset.split(split)
         if source is None or len(source) == 0:
-            names = [name for name in ("train", "val", "test", "predict") if self.dataset.split(name)]
+            names = [name for name in SPLITS if self.dataset.split(name)]
             raise SegbenchError(
                 f"no split {split!r} in {self.spec.name} ({self.spec.protocol})",
                 f"one of {', '.join(names)}",
-                "choose one of them with split=, or another data.protocol",
+                "choose one with split=, or another data.protocol",
             )
         return source
 
@@ -109,36 +105,18 @@ class SegmentationData(lightning.LightningDataModule):
         """Shuffled, augmented tiles."""
         rank, world = self._ranks()
         source = self.require("train")
-        tiles = TrainTiles(
-            source,
-            self.spec,
-            self._augmentation,
-            self._seed,
-            self._tile,
-            self._geometry.margin,
-            self._surround,
-            self._weights,
-        )
-        trainer = self.trainer
-        sampler = TrainSampler(
-            len(source),
-            self._batch_size,
-            self._seed,
-            self._repeats,
-            rank,
-            world,
-            steps_done=None if trainer is None else self._steps_done,
-            accumulate=1 if trainer is None else trainer.accumulate_grad_batches,
-        )
+        settings = self._tile, self._geometry.margin, self._surround, self._pixel_weights
+        tiles = TrainTiles(source, self.spec, self._augmentation, self._seed, *settings)
+        done, accumulate = None, 1
+        if self.trainer is not None:
+            done, accumulate = self._steps_done, self.trainer.accumulate_grad_batches
+        sampler = TrainSampler(len(source), self._batch_size, self._seed, self._repeats, rank, world, done, accumulate)
         return ResumableLoader(
             tiles,
             batch_size=self._batch_size,
             sampler=sampler,
-            num_workers=self._num_workers,
             persistent_workers=self._num_workers > 0,
-            collate_fn=self._collate(),
-            pin_memory=self._pinned(),
-            worker_init_fn=partial(_in_worker, os.getpid()),
+            **self._loading(),
         )
 
     def evaluation_loader(self, split: str) -> DataLoader[Sample]:
@@ -149,31 +127,31 @@ class SegmentationData(lightning.LightningDataModule):
             WholeImages(source, self.spec),
             batch_size=self._eval_batch_size,
             sampler=EvaluationSampler(len(source), rank, world),
-            num_workers=self._num_workers,
-            collate_fn=self._collate(),
-            pin_memory=self._pinned(),
-            worker_init_fn=partial(_in_worker, os.getpid()),
+            **self._loading(),
         )
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
-        """The validation split; an empty list where the protocol has none."""
+        """The validation split; an empty list if the protocol has none."""
         return self.evaluation_loader("val") if self.dataset.split("val") else []
 
     def test_dataloader(self) -> DataLoader[Sample]:
         """The split that `test_split` names."""
         return self.evaluation_loader(self.test_split)
 
-    def _pinned(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
-    def _collate(self) -> partial[Batch]:
-        return partial(collate, ignore_index={name: head.ignore_index for name, head in self.spec.heads.items()})
+    def _loading(self) -> dict[str, Any]:
+        ignore_index = {name: head.ignore_index for name, head in self.spec.heads.items()}
+        return {
+            "num_workers": self._num_workers,
+            "collate_fn": partial(collate, ignore_index=ignore_index),
+            "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            "worker_init_fn": partial(_in_worker, os.getpid()),
+        }
 
 
 def _in_worker(parent: int, worker: int) -> None:
-    # It shares the lock of the run directory: left over from a killed run it would keep a resume out. (Started by a
-    # server of forks it is no child of the run, and torch lets it end within seconds.)
+    # A worker shares the run directory's lock: one left over from a killed run would block a resume. (Started by a fork
+    # server it is no child of the run, and torch ends it within seconds.)
     if os.getppid() == parent:
         end_with_parent(parent)
-    # What stops a run is sent to all of its process group: the step that is let come to its end needs their samples.
+    # Signals that stop a run go to its whole process group, but the step that finishes first still needs samples.
     os.setpgid(0, 0)

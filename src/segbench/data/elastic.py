@@ -1,4 +1,4 @@
-"""U-Net's random deformation as albumentations transforms, so that it composes with any other of that library."""
+"""U-Net's random deformation as albumentations transforms, which compose with any other of that library."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class CoarseElastic(albumentations.DualTransform):
     "We generate smooth deformations using random displacement vectors on a coarse 3 by 3 grid. The displacements are
     sampled from a Gaussian distribution with 10 pixels standard deviation. Per-pixel displacements are then computed
     using bicubic interpolation" (arXiv:1505.04597, section 3.1). The grid's corners lie on the image's corner pixels;
-    what comes from outside is mirrored about the border pixels.
+    outside, the image is mirrored about its border pixels.
 
-    Images are sampled with `interpolation`. Masks follow their type: integers and bool are labels or ids and are copied
-    from the nearest pixel, floats are values (a weight map) and are interpolated linearly.
+    Images are sampled with `interpolation`. Masks follow their type: integers and bool are labels or ids, copied from
+    the nearest pixel; floats are values (a weight map), interpolated linearly.
 
     Args:
-        grid: nodes along a side, at least 1, at most one a pixel.
+        grid: nodes along a side, from 1 to one per pixel.
         sigma: standard deviation of a displacement along each axis, in pixels; 0 is the identity.
-        interpolation: of images: `cubic` (the default: linear sampling blurs the noise that the network meets in images
-            that are not warped), `linear` or `nearest`.
-        p: how often it is applied.
+        interpolation: of images: `cubic` (the default, as linear sampling blurs the noise that the network sees in
+            images that are not warped), `linear` or `nearest`.
+        p: probability of applying it.
 
     Raises:
         SegbenchError: grid, sigma or interpolation are out of range; on a call, a grid larger than the image.
@@ -50,16 +50,16 @@ class CoarseElastic(albumentations.DualTransform):
         self.sigma = _in_range("sigma", sigma, 0, math.inf)
         if interpolation not in ("nearest", "linear", "cubic"):
             raise SegbenchError(f"interpolation={interpolation}", "nearest, linear or cubic", "set it to cubic")
-        # Named apart from the library's `interpolation`, which holds an OpenCV number.
+        # Not `interpolation`: in the library that is an OpenCV constant.
         self.image_interpolation: Interpolation = interpolation
         self._map = np.empty((2, 0, 0), np.float32)
 
     def matrix(self, height: int, width: int) -> NDArray[np.float64] | None:
-        """The rigid part, drawn anew; None where there is none."""
+        """The rigid part, freshly drawn; None if there is none."""
         return None
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """The sampling map for an image of this size, overwritten by the next; called once for all targets."""
+        """The sampling map for an image of this size, in a buffer reused by the next; called once for all targets."""
         height, width = params["shape"][:2]
         matrix = self.matrix(height, width)
         displacement = self.random_generator.normal(0.0, self.sigma, (2, self.grid, self.grid))
@@ -82,16 +82,13 @@ class CoarseElastic(albumentations.DualTransform):
 
 
 class RigidElastic(CoarseElastic):
-    """Rotation, zoom, shift and `CoarseElastic` in one: an image is interpolated once, not twice.
+    """Rotation, zoom, shift and `CoarseElastic` in one, so that an image is interpolated once, not twice.
 
     Args:
         rotate: the angle is uniform in [-rotate, rotate] degrees about the image's centre; 180 is any angle.
         shift: uniform in [-shift, shift] pixels along each axis.
         scale: the zoom is log-uniform in [1 / (1 + scale), 1 + scale].
-        grid: as in `CoarseElastic`.
-        sigma: as in `CoarseElastic`.
-        interpolation: as in `CoarseElastic`.
-        p: how often it is applied.
+        grid: this and the following as in `CoarseElastic`.
 
     Raises:
         SegbenchError: as `CoarseElastic`, or rotate, shift or scale are negative.
@@ -113,7 +110,7 @@ class RigidElastic(CoarseElastic):
         self.scale = _in_range("scale", scale, 0, math.inf)
 
     def matrix(self, height: int, width: int) -> NDArray[np.float64]:
-        """Rotation, zoom and shift, drawn anew."""
+        """Rotation, zoom and shift, freshly drawn."""
         angle, octave, x, y = self.random_generator.uniform(-1, 1, 4)
         zoom = (1 + self.scale) ** octave
         return rigid_matrix(height, width, angle * self.rotate, zoom, (x * self.shift, y * self.shift))

@@ -1,10 +1,11 @@
-"""Lists of image ids: the authors' own, shipped and checked; held-out images; and the refusal of splits that leak."""
+"""Lists of image ids: the authors' shipped ones, missing files, held-out images, and refusal of splits that leak."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from importlib import resources
+from itertools import combinations
 from pathlib import Path
 
 from segbench.errors import SegbenchError
@@ -28,47 +29,99 @@ def shipped(name: str) -> tuple[str, ...]:
         raise SegbenchError(
             f"segbench/data/splits/{name}.txt has sha256 {digest}",
             f"{digests[f'{name}.txt']}, the FCN authors' list",
-            "install segbench again; lists of your own are files beside your data",
+            "reinstall segbench; keep your own lists as files next to your data",
         )
     return tuple(content.decode().split())
 
 
 def read_list(path: Path, key: str, whole_lines: bool = False) -> tuple[str, ...]:
-    """The ids of a text file, one a line; of several words in a line the first counts.
+    """The ids of a text file, one per line: its first word.
 
     Args:
         path: the file.
         key: the config key that named it, for messages.
-        whole_lines: an id may have spaces in it, as file names do: all words of a line count.
+        whole_lines: take the whole line, as ids that are file names may contain spaces.
 
     Raises:
-        SegbenchError: no such file, no text, no id, or an id that stands twice.
+        SegbenchError: the file is missing, not text, empty, or names an id twice.
     """
     if not path.is_file():
-        raise SegbenchError(f"no file {path} ({key})", "a text file with one image id a line", f"set {key} to one")
+        raise SegbenchError(f"no file {path} ({key})", "a text file with one image id per line", f"set {key} to one")
     try:
         lines = (line.strip() for line in path.read_text().splitlines())
         ids = tuple(line if whole_lines else line.split()[0] for line in lines if line)
     except UnicodeDecodeError as error:
-        raise SegbenchError(f"{path} ({key}) is no text: {error}", "one image id a line", f"set {key}") from error
+        raise SegbenchError(f"{path} ({key}) is not text: {error}", "one image id per line", f"set {key}") from error
     twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
     if twice or not ids:
         found = f"{len(twice)} ids twice, first {', '.join(twice[:3])}" if twice else "no id"
-        raise SegbenchError(f"{path} ({key}) holds {found}", "every image once", "correct the file")
+        raise SegbenchError(f"{path} ({key}) has {found}", "every image once", "correct the file")
     return ids
+
+
+def find_release(root: Path, inside: str) -> Path | None:
+    """`root`, or the folder directly in it (an archive often has one at its top), that contains the folder `inside`."""
+    folders = (root, *sorted(path for path in root.iterdir() if path.is_dir())) if root.is_dir() else ()
+    return next((folder for folder in folders if (folder / inside).is_dir()), None)
+
+
+def select(
+    lists: Mapping[str, Sequence[str]],
+    files: Mapping[str, Sequence[Container[str]]],
+    root: Path,
+    remedy: str,
+    partial: bool = False,
+    hold_out: int = 0,
+    titles: Mapping[str, str] | None = None,
+) -> tuple[dict[str, tuple[str, ...]], str]:
+    """The ids of each split whose files exist.
+
+    Args:
+        lists: all ids by split.
+        files: by split, containers of ids (of images, of labels ...); an id must be in each of them.
+        root: the data set's folder, for messages.
+        remedy: where the files come from.
+        partial: skip ids without files; the user's choice, never a fallback.
+        hold_out: images of `train` to set apart as split `val`, see `set_apart`.
+        titles: what to call the splits; None: their names.
+
+    Returns:
+        ids by split, and their numbers as text: `train 736` each, or `train 229 of 736 (data.partial)`.
+
+    Raises:
+        SegbenchError: files are missing and `partial` is false, or as `set_apart`.
+    """
+    used, counts = {}, []
+    for split, ids in lists.items():
+        title = (titles or {}).get(split, split)
+        missing = [name for name in ids if any(name not in container for container in files[split])]
+        if missing and not partial:
+            raise SegbenchError(
+                f"{title} in {root}: {len(missing)} of {len(ids)} images lack their files, "
+                f"first {', '.join(missing[:3])}",
+                "every image of the list",
+                f"{remedy}, or use only the images that are there with data.partial=true",
+            )
+        without = set(missing)
+        used[split] = tuple(name for name in ids if name not in without)
+        counts.append(f"{title} {len(used[split])}" + (f" of {len(ids)} (data.partial)" if missing else ""))
+    if hold_out:
+        used["train"], used["val"] = set_apart(used["train"], hold_out)
+        counts.append(f"{hold_out} of train held out for selection")
+    return used, ", ".join(counts)
 
 
 def set_apart(ids: Sequence[str], count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Set `count` images apart for selection.
 
-    The choice is a function of the ids alone (the smallest sha256), not of their order or of a seed: adding an image
-    changes it by one at most.
+    The choice depends only on the ids (the smallest sha256), not on their order or a seed: adding an image changes it
+    by at most one.
 
     Returns:
-        the others and the ones set apart, each in the order given.
+        the other ids and the ones set apart, each in the given order.
 
     Raises:
-        SegbenchError: a negative count, or nothing would be left to train on.
+        SegbenchError: `count` is negative, or leaves nothing to train on.
     """
     if not 0 <= count < max(len(ids), 1):
         raise SegbenchError(
@@ -78,59 +131,35 @@ def set_apart(ids: Sequence[str], count: int) -> tuple[tuple[str, ...], tuple[st
     return tuple(name for name in ids if name not in apart), tuple(name for name in ids if name in apart)
 
 
-def refuse_shared(train: Sequence[str], other: Sequence[str], names: tuple[str, str], remedy: str) -> None:
-    """Raise where images are both trained on and scored.
+def refuse_shared(lists: Iterable[tuple[str, Sequence[str]]], remedy: str) -> None:
+    """Raise if two lists share images: a score on images that were trained on is a leak.
 
     Args:
-        train: training ids.
-        other: ids that are scored.
-        names: of the two lists, as the config says them.
+        lists: pairs of a list's name, as in the config, and its ids.
         remedy: what to do about it.
 
     Raises:
         SegbenchError: with the number of shared ids.
     """
-    seen = set(train)
-    shared = [name for name in other if name in seen]
-    if shared:
-        raise SegbenchError(
-            f"{names[0]} and {names[1]} share {len(shared)} of {len(other)} images, first {', '.join(shared[:3])}: "
-            "a score on them would be a leak",
-            "no image both trained on and scored",
-            remedy,
-        )
+    for (one, ids), (other, other_ids) in combinations(lists, 2):
+        trained = set(ids)
+        shared = [name for name in other_ids if name in trained]
+        if shared:
+            raise SegbenchError(
+                f"{one} and {other} share {len(shared)} of {len(other_ids)} images, first {', '.join(shared[:3])}: "
+                "a score on them would be a leak",
+                "no image in two of these lists",
+                remedy,
+            )
 
 
-def present(ids: Sequence[str], lacking: Sequence[str], what: str, partial: bool, remedy: str) -> tuple[str, ...]:
-    """The ids whose files are there.
-
-    Args:
-        ids: all ids of the list.
-        lacking: those without a file.
-        what: the list and the folders, for messages.
-        partial: whether some may lack; it is a choice of the user, never a fallback.
-        remedy: where the files come from.
-
-    Raises:
-        SegbenchError: some lack and `partial` is false.
-    """
-    if lacking and not partial:
-        raise SegbenchError(
-            f"{what}: {len(lacking)} of {len(ids)} images lack their files, first {', '.join(lacking[:3])}",
-            "every image of the list",
-            f"{remedy}, or take only what is there with data.partial=true",
-        )
-    without = set(lacking)
-    return tuple(name for name in ids if name not in without)
-
-
-def count_of(used: Sequence[str], ids: Sequence[str]) -> str:
-    """The number of images in words: `736`, or `229 of 736` where some lack."""
-    return f"{len(used)}" if len(used) == len(ids) else f"{len(used)} of {len(ids)} (data.partial)"
+def digest(ids: Iterable[str]) -> str:
+    """The hexadecimal sha256 of the ids, a newline after each: it identifies a split."""
+    return hashlib.sha256("".join(f"{name}\n" for name in ids).encode()).hexdigest()
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers as runs, for messages: `0-3 and 7 and 9-10`."""
+    """Ascending numbers as runs: `0-3 and 7 and 9-10`."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""A folder of images and a folder of masks of one's own: what they hold is found in the files."""
+"""The user's own folders of images and masks, described by what is found in the files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from segbench.data.folder.classes import find_classes
 from segbench.data.folder.facts import ImageFacts, MaskFacts, by_page, mean_and_std, unit_of
 from segbench.data.folder.faults import refuse_mixed, refuse_other_sizes, refuse_unusable
 from segbench.data.folder.labels import Classes
-from segbench.data.folder.pairs import Pair, find_pairs
+from segbench.data.folder.pairs import find_pairs
 from segbench.data.folder.scan import Progress, scan_images, scan_masks
-from segbench.data.folder.split import by_lists, by_shares, digest, page_id
-from segbench.data.raw import RawImage
+from segbench.data.folder.split import by_lists, by_shares, page_id
+from segbench.data.id_lists import digest
+from segbench.data.raw import RawImage, Source
 from segbench.errors import SegbenchError
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
@@ -31,20 +32,12 @@ log = logging.getLogger(__name__)
 MODALITY = "image"
 
 
-class FolderImages:
-    """Some pages of the folder's files.
-
-    Args:
-        pages: the pairs with the page, None where the file has one alone.
-        ids: their names.
-        classes: what masks mean.
-        modality: what images must be.
-        dtype: of the images' values in the files.
-    """
+class FolderImages(Source):
+    """Some pages of the folder's files: image, mask and page, or None if the file has only one."""
 
     def __init__(
         self,
-        pages: Sequence[tuple[Pair, int | None]],
+        pages: Sequence[tuple[Path, Path, int | None]],
         ids: tuple[str, ...],
         classes: Classes,
         modality: ModalitySpec,
@@ -53,25 +46,22 @@ class FolderImages:
         self._pages, self.ids, self._classes, self._modality, self._dtype = pages, ids, classes, modality, dtype
         self._stacks = OpenStacks()
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     def read(self, index: int) -> RawImage:
-        """Image `image` (HW or HWC; uint8, uint16, else float32), label `semantic`."""
-        (pair, page), name = self._pages[index], self.ids[index]
-        image_HWC = self._stacks.read(pair.image, page)
+        """Image `image` (HW or HWC; uint8, uint16 or float32), label `semantic`."""
+        (image, mask, page), name = self._pages[index], self.ids[index]
+        image_HWC = self._stacks.read(image, page)
         if str(image_HWC.dtype) != self._dtype or image_HWC.shape[2] != self._modality.channels:
             raise SegbenchError(
-                f"{pair.image} is {image_HWC.dtype} of {image_HWC.shape[2]} channels",
+                f"{image} is {image_HWC.dtype} of {image_HWC.shape[2]} channels",
                 f"{self._dtype} of {self._modality.channels}, as when the folder was scanned",
-                "leave the images alone while a run works on them; start it anew",
+                "do not change images during a run; start it again",
             )
-        label_HW = self._classes(read_mask(pair.mask, page, self._stacks.read), name)
+        label_HW = self._classes(read_mask(mask, page, self._stacks.read), name)
         return paired({MODALITY: _as_read(image_HWC)}, {"semantic": label_HW}, name)
 
 
 def _as_read(image_HWC: NDArray[Any]) -> NDArray[Any]:
-    """Grey as HW; types that augmentation cannot move as others that hold the same values, or nearly."""
+    """Grey as HW; types that augmentation does not support as uint8 or float32."""
     if image_HWC.dtype == bool:
         image_HWC = image_HWC.astype(np.uint8)
     elif image_HWC.dtype not in (np.uint8, np.uint16):
@@ -80,32 +70,32 @@ def _as_read(image_HWC: NDArray[Any]) -> NDArray[Any]:
 
 
 class ImageFolder:
-    """Images and masks of one's own, paired by their names without suffix, sub-folders included.
+    """The user's own images and masks, paired by their names without suffix, subfolders included.
 
     Images are PNG, JPEG, TIFF or BMP of any depth and number of channels, the same in all of them; sizes may differ.
     Each page of a TIFF stack is an image. Masks are PNG, TIFF or BMP: class ids, a palette, or colours.
 
-    Every file is decoded once, and what is in it is kept in `.segbench-images.json` and `.segbench-masks.json` beside
-    the files (in the user's cache where they cannot be written); only files that change are read again. Mean and
-    deviation are those of the training split's pixels.
+    Every file is decoded once, and the findings are kept in `.segbench-images.json` and `.segbench-masks.json` next to
+    the files (in the user's cache if the folder is not writable); only changed files are read again. Mean and deviation
+    are those of the training split's pixels.
 
     Args:
         images: the folder of images, or one TIFF stack.
         masks: the folder of masks, or one TIFF stack.
-        mask_suffix: what stands behind an image's name in its mask's: `_mask` for a.jpg and a_mask.png. With it, images
-            and masks may share a folder.
+        mask_suffix: what a mask's name adds to its image's: `_mask` for a.jpg and a_mask.png. With it, images and masks
+            may share a folder.
         classes: names of the values in ascending order, or a mapping from each name to its value or colour, to several
             of them, or to `rest`; None: each value or colour is a class.
-        ignore_index: the value or colour that counts nowhere, or several; `[255, 255, 255]` and '#ffffff' are colours.
+        ignore_index: the value or colour that is void, or several; `[255, 255, 255]` and '#ffffff' are colours.
         val: share of the files that select the checkpoint; 0: none.
         test: share of the files that are scored; 0: none.
-        seed: of the split. See `by_shares`.
+        seed: of the split, see `by_shares`.
         lists: a folder with train.txt, val.txt and test.txt, the files by split, or the splits.json of another run,
             instead of shares.
-        partial: leave images without a mask, and masks without an image, out.
+        partial: leave out images without a mask and masks without an image.
 
     Raises:
-        SegbenchError: files that do not fit together; every one of them is found before it is said.
+        SegbenchError: files that do not fit together, listing all of them.
     """
 
     def __init__(
@@ -122,22 +112,24 @@ class ImageFolder:
         partial: bool = False,
     ) -> None:
         pairs = find_pairs(images, masks, mask_suffix, partial)
-        self._pairs = pairs.by_name
+        names = pairs.by_name
+        self._files = {name: (pairs.images / image, pairs.masks / mask) for name, (image, mask) in names.items()}
         with _progress("scan images") as shown:
-            image_scan = scan_images(pairs.images, [pair.image_name for pair in self._pairs.values()], shown)
+            image_scan = scan_images(pairs.images, [image for image, _ in names.values()], shown)
         with _progress("scan masks") as shown:
-            mask_scan = scan_masks(pairs.masks, [pair.mask_name for pair in self._pairs.values()], shown)
+            mask_scan = scan_masks(pairs.masks, [mask for _, mask in names.values()], shown)
         refuse_unusable([*image_scan.faults.values(), *mask_scan.faults.values()])
-        self._images = {name: image_scan.pages[pair.image_name] for name, pair in self._pairs.items()}
-        self._masks = {name: mask_scan.pages[pair.mask_name] for name, pair in self._pairs.items()}
+        self._images = {name: image_scan.pages[image] for name, (image, _) in names.items()}
+        self._masks = {name: mask_scan.pages[mask] for name, (_, mask) in names.items()}
         refuse_mixed(image_scan.pages)
         refuse_other_sizes(self._images, self._masks)
         self._classes = find_classes(pairs.masks, mask_scan.pages, classes, ignore_index)
         pages = {name: len(each) for name, each in self._images.items()}
         self._splits, how = by_shares(pages, val, test, seed) if lists is None else by_lists(pages, lists)
         self._modality = self._measured()
-        self._said = self._protocol(how)
-        self._tell(pairs.left_out, image_scan.decoded + mask_scan.decoded, (image_scan.cache, mask_scan.cache))
+        counts = (f"{split} {len(each)} (ids {digest(self._ids(split))[:12]})" for split, each in self._splits.items())
+        self._protocol = f"images of one's own, split {how}: {', '.join(counts)}"
+        self._report(pairs.left_out, image_scan.decoded + mask_scan.decoded, (image_scan.cache, mask_scan.cache))
 
     def _measured(self) -> ModalitySpec:
         training = [self._images[name][page] for name, page in self._splits["train"]]
@@ -148,10 +140,6 @@ class ImageFolder:
     def _ids(self, split: str) -> tuple[str, ...]:
         return tuple(page_id(name, page, len(self._images[name])) for name, page in self._splits[split])
 
-    def _protocol(self, how: str) -> str:
-        counts = (f"{split} {len(pages)} (ids {digest(self._ids(split))})" for split, pages in self._splits.items())
-        return f"images of one's own, split {how}: {', '.join(counts)}"
-
     @property
     def spec(self) -> DatasetSpec:
         """One modality `image`, one head of the classes found."""
@@ -161,42 +149,41 @@ class ImageFolder:
             heads={"semantic": HeadSpec(self._classes.names, self._classes.palette)},
             citation="the images' own",
             licence="the images' own",
-            protocol=self._said,
+            protocol=self._protocol,
         )
 
     def split(self, name: str) -> FolderImages | None:
-        """`train`; `val` and `test` where there is a share or a list for them."""
+        """`train`; `val` and `test` if there is a share or a list for them."""
         if name not in self._splits:
             return None
-        pages = [(self._pairs[file], self._page(file, page)) for file, page in self._splits[name]]
+        pages = [
+            (*self._files[file], page if len(self._images[file]) > 1 else None) for file, page in self._splits[name]
+        ]
         dtype = next(iter(self._images.values()))[0].dtype
         return FolderImages(pages, self._ids(name), self._classes, self._modality, dtype)
 
-    def _page(self, name: str, page: int) -> int | None:
-        return page if len(self._images[name]) > 1 else None
-
-    def _tell(self, left_out: Sequence[str], decoded: int, caches: Sequence[Path | None]) -> None:
+    def _report(self, left_out: Sequence[str], decoded: int, caches: Sequence[Path | None]) -> None:
         for sentence in (*describe_images(self._images, self._modality), *left_out):
             log.info("%s", sentence)
         for line in describe_classes(self._masks, self._classes):
             log.info("%s", line)
-        log.info("%s", self._said)
+        log.info("%s", self._protocol)
         unlisted = sum(map(len, self._images.values())) - sum(map(len, self._splits.values()))
         if unlisted:
             log.info("%d images are in no list", unlisted)
-        kept = " and ".join(str(cache) for cache in caches if cache is not None) or "no place that can be written"
-        known = 2 * len(self._pairs) - decoded
+        kept = " and ".join(str(cache) for cache in caches if cache is not None) or "nowhere: no folder is writable"
+        known = 2 * len(self._files) - decoded
         if decoded:
             beside = f", {known} were known" if known else ""
-            log.info("scanned %s%s; what they hold is kept in %s", _counted(decoded, "file"), beside, kept)
+            log.info("scanned %s%s; the findings are kept in %s", _counted(decoded, "file"), beside, kept)
         else:
-            log.info("all %d files are as they were when they were scanned, by %s", known, kept)
+            log.info("all %d files are unchanged since they were scanned, according to %s", known, kept)
         for note in self._classes.notes:
             log.info("note: %s", note)
 
 
 def describe_images(images: Mapping[str, Sequence[ImageFacts]], modality: ModalitySpec) -> Iterator[str]:
-    """Number, sizes, channels, depth, mean and deviation, in sentences."""
+    """Number, sizes, channels, depth, mean and deviation, as sentences."""
     pages = [facts for _, _, facts in by_page(images)]
     sizes = Counter((facts.height, facts.width) for facts in pages).most_common()
     shown = ", ".join(f"{count} of {height} x {width}" for (height, width), count in sizes[:3])
@@ -213,7 +200,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def describe_classes(masks: Mapping[str, Sequence[MaskFacts]], classes: Classes) -> Iterator[str]:
-    """A small table: classes, what stands for them in the masks, their share of the pixels, images that show them."""
+    """A small table: classes, their share of the pixels, and the number of images that show them."""
     counts = np.array([classes.count(facts) for _, _, facts in by_page(masks)])
     total = counts.sum()
     width = max(len(name) for name in (*classes.names, "class"))
@@ -225,7 +212,7 @@ def describe_classes(masks: Mapping[str, Sequence[MaskFacts]], classes: Classes)
 
 @contextmanager
 def _progress(what: str) -> Iterator[Progress]:
-    """A bar on a terminal, once there is something to read."""
+    """A bar on a terminal, as soon as there are files to read."""
     from rich.console import Console
     from rich.progress import Progress as Bars
 

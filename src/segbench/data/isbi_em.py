@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from segbench.data.files.stacks import read_stack
 from segbench.data.id_lists import ranges
-from segbench.data.raw import RawImage
+from segbench.data.raw import RawImage, Source
 from segbench.errors import SegbenchError
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
@@ -17,24 +17,14 @@ SLICES = 30
 FOLDS = 5
 
 
-class Slices:
-    """Some slices of the volume.
-
-    Args:
-        volume_NHW: uint8 grey levels.
-        labels_NHW: uint8, 1 = cell and 0 = membrane, or None.
-        indices: the slices' numbers in the volume.
-        prefix: of the ids.
-    """
+class Slices(Source):
+    """The slices `indices` of a volume, uint8, and of its labels (1 = cell, 0 = membrane), if there are any."""
 
     def __init__(
         self, volume_NHW: NDArray[np.uint8], labels_NHW: NDArray[np.uint8] | None, indices: list[int], prefix: str
     ) -> None:
         self._volume, self._labels, self._indices = volume_NHW, labels_NHW, indices
         self.ids = tuple(f"{prefix}-{index:02d}" for index in indices)
-
-    def __len__(self) -> int:
-        return len(self._indices)
 
     def read(self, index: int) -> RawImage:
         """The slice with its label."""
@@ -48,13 +38,14 @@ class IsbiEM:
 
     Args:
         root: that folder.
-        protocol: `default` = slices 0-20 train, 21-23 val (selection), 24-29 test; `all` = the 30 slices train and
-            the challenge's test volume, which has no public labels, is predicted.
+        protocol: `default` = slices 0-20 train, 21-23 val (selection), 24-29 test; `all` = all 30 slices train, and the
+            challenge's test volume, which has no public labels, is predicted.
         fold: k in 0 to 4 takes the k-th of five contiguous folds of six slices as test, the first three slices of the
-            next fold (of the first one after the last) as val, the other 21 as train; None for `protocol`.
+            next fold (cyclically) as val, the other 21 as train; None for `protocol`.
 
     Raises:
-        SegbenchError: a missing, damaged or misshaped file, labels of other than two values, an unknown protocol.
+        SegbenchError: a missing or damaged file, one of the wrong shape, labels without two values, an unknown
+            protocol.
     """
 
     def __init__(self, root: str | Path, protocol: str = "default", fold: int | None = None) -> None:
@@ -72,12 +63,12 @@ class IsbiEM:
         if not self._root.is_dir():
             raise SegbenchError(
                 f"no folder {self._root} (data.root)",
-                "the folder that holds train-volume.tif, train-labels.tif and test-volume.tif",
+                "the folder that contains train-volume.tif, train-labels.tif and test-volume.tif",
                 "download them from the ISBI 2012 challenge (registration needed) and set data.root=FOLDER",
             )
         self._volume = _grey(self._root / "train-volume.tif")
         self._labels = self._read_labels()
-        # Read at once: missed only after training, it would cost the training.
+        # Read now: if it is missing, the run fails before training, not after.
         self._test_volume = _grey(self._root / "test-volume.tif") if protocol == "all" else None
         self._splits = _split(protocol, fold, len(self._volume))
 
@@ -96,7 +87,7 @@ class IsbiEM:
             raise SegbenchError(
                 f"{path} has {len(values)} label value{'s' * (len(values) != 1)}: {shown}",
                 "two, 0 = membrane and one other (255) = cell",
-                "use the challenge's label file, not a rendering of it or an instance map",
+                "use the challenge's label file, not a rendering or an instance map",
             )
         cells: NDArray[np.uint8] = (labels != 0).astype(np.uint8)
         return cells

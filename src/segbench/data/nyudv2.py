@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.labelled import LabelMap, paired, read_depth, read_indices, read_mat, read_rgb
-from segbench.data.id_lists import count_of, present, refuse_shared, set_apart, shipped
-from segbench.data.raw import RawImage
+from segbench.data.id_lists import find_release, refuse_shared, select, shipped
+from segbench.data.raw import RawImage, Source
 from segbench.errors import SegbenchError
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
@@ -32,7 +32,7 @@ MODALITIES = {
     # BGR (116.190, 97.203, 92.318) in nyud_layers.py.
     "rgb": ModalitySpec(3, (92.318, 97.203, 116.190), (1.0, 1.0, 1.0), "R, G, B, 0 to 255"),
     "depth": ModalitySpec(1, (LOG_DEPTH_MEAN,), (1.0,), "ln(millimetres)"),
-    # The release takes these channels as they stand in the file and never reverses them.
+    # The release uses these channels in the file's order and never reverses them.
     "hha": ModalitySpec(3, (132.431, 94.076, 118.477), (1.0, 1.0, 1.0), "HHA as in the file, 0 to 255"),
 }
 
@@ -41,10 +41,10 @@ FOLDERS = {"rgb": ("images",), "depth": ("depth", "rawdepth"), "hha": ("hha",)}
 _TO_CLASSES = LabelMap(classes=len(CLASSES), first=1, void=(0,))
 
 
-@cache
+@functools.cache
 def _log_table() -> NDArray[np.float32]:
     table = np.log(np.arange(1, 2**16, dtype=np.float32))
-    # Missing depth becomes the mean, so that it is 0 for the network: ln 0 is no number.
+    # ln 0 does not exist: missing depth becomes the mean, which is 0 for the network.
     return np.concatenate([np.array([LOG_DEPTH_MEAN], np.float32), table])
 
 
@@ -55,7 +55,7 @@ def log_depth(depth_HW: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def nyud_palette() -> tuple[tuple[int, int, int], ...]:
-    """40 colours apart from each other; the data set has none of its own: hues of the golden angle in three tones."""
+    """40 distinct colours, as the data set has no palette: hues of the golden angle in three tones."""
     import colorsys
 
     def colour(index: int) -> tuple[int, int, int]:
@@ -65,28 +65,13 @@ def nyud_palette() -> tuple[tuple[int, int, int], ...]:
     return tuple(colour(index) for index in range(len(CLASSES)))
 
 
-def find_release(root: Path) -> Path | None:
-    """The folder with `data/images`: root or one directly inside it, as the archive has one folder at its top."""
-    inside = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    return next((folder for folder in (root, *inside) if (folder / "data" / "images").is_dir()), None)
-
-
-class NyudImages:
-    """Some images with their labels.
-
-    Args:
-        ids: their numbers in the release, 5001 to 6449.
-        readers: of each modality, from id to array.
-        labels: .mat or PNG by id.
-    """
+class NyudImages(Source):
+    """The images `ids`, numbers from 5001 to 6449: a reader by modality, from id to array, and label files by id."""
 
     def __init__(
         self, ids: tuple[str, ...], readers: Mapping[str, Callable[[str], NDArray[Any]]], labels: dict[str, Path]
     ) -> None:
         self.ids, self._readers, self._labels = ids, readers, [labels[name] for name in ids]
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def read(self, index: int) -> RawImage:
         """The modalities (`rgb` and `hha` HW3 uint8, `depth` HW float32), label `semantic` (0-39, 255 void)."""
@@ -99,16 +84,16 @@ class NyudImages:
 class NYUDv2:
     """NYUDv2 as the FCN authors released it.
 
-    Under one root lie `data/images`, `data/depth`, `data/rawdepth`, `data/hha` (img_5001.png ...) and `segmentation`
+    One root contains `data/images`, `data/depth`, `data/rawdepth`, `data/hha` (img_5001.png ...) and `segmentation`
     (img_5001.mat, or .png as `segbench data prepare nyudv2 parts=official` writes it).
 
     Args:
-        root: that folder, or one above it.
-        modalities: some of `rgb`, `depth`, `hha`; the network gets them in this order.
+        root: that folder, or its parent.
+        modalities: some of `rgb`, `depth`, `hha`, in the order of the network's inputs.
         protocol: `trainval` (795 train, 654 test) or `train_val` (381 train, 414 val for selection, 654 test).
         depth: `depth` (holes filled, as the release trains) or `rawdepth` (holes are 0 and become the mean).
         hold_out: training images set apart for selection, under `trainval`.
-        partial: take the images that are there and leave out the others; the run's protocol tells how many.
+        partial: skip images without files; the run's protocol states how many.
 
     Raises:
         SegbenchError: missing folders or files, an unknown or missing modality.
@@ -126,44 +111,35 @@ class NYUDv2:
         self._modalities = tuple(modalities)
         _check_choices(self._modalities, protocol, depth, hold_out)
         root = Path(root)
-        found = find_release(root)
+        found = find_release(root, "data/images")
         if found is None:
             raise SegbenchError(
                 f"no data/images in {root} or a folder in it (data.root)",
                 "the FCN authors' layout: data/images, data/depth, data/hha, segmentation",
                 f"run segbench data prepare nyudv2 root={root}, or set data.root to it",
             )
-        self._labels = {path.stem.removeprefix("img_"): path for path in sorted((found / "segmentation").glob("img_*"))}
+        labels = {path.stem.removeprefix("img_"): path for path in sorted((found / "segmentation").glob("img_*"))}
         folders = {name: found / "data" / (depth if name == "depth" else FOLDERS[name][0]) for name in self._modalities}
-        self._readers = {name: _Reader(folder, name == "depth") for name, folder in folders.items()}
+        readers = {name: functools.partial(_read, folder, name == "depth") for name, folder in folders.items()}
         lists = {name: shipped(f"nyud_{name}") for name in ("train", "val", "test")}
         if protocol == "trainval":
             lists["train"] += lists.pop("val")
-        refuse_shared(lists["train"], lists["test"], ("the training list", "the test list"), "install segbench again")
-        used = {name: self._there(ids, folders, found, partial) for name, ids in lists.items()}
-        said = [f"{name} {count_of(used[name], ids)}" for name, ids in lists.items()]
-        used["train"], apart = set_apart(used["train"], hold_out)
-        if apart:
-            used["val"] = apart
-            said.append(f"{len(apart)} of train held out for selection")
-        self._splits = {name: NyudImages(ids, self._readers, self._labels) for name, ids in used.items()}
-        depths = f"; depth from data/{depth}" if "depth" in self._modalities else ""
-        self._said = f"{protocol}: {', '.join(said)}; {' + '.join(self._modalities)}{depths}"
-
-    def _there(self, ids: tuple[str, ...], folders: dict[str, Path], root: Path, partial: bool) -> tuple[str, ...]:
-        remedy = f"run segbench data prepare nyudv2 root={root}"
-        have = [set(self._labels)]
+        refuse_shared(lists.items(), "reinstall segbench")
+        remedy = f"run segbench data prepare nyudv2 root={found}"
+        files = [set(labels)]
         for modality, folder in folders.items():
-            have.append({path.stem.removeprefix("img_") for path in folder.glob("img_*.png")})
-            if not have[-1]:
+            files.append({path.stem.removeprefix("img_") for path in folder.glob("img_*.png")})
+            if not files[-1]:
                 raise SegbenchError(
                     f"no img_*.png in {folder}, which modality {modality} reads",
-                    f"one file an image; data.modalities={list(folders)} asks for it",
-                    f"{remedy} (the release has all three; the official .mat has no hha), or leave {modality} out of "
+                    f"one file per image, as data.modalities={list(folders)} includes it",
+                    f"{remedy} (the release has all three; the official .mat has no hha), or remove {modality} from "
                     "data.modalities",
                 )
-        lacking = [name for name in ids if any(name not in files for files in have)]
-        return present(ids, lacking, str(root), partial, remedy)
+        used, counts = select(lists, dict.fromkeys(lists, files), found, remedy, partial, hold_out)
+        self._splits = {name: NyudImages(ids, readers, labels) for name, ids in used.items()}
+        depths = f"; depth from data/{depth}" if "depth" in self._modalities else ""
+        self._protocol = f"{protocol}: {counts}; {' + '.join(self._modalities)}{depths}"
 
     @property
     def spec(self) -> DatasetSpec:
@@ -174,11 +150,11 @@ class NYUDv2:
             heads={"semantic": HeadSpec(CLASSES, nyud_palette())},
             citation="Silberman et al., ECCV 2012; Gupta et al., CVPR 2013 (40 classes)",
             licence="research use (NYU Depth Dataset v2)",
-            protocol=self._said,
+            protocol=self._protocol,
         )
 
     def split(self, name: str) -> NyudImages | None:
-        """`train`, `test`, and `val` where the protocol has one or images are held out."""
+        """`train`, `test`, and `val` if the protocol has one or images are held out."""
         return self._splits.get(name) or None
 
 
@@ -202,11 +178,6 @@ def _check_choices(modalities: tuple[str, ...], protocol: str, depth: str, hold_
         )
 
 
-class _Reader:
-    # A class and not a closure, so that it goes to loading processes.
-    def __init__(self, folder: Path, is_depth: bool) -> None:
-        self._folder, self._is_depth = folder, is_depth
-
-    def __call__(self, name: str) -> NDArray[Any]:
-        path = self._folder / f"img_{name}.png"
-        return log_depth(read_depth(path, name)) if self._is_depth else read_rgb(path, name)
+def _read(folder: Path, is_depth: bool, name: str) -> NDArray[Any]:
+    path = folder / f"img_{name}.png"
+    return log_depth(read_depth(path, name)) if is_depth else read_rgb(path, name)

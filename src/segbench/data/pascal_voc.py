@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.labelled import LabelMap, paired, read_indices, read_mat, read_rgb
-from segbench.data.id_lists import count_of, refuse_shared, set_apart
-from segbench.data.raw import RawImage
-from segbench.data.voc_files import VocFiles
+from segbench.data.id_lists import refuse_shared, select
+from segbench.data.raw import RawImage, Source
+from segbench.data.voc_files import PREPARE, VocFiles
 from segbench.errors import SegbenchError
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
@@ -26,12 +26,12 @@ PROTOCOLS = {
     "voc2012": ("voc2012_train", "voc2012_val"),
     "sbd_noval": ("sbd_train_noval", "voc2012_val"),
 }
-"""The lists that are trained on and scored. seg11valid: FCN, CVPR 2015, section 5, and the authors' release; voc2011:
-table 1 there; voc2012: the development kit; sbd_noval: SBD without VOC 2012 val."""
+"""Training and test list. seg11valid: FCN, CVPR 2015, section 5, and the authors' release; voc2011: table 1 there;
+voc2012: the development kit; sbd_noval: SBD without VOC 2012 val."""
 
 SERVER_PATH = "results/VOC{year}/Segmentation/{competition}_test_cls/{id}.png"
-"""Where the VOC server looks for a palette PNG in an archive. competition: comp5 trained on VOC alone, comp6 on other
-data too, as with SBD (VOC 2012 development kit, section 9.1)."""
+"""Where the VOC server expects a palette PNG in an archive. competition: comp5 trained on VOC alone, comp6 also on
+other data such as SBD (VOC 2012 development kit, section 9.1)."""
 
 
 def voc_palette(count: int = len(CLASSES)) -> tuple[tuple[int, int, int], ...]:
@@ -50,22 +50,21 @@ def voc_palette(count: int = len(CLASSES)) -> tuple[tuple[int, int, int], ...]:
 _TO_CLASSES = LabelMap(classes=len(CLASSES))
 
 
-class VocImages:
+class VocImages(Source):
     """Some images with their labels.
 
     Args:
         ids: their names.
         images: JPEG by id.
-        labels: palette PNG or SBD .mat by id; none where images are only predicted.
+        labels: palette PNG or SBD .mat by id; None for prediction.
     """
 
-    def __init__(self, ids: tuple[str, ...], images: Mapping[str, Path], labels: Mapping[str, Path]) -> None:
+    def __init__(
+        self, ids: tuple[str, ...], images: Mapping[str, Path], labels: Mapping[str, Path] | None = None
+    ) -> None:
         self.ids = ids
         self._images = [images[name] for name in ids]
-        self._labels = [labels.get(name) for name in ids]
-
-    def __len__(self) -> int:
-        return len(self.ids)
+        self._labels = [None if labels is None else labels[name] for name in ids]
 
     def read(self, index: int) -> RawImage:
         """Image `rgb` (HW3 uint8 in the order R, G, B), label `semantic` (0 background, 1-20 objects, 255 void)."""
@@ -92,8 +91,8 @@ class PascalVOC:
     """VOC and SBD in the archives' own folders under one root, as `VocFiles` finds them.
 
     A list is `seg11valid` (shipped), `sbd_train`, `sbd_val`, `sbd_train_noval`, `voc2011_train` ... `voc2012_val` (of
-    ImageSets/Segmentation), or the path of a text file. SBD's lists take SBD's labels, which mark no void, and VOC's
-    lists take VOC's; the images of a file take VOC's label where there is one, else that of SegmentationClassAug, else
+    ImageSets/Segmentation), or the path of a text file. SBD's lists use SBD's labels, which have no void, and VOC's
+    lists use VOC's. A text file's images use VOC's label if there is one, else that in SegmentationClassAug, else
     SBD's.
 
     Args:
@@ -102,9 +101,9 @@ class PascalVOC:
             `voc2011` (1,112 and 1,111), `voc2012` (1,464 and 1,449), `sbd_noval` (SBD without VOC 2012 val; 1,449).
         train: a list instead of the protocol's.
         test: likewise.
-        year: whose images and labels `seg11valid` and files take; None: 2011, as the authors, if there, else 2012.
+        year: whose images and labels `seg11valid` and text files use; None: 2011, as the authors, if there, else 2012.
         hold_out: training images set apart for selection, as split `val`; the papers select on none.
-        partial: take the images that are there and leave out the others; the run's protocol tells how many.
+        partial: skip images without files; the run's protocol states how many.
 
     Raises:
         SegbenchError: missing folders or files, unknown names, or lists that share images.
@@ -123,25 +122,27 @@ class PascalVOC:
         if protocol not in PROTOCOLS:
             raise SegbenchError(f"data.protocol={protocol}", f"one of {', '.join(PROTOCOLS)}", "choose one of them")
         self._files, self._partial = VocFiles(Path(root), year), partial
-        names = train or PROTOCOLS[protocol][0], test or PROTOCOLS[protocol][1]
-        lists = tuple(self._files.ids(name, f"data.{key}") for name, key in zip(names, ("train", "test"), strict=True))
+        names = {"train": train or PROTOCOLS[protocol][0], "test": test or PROTOCOLS[protocol][1]}
+        lists = {key: self._files.ids(name, f"data.{key}") for key, name in names.items()}
         refuse_shared(
-            lists[0],
-            lists[1],
-            (f"data.train={names[0]}", f"data.test={names[1]}"),
+            [(f"data.{key}={name}", lists[key]) for key, name in names.items()],
             "score with data.test=seg11valid, or train with data.train=sbd_train_noval (VOC 2012 val is not in it)",
         )
-        used = tuple(self._files.there(name, ids, partial) for name, ids in zip(names, lists, strict=True))
-        kept, apart = set_apart(used[0], hold_out)
-        self._splits = {"train": self._source(names[0], kept), "test": self._source(names[1], used[1])}
-        said = [f"{key} {n} {count_of(u, i)}" for key, n, u, i in zip(self._splits, names, used, lists, strict=True)]
-        if apart:
-            self._splits["val"] = self._source(names[0], apart)
-            said.append(f"{len(apart)} of train held out for selection")
-        self._said = f"{protocol}: {', '.join(said)}; VOC {self._files.year}"
+        self._splits, counts = self._select(names, lists, hold_out)
+        self._protocol = f"{protocol}: {counts}; VOC {self._files.year}"
 
-    def _source(self, name: str, ids: tuple[str, ...], labelled: bool = True) -> VocImages:
-        return VocImages(ids, self._files.images(name), self._files.labels(name) if labelled else {})
+    def _select(
+        self, names: Mapping[str, str], lists: Mapping[str, tuple[str, ...]], hold_out: int = 0
+    ) -> tuple[dict[str, VocImages], str]:
+        files = {split: [self._files.images(name)] for split, name in names.items()}
+        for split in files.keys() - {"predict"}:
+            files[split].append(self._files.labels(names[split]))
+        titles = {split: f"{split} {name}" for split, name in names.items()}
+        remedy = PREPARE.format(root=self._files.root)
+        used, counts = select(lists, files, self._files.root, remedy, self._partial, hold_out, titles)
+        if "val" in used:
+            files["val"] = files["train"]
+        return {split: VocImages(ids, *files[split]) for split, ids in used.items()}, counts
 
     @property
     def spec(self) -> DatasetSpec:
@@ -155,16 +156,16 @@ class PascalVOC:
             heads={"semantic": HeadSpec(CLASSES, voc_palette())},
             citation="Everingham et al., IJCV 111(1), 2015; Hariharan et al., ICCV 2011 (SBD)",
             licence="Flickr terms of use (VOC); as VOC for SBD",
-            protocol=self._said,
+            protocol=self._protocol,
         )
 
     def split(self, name: str) -> VocImages | None:
-        """`train`, `test`, `val` where images are held out, `predict` (ImageSets/Segmentation/test.txt, if there)."""
+        """`train`, `test`, `val` if images are held out, `predict` if ImageSets/Segmentation/test.txt exists."""
         if name != "predict":
             return self._splits.get(name) or None
         year = self._files.year
         listed = f"voc{year}_test"
         if not (self._files.voc(year) / "ImageSets" / "Segmentation" / "test.txt").is_file():
             return None
-        ids = self._files.ids(listed, "data.root")
-        return self._source(listed, self._files.there(listed, ids, self._partial, labelled=False), labelled=False)
+        splits, _ = self._select({name: listed}, {name: self._files.ids(listed, "data.root")})
+        return splits[name]

@@ -1,4 +1,4 @@
-"""What a data set gives: images and labels as they are on disk, read one at a time."""
+"""The interface of a data set: images and labels as they are on disk, read one at a time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class RawImage:
 
     Attributes:
         images: HW or HWC by modality, in the unit that its `ModalitySpec` names.
-        labels: HW uint8 by head; empty where there is no label.
+        labels: HW uint8 by head; empty if there is no label.
         id: the image's name in its data set.
-        instances: HW int32 object ids, 0 = none, where the data set has them.
-        references: further object ids by name (gold truth beside silver), for evaluation alone; 0 everywhere where
-            this image has none.
+        instances: HW int32 object ids, 0 = none, if the data set has them.
+        references: further object ids by name (gold truth besides silver), used in evaluation only; all 0 if this
+            image has none.
     """
 
     images: Mapping[str, NDArray[np.generic]]
@@ -32,8 +32,12 @@ class RawImage:
     references: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
 
 
+SPLITS = ("train", "val", "test", "predict")
+"""The names a split can have; which of them there are is the protocol's choice."""
+
+
 class Source(Protocol):
-    """One split of a data set.
+    """One split of a data set; splits inherit it for their length.
 
     Attributes:
         ids: the images' names, in the order of their indices.
@@ -43,15 +47,15 @@ class Source(Protocol):
 
     def __len__(self) -> int:
         """The number of images."""
-        ...
+        return len(self.ids)
 
     def read(self, index: int) -> RawImage:
-        """The image at `index`, 0 <= index < len."""
+        """Read the image at `index`, 0 <= index < len."""
         ...
 
 
 class DataSet(Protocol):
-    """A data set: what it is, and its splits `train`, `val`, `test`, `predict` (those that its protocol has)."""
+    """A data set: its description, and those of the `SPLITS` that its protocol has."""
 
     @property
     def spec(self) -> DatasetSpec:
@@ -59,5 +63,5 @@ class DataSet(Protocol):
         ...
 
     def split(self, name: str) -> Source | None:
-        """The split, or None where the protocol has none of that name."""
+        """The split, or None if the protocol has none of that name."""
         ...

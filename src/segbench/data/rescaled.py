@@ -1,4 +1,4 @@
-"""Images as published weights expect them, where those were trained on another scale than the data set's."""
+"""Images as published weights expect them, if those were trained on another scale than the data set's."""
 
 from __future__ import annotations
 
@@ -12,37 +12,32 @@ from segbench.spec import DatasetSpec
 
 @dataclass(frozen=True)
 class Rescaled:
-    """A data set under another normalisation.
-
-    Attributes:
-        dataset: whose images they are.
-        spec: its own but for means and deviations.
-    """
+    """A data set with another normalisation: its own spec except for means and deviations."""
 
     dataset: DataSet
     spec: DatasetSpec
 
     def split(self, name: str) -> Source | None:
-        """As the data set's."""
+        """The data set's."""
         return self.dataset.split(name)
 
 
 IMAGENET_STD = 57.6
-"""The deviation of ImageNet's images in grey levels, the mean of its three colours."""
+"""Standard deviation of ImageNet's images in grey levels, averaged over the three colours."""
 
 
 def rescaled(dataset: DataSet, inputs: Mapping[str, Input]) -> DataSet:
-    """The data set, normalised on the scale that the weights expect.
+    """The data set, normalised to the scale that the weights expect.
 
-    Weights that divide by a deviation bring theirs along. Those that only subtract a mean take the data set's: the FCN
-    authors trained on VOC's and NYUDv2's own means from nets that knew another, and a difference of a grey level or two
-    is learned. A scale of 1 in place of 255 is not: a data set that divides by its own deviation (EM, cells, one's own
-    images) no longer does where its values are grey levels from 0 to 255, and comes out with the deviation of
-    ImageNet's images where they are not.
+    Weights trained with division by a deviation bring their own mean and deviation. Those that only subtract a mean use
+    the data set's: the FCN authors started from nets with another mean and trained on VOC's and NYUDv2's own, and a
+    difference of one or two grey levels is learned. A scale of 1 instead of 255 is not: a data set that divides by its
+    own deviation (EM, cells, image folders) no longer does if its values are grey levels from 0 to 255; otherwise it is
+    scaled to the deviation of ImageNet's images.
 
     Args:
-        dataset: gives colours as R, G, B from 0 to 255.
-        inputs: of a weight set, by modality; other modalities than named take those of `rgb`, where there are any.
+        dataset: its colours are R, G, B from 0 to 255.
+        inputs: of a weight set, by modality; modalities that it does not name use those of `rgb`, if there are any.
     """
     spec = dataset.spec
     modalities = dict(spec.modalities)

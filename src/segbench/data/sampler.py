@@ -1,4 +1,4 @@
-"""Which images come when: a function of (seed, epoch), the same samples for any number of processes."""
+"""The order of images: a function of (seed, epoch), with the same samples for any number of processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from segbench.errors import SegbenchError
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What the sampler asks of the data set.
+    """A sampler's request to the data set.
 
     Attributes:
         index: the image.
         epoch: counts from 0; 0 in evaluation.
-        draw: the position among the draws of an epoch before they are shuffled; with `epoch` and the seed it fixes
-            every random choice made for the sample.
-        padding: a repeated image that keeps the ranks in step; no metric sees it.
+        draw: the position among the epoch's draws before shuffling; with `epoch` and the seed it fixes every random
+            choice for the sample.
+        padding: a repeated image that keeps the ranks in step; metrics ignore it.
     """
 
     index: int
@@ -32,22 +32,22 @@ class Draw:
 class TrainSampler(Sampler[Draw]):
     """A shuffled pass over the images, each drawn `repeats` times, shared out among the ranks.
 
-    The t-th batch of b samples on each of k ranks holds together what the t-th batch of k*b samples holds on one: the
-    same samples in the same step. Samples that do not fill a batch on every rank are left out, other ones each epoch.
+    The t-th batches of b samples on k ranks together are the t-th batch of k*b samples on one rank: the same samples in
+    the same step. Samples that do not fill a batch on every rank are left out, different ones each epoch.
 
     Args:
         count: the number of images.
-        batch_size: b, a process.
+        batch_size: b, per process.
         seed: with the epoch it fixes the order.
         repeats: how often each image is drawn in an epoch.
         rank: of this process.
         world_size: k.
-        steps_done: gives the optimiser's steps of the run so far; epoch and place in it follow from them alone, so a
-            resume goes on where the run stood. None: the epoch that `set_epoch` named, from its start.
-        accumulate: batches an optimiser's step.
+        steps_done: returns the run's optimiser steps so far, which determine the epoch and the position in it, so that
+            a resume continues exactly. None: the epoch passed to `set_epoch`, from its start.
+        accumulate: batches per optimiser step.
 
     Raises:
-        SegbenchError: fewer draws than one batch on every rank takes.
+        SegbenchError: fewer draws than one batch on every rank needs.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class TrainSampler(Sampler[Draw]):
         self._steps = count * repeats // (batch_size * world_size)
         if self._steps == 0:
             raise SegbenchError(
-                f"{count} training images drawn {repeats} times an epoch",
+                f"{count} training images drawn {repeats} times per epoch",
                 f"at least one batch: {batch_size} samples on each of {world_size} processes",
                 "lower data.batch_size, or raise data.repeats",
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, where no count of steps does."""
+        """Choose the epoch, if there is no `steps_done`."""
         self._epoch = epoch
 
     def __len__(self) -> int:

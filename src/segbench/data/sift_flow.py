@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.labelled import LabelMap, paired, read_mat, read_rgb
-from segbench.data.id_lists import count_of, present, refuse_shared, set_apart, shipped
-from segbench.data.raw import RawImage
+from segbench.data.id_lists import find_release, refuse_shared, select, shipped
+from segbench.data.raw import RawImage, Source
 from segbench.errors import SegbenchError
-from segbench.spec import VOID, DatasetSpec, HeadSpec, ModalitySpec
+from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
 SEMANTIC = (
     *("awning", "balcony", "bird", "boat", "bridge", "building", "bus", "car", "cow", "crosswalk", "desert", "door"),
@@ -21,7 +20,7 @@ SEMANTIC = (
     *("sidewalk", "sign", "sky", "staircase", "streetlight", "sun", "tree", "window"),
 )
 GEOMETRIC = ("sky", "horizontal", "vertical")
-"""In the order of data/sift-flow/classes.txt of the FCN authors' release, which is that of the outputs."""
+"""In the order of data/sift-flow/classes.txt of the FCN authors' release, also that of the outputs."""
 
 SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
 IMAGES = f"Images/{SCENES}"
@@ -32,7 +31,7 @@ LABEL_MAPS = {
     "geometric": LabelMap(classes=len(GEOMETRIC), first=1, void=(-1, 0)),
 }
 
-# The data set has no palette; these are the colours things have.
+# The data set has no palette; these are natural colours.
 _SEMANTIC_COLOURS = (
     *((178, 102, 178), (153, 102, 51), (255, 0, 255), (102, 0, 153), (127, 127, 153), (153, 51, 51), (255, 153, 0)),
     *((0, 0, 178), (102, 51, 0), (255, 255, 255), (230, 190, 110), (90, 60, 40), (190, 150, 110), (150, 190, 60)),
@@ -43,19 +42,11 @@ _SEMANTIC_COLOURS = (
 _GEOMETRIC_COLOURS = ((135, 195, 235), (110, 160, 70), (170, 70, 60))
 
 
-class SiftFlowImages:
-    """Some images with both labellings.
-
-    Args:
-        root: holds Images, SemanticLabels and GeoLabels.
-        ids: the images' names.
-    """
+class SiftFlowImages(Source):
+    """The images `ids` with both labellings; `root` contains Images, SemanticLabels and GeoLabels."""
 
     def __init__(self, root: Path, ids: tuple[str, ...]) -> None:
         self._root, self.ids = root, ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def label(self, head: str, index: int) -> NDArray[np.uint8]:
         """HW uint8 classes of `semantic` (0-32) or `geometric` (0-2), 255 void."""
@@ -77,9 +68,9 @@ class SiftFlow:
     and 200 test images of the 2,688.
 
     Args:
-        root: that folder, or one above it.
+        root: that folder, or its parent.
         hold_out: training images set apart for selection, as split `val`; the papers select on none.
-        partial: take the images that are there and leave out the others; the run's protocol tells how many.
+        partial: skip images without files; the run's protocol states how many.
 
     Raises:
         SegbenchError: missing folders or files.
@@ -87,8 +78,7 @@ class SiftFlow:
 
     def __init__(self, root: str | Path, hold_out: int = 0, partial: bool = False) -> None:
         root = Path(root)
-        inside = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-        self._root = next((folder for folder in (root, *inside) if (folder / IMAGES).is_dir()), root)
+        self._root = find_release(root, IMAGES) or root
         remedy = f"run segbench data prepare sift_flow root={root}"
         for folder in (IMAGES, *LABELS.values()):
             if not (self._root / folder).is_dir():
@@ -97,41 +87,31 @@ class SiftFlow:
                     f"{IMAGES} and {' and '.join(LABELS.values())}",
                     f"{remedy}, or set data.root to it",
                 )
-        have = [{path.stem for path in (self._root / folder).iterdir()} for folder in (IMAGES, *LABELS.values())]
+        files = [{path.stem for path in (self._root / folder).iterdir()} for folder in (IMAGES, *LABELS.values())]
         lists = {"train": shipped("siftflow_trainval"), "test": shipped("siftflow_test")}
-        refuse_shared(lists["train"], lists["test"], ("the training list", "the test list"), "install segbench again")
-        used = {}
-        for split, ids in lists.items():
-            lacking = [name for name in ids if any(name not in files for files in have)]
-            used[split] = present(ids, lacking, f"{split} in {self._root}", partial, remedy)
-        self._said = ", ".join(f"{split} {count_of(used[split], ids)}" for split, ids in lists.items())
-        used["train"], apart = set_apart(used["train"], hold_out)
-        if apart:
-            used["val"] = apart
-            self._said += f", {len(apart)} of train held out for selection"
+        refuse_shared(lists.items(), "reinstall segbench")
+        used, self._counts = select(lists, dict.fromkeys(lists, files), self._root, remedy, partial, hold_out)
         self._splits = {split: SiftFlowImages(self._root, ids) for split, ids in used.items()}
 
     @cached_property
     def _excluded(self) -> dict[str, tuple[int, ...]]:
-        # Read off the labels: of the official 200 test images cow, desert and moon are missing.
+        # Found in the labels: no cow, desert or moon is in the official 200 test images.
         test = self._splits["test"]
         if not test:
             return dict.fromkeys(LABELS, ())
-        seen = {
-            head: {int(value) for index in range(len(test)) for value in np.unique(test.label(head, index))}
-            for head in LABELS
-        }
-        counts = {"semantic": len(SEMANTIC), "geometric": len(GEOMETRIC)}
-        return {head: tuple(sorted(set(range(counts[head])) - values - {VOID})) for head, values in seen.items()}
+        excluded = {}
+        for head, mapping in LABEL_MAPS.items():
+            seen = {int(value) for index in range(len(test)) for value in np.unique(test.label(head, index))}
+            excluded[head] = tuple(sorted(set(range(mapping.classes)) - seen))
+        return excluded
 
     @cached_property
     def spec(self) -> DatasetSpec:
-        """One modality `rgb`, two heads; classes that no test image shows enter no mean."""
+        """One modality `rgb`, two heads; classes that no test image shows are left out of every mean."""
         heads = {
-            "semantic": HeadSpec(SEMANTIC, _SEMANTIC_COLOURS),
-            "geometric": HeadSpec(GEOMETRIC, _GEOMETRIC_COLOURS),
+            "semantic": HeadSpec(SEMANTIC, _SEMANTIC_COLOURS, excluded=self._excluded["semantic"]),
+            "geometric": HeadSpec(GEOMETRIC, _GEOMETRIC_COLOURS, excluded=self._excluded["geometric"]),
         }
-        heads = {name: replace(head, excluded=self._excluded[name]) for name, head in heads.items()}
         left_out = [head.class_names[index] for head in heads.values() for index in head.excluded]
         return DatasetSpec(
             name="sift_flow",
@@ -142,7 +122,7 @@ class SiftFlow:
             heads=heads,
             citation="Liu, Yuen, Torralba, PAMI 33(12), 2011; Tighe, Lazebnik, ECCV 2010 (geometric labels)",
             licence="research use (LabelMe and SIFT Flow)",
-            protocol=f"{self._said}; absent from the test images and in no mean: {', '.join(left_out) or 'none'}",
+            protocol=f"{self._counts}; absent from the test images and in no mean: {', '.join(left_out) or 'none'}",
         )
 
     def split(self, name: str) -> SiftFlowImages | None:

@@ -1,8 +1,8 @@
-"""Drawn EM slices as a data set: the embedded default, which needs no download.
+"""Drawn EM slices as a data set: the built-in default, which needs no download.
 
 The difficulty was fixed before any network was trained on it: over eight slices the best single threshold of the raw
 image reaches a mean IU between 0.50 and 0.75 (0.62 by default; 0.59 on the real ISBI 2012 training stack), because
-organelles and smears are as dark as membranes and oblique membranes nearly as light as cytoplasm. What is above that
+organelles and smears are as dark as membranes and oblique membranes nearly as light as cytoplasm. Anything above that
 is learned.
 """
 
@@ -11,31 +11,27 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.drawn_em.slices import DEFAULT_PARAMETERS, SMALLEST_SIDE, EMParameters, draw_slice
-from segbench.data.raw import RawImage
+from segbench.data.drawn_em.parameters import DEFAULT_PARAMETERS, SMALLEST_SIDE, EMParameters
+from segbench.data.drawn_em.slices import draw_slice
+from segbench.data.raw import RawImage, Source
 from segbench.errors import SegbenchError
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
-__all__ = ["DrawnSlices", "EMParameters", "SyntheticEM", "draw_slice"]
-
 SPLIT_STARTS = {"train": 0, "val": 1_000_000, "test": 2_000_000}
-"""The index of each split's first slice: a longer split never runs into another one."""
+"""The index of each split's first slice, far apart so that splits never overlap."""
 
 _CACHE_BYTES = 512 * 2**20
-"""Drawn slices kept by a split in a process; those beyond are drawn again whenever they are read."""
+"""Drawn slices that a split keeps in a process; any others are drawn again at every read."""
 
 
-class DrawnSlices:
+class DrawnSlices(Source):
     """A run of slices, each drawn when it is first read.
 
     Args:
-        split: the name that opens the ids.
+        split: the prefix of the ids.
         start: index of the first slice.
-        count: slices.
-        height: H in pixels.
-        width: W in pixels.
-        seed: of the data set.
-        parameters: what the slices look like.
+        count: the number of slices.
+        height: this and the following as in `SyntheticEM`.
     """
 
     def __init__(
@@ -46,13 +42,10 @@ class DrawnSlices:
         self._drawn: dict[int, tuple[NDArray[np.uint8], NDArray[np.int32]]] = {}
         self.ids = tuple(f"{split}-{number:04d}" for number in range(count))
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     def read(self, index: int) -> RawImage:
         """The slice at `index`: image `em`, label `semantic` (0 = membrane, 1 = cell) and the cells as instances.
 
-        The arrays are the caller's own.
+        The arrays are copies.
 
         Raises:
             IndexError: no such slice.
@@ -70,16 +63,16 @@ class DrawnSlices:
 
 
 class SyntheticEM:
-    """Drawn slices in three splits that share none.
+    """Drawn slices in three disjoint splits.
 
     Args:
-        train: training slices.
-        val: slices for selection.
-        test: slices that are reported.
+        train: number of training slices.
+        val: of slices for selection.
+        test: of slices that are reported.
         height: H of a slice in pixels, at least 16.
         width: W of a slice in pixels, at least 16.
-        seed: of the drawing, 0 or more; apart from the run's seed, so that runs of different seeds meet the same data.
-        parameters: what the slices look like.
+        seed: of the drawing, 0 or more; not the run's seed, so that runs of different seeds see the same data.
+        parameters: the slices' appearance.
 
     Raises:
         SegbenchError: a side below 16 pixels, a negative count or seed.
@@ -125,7 +118,7 @@ class SyntheticEM:
         )
 
     def split(self, name: str) -> DrawnSlices | None:
-        """`train`, `val` or `test`; None for `predict`, as every drawn slice has its label.
+        """`train`, `val` or `test`; None for `predict`, as every drawn slice has a label.
 
         Raises:
             SegbenchError: any other name.
@@ -133,7 +126,5 @@ class SyntheticEM:
         if name == "predict":
             return None
         if name not in self._splits:
-            raise SegbenchError(
-                f"no split {name!r} in synthetic_em", "train, val or test", "choose one of them with split="
-            )
+            raise SegbenchError(f"no split {name!r} in synthetic_em", "train, val or test", "choose one with split=")
         return self._splits[name]

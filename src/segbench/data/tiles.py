@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
@@ -19,19 +18,19 @@ from segbench.inference.tiling import mirrored
 from segbench.spec import DatasetSpec, ModalitySpec, Sample
 
 _ONE_PASS = (np.uint8, np.uint16, np.float32)
-"""What OpenCV subtracts from without a detour; 32-bit and 64-bit numbers go by plane."""
+"""Types that OpenCV subtracts from directly; other integers and float64 are converted plane by plane."""
 
 
 def normalise(image: NDArray[np.generic], spec: ModalitySpec) -> torch.Tensor:
     """HW or HWC raw values to a CHW float32 tensor, `(raw - mean) / std`.
 
-    Colours that only lose their mean keep the order of their pixels in memory, HWC: one pass over them, in half the
-    time of three planes, and a network in channels_last takes them as they are.
+    Colours with std 1 keep their HWC layout in memory: one pass takes half the time of three planes, and a network in
+    channels_last uses them as they are.
     """
     if image.ndim == 3 and 2 <= image.shape[2] <= 4 and image.dtype in _ONE_PASS and set(spec.std) == {1.0}:
         centred_HWC: NDArray[np.float32] = cv2.subtract(image, (*spec.mean, 0.0, 0.0)[:4], dtype=cv2.CV_32F)
         return torch.from_numpy(centred_HWC).permute(2, 0, 1)
-    # Plane by plane, cast and then shifted in place: a broadcast over the last axis takes over ten times as long.
+    # Plane by plane, cast and then shifted in place: a broadcast along the last axis takes over ten times as long.
     planes = [image] if image.ndim == 2 else cv2.split(image)
     scaled_CHW = np.empty((len(planes), *image.shape[:2]), np.float32)
     for plane_HW, scaled_HW, mean, std in zip(planes, scaled_CHW, spec.mean, spec.std, strict=True):
@@ -43,7 +42,7 @@ def normalise(image: NDArray[np.generic], spec: ModalitySpec) -> torch.Tensor:
 
 
 def to_sample(raw: RawImage, spec: DatasetSpec, index: int, weight_HW: NDArray[np.float32] | None = None) -> Sample:
-    """A raw image as the network takes it."""
+    """A raw image as a network's input."""
     return Sample(
         images={name: normalise(image, spec.modalities[name]) for name, image in raw.images.items()},
         targets={head: torch.from_numpy(label.astype(np.int64)) for head, label in raw.labels.items()},
@@ -68,9 +67,9 @@ class TrainTiles(Dataset[Sample]):
         seed: of the run.
         tile: input side in pixels, or None for whole images.
         margin: pixels that the network loses on each side.
-        surround: pixels cut around the tile for the augmentation alone and cropped after it: a rotation or a
-            deformation then brings real image into the tile's corners in place of a mirrored one.
-        weights: makes the loss weight of an image, or None.
+        surround: pixels cut around the tile for the augmentation only and cropped after it: a rotation or deformation
+            then moves real image into the tile's corners, not a mirrored one.
+        pixel_weights: computes the pixel weights of an image, or None.
     """
 
     def __init__(
@@ -82,21 +81,21 @@ class TrainTiles(Dataset[Sample]):
         tile: int | None = None,
         margin: int = 0,
         surround: int = 0,
-        weights: LossWeights | None = None,
+        pixel_weights: LossWeights | None = None,
     ) -> None:
         self._source, self._spec, self._augmentation, self._seed = source, spec, augmentation, seed
-        self._tile, self._margin, self._surround, self._weights = tile, margin, surround, weights
+        self._tile, self._margin, self._surround, self._pixel_weights = tile, margin, surround, pixel_weights
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, draw: Draw) -> Sample:
         raw = self._source.read(draw.index)
-        weight = None if self._weights is None else self._weights(raw)
+        weight = None if self._pixel_weights is None else self._pixel_weights(raw)
         rng = np.random.default_rng((self._seed, draw.epoch, draw.draw))
         if self._tile is not None:
             raw, weight = self._cut(raw, weight, rng)
-        reweigh = None if self._weights is None else self._weights.of_warped
+        reweigh = None if self._pixel_weights is None else self._pixel_weights.of_warped
         images, labels, instances, weight = self._augmentation(
             raw.images, raw.labels, raw.instances, weight, int(rng.integers(2**31)), reweigh
         )
@@ -111,39 +110,24 @@ class TrainTiles(Dataset[Sample]):
     ) -> tuple[RawImage, NDArray[np.float32] | None]:
         assert self._tile is not None
         output = self._tile - 2 * self._margin
-        height, width = next(iter(raw.images.values())).shape[:2]
         edge, side = self._margin + self._surround, self._tile + 2 * self._surround
-        starts = [_place(size, output, rng) - edge for size in (height, width)]
-        sizes = (height, width)
-        grid = np.ix_(*(mirrored(start, start + side, size) for start, size in zip(starts, sizes, strict=True)))
-        return _part(raw, weight, grid)
+        axes = []
+        for size in next(iter(raw.images.values())).shape[:2]:
+            start = int(rng.integers(min(0, size - output), max(0, size - output) + 1)) - edge
+            axes.append(mirrored(start, start + side, size))
+        return _part(raw, weight, np.ix_(*axes))
 
 
 def _part(
     raw: RawImage, weight: NDArray[np.float32] | None, where: tuple[Any, ...]
 ) -> tuple[RawImage, NDArray[np.float32] | None]:
-    def cut(array: NDArray[Any] | None) -> Any:
-        return None if array is None else array[where]
-
-    return RawImage(_each(raw.images, cut), _each(raw.labels, cut), raw.id, cut(raw.instances)), cut(weight)
-
-
-def _place(size: int, output: int, rng: np.random.Generator) -> int:
-    low, high = min(0, size - output), max(0, size - output)
-    return int(rng.integers(low, high + 1))
-
-
-def _each(arrays: Mapping[str, NDArray[Any]], change: Callable[[NDArray[Any]], Any]) -> dict[str, Any]:
-    return {name: change(array) for name, array in arrays.items()}
+    images, labels = ({name: array[where] for name, array in arrays.items()} for arrays in (raw.images, raw.labels))
+    instances = None if raw.instances is None else raw.instances[where]
+    return RawImage(images, labels, raw.id, instances), None if weight is None else weight[where]
 
 
 class WholeImages(Dataset[Sample]):
-    """The images of a split as they are, for evaluation.
-
-    Args:
-        source: the split.
-        spec: of the data set.
-    """
+    """The images of a split as they are, for evaluation; `spec` is the data set's."""
 
     def __init__(self, source: Source, spec: DatasetSpec) -> None:
         self._source, self._spec = source, spec

@@ -1,4 +1,4 @@
-"""Where the files of PASCAL VOC and of SBD lie: the archives' own folders, side by side under one root."""
+"""Where the files of PASCAL VOC and of SBD are: the archives' own folders, side by side under one root."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from segbench.data.id_lists import present, read_list, shipped
+from segbench.data.id_lists import read_list, shipped
 from segbench.errors import SegbenchError
 
 YEARS = (2011, 2012)
@@ -19,8 +19,8 @@ class VocFiles:
     """Lists, images and labels by name.
 
     Args:
-        root: holds VOCdevkit/VOC2011 or VOC2012 (or TrainVal/VOCdevkit/VOC2011) and benchmark_RELEASE/dataset.
-        year: of the lists that do not say it; None: 2011, which the authors took, where it is there, else 2012.
+        root: contains VOCdevkit/VOC2011 or VOC2012 (or TrainVal/VOCdevkit/VOC2011) and benchmark_RELEASE/dataset.
+        year: of lists whose name has no year; None: 2011, as the authors used, if it is there, else 2012.
 
     Raises:
         SegbenchError: no such root, or an unknown year.
@@ -32,7 +32,7 @@ class VocFiles:
         if not root.is_dir():
             raise SegbenchError(
                 f"no folder {root} (data.root)",
-                "the folder that holds VOCdevkit and benchmark_RELEASE",
+                "the folder that contains VOCdevkit and benchmark_RELEASE",
                 f"{PREPARE.format(root=root)}, or set data.root to it",
             )
         self.root = root
@@ -63,12 +63,7 @@ class VocFiles:
         return folder
 
     def ids(self, name: str, key: str) -> tuple[str, ...]:
-        """The ids of a list: `seg11valid`, `sbd_train`, `voc2012_val` and so on, or a text file's path.
-
-        Args:
-            name: the list.
-            key: the config key that named it.
-        """
+        """The ids of the list that config key `key` names: `seg11valid`, `sbd_train` ..., or a text file's path."""
         if name == "seg11valid":
             return shipped("pascal_seg11valid")
         if name.startswith("sbd_"):
@@ -78,20 +73,20 @@ class VocFiles:
         if not name.endswith(".txt"):
             raise SegbenchError(
                 f"{key}={name}",
-                "seg11valid, sbd_train, sbd_val, sbd_train_noval, voc2011_train, voc2012_val ..., or a file .txt",
+                "seg11valid, sbd_train, sbd_val, sbd_train_noval, voc2011_train, voc2012_val ..., or a .txt file",
                 f"correct {key}",
             )
         return read_list(Path(name), key)
 
     def images(self, name: str) -> dict[str, Path]:
-        """JPEG by id, of every image that a list may take."""
+        """JPEG by id, of every image that the list may name."""
         year = _year(name) or self.year
         if name.startswith("sbd_"):
             return self._folder(self._found(YEAR_FOLDERS, year), "JPEGImages") | self._folder(self.sbd(), "img")
         return self._folder(self._found(SBD_FOLDERS), "img") | self._folder(self.voc(year), "JPEGImages")
 
     def labels(self, name: str) -> dict[str, Path]:
-        """Label file by id, a palette PNG or an SBD .mat, of every image that a list may take."""
+        """Label file by id, a palette PNG or an SBD .mat, of every image that the list may name."""
         if name.startswith("sbd_"):
             return self._folder(self.sbd(), "cls")
         voc = self.voc(_year(name) or self.year)
@@ -100,18 +95,8 @@ class VocFiles:
             return own
         return self._folder(self._found(SBD_FOLDERS), "cls") | self._folder(voc, "SegmentationClassAug") | own
 
-    def there(self, name: str, ids: Sequence[str], partial: bool, labelled: bool = True) -> tuple[str, ...]:
-        """Those of the ids whose image and label are there; all of them, unless `partial`.
-
-        Raises:
-            SegbenchError: as `id_lists.present`.
-        """
-        images, labels = self.images(name), self.labels(name) if labelled else {}
-        lacking = [i for i in ids if i not in images or (labelled and i not in labels)]
-        return present(ids, lacking, f"{name} in {self.root}", partial, PREPARE.format(root=self.root))
-
     def _folder(self, parent: Path | None, name: str) -> dict[str, Path]:
-        # Listed once: eight thousand single questions to a network drive take minutes.
+        # Listed once: eight thousand single look-ups on a network drive take minutes.
         if parent is None:
             return {}
         folder = parent / name

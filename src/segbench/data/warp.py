@@ -1,7 +1,7 @@
 """The geometry of augmentation as plain functions: where each output pixel is sampled, and the sampling itself.
 
-One map carries the rigid part (rotation, zoom, shift) and the elastic part, so an image is interpolated once, and every
-array of a sample is sampled through the same map.
+One map combines the rigid part (rotation, zoom, shift) and the elastic part, so an image is interpolated once, and all
+arrays of a sample are sampled through the same map.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _CUBIC = -0.75
 
 @lru_cache(maxsize=32)
 def bicubic_basis(size: int, grid: int) -> NDArray[np.float32]:
-    """What each of `grid` nodes contributes to each of `size` pixels: `field = basis @ nodes`, bicubic along one axis.
+    """The share of each of `grid` nodes in each of `size` pixels: `field = basis @ nodes`, bicubic along one axis.
 
-    Corners are aligned: the first node lies on the centre of the first pixel and the last on that of the last, so that
-    the nodes span the image, with nothing extrapolated. The kernel and the repeated border node are those of PyTorch's
-    `interpolate(mode="bicubic", align_corners=True)`.
+    Corners are aligned: the first and last nodes lie on the centres of the first and last pixels, so nothing is
+    extrapolated. The kernel and the repeated border node are those of PyTorch's `interpolate(mode="bicubic",
+    align_corners=True)`.
 
     Returns:
         (size, grid) float32, rows sum to 1; read-only.
 
     Raises:
-        SegbenchError: the grid has no node, or more nodes than there are pixels.
+        SegbenchError: the grid has no node, or more nodes than pixels.
     """
     if not 1 <= grid <= size:
         raise SegbenchError(
             f"an elastic grid of {grid} nodes on an image side of {size} pixels",
-            "at least 1 node and at most one a pixel",
+            "at least 1 node and at most one per pixel",
             "set the transform's grid=3 (the paper's), or use larger tiles",
         )
     basis = np.zeros((size, grid))
@@ -58,21 +58,21 @@ def bicubic_basis(size: int, grid: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=32)
 def _basis(size: int, grid: int) -> NDArray[np.float32]:
-    """`bicubic_basis`, a column of ones, and one of pixel coordinates: all of a sampling map along one axis."""
+    """`bicubic_basis`, a column of ones, and one of pixel coordinates: all parts of a sampling map along one axis."""
     return np.column_stack([bicubic_basis(size, grid), np.ones(size), np.arange(size)]).astype(np.float32)
 
 
 def rigid_matrix(
     height: int, width: int, angle: float = 0.0, zoom: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)
 ) -> NDArray[np.float64]:
-    """The map from output to input pixels of a picture turned and zoomed about its centre, then shifted.
+    """The map from output to input pixels of an image rotated and zoomed about its centre, then shifted.
 
     Args:
         height: H in pixels.
         width: W in pixels.
-        angle: degrees; positive turns the picture counter-clockwise as seen (y points down).
+        angle: degrees; positive rotates the image counter-clockwise as seen (y points down).
         zoom: above 1 enlarges.
-        shift: (x, y) in pixels, by which the picture moves.
+        shift: (x, y) in pixels, by which the image moves.
 
     Returns:
         2x3 float64 M with input = M (x, y, 1) for the output pixel (x, y).
@@ -100,8 +100,8 @@ def sampling_map(
         width: W of the output.
         matrix: 2x3, or None for the identity.
         displacement: (2, G, G) pixels at the grid's nodes, x then y, rows top to bottom, or None.
-        out: (2, H, W) float32 to write to. Fresh memory of this size comes page by page from the system, which takes
-            longer than the arithmetic.
+        out: (2, H, W) float32 to write to. Allocating that much memory, page by page, takes longer than the
+            arithmetic.
 
     Returns:
         map_x and map_y, (2, H, W) float32.
@@ -118,7 +118,7 @@ def sampling_map(
         core = np.zeros((G + 2, G + 2), np.float32)
         core[:G, :G] = node
         core[G, G], core[G, G + 1], core[G + 1, G] = constant, along_x, along_y
-        # Not numpy's product: where cores are shared, the threads of its BLAS wait for each other, 15 ms and not 0.1.
+        # Not numpy's product: on shared cores its BLAS threads wait for each other, 15 ms instead of 0.1.
         half = cv2.gemm(rows, core, 1, None, 0)
         cv2.gemm(half, columns, 1, None, 0, coordinate_HW)
     return maps
@@ -127,11 +127,11 @@ def sampling_map(
 def sample(
     array: NDArray[Any], map_x: NDArray[np.float32], map_y: NDArray[np.float32], interpolation: Interpolation
 ) -> NDArray[Any]:
-    """`array` at the mapped places; places outside are mirrored about the border pixels (reflect-101).
+    """`array` at the mapped positions; outside, it is mirrored about the border pixels (reflect-101).
 
     Args:
-        array: HW or HWC. `nearest` takes any type and copies values exactly; `linear` and `cubic` take uint8, int16,
-            uint16, float32 and float64.
+        array: HW or HWC. `nearest` accepts any type and copies values exactly; `linear` and `cubic` accept uint8,
+            int16, uint16, float32 and float64.
         map_x: HW float32, the column sampled.
         map_y: HW float32, the row sampled.
         interpolation: `nearest`, `linear` or `cubic`. Only `cubic` can leave the array's range (integers saturate).
@@ -140,12 +140,12 @@ def sample(
         HW or HWC of the map's size and the array's type.
     """
     if array.ndim == 3 and array.shape[2] > 4:
-        # As many channels as OpenCV's interpolation takes at once.
+        # OpenCV interpolates at most four channels at once.
         groups = [sample(array[..., c : c + 4], map_x, map_y, interpolation) for c in range(0, array.shape[2], 4)]
         return np.concatenate(groups, axis=2)
     source, dtype = np.ascontiguousarray(array), array.dtype
     if interpolation == "nearest":
-        # OpenCV has no 64-bit integers and no bool: nearest copies bytes, whatever they mean.
+        # OpenCV supports no 64-bit integers and no bool, but nearest copies bytes whatever they mean.
         word = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}[dtype.itemsize]
         source = source.view(word)
     warped = cv2.remap(source, map_x, map_y, _FLAGS[interpolation], borderMode=cv2.BORDER_REFLECT_101)

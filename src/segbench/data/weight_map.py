@@ -16,24 +16,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.cells import connected_cells, two_nearest
+from segbench.data.cells import two_nearest
 from segbench.errors import SegbenchError
 from segbench.runtime.files import written_whole
 
-__all__ = [
-    "Balance",
-    "WeightMapCache",
-    "border_reach",
-    "class_balance",
-    "connected_cells",
-    "weight_map",
-]
-
 Balance = Literal["image", "none"] | Sequence[float]
-"""How w_c is had: from the image's own frequencies, 1 everywhere, or given as (background, cell)."""
+"""Source of w_c: the image's own frequencies, 1 everywhere, or two given numbers (background, cell)."""
 
 TOLERANCE = 1e-6
-"""Largest error of the border term: distances are computed as far as the term is larger than this."""
+"""Largest error of the border term: distances are computed only where the term is larger than this."""
 
 _VERSION = b"weight-map-1"
 
@@ -41,8 +32,8 @@ _VERSION = b"weight-map-1"
 def class_balance(counts_K: Sequence[int] | NDArray[np.integer]) -> tuple[float, ...]:
     """Inverse class frequencies with mean 1 over the pixels counted: w_c = n / (m n_c).
 
-    n_c pixels have class c, n is their sum, and m the number of classes that occur, so sum_c n_c w_c = n: the balance
-    moves weight between classes and leaves the loss's scale. A class that does not occur gets 1.
+    n_c pixels have class c, n is their sum, and m the number of classes that occur, so sum_c n_c w_c = n: balancing
+    moves weight between classes and keeps the loss's scale. A class that does not occur gets 1.
 
     Args:
         counts_K: pixels of each class, in a data set (as in the paper) or in one image.
@@ -66,11 +57,11 @@ def weight_map(
     balance: Balance = "image",
     void_HW: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """The loss weight of each pixel: w(x) = w_c(x) + w0 exp(-(d1(x) + d2(x))^2 / (2 sigma^2)).
+    """Pixel weights: w(x) = w_c(x) + w0 exp(-(d1(x) + d2(x))^2 / (2 sigma^2)).
 
     d1 and d2 are the distances of a **background** pixel to the nearest pixels of the nearest and the second nearest
-    cell, in pixels between centres: a one-pixel membrane has d1 = d2 = 1. Pixels inside cells get w_c alone, as in the
-    paper's figure 3d: there d1 is 0, and the term would weigh a cell's own rim, not the gap. With fewer than two cells
+    cell, in pixels between centres: a one-pixel membrane has d1 = d2 = 1. Pixels inside cells get only w_c, as in the
+    paper's figure 3d: there d1 is 0, and the term would weight a cell's own rim, not the gap. With fewer than two cells
     there is no border term.
 
     Args:
@@ -78,14 +69,14 @@ def weight_map(
         w0: height of the border term, >= 0.
         sigma: its width in pixels, > 0.
         balance: w_c. `image`: inverse frequencies of background and cell in this image (`class_balance`); `none`: 1;
-            or two numbers (background, cell), such as `class_balance` of the whole data set's counts, the paper's way.
-        void_HW: pixels that have no label: weight 0, and not counted by `balance="image"`.
+            or two numbers (background, cell), such as `class_balance` of the whole data set's counts, as in the paper.
+        void_HW: unlabelled pixels: weight 0, and not counted by `balance="image"`.
 
     Returns:
         HW float32; the border term is exact to 1e-6.
 
     Raises:
-        SegbenchError: instances are no 2-D integer ids >= 0, or w0, sigma or balance are out of range.
+        SegbenchError: instances are not 2-D integer ids >= 0, or w0, sigma or balance are out of range.
     """
     _check(instances_HW, w0, sigma)
     cell_HW = instances_HW > 0
@@ -106,14 +97,14 @@ def _check(instances_HW: NDArray[np.integer], w0: float, sigma: float) -> None:
         raise SegbenchError(
             f"instances of shape {instances_HW.shape} and type {instances_HW.dtype}",
             "a 2-D array of integer cell ids, 0 = background",
-            "number the cells of a label with segbench.data.weight_map.connected_cells",
+            "number the cells of a label with segbench.data.cells.connected_cells",
         )
     low, high = int(instances_HW.min(initial=0)), int(instances_HW.max(initial=0))
     if low < 0 or high >= 2**31:
         raise SegbenchError(
             f"an instance id of {low if low < 0 else high}",
             "ids from 0 (background) to 2^31 - 1",
-            "pass unlabelled pixels as void_HW, and number the cells anew",
+            "pass unlabelled pixels as void_HW, and renumber the cells",
         )
     if not (math.isfinite(sigma) and sigma > 0):
         raise SegbenchError(
@@ -141,17 +132,15 @@ def _class_weights(
 
 
 class WeightMapCache:
-    """`weight_map` with a memory: a map is computed once for the same instances and parameters.
+    """`weight_map` with a cache: a map is computed once for the same instances and parameters.
 
-    The key is the content (BLAKE2b of shape, ids, void and parameters), so edited labels are never served an old map.
-    In a folder a map is one `.npy` file that appears whole or not at all; processes may share it.
+    The key is the content (BLAKE2b of shape, ids, void and parameters), so edited labels never get an old map. In a
+    folder a map is one `.npy` file that appears whole or not at all; processes may share it.
 
     Args:
-        folder: where maps are kept between runs; None keeps them in memory alone.
-        w0: as in `weight_map`.
-        sigma: as in `weight_map`.
-        balance: as in `weight_map`.
-        in_memory: how many maps a process holds, the last used ones.
+        folder: where maps are kept between runs; None keeps them in memory only.
+        w0: this, sigma and balance as in `weight_map`.
+        in_memory: how many maps a process keeps, the last used ones.
 
     Raises:
         SegbenchError: on a call: as `weight_map`, or the folder cannot be written.
@@ -174,7 +163,7 @@ class WeightMapCache:
     def __call__(
         self, instances_HW: NDArray[np.integer], void_HW: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float32]:
-        """The map of `instances_HW`, read-only: it is shared by all callers."""
+        """The map of `instances_HW`, read-only, as all callers share it."""
         key = self._key(instances_HW, void_HW)
         if key in self._maps:
             self._maps.move_to_end(key)
@@ -192,7 +181,7 @@ class WeightMapCache:
     def compute(
         self, instances_HW: NDArray[np.integer], void_HW: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float32]:
-        """The map without the memory: for instances that are seen once, such as warped ones."""
+        """The map without the cache: for instances that are seen once, such as warped ones."""
         return weight_map(instances_HW, self.w0, self.sigma, self.balance, void_HW)
 
     def _key(self, instances_HW: NDArray[np.integer], void_HW: NDArray[np.bool_] | None) -> str:
@@ -209,7 +198,7 @@ class WeightMapCache:
         try:
             stored: NDArray[np.float32] = np.load(self.folder / f"{key}.npy", allow_pickle=False)
         except (OSError, ValueError, EOFError):
-            # Absent, or cut short by a full disk: the map is derived, so it is made again.
+            # Absent, or truncated by a full disk: compute it again.
             return None
         return stored if stored.shape == shape and stored.dtype == np.float32 else None
 
@@ -222,7 +211,7 @@ class WeightMapCache:
                 np.save(file, weight_HW)
         except OSError as error:
             raise SegbenchError(
-                f"weight maps cannot be kept in {self.folder}: {error}",
-                "a folder that can be written",
-                "set the cache folder elsewhere, or to null to keep maps in memory",
+                f"weight maps cannot be written to {self.folder}: {error}",
+                "a writable folder",
+                "set another cache folder, or null to keep maps in memory",
             ) from error

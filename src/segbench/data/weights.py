@@ -1,4 +1,4 @@
-"""The loss weight of a raw image: instances from its label, and the paper's map over them."""
+"""The pixel weights of a raw image: instances from its label, and the paper's map over them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.cells import connected_cells
 from segbench.data.raw import RawImage
-from segbench.data.weight_map import Balance, WeightMapCache, connected_cells
+from segbench.data.weight_map import Balance, WeightMapCache
 from segbench.spec import DatasetSpec
 
 
 class LossWeights:
-    """Weight maps for the images of a data set (U-Net, section 3).
+    """Pixel weights for the images of a data set (U-Net, section 3).
 
     Args:
-        spec: of the data set; the first head's label decides.
+        spec: of the data set; its first head's label is used.
         w0: height of the border term.
         sigma: its width in pixels.
         balance: how classes are balanced, as in `weight_map`.
@@ -40,10 +41,10 @@ class LossWeights:
         self._cell_class = cell_class
 
     def instances(self, raw: RawImage) -> NDArray[np.int32]:
-        """The image's objects where its label is cell, or the connected cells of its label where it has no objects.
+        """The image's objects where its label is cell, or the label's connected cells if the image has no objects.
 
-        Objects may touch; it is the label that parts them, by background or by a class between them, and there the
-        border term has its place.
+        Objects may touch; the label separates them, by background or a class between them, and there the border term
+        applies.
         """
         return self._cells(raw.labels[self._head], raw.instances)
 
@@ -57,6 +58,6 @@ class LossWeights:
         return self._maps(self.instances(raw), raw.labels[self._head] == self._void)
 
     def of_warped(self, labels: Mapping[str, NDArray[Any]], instances: NDArray[np.int32] | None) -> NDArray[np.float32]:
-        """HW float32 of a tile that is seen once: not remembered."""
+        """HW float32 of a tile that is seen once: not cached."""
         label_HW = labels[self._head]
         return self._maps.compute(self._cells(label_HW, instances), label_HW == self._void)

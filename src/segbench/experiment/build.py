@@ -152,9 +152,11 @@ def build_task(config: Config, spec: DatasetSpec) -> SegmentationTask:
 def build_data(config: Config, dataset: DataSet, geometry: TileGeometry) -> SegmentationData:
     """The DataModule."""
     maps = [weight_map for head in dataset.spec.heads if (weight_map := config.loss_of(head).weight_map)]
-    weights: LossWeights | None = make(maps[0], spec=dataset.spec) if maps else None
+    pixel_weights: LossWeights | None = make(maps[0], spec=dataset.spec) if maps else None
     augmentation: Augmentation = make(config.augment)
-    return SegmentationData(dataset, geometry, augmentation, seed=config.seed, weights=weights, **config.data.loading)
+    return SegmentationData(
+        dataset, geometry, augmentation, seed=config.seed, pixel_weights=pixel_weights, **config.data.loading
+    )
 
 
 def build_callbacks(

@@ -53,7 +53,7 @@ def test_a_damaged_palette_png_is_refused_or_right(at, bit):
 def test_a_fault_names_the_image_where_there_is_one(tmp_path):
     with pytest.raises(SegbenchError, match=r"a\.png cannot be read: No such.*\n.*this user may read"):
         read_bytes(tmp_path / "a.png")
-    with pytest.raises(SegbenchError, match=r"a\.png, of image x, cannot be read: No such.*\n.*lists promise"):
+    with pytest.raises(SegbenchError, match=r"a\.png, of image x, cannot be read: No such.*\n.*in the data set"):
         read_bytes(tmp_path / "a.png", "x")
     with pytest.raises(SegbenchError, match=r"a\.png cannot be decoded \(0 bytes\): no image.*\n.*whole image file"):
         decode(tmp_path / "a.png", b"", cv2.IMREAD_UNCHANGED)
@@ -63,5 +63,5 @@ def test_a_fault_names_the_image_where_there_is_one(tmp_path):
 
 def test_black_and_white_is_no_label(tmp_path):
     Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / "a.png")
-    with pytest.raises(SegbenchError, match=r"a\.png, of image a, is one bit a pixel\n.*8-bit palette or grey"):
+    with pytest.raises(SegbenchError, match=r"a\.png, of image a, is one bit per pixel\n.*8-bit palette or grey"):
         read_indices(tmp_path / "a.png", "a")

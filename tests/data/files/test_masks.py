@@ -89,8 +89,8 @@ def test_lossy_and_transparent_masks_are_refused(tmp_path):
     ("array", "found"),
     [
         (np.zeros((4, 5, 2), np.uint8), "has 2 channels"),
-        (np.full((4, 5), 0.25, np.float32), r"holds 20 values that are no whole numbers, as 0\.25"),
-        (np.array([[np.nan, 1]], np.float32), "holds 1 values that are no whole numbers, as nan"),
+        (np.full((4, 5), 0.25, np.float32), r"has 20 values that are not integers, such as 0\.25"),
+        (np.array([[np.nan, 1]], np.float32), "has 1 values that are not integers, such as nan"),
         (np.full((4, 5, 3), 1000, np.uint16), "has colours of type uint16"),
     ],
     ids=["channels", "probabilities", "nan", "colours"],

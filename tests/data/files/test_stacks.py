@@ -73,7 +73,7 @@ def test_a_missing_file_names_the_key_and_what_lies_beside_it(tmp_path):
 
 
 def test_a_missing_folder_is_a_missing_file(tmp_path):
-    with pytest.raises(SegbenchError, match=r"no file .*b\.tif\n.*a TIFF stack\n.*set input"):
+    with pytest.raises(SegbenchError, match=r"no file .*b\.tif\n.*a TIFF stack\n.*correct input"):
         read_stack(tmp_path / "a" / "b.tif", "input")
 
 

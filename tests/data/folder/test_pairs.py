@@ -24,7 +24,7 @@ def folders(tmp_path):
 
 def test_pairs_by_stem_whatever_the_suffix(folders):
     pairs = find_pairs(*folders(["b.JPG", "a.tif", "my cat.1.png"], ["a.png", "b.TIFF", "my cat.1.png"]))
-    assert {name: (pair.image_name, pair.mask_name) for name, pair in pairs.by_name.items()} == {
+    assert pairs.by_name == {
         "a": ("a.tif", "a.png"),
         "b": ("b.JPG", "b.TIFF"),
         "my cat.1": ("my cat.1.png", "my cat.1.png"),
@@ -67,7 +67,7 @@ def test_images_and_masks_in_one_folder(folders):
     with pytest.raises(SegbenchError, match=r"are the same folder .*images\n(.|\n)*data\.mask_suffix=_mask"):
         find_pairs(images, f"{images}/../images")
     pairs = find_pairs(images, images, "_mask")
-    assert [(pair.image_name, pair.mask_name) for pair in pairs.by_name.values()] == [
+    assert list(pairs.by_name.values()) == [
         ("a.jpg", "a_mask.png"),
         ("b.jpg", "b_mask.png"),
     ]
@@ -76,7 +76,7 @@ def test_images_and_masks_in_one_folder(folders):
 def test_two_files(folders):
     images, masks = folders(["volume.tif"], ["labels.tif"])
     pairs = find_pairs(f"{images}/volume.tif", f"{masks}/labels.tif")
-    assert [(name, pair.mask_name) for name, pair in pairs.by_name.items()] == [("volume", "labels.tif")]
+    assert pairs.by_name == {"volume": ("volume.tif", "labels.tif")}
     with pytest.raises(SegbenchError, match="a file and a folder"):
         find_pairs(f"{images}/volume.tif", masks)
 
@@ -96,12 +96,13 @@ def test_images_without_masks_and_the_reverse_are_listed(folders):
 
 def test_two_files_of_one_name(folders):
     images, masks = folders(["a.png", "a.jpg", "b.png"], ["a.png", "b.png"])
-    with pytest.raises(SegbenchError, match=r"\(data\.images\) has several files of one name: a\.jpg and a\.png\n"):
+    with pytest.raises(SegbenchError, match=r"\(data\.images\) has several files with one name: a\.jpg and a\.png\n"):
         find_pairs(images, masks)
 
 
 @pytest.mark.parametrize(
-    ("names", "found"), [([], "no image in .*, which is empty"), (["readme.md"], "no image in .*; it holds readme.md")]
+    ("names", "found"),
+    [([], "no image in .*, which is empty"), (["readme.md"], "no image in .*; it contains readme.md")],
 )
 def test_empty_folders(folders, names, found):
     images, masks = folders(names, ["a.png"])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segbench.data.folder.split import by_lists, by_shares, digest, page_id
+from segbench.data.folder.split import by_lists, by_shares, page_id
 from segbench.errors import SegbenchError
 
 
@@ -139,7 +139,3 @@ def test_lists_that_do_not_serve(lists, given, found):
     given = given if isinstance(given, str) else {key: path.format(lists) for key, path in given.items()}
     with pytest.raises(SegbenchError, match=found):
         by_lists(files(5), given)
-
-
-def test_digests_tell_splits_apart():
-    assert digest(["a", "b"]) != digest(["ab"]) != digest(["b", "a"])

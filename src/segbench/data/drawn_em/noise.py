@@ -1,4 +1,4 @@
-"""The two noises that drawn EM is made of: bumps of a given width, and grain of a given fineness."""
+"""The two noises of drawn EM: bumps of a given width, and grain of a given fineness."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, scale: int) 
     rows, columns = height // scale + 4, width // scale + 4
     nodes = rng.standard_normal((rows, columns), dtype=np.float32)
     noise = cv2.resize(nodes, (columns * scale, rows * scale), interpolation=cv2.INTER_CUBIC)
-    # Interpolation between independent nodes loses about a third of their deviation.
+    # Interpolation between independent nodes reduces their deviation by about a third.
     result: FloatImage = 1.4 * noise[scale : scale + height, scale : scale + width]
     return result
 

@@ -1,6 +1,6 @@
-"""What lies in the cells of a drawn slice, as dark as membranes: all that makes a threshold fail.
+"""The contents of a drawn slice's cells, as dark as membranes, so that a threshold fails.
 
-Densities are counts in 10,000 pixels that are tried; those that find no room are left out.
+Densities are numbers tried per 10,000 pixels; those without room are left out.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from segbench.data.drawn_em.cells import Cells
 from segbench.data.drawn_em.noise import FloatImage, blurred_noise, smooth_noise
 
 _SUBPIXEL = 4
-"""Fractional bits of the coordinates that OpenCV's drawing takes."""
+"""Fractional bits of coordinates in OpenCV's drawing functions."""
 
 
 def _count(rng: np.random.Generator, density: float, height: int, width: int) -> int:
-    """How many things of `density` in 10,000 pixels a slice has."""
+    """Draw the number of objects of `density` per 10,000 pixels."""
     return int(rng.poisson(density * height * width / 1e4))
 
 
 def _fixed(points: NDArray[np.float64] | tuple[float, float]) -> NDArray[np.int32]:
-    """Coordinates as OpenCV's drawing takes them, with `_SUBPIXEL` fractional bits."""
+    """Coordinates for OpenCV's drawing functions, with `_SUBPIXEL` fractional bits."""
     fixed: NDArray[np.int32] = np.rint(np.asarray(points) * 2**_SUBPIXEL).astype(np.int32)
     return fixed
 
@@ -58,7 +58,7 @@ def mitochondria(rng: np.random.Generator, cells: Cells, density: float) -> Floa
         cv2.circle(taken, (column, row), int(2.3 * radius), 1, -1)
     if not body.any():
         return np.zeros((height, width), np.float32)
-    # Cristae: a band-passed noise has the width of their folds and, like them, no direction of its own.
+    # Cristae: band-passed noise has the width of their folds and, like them, no preferred direction.
     folds = blurred_noise(rng, height, width, 1.3) - blurred_noise(rng, height, width, 2.6)
     matrix = cv2.GaussianBlur(body, (0, 0), 1.0).astype(np.float32) / 255.0
     result: FloatImage = matrix * (58.0 + 24.0 * np.tanh(1.5 * folds)) + 0.28 * border
@@ -66,7 +66,7 @@ def mitochondria(rng: np.random.Generator, cells: Cells, density: float) -> Floa
 
 
 def _draw_reticulum(rng: np.random.Generator, cells: Cells, density: float, stain: NDArray[np.uint8]) -> None:
-    """Draw endoplasmic reticulum cut lengthwise into `stain`: bent lines that are no membrane of the cell."""
+    """Draw endoplasmic reticulum cut lengthwise into `stain`: bent lines that are not the cell's membrane."""
     height, width = stain.shape
     count = _count(rng, density, height, width)
     positions = rng.random((count, 2)) * (height, width)

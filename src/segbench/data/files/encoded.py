@@ -1,6 +1,6 @@
 """The one decoder of PNG, JPEG and BMP: OpenCV on the file's bytes, whole or refused.
 
-OpenCV lets other threads run meanwhile, as Pillow hardly does.
+OpenCV decodes without blocking other threads, unlike Pillow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def read_bytes(path: Path, name: str | None = None) -> bytes:
 
     Args:
         path: the file.
-        name: the id of the image in a data set, for messages; None for a file that is in none.
+        name: the image's id in a data set, for messages; None for a file that is in no data set.
 
     Raises:
         SegbenchError: it cannot be read.
@@ -35,8 +35,8 @@ def read_bytes(path: Path, name: str | None = None) -> bytes:
             ("a file that this user may read", "restore it")
             if name is None
             else (
-                "the file, as the data set's lists promise",
-                "restore it, or look the whole data set through with segbench data check",
+                "the file, as it is in the data set's lists",
+                "restore it, or check the whole data set with segbench data check",
             )
         )
         raise SegbenchError(f"{_called(path, name)} cannot be read: {error.strerror}", expected, action) from error
@@ -54,7 +54,7 @@ def damaged(path: Path, size: int, why: str, name: str | None = None) -> Segbenc
     expected, action = (
         ("a whole image file", "fetch or write it again")
         if name is None
-        else ("a whole file", "unpack or fetch it again; segbench data check names every such file")
+        else ("a whole file", "unpack or fetch it again; segbench data check lists every such file")
     )
     return SegbenchError(f"{_called(path, name)} cannot be decoded ({size} bytes): {why}", expected, action)
 
@@ -65,7 +65,7 @@ def _called(path: Path, name: str | None) -> str:
 
 def is_cut(content: bytes) -> bool:
     """Whether the end of a JPEG or PNG file is missing."""
-    # OpenCV fills the missing part of a cut file with grey and says nothing. The end marker must follow the last scan;
+    # OpenCV silently fills the missing part of a truncated file with grey. The end marker must follow the last scan;
     # inside a scan neither marker can occur.
     if content.startswith(b"\xff\xd8") and not content.endswith(b"\xff\xd9"):
         return content.rfind(b"\xff\xd9") <= content.rfind(b"\xff\xda")
@@ -76,16 +76,16 @@ def decode(path: Path, content: bytes, flags: int, name: str | None = None) -> N
     """Decode an image.
 
     Args:
-        path: the file that the content is of, for messages.
-        content: the whole file's.
+        path: of the file, for messages.
+        content: of the whole file.
         flags: of `cv2.imdecode`.
         name: as in `read_bytes`.
 
     Returns:
-        HW or HWC as OpenCV gives it.
+        HW or HWC as OpenCV returns it.
 
     Raises:
-        SegbenchError: no image, cut or damaged.
+        SegbenchError: not an image, truncated or damaged.
     """
     if is_cut(content):
         raise damaged(path, len(content), "its end is missing", name)
@@ -105,9 +105,9 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 def decode_palette(
     path: Path, content: bytes, name: str | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """The indices and colours of a palette PNG, where OpenCV by itself would give colours.
+    """The indices and colours of a palette PNG; OpenCV alone returns only colours.
 
-    Without its table of colours a palette PNG is a grey one, whose levels are the indices, scaled to eight bits.
+    Without its colour table a palette PNG is a grey one, whose levels are the indices scaled to eight bits.
 
     Args:
         path: as in `decode`.

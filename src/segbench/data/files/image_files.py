@@ -36,7 +36,7 @@ class Images(Protocol):
 
     @property
     def placement(self) -> dict[str, Any]:
-        """Where the pixels lie in the world, as `TiffImages` tells it; empty where the file does not say."""
+        """Where the pixels lie in the world, as in `TiffImages`; empty if the file does not say."""
         ...
 
     def __len__(self) -> int:
@@ -56,16 +56,12 @@ class Images(Protocol):
         ...
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         ...
 
 
 class DecodedImage:
-    """A file of one image, decoded as a whole: PNG, JPEG and BMP can be had no other way.
-
-    Args:
-        path: the file.
-    """
+    """A file of one image, decoded as a whole, as PNG, JPEG and BMP cannot be read in parts."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._image_HWC = path, _decode(path)
@@ -88,7 +84,7 @@ class DecodedImage:
         return self._image_HWC[y0:y1, x0:x1]
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """No-op, as no file is open."""
 
 
 def open_images(path: Path, channels: int | None = None) -> Images:
@@ -96,7 +92,7 @@ def open_images(path: Path, channels: int | None = None) -> Images:
 
     Args:
         path: a file whose name ends in one of `IMAGE_SUFFIXES`, or a zarr folder.
-        channels: C that is expected, which tells the axes of a zarr array whose axes have no names.
+        channels: the expected C, to identify the axes of a zarr array without axis names.
 
     Raises:
         SegbenchError: as `read_image`; `read` raises it too.
@@ -107,33 +103,20 @@ def open_images(path: Path, channels: int | None = None) -> Images:
     return TiffImages(path) if is_tiff(path) else DecodedImage(path)
 
 
-def count_pages(path: Path) -> int:
-    """The number of images in a file: 1 but for TIFF, see `TiffImages`.
-
-    Raises:
-        SegbenchError: as `read_image`.
-    """
-    _check(path)
-    if not is_tiff(path):
-        return 1
-    with TiffImages(path) as images:
-        return len(images)
-
-
 def read_image(path: Path, page: int | None = None) -> NDArray[Any]:
-    """Decode an image as it is in the file.
+    """Decode an image without changing its values.
 
     Args:
         path: a file whose name ends in one of `IMAGE_SUFFIXES`.
         page: the image's number in the file, from 0; None for the only one.
 
     Returns:
-        HWC in the file's dtype (bool for TIFF of one bit a pixel); C is 1 for grey, colours are in the order R, G, B
-        (A); a palette is replaced by its colours. Never turned by an EXIF tag, as labels are not.
+        HWC in the file's dtype (bool for TIFF of one bit per pixel); C is 1 for grey, colours are in the order R, G, B
+        (A); a palette is replaced by its colours. EXIF rotation is ignored, as labels have none.
 
     Raises:
-        SegbenchError: missing, of another kind, cut, damaged, without that page, or of several pages where none is
-            said.
+        SegbenchError: missing, of another format, truncated, damaged, without that page, or with several pages and none
+            chosen.
     """
     _check(path)
     if is_tiff(path):
@@ -178,9 +161,9 @@ def _one_of(path: Path, page: int | None, count: int) -> int:
         return 0
     if page is None or not 0 <= page < count:
         raise SegbenchError(
-            f"{path} has {count} page{'s' * (count != 1)}, asked for is {'the only one' if page is None else page}",
+            f"{path} has {count} page{'s' * (count != 1)}, requested is {'the only one' if page is None else page}",
             "one page" if page is None else f"a page from 0 to {count - 1}",
-            "say which page is meant, or split the file",
+            "choose a page, or split the file",
         )
     return page
 
@@ -198,13 +181,13 @@ def _decode(path: Path) -> NDArray[Any]:
 
 
 _SOF = (0xC0, 0xC1, 0xC2)
-"""Markers of a JPEG's frame: baseline, extended, progressive."""
+"""Start-of-frame markers of JPEG: baseline, extended, progressive."""
 
 
 def _is_rgb(content: bytes) -> bool:
-    """Whether a file surely holds three channels: it is then decoded as R, G, B at once, without turning B, G, R."""
+    """Whether a file certainly has three channels: it is then decoded directly as R, G, B, not by way of B, G, R."""
     if content.startswith(b"\x89PNG"):
-        # Depth 8 or 16 and colour type 2, and no colour that stands for transparency.
+        # Colour type 2, and no colour that means transparency.
         return content[25:26] == b"\x02" and content.find(b"tRNS", 0, content.find(b"IDAT")) < 0
     at = 2 if content.startswith(b"\xff\xd8") else len(content)
     while at + 10 <= len(content) and content[at] == 0xFF:

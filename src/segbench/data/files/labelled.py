@@ -1,4 +1,4 @@
-"""Image, label and .mat files of published data sets to arrays; every complaint names the file and the image."""
+"""Image, label and .mat files of published data sets to arrays; every error names the file and the image."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def read_rgb(path: Path, name: str) -> NDArray[np.uint8]:
     """Decode a colour image.
 
     Args:
-        path: JPEG or PNG; a grey one is given three equal channels.
+        path: JPEG or PNG; a grey one gets three equal channels.
         name: the image's id.
 
     Returns:
-        HW3 uint8 in the order R, G, B; never turned by an EXIF tag, as labels are not.
+        HW3 uint8 in the order R, G, B; EXIF rotation is ignored, as labels have none.
 
     Raises:
-        SegbenchError: missing, cut or damaged.
+        SegbenchError: missing, truncated or damaged.
     """
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     rgb_HW3: NDArray[np.uint8] = decode(path, read_bytes(path, name), flags, name)
@@ -42,7 +42,7 @@ def read_depth(path: Path, name: str) -> NDArray[np.uint16]:
     """Decode a 16-bit grey PNG to HW uint16.
 
     Raises:
-        SegbenchError: missing, damaged, or of another kind.
+        SegbenchError: missing, damaged, or of another type.
     """
     depth_HW = decode(path, read_bytes(path, name), cv2.IMREAD_UNCHANGED, name)
     if depth_HW.dtype != np.uint16 or depth_HW.ndim != 2:
@@ -63,10 +63,10 @@ def read_grey(path: Path, name: str) -> NDArray[np.uint8 | np.uint16]:
         name: the image's id.
 
     Returns:
-        HW uint8 or uint16, the values as they stand in the file.
+        HW uint8 or uint16, the values of the file.
 
     Raises:
-        SegbenchError: missing, damaged, or of another kind.
+        SegbenchError: missing, damaged, or of another type.
     """
     grey_HW = decode(path, read_bytes(path, name), cv2.IMREAD_UNCHANGED, name)
     if grey_HW.dtype not in (np.uint8, np.uint16) or grey_HW.ndim != 2:
@@ -87,10 +87,10 @@ def read_indices(path: Path, name: str) -> NDArray[np.uint8]:
     content = read_bytes(path, name)
     palette = decode_palette(path, content, name)
     label_HW = decode(path, content, cv2.IMREAD_UNCHANGED, name) if palette is None else palette[0]
-    # Black and white, which OpenCV gives as 0 and 255.
+    # Black and white, which OpenCV returns as 0 and 255.
     one_bit = content.startswith(b"\x89PNG") and content[24:26] == b"\x01\x00"
     if label_HW.dtype != np.uint8 or label_HW.ndim != 2 or one_bit:
-        what = "one bit a pixel" if one_bit else f"{label_HW.dtype} of shape {label_HW.shape}"
+        what = "one bit per pixel" if one_bit else f"{label_HW.dtype} of shape {label_HW.shape}"
         raise SegbenchError(
             f"{path}, of image {name}, is {what}",
             "an 8-bit palette or grey PNG whose values are class ids",
@@ -100,12 +100,12 @@ def read_indices(path: Path, name: str) -> NDArray[np.uint8]:
 
 
 def write_indices(path: Path, label_HW: NDArray[np.uint8], palette: tuple[tuple[int, int, int], ...]) -> None:
-    """Write HW uint8 class ids as a palette PNG, the form that the PASCAL VOC server takes.
+    """Write HW uint8 class ids as a palette PNG, the format of the PASCAL VOC server.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is created.
         label_HW: class ids.
-        palette: RGB by id; ids beyond it are drawn black.
+        palette: RGB by id, with a colour for every id in the label.
     """
     from PIL import Image
 
@@ -144,12 +144,12 @@ def read_mat(path: Path, name: str, variable: str) -> Any:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Ids as they stand in files to classes 0 to K-1 and void.
+    """Maps ids in files to classes 0 to K-1 and void.
 
     Args:
         classes: K.
         first: the file's id of class 0.
-        void: the file's ids that count nowhere, -1 to 255.
+        void: the file's ids that are void, -1 to 255.
     """
 
     classes: int
@@ -158,24 +158,24 @@ class LabelMap:
 
     @cached_property
     def _table(self) -> NDArray[np.uint8]:
-        # By id + 1, so that -1 has its place.
+        # Indexed by id + 1, as ids start at -1.
         table = np.full(257, _INVALID, np.uint8)
         table[np.arange(self.classes) + self.first + 1] = np.arange(self.classes)
         table[np.array(self.void, int) + 1] = VOID
         return table
 
     def __call__(self, label: NDArray[Any], path: Path, name: str) -> NDArray[np.uint8]:
-        """HW of any number type to HW uint8; the same array where nothing changes.
+        """HW of any number type to HW uint8; the same array if nothing changes.
 
         Raises:
-            SegbenchError: the label is no HW array, or holds an id that is neither a class nor void.
+            SegbenchError: the label is not an HW array, or has an id that is neither a class nor void.
         """
         if label.ndim != 2 or not np.issubdtype(label.dtype, np.number):
             raise self._refusal(path, name, f"a label of shape {label.shape} and type {label.dtype}")
         if label.dtype == np.uint8:
             keeps = self.first == 0 and self.void == (VOID,)
             if keeps and not cv2.countNonZero(cv2.inRange(label, self.classes, VOID - 1)):
-                # VOC: nothing to change, only to look through, in a sixth of the table's time.
+                # VOC: nothing to change, and the check takes a sixth of the table's time.
                 return label
             mapped: NDArray[np.uint8] = cv2.LUT(label, self._table[1:])
         else:
@@ -190,7 +190,7 @@ class LabelMap:
     def _refusal(self, path: Path, name: str, found: str) -> SegbenchError:
         void = " or ".join(str(value) for value in sorted(self.void))
         return SegbenchError(
-            f"{path}, of image {name}, holds {found}",
+            f"{path}, of image {name}, has {found}",
             f"height x width of class ids {self.first} to {self.first + self.classes - 1}, void {void}",
             "use the label files of this data set's own release",
         )
@@ -207,6 +207,6 @@ def paired(images: Mapping[str, NDArray[Any]], labels: Mapping[str, NDArray[np.u
         raise SegbenchError(
             f"image {name} differs in size: " + ", ".join(f"{what} {h} x {w}" for what, (h, w) in sizes.items()),
             "one height and width for the image, its modalities and its labels",
-            "use images and labels of one release; segbench data check names every such image",
+            "use images and labels of one release; segbench data check lists every such image",
         )
     return RawImage(images, labels, name)

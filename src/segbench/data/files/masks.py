@@ -1,4 +1,4 @@
-"""Masks of any coding, ids, palette indices or colours, as one whole number a pixel."""
+"""Masks of any coding (ids, palette indices or colours) as one integer per pixel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Mask:
     """A mask as its file codes it.
 
     Attributes:
-        codes_HW: whole numbers of any integer type: values (`ids`), palette indices, or colours as 0xRRGGBB.
+        codes_HW: any integer type: values (`ids`), palette indices, or colours as 0xRRGGBB.
         kind: which of the three.
         palette: of a palette PNG the colours by index, 0xRRGGBB; else empty.
     """
@@ -41,16 +41,16 @@ def read_mask(
     Args:
         path: PNG, TIFF or BMP.
         page: of a TIFF stack, from 0; None for the only one.
-        read: gives the image in the file, as `read_image`.
+        read: reads the image from the file, as `read_image`.
 
     Raises:
-        SegbenchError: unreadable, JPEG, transparent, or of values that are no whole numbers.
+        SegbenchError: unreadable, JPEG, transparent, or with values that are not integers.
     """
     if path.suffix.lower() in (".jpg", ".jpeg"):
         raise SegbenchError(
             f"{path} is a JPEG, whose compression changes the values of a mask",
-            "masks in a format without loss: PNG or TIFF",
-            "export the masks anew as PNG; from JPEG they do not come back as they were",
+            "masks in a lossless format: PNG or TIFF",
+            "export the masks again as PNG; converting the JPEG does not restore them",
         )
     palette = _read_palette_png(path) if path.suffix.lower() == ".png" else None
     return coded(read(path, page), path) if palette is None else palette
@@ -75,14 +75,14 @@ def _read_palette_png(path: Path) -> Mask | None:
 
 
 def coded(image_HWC: NDArray[Any], path: Path) -> Mask:
-    """The mask that a decoded image is.
+    """Interpret a decoded image as a mask.
 
     Args:
         image_HWC: ids (C = 1), or colours with or without an opaque alpha channel, as `read_image` gives them.
         path: of the file, for messages.
 
     Raises:
-        SegbenchError: transparent, of another number of channels, or of values that are no whole numbers.
+        SegbenchError: transparent, of another number of channels, or with values that are not integers.
     """
     channels = image_HWC.shape[2]
     if channels == 1:
@@ -96,12 +96,12 @@ def coded(image_HWC: NDArray[Any], path: Path) -> Mask:
     if channels == 4 and (image_HWC[..., 3] != np.iinfo(image_HWC.dtype).max).any():
         raise SegbenchError(
             f"{path} is transparent in places",
-            "a mask without transparency, which says nothing of the class",
+            "a mask without transparency, which has no meaning for classes",
             "flatten it: write it again without its alpha channel",
         )
     colours_HW3 = image_HWC[..., :3]
     if image_HWC.dtype == np.uint16 and (colours_HW3 % 257 == 0).all():
-        # Eight bits written as sixteen: v became 257 v.
+        # Eight bits saved as sixteen: v became 257 v.
         colours_HW3 = (colours_HW3 // 257).astype(np.uint8)
     if colours_HW3.dtype != np.uint8:
         raise SegbenchError(
@@ -119,12 +119,12 @@ def _whole(values_HW: NDArray[Any], path: Path) -> NDArray[np.integer]:
         return values_HW.astype(np.uint8)
     if np.issubdtype(values_HW.dtype, np.integer):
         return values_HW
-    # Not finite values are no whole numbers either.
+    # Values that are not finite are not integers either.
     whole = np.isfinite(values_HW) & (values_HW == np.floor(values_HW)) & (np.abs(values_HW) < 2**53)
     if not whole.all():
         raise SegbenchError(
-            f"{path} holds {int((~whole).sum())} values that are no whole numbers, as {values_HW[~whole][0]:g}",
-            "a class id a pixel",
+            f"{path} has {int((~whole).sum())} values that are not integers, such as {values_HW[~whole][0]:g}",
+            "a class id per pixel",
             "give masks, not probabilities or images",
         )
     return values_HW.astype(np.int64)

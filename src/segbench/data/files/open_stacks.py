@@ -18,7 +18,7 @@ MOST_OPEN = 32
 class OpenStacks:
     """Reads images as `read_image` does, and keeps the stacks among their files open, the last `MOST_OPEN` of them.
 
-    Each process opens its own: a handle that came along by a fork shares its position with the parent's.
+    Each process opens its own: a handle inherited by a fork shares its position with the parent's.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class OpenStacks:
         self._stacks: OrderedDict[Path, TiffImages] = OrderedDict()
 
     def read(self, path: Path, page: int | None = None) -> NDArray[Any]:
-        """HWC, as `read_image`; a page of a TIFF out of the open file."""
+        """HWC, as `read_image`; a page of a TIFF from the open file."""
         return read_image(path, page) if page is None or not is_tiff(path) else self._opened(path).read(page)
 
     def _opened(self, path: Path) -> TiffImages:
@@ -41,12 +41,12 @@ class OpenStacks:
         return self._stacks[path]
 
     def close(self) -> None:
-        """Close all of them; the next read opens its own again."""
+        """Close all stacks; the next read opens its own again."""
         while self._stacks:
             self._stacks.popitem()[1].close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: files are opened where they are read."""
+        """Empty: each process opens its files itself."""
         return {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""The commonest TIFF, one grey or RGB picture and nothing else, decoded by libtiff in one go.
+"""The commonest TIFF, one grey or RGB image and nothing else, decoded by libtiff in one call.
 
-Small files, of which folders hold thousands, take tifffile longer to look through than to decode.
+For small files, of which folders have thousands, tifffile takes longer to parse the file than to decode it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, BinaryIO
 from numpy.typing import NDArray
 
 LARGEST = 2**26
-"""Bytes of a file that is read at once; larger ones are read in parts elsewhere."""
+"""Bytes of the largest file that is read as a whole; larger ones are read in parts elsewhere."""
 
 SMALL = 2**22
-"""Bytes of a file that is read before it is known to be plain; of a larger one only the directory is."""
+"""Bytes of the largest file that is read before it is known to be plain; of larger ones only the directory is."""
 
 _COMPRESSIONS = (1, 5, 8, 32946)
-"""None, LZW, and zlib under its two numbers: all without loss."""
+"""None, LZW, and zlib under its two numbers: all lossless."""
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 256, 257, 258, 259, 262, 270
 _SAMPLES, _PLANAR, _SUBIFDS, _FORMAT = 277, 284, 330, 339
@@ -31,13 +31,10 @@ _LETTERS = {_ASCII: "B", _SHORT: "H", _LONG: "I"}
 
 
 def read_plain(path: Path) -> NDArray[Any] | None:
-    """Decode the file's only picture.
-
-    Args:
-        path: a file that is there.
+    """Decode the only image of an existing file.
 
     Returns:
-        HWC in the file's dtype; None where the file is of any other kind or damaged, which a full reader then says.
+        HWC in the file's dtype; None if the file is of another kind, or damaged, which a full reader then reports.
     """
     import imagecodecs
 
@@ -59,7 +56,7 @@ def read_plain(path: Path) -> NDArray[Any] | None:
 
 
 def _tags(file: BinaryIO) -> dict[int, Any] | None:
-    """The first directory of a classic TIFF, if it is the only one."""
+    """The directory of a classic TIFF, if it is the only one."""
     head = file.read(8)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(head[:4])
     if order is None:
@@ -96,14 +93,14 @@ def _is_plain(tags: dict[int, Any]) -> bool:
         and set(bits) <= ({32} if _first(tags, _FORMAT) == 3 else {8, 16})
         and len(set(bits)) == 1
         and _first(tags, _FORMAT) in (1, 3)
-        # 1: dark is 0; 2: RGB. Others invert, look up colours or convert.
+        # 1: black is 0; 2: RGB. Others invert, look up colours or convert.
         and (_first(tags, _PHOTOMETRIC, 0), samples) in ((1, 1), (2, 3))
-        and _says_one_picture(tags)
+        and _describes_one_image(tags)
     )
 
 
-def _says_one_picture(tags: dict[int, Any]) -> bool:
-    """Whether no description tells of more pages or of channels behind the one directory."""
+def _describes_one_image(tags: dict[int, Any]) -> bool:
+    """Whether no description mentions more pages or channels than the one directory shows."""
     description = tags.get(_DESCRIPTION, b"").strip(b"\0 \n")
     if description.startswith(b'{"shape"'):
         shape = json.loads(description)["shape"]

@@ -1,4 +1,4 @@
-"""Multi-page TIFF, in and out."""
+"""Read and write multi-page TIFF."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def read_stack(path: Path, key: str) -> NDArray[np.generic]:
         NHW (one page gives N = 1) or NHWC, in the file's dtype.
 
     Raises:
-        SegbenchError: the file is missing, no TIFF, truncated, or its pages differ in size.
+        SegbenchError: the file is missing, not TIFF or truncated, or its pages differ in size.
     """
     import tifffile
 
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*.tif*"))[:6] if path.parent.is_dir() else []
         beside = f"; beside it: {', '.join(near)}" if near else ""
-        raise SegbenchError(f"no file {path}{beside}", "a TIFF stack", f"set {key} to where it is")
+        raise SegbenchError(f"no file {path}{beside}", "a TIFF stack", f"correct {key}")
     try:
         with complaints_raised(), tifffile.TiffFile(path) as tiff:
             pages = [page.asarray() for page in tiff.pages] if len(tiff.pages) > 1 else [*_planes(tiff.asarray())]
@@ -42,7 +42,7 @@ def read_stack(path: Path, key: str) -> NDArray[np.generic]:
         raise SegbenchError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as TIFF: {error}",
             "a whole TIFF stack",
-            "fetch the file again and compare its size with the one published",
+            "fetch the file again and compare its size with the published one",
         ) from error
     if len(declared) != 1 or not pages:
         raise SegbenchError(
@@ -64,14 +64,14 @@ def _hear(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def complaints_raised() -> Iterator[None]:
-    """Raise what tifffile only logs: of a truncated file it gives the pages before the cut.
+    """Raise what tifffile only logs: from a truncated file it returns the pages before the cut.
 
     Raises:
-        ValueError: with the complaints, those of this thread alone: others may be reading other files.
+        ValueError: with the complaints of this thread; others may be reading other files.
     """
     logger = logging.getLogger("tifffile")
     if _hear not in logger.filters:
-        # It stays: the filters of a logger that other threads write to must not be taken away.
+        # It stays: filters must not be removed from a logger while other threads write to it.
         logger.addFilter(_hear)
     before: list[str] | None = getattr(_hearing, "complaints", None)
     complaints: list[str] = []
@@ -85,15 +85,15 @@ def complaints_raised() -> Iterator[None]:
 
 
 def _planes(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    # One page is HW or HWC; ImageJ writes a whole stack (NHW) behind a single page header.
+    # One page is HW or HWC; ImageJ writes a whole stack (NHW) after a single page header.
     return array if array.ndim == 3 and array.shape[-1] > 4 else array[np.newaxis]
 
 
 def write_stack(path: Path, stack: NDArray[np.generic]) -> None:
-    """Write NHW as a TIFF of N pages, under a temporary name that is renamed when it is whole.
+    """Write NHW as a TIFF of N pages, under a temporary name that is renamed when it is complete.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is created.
         stack: NHW, uint8, uint16 or float32.
     """
     import tifffile

@@ -1,6 +1,6 @@
 """TIFF of any kind, image by image and part by part: stacks, hyperstacks, tiles, strips, pyramids.
 
-A page is an image, save where ImageJ, OME or tifffile say that some pages are channels of one.
+A page is an image, unless ImageJ's, OME's or tifffile's metadata make several pages the channels of one.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from segbench.data.files.stacks import complaints_raised
 from segbench.errors import SegbenchError
 
 CACHE_BYTES = 2**28
-"""Decoded tiles and strips that are kept: windows overlap, and a strip goes through all windows of a row."""
+"""Decoded tiles and strips that are kept: windows overlap, and a strip crosses all windows of a row."""
 
 LARGEST_SEGMENT = 2**30
-"""A compressed tile or strip is decoded as a whole, however small the part of it that is asked for."""
+"""Bytes; a compressed tile or strip is decoded as a whole, however small the requested part."""
 
 
 @dataclass(frozen=True)
 class _Plane:
-    """What one page holds.
+    """One page.
 
     Attributes:
-        shape: H, W and the samples a pixel.
+        shape: H, W and samples per pixel.
         dtype: of the values.
-        read: `read(y0, y1, x0, x1)` gives HWC.
+        read: `read(y0, y1, x0, x1)` returns HWC.
     """
 
     shape: tuple[int, int, int]
@@ -44,15 +44,15 @@ class _Plane:
 class TiffImages:
     """The images of a TIFF file, which stays open.
 
-    Where a pyramid is stored, its largest level alone counts. Values are those of the file; a palette that is not a
-    grey ramp is replaced by its colours, as in a PNG.
+    Of a pyramid, only the largest level counts. Values are those of the file; a palette that is not a grey ramp is
+    replaced by its colours, as in a PNG.
 
     Args:
         path: the file.
-        cache_bytes: of decoded tiles and strips that are kept, one at least; None: `CACHE_BYTES`.
+        cache_bytes: of decoded tiles and strips to keep, at least one; None: `CACHE_BYTES`.
 
     Raises:
-        SegbenchError: no TIFF, truncated, or of a kind that cannot be decoded; also from `read`.
+        SegbenchError: not TIFF, truncated, or of a kind that cannot be decoded; also from `read`.
     """
 
     def __init__(self, path: Path, cache_bytes: int | None = None) -> None:
@@ -99,7 +99,7 @@ class TiffImages:
 
     @property
     def placement(self) -> dict[str, Any]:
-        """Where the first page lies in the world: resolution and GeoTIFF tags, as arguments of tifffile's writer."""
+        """The first page's position in the world: resolution and GeoTIFF tags, as arguments of tifffile's writer."""
         page, found = self._tiff.pages[0], dict[str, Any]()
         tags = {code: page.tags[code] for code in (*_RESOLUTION, *_GEO) if code in page.tags}
         if all(code in tags and tags[code].value[1] for code in _RESOLUTION[:2]):
@@ -146,7 +146,7 @@ class TiffImages:
         content = file.read(page.databytecounts[index]) if page.databytecounts[index] else None
         decoded, _, shape = keyframe.decode(content, index, _fullsize=False, **given)
         if decoded is None:
-            # Sparse files leave out tiles that hold nothing.
+            # Sparse files omit empty tiles.
             decoded = np.full(shape, keyframe.nodata, keyframe.dtype)
         segment_HWC: NDArray[Any] = decoded[0, : shape[1], : shape[2]]
         self._cache[key, index] = segment_HWC
@@ -165,16 +165,7 @@ _GEO = (33550, 33922, 34264, 34735, 34736, 34737)
 def _errors() -> tuple[type[Exception], ...]:
     import tifffile
 
-    return (
-        tifffile.TiffFileError,
-        ValueError,
-        OSError,
-        RuntimeError,
-        IndexError,
-        KeyError,
-        TypeError,
-        NotImplementedError,
-    )
+    return tifffile.TiffFileError, ValueError, OSError, RuntimeError, LookupError, TypeError
 
 
 def _images(file: TiffImages) -> Iterator[list[_Plane]]:
@@ -197,7 +188,7 @@ def _images(file: TiffImages) -> Iterator[list[_Plane]]:
 
 
 def _page_numbers(axes: str, shape: tuple[int, ...]) -> Iterator[list[int]]:
-    """For each image the numbers of its pages: one a channel where `axes` has C outside the page, else one."""
+    """For each image the numbers of its pages: one per channel if `axes` has C outside the page, else one."""
     outside = [position for position, axis in enumerate(axes) if axis not in "YXS"]
     sizes = tuple(shape[position] for position in outside)
     numbers = np.arange(int(np.prod(sizes, dtype=np.int64))).reshape(sizes)
@@ -212,7 +203,7 @@ def _page_numbers(axes: str, shape: tuple[int, ...]) -> Iterator[list[int]]:
 def _plane_of_series(file: TiffImages, level: Any, number: int, first: int) -> _Plane:
     if level.dataoffset is None:
         return _plane(file, level.pages[number], first + number)
-    # ImageJ writes large stacks behind a single page header.
+    # ImageJ writes large stacks after a single page header.
     keyframe = level.keyframe
     return _mapped(file, keyframe, level.dataoffset + number * int(np.prod(keyframe.shaped)) * keyframe.dtype.itemsize)
 
@@ -238,7 +229,7 @@ def _mapped(file: TiffImages, keyframe: Any, offset: int) -> _Plane:
         raise ValueError("its end is missing")
 
     def read(y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
-        # Mapped anew for each part: pages that were touched would count as this process's memory as long as it lives.
+        # A new map for each part: memory pages once read count as this process's as long as the map exists.
         mapped = np.memmap(file.path, dtype, "r", offset, keyframe.shaped)
         return _samples_last(mapped)[y0:y1, x0:x1].astype(keyframe.dtype, copy=True)
 
@@ -246,7 +237,7 @@ def _mapped(file: TiffImages, keyframe: Any, offset: int) -> _Plane:
 
 
 def _samples_last(shaped: NDArray[Any]) -> NDArray[Any]:
-    """From (separate samples, depth 1, H, W, samples), as tifffile shapes every page, to HWC."""
+    """From tifffile's shape of every page, (separate samples, depth 1, H, W, samples), to HWC."""
     separate, depth, height, width, samples = shaped.shape
     if depth != 1:
         raise ValueError(f"a page with {depth} depth planes")
@@ -291,7 +282,7 @@ def _coloured(keyframe: Any, read: Callable[[int, int, int, int], NDArray[Any]])
 
 
 def _palette(keyframe: Any) -> NDArray[Any] | None:
-    """The colours of a palette image, K3 uint8; None where there is none, or its colours are the grey levels."""
+    """The colours of a palette image, K3 uint8; None if it has no palette or its colours are the grey levels."""
     if keyframe.photometric != 3 or keyframe.colormap is None:
         return None
     colours: NDArray[np.uint8] = (keyframe.colormap.T >> 8).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""zarr arrays and OME-Zarr as images that are read part by part; needs the extra `segbench[zarr]`."""
+"""zarr arrays and OME-Zarr as images that are read part by part; requires the extra `segbench[zarr]`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ def is_zarr(path: Path) -> bool:
 
 
 def import_zarr() -> Any:
-    """The library.
-
-    Raises:
-        SegbenchError: it is not installed, or older than version 3.
-    """
+    """The library; a `SegbenchError` if it is not installed or older than version 3."""
     try:
         import zarr
     except ImportError as error:
@@ -40,16 +36,16 @@ def import_zarr() -> Any:
 class ZarrImages:
     """The images of a zarr array, or of the largest level of an OME-Zarr group.
 
-    Which axes are y, x and the channels is read from the dimension names or from OME's metadata. An unnamed array is
-    taken as HW, HWC, CHW, NHW, NHWC or NCHW: an axis before or behind the pixels that is as long as `channels` holds
-    them, the last one first. Along all other axes lie images.
+    The axes y, x and channels are read from the dimension names or OME's metadata. An unnamed array is HW, HWC, CHW,
+    NHW, NHWC or NCHW: an axis of length `channels` after or before the pixels, in this order, is the channels. All
+    other axes enumerate images.
 
     Args:
         path: the folder.
-        channels: C that is expected, to tell the axes of an unnamed array; None: 1.
+        channels: the expected C, to identify the axes of an unnamed array; None: 1.
 
     Raises:
-        SegbenchError: zarr is not installed, the folder is damaged, or its axes cannot be told.
+        SegbenchError: zarr is not installed, the folder is damaged, or its axes cannot be identified.
     """
 
     def __init__(self, path: Path, channels: int | None = None) -> None:
@@ -67,14 +63,8 @@ class ZarrImages:
     def __len__(self) -> int:
         return int(np.prod([self._array.shape[place] for place in self._others], dtype=np.int64))
 
-    def __enter__(self) -> ZarrImages:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Nothing is held open."""
+        """No-op, as no file is open."""
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """H, W and C of an image."""
@@ -107,11 +97,11 @@ class ZarrImages:
 
 
 def _level(found: Any, zarr: Any) -> tuple[Any, Sequence[str] | None]:
-    """The array of pixels and its axes' names, where they are given."""
+    """The array of pixels and its axes' names, if it has any."""
     if not isinstance(found, zarr.Group):
         named = found.attrs.get("_ARRAY_DIMENSIONS") or getattr(found.metadata, "dimension_names", None)
         return found, named if named and all(named) else None
-    # Version 0.5 of the format puts its metadata under a key of their own.
+    # Version 0.5 of the format puts its metadata under a separate key.
     images = (dict(found.attrs).get("ome") or dict(found.attrs)).get("multiscales")
     if not images:
         raise ValueError(f"a group of {', '.join(sorted(found.keys())[:6]) or 'nothing'} without OME's metadata")
@@ -131,7 +121,7 @@ def _axes(names: Sequence[str], shape: tuple[int, ...], path: Path) -> list[str]
     if len(short) != len(shape) or short.count("y") != 1 or short.count("x") != 1 or short.count("c") > 1:
         raise SegbenchError(
             f"{path} is of shape {tuple(shape)} with axes {', '.join(names) or 'unnamed'}",
-            "axes y and x, at most one c, and others along which images lie",
+            "axes y and x, at most one c, and others that enumerate images",
             "name the array's dimensions, or write it as height x width (x channels)",
         )
     return [axis if axis in ("y", "x", "c") else "n" for axis in short]

@@ -1,1 +1,1 @@
-"""A folder of one's own images: pairs, classes, splits."""
+"""The user's own images: pairs, classes, splits."""

@@ -1,4 +1,4 @@
-"""What was found in a folder's files, kept between runs: in the folder, or in the user's cache where that is closed."""
+"""Facts about a folder's files, kept between runs: in the folder, or in the user's cache if it is not writable."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 from segbench.runtime.files import write_whole
 
 VERSION = 1
-"""Of the facts; those of another version are found anew."""
+"""Of the facts; other versions are ignored."""
 
 Stamp = tuple[int, int]
-"""A file's size in bytes and its time of change in nanoseconds."""
+"""A file's size in bytes and its modification time in nanoseconds."""
 
 
 def user_cache() -> Path:
-    """The user's folder for what can be computed again: `$XDG_CACHE_HOME/segbench`, else `~/.cache/segbench`."""
+    """The user's cache folder: `$XDG_CACHE_HOME/segbench`, or `~/.cache/segbench`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segbench"
 
 
 class ScanCache:
-    """Facts by file name, each valid for one size and time of change.
+    """Facts by file name, each valid for one size and modification time.
 
     Args:
         folder: the folder of the files.
@@ -38,11 +38,7 @@ class ScanCache:
         self.written: Path | None = None
 
     def read(self, stamps: Mapping[str, Stamp]) -> dict[str, list[Any]]:
-        """The facts of those files that have not changed since.
-
-        Args:
-            stamps: of the files as they are now, by name.
-        """
+        """The facts of the files whose stamps, given by name, are unchanged."""
         known: dict[str, list[Any]] = {}
         for place in self._places:
             for name, (size, changed, facts) in _entries(place).items():
@@ -52,10 +48,10 @@ class ScanCache:
         return known
 
     def write(self, facts: Mapping[str, tuple[Stamp, Sequence[Any]]]) -> None:
-        """Replace what was kept; `written` then says where, or None where neither place can be written.
+        """Replace all facts; `written` is then the file, or None if neither place is writable.
 
         Args:
-            facts: by name the file's stamp and what JSON holds of it.
+            facts: by name the file's stamp and its facts as JSON values.
         """
         content = {"version": VERSION, "files": {name: [*stamp, entry] for name, (stamp, entry) in facts.items()}}
         self.written = None
@@ -68,7 +64,7 @@ class ScanCache:
 
 
 def _entries(place: Path) -> dict[str, Any]:
-    # A file that is cut, of another version or of another program is as good as none.
+    # A file that is truncated, of another version or not a cache counts as none.
     with contextlib.suppress(OSError, ValueError, AttributeError, KeyError):
         content = json.loads(place.read_text())
         if content.get("version") == VERSION:

@@ -1,4 +1,4 @@
-"""Which classes a folder of masks has: from the values, palette indices or colours in it, or as the user names them."""
+"""The classes of a folder of masks: its values, palette indices or colours, or as the user names them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MOST_CLASSES = 255
 """Labels are bytes, and 255 is void."""
 
 REST = "rest"
-"""In data.classes: every value that no other class names."""
+"""In data.classes: every value not given to another class."""
 
 _MANY_CLASSES = 25
-"""Without a palette to show them, so many values are as often instance ids as classes."""
+"""More values than this, without a palette to show them, are as often instance ids as classes."""
 
 Given = Sequence[str] | Mapping[str, Any] | None
 
@@ -31,15 +31,15 @@ def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: 
 
     Args:
         folder: of the masks, for messages.
-        masks: what a scan found, by name, a page each; at least one.
-        given: None takes every value or colour as a class, in ascending order. Names in a list are of the values in
-            ascending order, or of the ids 0, 1, 2 ... where there are enough of them. A mapping gives each class its
-            value or colour, several of them, or `rest`.
+        masks: a scan's facts of each page by name; at least one.
+        given: None makes every value or colour a class, in ascending order. A list names the values in ascending order,
+            or the ids 0, 1, 2 ... if it is long enough. A mapping gives each class its value or colour, several of
+            them, or `rest`.
         ignore: the value or colour that is void, or several, or None.
 
     Raises:
-        SegbenchError: masks that are none (photographs, smoothed ones, too many values), of two codings that cannot be
-            told to mean the same, of one class only; names that do not fit them.
+        SegbenchError: files that are not masks (photographs, smoothed masks, too many values), two codings that do not
+            match, only one class, or names that do not fit.
     """
     coding = _coding(masks)
     pixels: Counter[int] = Counter()
@@ -60,8 +60,8 @@ def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: 
     if len(seen) < 2:
         one = f"one class only, {names[seen[0]]}" if seen else "void only"
         raise SegbenchError(
-            f"the masks in {folder} hold {one}",
-            "at least two classes, as object and background",
+            f"the masks in {folder} have {one}",
+            "at least two classes, such as object and background",
             "check data.masks, data.classes and data.ignore_index"
             + ("" if void else "; every pixel of every mask is the same"),
         )
@@ -81,7 +81,7 @@ def _coding(masks: Mapping[str, Sequence[MaskFacts]]) -> Coding:
         if facts.kind == "ids" and facts.codes and not 0 <= facts.codes[0] <= facts.codes[-1] <= 255:
             coloured = kinds.get("colours", kinds.get("palette", []))
             raise SegbenchError(
-                f"masks of colours ({some(coloured)}) beside {name}, which holds ids up to {facts.codes[-1]}",
+                f"masks of colours ({some(coloured)}) besides {name}, which has ids up to {facts.codes[-1]}",
                 "masks of one coding: ids, palettes or colours",
                 "write all masks in one coding",
             )
@@ -89,7 +89,7 @@ def _coding(masks: Mapping[str, Sequence[MaskFacts]]) -> Coding:
 
 
 def _palettes_differ(masks: Mapping[str, Sequence[MaskFacts]]) -> bool:
-    # Programs that save few colours as a palette number them in another order in each file.
+    # Programs that save few colours as a palette number them differently in each file.
     colours: dict[int, int] = {}
     return any(
         colours.setdefault(code, colour) != colour
@@ -118,8 +118,8 @@ def _codes(given: Any, coding: Coding, key: str) -> tuple[int, ...]:
         return (given,)
     colours = "a colour, [255, 0, 0] or '#ff0000', or a list of colours"
     raise SegbenchError(
-        f"{key}={given}, and the masks hold {'colours' if coding == 'colours' else 'values'}",
-        colours if coding == "colours" else "a value of the masks, or a list of values (of palettes the index)",
+        f"{key}={given}, and the masks have {'colours' if coding == 'colours' else 'values'}",
+        colours if coding == "colours" else "a value of the masks, or a list of values (palettes: the index)",
         f"correct {key}",
     )
 
@@ -184,7 +184,7 @@ def _shares(codes: Sequence[int], coding: Coding, pixels: Mapping[int, int]) -> 
 def _palette(
     masks: Mapping[str, Sequence[MaskFacts]], coding: Coding, groups: Sequence[Sequence[int]], rest: Sequence[int]
 ) -> tuple[tuple[int, int, int], ...]:
-    """The masks' own colours; where they have none, or two classes would look the same, black and white or VOC's."""
+    """The masks' own colours; if they have none or two classes would look the same, black and white or VOC's."""
     own: dict[int, int] = {}
     for _, _, facts in by_page(masks):
         if coding == "colours":
@@ -209,24 +209,24 @@ def _notes(
     notes = []
     absent = [say(code, coding) for code in void if code not in pixels]
     if absent:
-        notes.append(f"data.ignore_index: no mask holds {', '.join(absent)}")
+        notes.append(f"data.ignore_index: no mask has {', '.join(absent)}")
     if given is None and coding == "ids" and len(found) > 2 and found[-1] == VOID and found[-2] < VOID - 1:
-        notes.append("255 is a class here; if it marks pixels that count nowhere, set data.ignore_index=255")
+        notes.append("255 is a class here; if it marks void pixels, set data.ignore_index=255")
     kinds = Counter(facts.kind for _, _, facts in by_page(masks))
     if given is None and kinds["ids"] and len(found) > _MANY_CLASSES:
         notes.append(
-            f"{len(found)} values are {len(found)} classes here; if a value is an object, one class of all of them is "
+            f"{len(found)} values are {len(found)} classes here; if each value is an object, make them one class with "
             "data.classes='{background: 0, object: rest}'"
         )
     if coding == "colours" and kinds["ids"]:
-        notes.append(f"{kinds['ids']} masks are grey: their value v is taken as the colour (v, v, v)")
+        notes.append(f"{kinds['ids']} masks are grey: their value v counts as the colour (v, v, v)")
     if coding == "colours" and not kinds["colours"]:
         notes.append("the palettes differ from file to file: their colours are the classes, not their indices")
     total = sum(pixels.values())
     rare = [code for code in found if pixels[code] < 1e-5 * total]
     if given is None and len(found) > 8 and len(rare) > len(found) / 2:
         notes.append(
-            f"{len(rare)} of {len(found)} values have together {sum(pixels[code] for code in rare) / total:.4%} of the "
-            "pixels: masks that were resized with interpolation or went through JPEG look like that"
+            f"{len(rare)} of {len(found)} values together have {sum(pixels[code] for code in rare) / total:.4%} of the "
+            "pixels, as in masks that were resized with interpolation or saved as JPEG"
         )
     return tuple(notes)

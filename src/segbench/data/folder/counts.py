@@ -1,4 +1,4 @@
-"""What is counted over the pixels of an image or a mask: exactly, and while other threads run."""
+"""Exact counts over the pixels of an image or a mask, without blocking other threads."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 def count_codes(codes_HW: NDArray[np.integer]) -> tuple[list[int], list[int]]:
     """Count the pixels of each code.
 
-    Masks consist of regions, so runs of equal pixels are counted: bytes and words in groups of eight bytes, others by
-    a table of their runs.
+    Masks consist of regions, so runs of equal pixels are counted: bytes and words in groups of eight bytes, other types
+    by a table of their runs.
 
     Args:
-        codes_HW: whole numbers of any integer type.
+        codes_HW: any integer type.
 
     Returns:
         the codes in ascending order, and their pixels.
@@ -29,7 +29,7 @@ def count_codes(codes_HW: NDArray[np.integer]) -> tuple[list[int], list[int]]:
         return values.tolist(), pixels[values].tolist()
     ends = _ends(codes)
     values, places = np.unique(codes[ends], return_inverse=True)
-    # Sums of whole numbers in float64 are exact up to 2^53.
+    # Integer sums in float64 are exact up to 2^53.
     counts = np.bincount(places, np.diff(ends, prepend=-1))
     return values.tolist(), counts.astype(np.int64).tolist()
 
@@ -39,7 +39,7 @@ _BLOCK = 2048
 
 @njit(cache=True, nogil=True)
 def _count_groups(groups: Any, codes: Any, in_group: int) -> Any:
-    """Pixels by code. One call: each return to Python would wait for other threads."""
+    """Pixels by code, in one call, as each return to Python would wait for other threads."""
     pixels = np.zeros(codes.max() + 1, np.int64)
     ones = np.uint64(0x0101010101010101 if in_group == 8 else 0x0001000100010001)
     ends = np.empty(_BLOCK + 1, np.int64)
@@ -48,7 +48,7 @@ def _count_groups(groups: Any, codes: Any, in_group: int) -> Any:
         stop = min(block + _BLOCK, groups.size - 1)
         count = 0
         for place in range(block, stop):
-            # Written in every step, kept where the run ends: no branch to foretell.
+            # Written in every step, kept at the end of a run: branch-free.
             ends[count] = place
             count += groups[place] != groups[place + 1]
         if stop == groups.size - 1:
@@ -59,7 +59,7 @@ def _count_groups(groups: Any, codes: Any, in_group: int) -> Any:
             if groups[end] == np.uint64(first) * ones:
                 pixels[first] += (end - start) * in_group
             else:
-                # Regions meet in this group.
+                # This group spans several regions.
                 for place in range(end * in_group, (end + 1) * in_group):
                     pixels[codes[place]] += end - start
             start = end
@@ -70,14 +70,14 @@ def _count_groups(groups: Any, codes: Any, in_group: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def _ends(codes: Any) -> Any:
-    """The last place of each run."""
+    """The last position of each run."""
     runs = 1
     for place in range(1, codes.size):
         runs += codes[place] != codes[place - 1]
     ends = np.empty(runs, np.int64)
     run = 0
     for place in range(1, codes.size):
-        # Written in every step, kept where the run ends: no branch to foretell.
+        # Written in every step, kept at the end of a run: branch-free.
         ends[run] = place - 1
         run += codes[place] != codes[place - 1]
     ends[run] = codes.size - 1
@@ -85,17 +85,13 @@ def _ends(codes: Any) -> Any:
 
 
 def count_runs(codes_HW: NDArray[np.integer]) -> int:
-    """Runs of equal pixels, row after row: few in a mask, nearly as many as pixels in a photograph."""
+    """Runs of equal pixels, row by row: few in a mask, nearly as many as pixels in a photograph."""
     codes = np.ascontiguousarray(codes_HW).reshape(-1)
     return int(np.count_nonzero(codes[1:] != codes[:-1])) + 1
 
 
 def whole_sums(image_HWC: NDArray[np.generic]) -> list[tuple[int, int]]:
-    """Sum of the values and of their squares by channel, as whole numbers.
-
-    Args:
-        image_HWC: uint8 or uint16.
-    """
+    """Sum of the values and of their squares by channel, exact, of a uint8 or uint16 image."""
     sums = np.zeros((image_HWC.shape[2], 2), np.int64)
     _add_values(image_HWC.reshape(-1, image_HWC.shape[2]), sums)
     return [(total, squares) for total, squares in sums.tolist()]
@@ -103,7 +99,7 @@ def whole_sums(image_HWC: NDArray[np.generic]) -> list[tuple[int, int]]:
 
 @njit(cache=True, nogil=True)
 def _add_values(pixels_NC: Any, sums: Any) -> None:
-    # 65535^2 fits into 63 bits two billion times.
+    # 63 bits hold two billion times 65535^2.
     if pixels_NC.shape[1] == 3:
         # One pass: strides of three are slow, and most images are RGB.
         red = green = blue = red2 = green2 = blue2 = np.int64(0)

@@ -1,4 +1,4 @@
-"""What a scan remembers of each page of images and masks, and what follows from it without another look."""
+"""What a scan records of each page of images and masks, and what follows from it without reading the files again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 from segbench.data.files.masks import Kind
 
 MOST_CODES = 2**16
-"""Codes that are remembered a page. A photograph has more; the instance ids of a large section have fewer."""
+"""Codes recorded per page. A photograph has more; the instance ids of a large section are fewer."""
 
 FEW_CODES = 32
-"""Pages of fewer codes are taken for masks, however often they change from pixel to pixel."""
+"""Pages with fewer codes count as masks, however often they change from pixel to pixel."""
 
 COUNTED = ("bool", "uint8", "uint16")
-"""Types whose sums are whole numbers here; others are summed in float64."""
+"""Types whose sums are exact integers here; others are summed in float64."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class ImageFacts:
         height: H.
         width: W.
         dtype: of the values in the file.
-        sums: a channel two numbers: the sum of the values and of their squares, whole numbers, for bool, uint8 and
-            uint16; the mean and the sum of the squared deviations from it for other types.
+        sums: two numbers per channel: for bool, uint8 and uint16 the sums of the values and of their squares, as
+            integers; for other types the mean and the sum of squared deviations from it.
     """
 
     height: int
@@ -54,8 +54,8 @@ class MaskFacts:
         width: W.
         kind: how it is coded, as `Mask.kind`.
         distinct: how many codes it has.
-        runs: of equal pixels, where it has more than `FEW_CODES`; else 0.
-        codes: in ascending order; none where there are more than `MOST_CODES`.
+        runs: of equal pixels, if it has more than `FEW_CODES`; else 0.
+        codes: in ascending order; empty if there are more than `MOST_CODES`.
         pixels: of each code.
         colours: of a palette PNG the colour of each code, 0xRRGGBB; else empty.
     """
@@ -76,7 +76,7 @@ Facts = TypeVar("Facts", ImageFacts, MaskFacts)
 def mean_and_std(pages: Sequence[ImageFacts]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of all pixels of some images, by channel.
 
-    Sums are rational numbers: the result does not depend on the order of the images, and is rounded once.
+    Sums are rational numbers, so the result does not depend on the order of the images and is rounded only once.
 
     Args:
         pages: at least one, all of one type and number of channels.
@@ -108,7 +108,7 @@ def by_page(pages: Mapping[str, Sequence[Facts]]) -> list[tuple[str, int, Facts]
 
 
 def unit_of(dtype: str) -> str:
-    """What a value of such files is, with its range where the type has one: `value, 0 to 65535`."""
+    """The unit of values of this type, with its range if it has one: `value, 0 to 65535`."""
     if dtype == "bool":
         return "value, 0 or 1"
     if np.issubdtype(np.dtype(dtype), np.integer):

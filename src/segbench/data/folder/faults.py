@@ -1,4 +1,4 @@
-"""What does not fit together in folders of images and masks, and masks that are none: said file by file."""
+"""Errors that list, file by file, images and masks that do not fit together and files that are not masks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from segbench.data.folder.facts import FEW_CODES, MOST_CODES, ImageFacts, MaskFa
 from segbench.errors import SegbenchError
 
 _RESTLESS = 0.25
-"""Share of pixels that differ from the one before. Masks of real data sets stay below 0.1, photographs above 0.4."""
+"""Share of pixels that differ from the previous one: below 0.1 in masks of real data sets, above 0.4 in photographs."""
 
 _FEW_BETWEEN, _RARE, _EDGES = 8, 0.01, 0.1
-"""More values than these lie between the two of a smoothed mask, on a smaller share of the pixels each and together."""
+"""Between its two values a smoothed mask has more values than this, on smaller shares of the pixels each and in all."""
 
 
 def some(names: Sequence[str], count: int = 10) -> str:
@@ -25,16 +25,13 @@ def some(names: Sequence[str], count: int = 10) -> str:
 def refuse_no_masks(
     folder: Path, masks: Mapping[str, Sequence[MaskFacts]], pixels: Mapping[int, int], most: int | None
 ) -> None:
-    """Raise where masks are no masks.
+    """Raise if files are not masks, saying what they probably are.
 
     Args:
         folder: of the masks, for messages.
-        masks: what a scan found.
+        masks: a scan's facts.
         pixels: of each code, over all masks.
-        most: codes that there may be; None where one class takes all that are left over.
-
-    Raises:
-        SegbenchError: with what they probably are.
+        most: the largest number of codes; None if one class takes all remaining ones.
     """
     pages = by_page(masks)
     crowded = [(name, facts) for name, _, facts in pages if facts.distinct > FEW_CODES]
@@ -42,10 +39,11 @@ def refuse_no_masks(
     overflowing = [name for name, facts in crowded if facts.distinct and not facts.codes]
     if photos and most is not None:
         facts = next(facts for name, facts in crowded if name == photos[0])
+        what = "colours" if facts.kind == "colours" else "values"
         raise _refusal(
-            f"{folder / photos[0]} has {facts.distinct} {_what(facts)} that change from pixel to pixel, "
+            f"{folder / photos[0]} has {facts.distinct} {what} that change from pixel to pixel, "
             f"as {len(photos)} of {len(pages)} masks have too many values: probably photographs",
-            f"check that data.masks={folder} holds masks, and data.images the images",
+            f"check that data.masks={folder} contains the masks, and data.images the images",
         )
     if not overflowing and (most is None or len(pixels) <= most):
         return
@@ -55,33 +53,30 @@ def refuse_no_masks(
     common = sum(sorted(pixels.values(), reverse=True)[:16])
     if overflowing:
         raise _refusal(
-            f"{folder / overflowing[0]} holds more than {MOST_CODES} different values",
-            "label the objects anew, or cut the masks into smaller ones",
+            f"{folder / overflowing[0]} has more than {MOST_CODES} different values",
+            "renumber the objects, or cut the masks into smaller ones",
         )
     if common > 0.9 * total:
         raise _refusal(
-            f"the masks in {folder} hold {len(pixels)} different values ({shown} ...), but 16 of them have "
+            f"the masks in {folder} have {len(pixels)} different values ({shown} ...), but 16 of them have "
             f"{common / total:.1%} of the pixels: probably smoothed, by resizing with interpolation or by JPEG",
-            "write the masks anew; resize masks with nearest neighbour only",
+            "export the masks again; resize masks only with nearest neighbour",
         )
     raise _refusal(
-        f"the masks in {folder} hold {len(pixels)} different values ({shown} ...): "
-        "probably instance ids, a value an object",
+        f"the masks in {folder} have {len(pixels)} different values ({shown} ...): "
+        "probably instance ids, one value per object",
         "make one class of all objects: data.classes='{background: 0, object: rest}'",
     )
 
 
 def refuse_smoothed(folder: Path, pixels: Mapping[int, int]) -> None:
-    """Raise where the lowest and the highest of many values have regions, and those between at most edges.
+    """Raise if the lowest and the highest of many values have regions, and those between only edges.
 
-    A mask of two values looks so after resizing with interpolation, after anti-aliased drawing or after JPEG.
+    A mask of two values looks like this after resizing with interpolation, anti-aliased drawing or JPEG.
 
     Args:
         folder: of the masks, for messages.
         pixels: of each value that is not void, over all masks.
-
-    Raises:
-        SegbenchError: with the share of the values between.
     """
     if len(pixels) <= _FEW_BETWEEN:
         return
@@ -90,35 +85,27 @@ def refuse_smoothed(folder: Path, pixels: Mapping[int, int]) -> None:
     rare = max(pixels[code] for code in between) < _RARE * total
     if len(between) > _FEW_BETWEEN and rare and edges < min(pixels[low], pixels[high], _EDGES * total):
         raise SegbenchError(
-            f"the masks in {folder} hold {len(between)} values between {low} and {high}, "
+            f"the masks in {folder} have {len(between)} values between {low} and {high}, "
             f"on {edges / total:.2%} of the pixels: probably smoothed at the edges, by resizing with interpolation, "
             "anti-aliased drawing or JPEG",
-            "masks with a value or a colour a class",
-            "write the masks anew; resize masks with nearest neighbour only. Or say what is what: "
+            "masks with one value or colour per class",
+            "export the masks again; resize masks only with nearest neighbour. Or define the classes: "
             f"data.classes='{{background: {low}, object: rest}}'",
         )
 
 
-def _what(facts: MaskFacts) -> str:
-    return "colours" if facts.kind == "colours" else "values"
-
-
 def _refusal(found: str, action: str) -> SegbenchError:
-    return SegbenchError(found, "masks with a value or a colour a class, at most 255", action)
+    return SegbenchError(found, "masks with one value or colour per class, at most 255", action)
 
 
 def refuse_unusable(faults: Sequence[SegbenchError]) -> None:
-    """Raise where there are files that cannot be used.
-
-    Raises:
-        SegbenchError: with all of them, and with the advice on them where it is the same.
-    """
+    """Raise if files cannot be used, listing all of them, with their advice if it is the same for all."""
     if not faults:
         return
     listed = "\n    ".join(_lines(sorted(fault.found for fault in faults)))
-    said = {(fault.expected, fault.action) for fault in faults}
-    several = "whole image files, and masks without loss", "repair or remove them"
-    expected, action = said.pop() if len(said) == 1 else several
+    advice = {(fault.expected, fault.action) for fault in faults}
+    several = "whole image files, and masks in lossless formats", "repair or remove them"
+    expected, action = advice.pop() if len(advice) == 1 else several
     raise SegbenchError(f"{len(faults)} file{'s' * (len(faults) > 1)} cannot be used:\n    {listed}", expected, action)
 
 
@@ -128,39 +115,23 @@ def _lines(sentences: Sequence[str], count: int = 10) -> list[str]:
 
 
 def refuse_mixed(images: Mapping[str, Sequence[ImageFacts]]) -> None:
-    """Raise where images differ in channels or in depth.
-
-    Raises:
-        SegbenchError: the kind of most of them, and the others by name.
-    """
+    """Raise if images differ in channels or depth, giving the kind of most of them and the others by name."""
+    depth = "one depth: a value must mean the same in every image", "convert all images to one depth"
     for key, what, expected, action in (
         ("channels", "numbers of channels", "one number of channels", "convert the few to the kind of the many"),
-        (
-            "dtype",
-            "types of values",
-            "one depth: a value must mean the same in every image",
-            "convert all images to one depth",
-        ),
+        ("dtype", "types of values", *depth),
     ):
         groups: dict[Any, list[str]] = {}
         for name, _, facts in by_page(images):
             groups.setdefault(getattr(facts, key), []).append(name)
         if len(groups) > 1:
             (most, names), *others = sorted(groups.items(), key=lambda entry: -len(entry[1]))
-            said = [f"{len(names)} of {most}"] + [f"{len(few)} of {value} ({some(few)})" for value, few in others]
-            raise SegbenchError(f"images of different {what}: {', '.join(said)}", expected, action)
+            shown = [f"{len(names)} of {most}"] + [f"{len(few)} of {value} ({some(few)})" for value, few in others]
+            raise SegbenchError(f"images of different {what}: {', '.join(shown)}", expected, action)
 
 
 def refuse_other_sizes(images: Mapping[str, Sequence[ImageFacts]], masks: Mapping[str, Sequence[MaskFacts]]) -> None:
-    """Raise where masks are not of their image's height and width, or stacks differ in length.
-
-    Args:
-        images: by the pair's name.
-        masks: likewise.
-
-    Raises:
-        SegbenchError: with all of them.
-    """
+    """Raise if masks differ from their image in height, width or number of pages, listing all; by the pair's name."""
     found = []
     for name, pages in images.items():
         if len(pages) != len(masks[name]):
@@ -169,14 +140,14 @@ def refuse_other_sizes(images: Mapping[str, Sequence[ImageFacts]], masks: Mappin
         for number, (image, mask) in enumerate(zip(pages, masks[name], strict=True)):
             if (image.height, image.width) != (mask.height, mask.width):
                 page = f", page {number}" if len(pages) > 1 else ""
-                turned = "; turned by 90 degrees" if (image.width, image.height) == (mask.height, mask.width) else ""
+                turned = "; rotated by 90 degrees" if (image.width, image.height) == (mask.height, mask.width) else ""
                 found.append(
                     f"{name}{page}: image {image.height} x {image.width}, mask {mask.height} x {mask.width}{turned}"
                 )
     if found:
-        turned = " (photographs with an EXIF turn are read as they lie in the file)" if "turned" in str(found) else ""
+        turned = " (the EXIF rotation of photographs is ignored)" if "rotated" in str(found) else ""
         raise SegbenchError(
-            f"{len(found)} masks are not of their image's size:\n    " + "\n    ".join(_lines(found)),
-            "a mask of the image's height and width, and as many pages",
-            f"export the masks anew, or remove these pairs{turned}",
+            f"{len(found)} masks differ from their image in size:\n    " + "\n    ".join(_lines(found)),
+            "a mask with the image's height, width and number of pages",
+            f"export the masks again, or remove these pairs{turned}",
         )

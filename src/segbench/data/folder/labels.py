@@ -1,4 +1,4 @@
-"""Masks to labels: which code is which class, the pixels of a mask by class, and what a code is called."""
+"""Masks to labels: the class and name of each code, and the pixels of a mask by class."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Classes:
         names: K names; the index is the label.
         palette: K colours, RGB.
         labels: the class of each code, or `VOID`.
-        rest: the class of every other code, or None where there is none.
-        notes: what the user should look at, a sentence each.
+        rest: the class of every other code, or None.
+        notes: what the user should check, a sentence each.
     """
 
     coding: Coding
@@ -70,9 +70,9 @@ class Classes:
             label_HW = np.where(known[places] == codes_HW, labels[places], -1 if self.rest is None else self.rest)
         if label_HW.min() < 0:
             raise SegbenchError(
-                f"the mask of {name} holds values that it did not hold when the folder was scanned",
+                f"the mask of {name} has values that no mask had when the folder was scanned",
                 f"one of the {len(self.labels)} values found then",
-                "leave the masks alone while a run works on them; start it anew",
+                "do not change masks during a run; start it again",
             )
         bytes_HW: NDArray[np.uint8] = label_HW.astype(np.uint8)
         return bytes_HW
@@ -107,7 +107,7 @@ class Classes:
 
 
 def codes_of(facts: MaskFacts, coding: Coding) -> Iterator[tuple[int, int]]:
-    """Each code of a page with its pixels; as colours, a palette's are looked up and a value v is (v, v, v)."""
+    """Each code of a page with its pixels; as colours, a palette's index is looked up and a value v is (v, v, v)."""
     if coding == "ids" or facts.kind == "colours":
         codes: Sequence[int] = facts.codes
     else:

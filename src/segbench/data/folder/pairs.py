@@ -1,4 +1,4 @@
-"""Which mask belongs to which image, by their names."""
+"""Pairs of image and mask by file name."""
 
 from __future__ import annotations
 
@@ -14,46 +14,20 @@ from segbench.runtime.files import walk
 
 
 @dataclass(frozen=True)
-class Pair:
-    """An image and its mask.
-
-    Attributes:
-        images: the folder of images.
-        masks: the folder of masks.
-        image_name: the image, relative to its folder.
-        mask_name: the mask, relative to its folder.
-    """
-
-    images: Path
-    masks: Path
-    image_name: str
-    mask_name: str
-
-    @property
-    def image(self) -> Path:
-        """The image's file."""
-        return self.images / self.image_name
-
-    @property
-    def mask(self) -> Path:
-        """The mask's file."""
-        return self.masks / self.mask_name
-
-
-@dataclass(frozen=True)
 class Pairs:
     """The files of two folders.
 
     Attributes:
         images: the folder of images.
         masks: the folder of masks.
-        by_name: pairs by the image's name without suffix, sub-folders included, in ascending order.
-        left_out: sentences on what has no counterpart.
+        by_name: names of image and mask, relative to their folders, by the image's name without suffix, subfolders
+            included, in ascending order.
+        left_out: sentences on files without a counterpart.
     """
 
     images: Path
     masks: Path
-    by_name: Mapping[str, Pair]
+    by_name: Mapping[str, tuple[str, str]]
     left_out: tuple[str, ...]
 
 
@@ -63,11 +37,11 @@ def find_pairs(images: str, masks: str, mask_suffix: str = "", partial: bool = F
     Args:
         images: a folder, or one file.
         masks: a folder, or one file.
-        mask_suffix: what stands behind an image's stem in its mask's.
-        partial: leave files without a counterpart out.
+        mask_suffix: what a mask's stem adds to its image's.
+        partial: leave out files without a counterpart.
 
     Raises:
-        SegbenchError: no such folder, no image in it, the same folder twice, two files of one stem, files without a
+        SegbenchError: no such folder, no image in it, the same folder twice, two files with one stem, files without a
             counterpart.
     """
     image_path, mask_path = Path(images), Path(masks)
@@ -75,8 +49,8 @@ def find_pairs(images: str, masks: str, mask_suffix: str = "", partial: bool = F
         if not path.exists():
             raise SegbenchError(f"no folder {path} (data.{key})", f"the folder of {key}", f"set data.{key}=FOLDER")
     if image_path.is_file() and mask_path.is_file():
-        pair = Pair(image_path.parent, mask_path.parent, image_path.name, mask_path.name)
-        return Pairs(image_path.parent, mask_path.parent, {image_path.stem: pair}, ())
+        names = {image_path.stem: (image_path.name, mask_path.name)}
+        return Pairs(image_path.parent, mask_path.parent, names, ())
     if image_path.is_file() or mask_path.is_file():
         raise SegbenchError(
             f"data.images={images} and data.masks={masks}: a file and a folder",
@@ -88,7 +62,7 @@ def find_pairs(images: str, masks: str, mask_suffix: str = "", partial: bool = F
         raise SegbenchError(
             f"data.images and data.masks are the same folder {image_path}",
             "a folder of images and another one of masks",
-            "set data.masks; where masks lie beside their images as a_mask.png, set data.mask_suffix=_mask",
+            "set data.masks; if masks are next to their images as a_mask.png, set data.mask_suffix=_mask",
         )
     image_names = _by_stem(image_path, "images", None if shared else mask_path)
     mask_names = _by_stem(mask_path, "masks", None if shared else image_path)
@@ -99,19 +73,15 @@ def find_pairs(images: str, masks: str, mask_suffix: str = "", partial: bool = F
     if shared:
         image_names = {stem: name for stem, name in image_names.items() if not stem.endswith(mask_suffix)}
     left_out = _left_out(image_path, mask_path, image_names, mask_names, mask_suffix, partial)
-    by_name = {
-        stem: Pair(image_path, mask_path, name, mask_names[stem])
-        for stem, name in sorted(image_names.items())
-        if stem in mask_names
-    }
+    by_name = {stem: (name, mask_names[stem]) for stem, name in sorted(image_names.items()) if stem in mask_names}
     return Pairs(image_path, mask_path, by_name, left_out)
 
 
 def _by_stem(folder: Path, key: str, other: Path | None) -> dict[str, str]:
-    """Names by stem, both relative to the folder; hidden files, and the other folder inside this one, are left out."""
+    """Names by stem, both relative to the folder, without hidden files and without the other folder inside this one."""
     skipped = None if other is None else os.path.realpath(other)
     found: dict[str, list[str]] = {}
-    # Strings, not paths: folders of ten thousand files are listed at every start.
+    # Strings, not Path objects: folders of ten thousand files are listed at every start.
     for where, folders, files in walk(folder):
         below = os.path.relpath(where, folder).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
@@ -127,13 +97,13 @@ def _by_stem(folder: Path, key: str, other: Path | None) -> dict[str, str]:
     twice = [" and ".join(names) for names in found.values() if len(names) > 1]
     if twice:
         raise SegbenchError(
-            f"{folder} (data.{key}) has several files of one name: {some(twice)}",
-            f"one file a name, since {key} are paired by it",
+            f"{folder} (data.{key}) has several files with one name: {some(twice)}",
+            f"one file per name, as {key} are paired by it",
             "remove all but one of each",
         )
     if not found:
         there = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        beside = f"; it holds {some(there, 6)}" if there else ", which is empty"
+        beside = f"; it contains {some(there, 6)}" if there else ", which is empty"
         raise SegbenchError(
             f"no image in {folder} (data.{key}){beside}", f"files {' '.join(IMAGE_SUFFIXES)}", f"set data.{key}=FOLDER"
         )
@@ -150,7 +120,7 @@ def _left_out(
 ) -> tuple[str, ...]:
     bare = [name for stem, name in images.items() if stem not in masks]
     orphaned = [name for stem, name in masks.items() if stem not in images]
-    said = tuple(
+    left_out = tuple(
         f"{len(names)} of {total} {what}: {some(names)}"
         for names, total, what in (
             (bare, len(images), f"images in {image_path} have no mask"),
@@ -161,16 +131,16 @@ def _left_out(
     if len(bare) == len(images):
         raise SegbenchError(
             f"no image has a mask of its name: images {_first(images)}; masks {_first(masks)}",
-            f"for each image a mask of the same name{f' and {mask_suffix}' * bool(mask_suffix)}, whatever the suffix",
+            f"for each image a mask of the same name{f' and {mask_suffix}' * bool(mask_suffix)}, with any suffix",
             _advice(images, masks),
         )
-    if said and not partial:
+    if left_out and not partial:
         raise SegbenchError(
-            "; ".join(said),
+            "; ".join(left_out),
             "a mask for each image and an image for each mask",
-            "add what is missing, or take the pairs alone with data.partial=true",
+            "add what is missing, or use only the pairs with data.partial=true",
         )
-    return said
+    return left_out
 
 
 def _first(names: Mapping[str, str]) -> str:
@@ -182,4 +152,4 @@ def _advice(images: Mapping[str, str], masks: Mapping[str, str]) -> str:
     common = set.intersection(*endings)
     if len(common) == 1:
         return f"set data.mask_suffix={common.pop()}"
-    return "rename the masks; where they are called a_mask.png for a.png, set data.mask_suffix=_mask"
+    return "rename the masks; if the mask of a.png is a_mask.png, set data.mask_suffix=_mask"

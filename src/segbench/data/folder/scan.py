@@ -1,7 +1,7 @@
-"""What is in the files of a folder: each decoded once, on all cores, and remembered until it changes.
+"""The contents of a folder's files: each decoded once, on all cores, and remembered until it changes.
 
-Facts are kept a page, not a folder: mean and deviation of a training split, or classes without the void one, follow
-from them without another look at the files.
+Facts are kept per page, not per folder: mean and deviation of a training split, or classes without the void one, follow
+from them without reading the files again.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Scan(Generic[Facts]):
     """A folder's files.
 
     Attributes:
-        pages: by name, what each page holds.
+        pages: the facts of each page, by name.
         faults: by name, why a file cannot be used.
-        decoded: how many files were read now; the others were known from an earlier scan.
-        cache: where they are remembered, or None where nothing can be written.
+        decoded: how many files were read; the others were known from an earlier scan.
+        cache: where the facts are kept, or None if no place is writable.
     """
 
     pages: dict[str, tuple[Facts, ...]] = field(default_factory=dict)
@@ -48,42 +48,43 @@ class Scan(Generic[Facts]):
 
 
 def scan_images(folder: Path, names: Sequence[str], progress: Progress | None = None) -> Scan[ImageFacts]:
-    """Look at images; a file whose name, size and time of change are those of an earlier scan is not read again.
+    """Scan images; a file with the name, size and modification time of an earlier scan is not read again.
 
     Args:
-        folder: holds them.
+        folder: of the images.
         names: relative to it, at least one.
-        progress: is told files done and files to be read.
+        progress: called with files done and files to read.
 
     Returns:
-        what was found; a file that cannot be read is a fault of the scan, not an error.
+        the findings; an unreadable file is a fault of the scan, not an error.
     """
-    return _scan(folder, names, "images", _look_at_image, ImageFacts, progress)
+    return _scan(folder, names, "images", _image_facts, ImageFacts, progress)
 
 
 def scan_masks(folder: Path, names: Sequence[str], progress: Progress | None = None) -> Scan[MaskFacts]:
-    """Look at masks, as `scan_images` at images."""
-    return _scan(folder, names, "masks", _look_at_mask, MaskFacts, progress)
+    """Scan masks, as `scan_images` images."""
+    return _scan(folder, names, "masks", _mask_facts, MaskFacts, progress)
 
 
 def _scan(
     folder: Path,
     names: Sequence[str],
     what: Literal["images", "masks"],
-    look: Callable[[Path], tuple[Facts, ...]],
+    read: Callable[[Path], tuple[Facts, ...]],
     kind: type[Facts],
     progress: Progress | None,
 ) -> Scan[Facts]:
     cache = ScanCache(folder, what)
-    stamps = {name: _stamp(f"{folder}/{name}") for name in names}
+    stats = {name: os.stat(f"{folder}/{name}") for name in names}
+    stamps = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
     scan: Scan[Facts] = Scan()
     for name, pages in cache.read(stamps).items():
         scan.pages[name] = tuple(kind(*(_tuples(value) for value in page)) for page in pages)
     unknown = [name for name in names if name not in scan.pages]
     try:
-        _look_at_all(folder, unknown, look, scan, progress)
+        _read_all(folder, unknown, read, scan, progress)
     finally:
-        # Also of a scan that was broken off: the next one goes on from there.
+        # An interrupted scan too: the next one continues from there.
         if scan.decoded:
             cache.write({name: (stamps[name], [_values(page) for page in pages]) for name, pages in scan.pages.items()})
         scan.cache = cache.written
@@ -91,10 +92,10 @@ def _scan(
     return scan
 
 
-def _look_at_all(
+def _read_all(
     folder: Path,
     names: Sequence[str],
-    look: Callable[[Path], tuple[Facts, ...]],
+    read: Callable[[Path], tuple[Facts, ...]],
     scan: Scan[Facts],
     progress: Progress | None,
 ) -> None:
@@ -105,13 +106,13 @@ def _look_at_all(
             while True:
                 name = left.popleft()
                 try:
-                    scan.pages[name] = look(folder / name)
+                    scan.pages[name] = read(folder / name)
                 except SegbenchError as error:
                     scan.faults[name] = error
 
     known = len(scan.pages)
     with scan_pool() as (pool, cores):
-        # A thread takes the next file itself: being handed each would cost a tenth of reading a small one.
+        # Each thread takes its next file itself: submitting every file costs a tenth of reading a small one.
         workers = [pool.submit(work) for _ in range(min(cores, len(names)))]
         try:
             while wait(workers, timeout=_INTERVAL).not_done:
@@ -128,15 +129,15 @@ def _look_at_all(
 
 
 _INTERVAL = 0.1
-"""Seconds between two looks at how far the threads are."""
+"""Seconds between progress reports."""
 
 
 @contextlib.contextmanager
 def scan_pool() -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """A thread a core, each kept on its own, and their number.
+    """A thread per core, each pinned to its own, and their number.
 
-    Threads that wait for one another, as for the interpreter's lock, are gathered on one core by Linux where other
-    programs keep the rest busy; the scan would then take twice as long.
+    Linux gathers threads that wait for one another, as for the interpreter's lock, on one core if other programs keep
+    the rest busy; the scan would then take twice as long.
     """
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
@@ -149,11 +150,6 @@ def scan_pool() -> Iterator[tuple[ThreadPoolExecutor, int]]:
         yield pool, len(cores)
 
 
-def _stamp(path: str) -> tuple[int, int]:
-    stat = os.stat(path)
-    return stat.st_size, stat.st_mtime_ns
-
-
 def _values(facts: ImageFacts | MaskFacts) -> list[Any]:
     return list(vars(facts).values())
 
@@ -162,7 +158,7 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _look_at_image(path: Path) -> tuple[ImageFacts, ...]:
+def _image_facts(path: Path) -> tuple[ImageFacts, ...]:
     pages = []
     for image_HWC in images_of(path):
         height, width, _ = image_HWC.shape
@@ -170,14 +166,14 @@ def _look_at_image(path: Path) -> tuple[ImageFacts, ...]:
         if not all(math.isfinite(number) for pair in sums for number in pair):
             bad = int((~np.isfinite(image_HWC)).sum())
             raise SegbenchError(
-                f"{path} holds {bad} values that are not finite numbers", "numbers", "replace them before training"
+                f"{path} has {bad} values that are not finite", "finite numbers", "replace them before training"
             )
         pages.append(ImageFacts(height, width, str(image_HWC.dtype), sums))
     return tuple(pages)
 
 
 def _sums(image_HWC: NDArray[Any]) -> tuple[tuple[float, float], ...]:
-    """What `ImageFacts.sums` holds."""
+    """As in `ImageFacts.sums`."""
     if str(image_HWC.dtype) in COUNTED:
         return tuple(whole_sums(image_HWC.view(np.uint8) if image_HWC.dtype == bool else image_HWC))
     return tuple(_moments_of_reals(image_HWC[..., channel]) for channel in range(image_HWC.shape[2]))
@@ -190,7 +186,7 @@ def _moments_of_reals(plane_HW: NDArray[Any]) -> tuple[float, float]:
     return mean, float(np.square(values, out=values).sum())
 
 
-def _look_at_mask(path: Path) -> tuple[MaskFacts, ...]:
+def _mask_facts(path: Path) -> tuple[MaskFacts, ...]:
     pages = []
     for mask in masks_of(path):
         codes, pixels = count_codes(mask.codes_HW)
@@ -203,8 +199,8 @@ def _look_at_mask(path: Path) -> tuple[MaskFacts, ...]:
         except IndexError as error:
             raise SegbenchError(
                 f"{path} has the palette index {codes[-1]} and {len(mask.palette)} colours",
-                "a colour an index",
-                "save it anew",
+                "a colour per index",
+                "save it again",
             ) from error
         height, width = mask.codes_HW.shape
         pages.append(MaskFacts(height, width, mask.kind, distinct, runs, tuple(codes), tuple(pixels), colours))

@@ -1,11 +1,10 @@
-"""Which files of a folder train, select and score: shares drawn by a seed, or lists."""
+"""Splits of a folder's files into training, validation and test: shares drawn by a seed, or lists."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Mapping
 from pathlib import Path
 
 from segbench.data.id_lists import read_list, refuse_shared
@@ -18,23 +17,23 @@ SPLITS = ("train", "val", "test")
 
 
 def by_shares(pages: Mapping[str, int], val: float, test: float, seed: int) -> tuple[dict[str, list[Page]], str]:
-    """Split by whole files, so that the pages of a stack, which are alike, never fall on both sides.
+    """Split by whole files, so that the similar pages of a stack are never in two splits.
 
-    Where there are fewer files than splits (one stack, as a rule), every file is cut into contiguous blocks of pages:
-    the first ones train, the last ones are the test.
+    With fewer files than splits (usually one stack), every file is cut into contiguous blocks of pages: the first ones
+    train, the last ones are the test.
 
     Args:
         pages: how many pages each file has, by name.
         val: the share of the files (of the pages, in blocks) that select, at least one unless it is 0.
         test: likewise, of those that score.
-        seed: decides which files; a file's place follows from its name and the seed alone, so that adding a file
-            moves others by a place at most.
+        seed: decides which files; a file's rank depends on its name and the seed alone, so that adding a file moves
+            others by at most one rank.
 
     Returns:
-        the pages of each split that has any, in the order of the files, and how they were chosen, in words.
+        the pages of each split that has any, in the order of the files, and how they were chosen, as text.
 
     Raises:
-        SegbenchError: shares that are none, or too few files.
+        SegbenchError: invalid shares, or too few files.
     """
     if not (val >= 0 and test >= 0 and val + test < 1):
         raise SegbenchError(
@@ -58,7 +57,7 @@ def by_shares(pages: Mapping[str, int], val: float, test: float, seed: int) -> t
             f"{len(pages)} pair{'s' * (len(pages) != 1)} of images and masks ({only} of {pages[short[0]]} "
             f"page{'s' * (pages[short[0]] != 1)}) for {needed} splits",
             f"at least {needed} files, or stacks of at least {needed} pages",
-            "add images, or do without a split: data.test=0, and data.val=0",
+            "add images, or omit a split: data.test=0, and data.val=0",
         )
     blocks: dict[str, list[Page]] = {split: [] for split in SPLITS}
     for name, count in pages.items():
@@ -82,20 +81,20 @@ def _not_empty(splits: Mapping[str, list[Page]]) -> dict[str, list[Page]]:
 
 
 def by_lists(pages: Mapping[str, int], lists: str | Mapping[str, str | None]) -> tuple[dict[str, list[Page]], str]:
-    """Split as files say: one image a line, without its suffix or with it.
+    """Split by lists: one image per line, with or without its suffix.
 
-    A stack comes with all its pages by its name, and with one of them by the page's id, as `stack-0007`.
+    A stack's name stands for all its pages, a page's id such as `stack-0007` for one of them.
 
     Args:
         pages: how many pages each file has, by name without suffix.
-        lists: a folder that holds train.txt and, if wanted, val.txt and test.txt; the files by split; or the
-            splits.json of another run.
+        lists: a folder with train.txt and optionally val.txt and test.txt; the files by split; or the splits.json of
+            another run.
 
     Returns:
-        the pages of each split that has a list, in the list's order, and how they were chosen, in words.
+        the pages of each split that has a list, in the list's order, and how they were chosen, as text.
 
     Raises:
-        SegbenchError: no such list, none for training, images that are not there, or in two lists.
+        SegbenchError: a missing list, none for training, or images that do not exist or are in two lists.
     """
     named = {name: [(name, page) for page in range(count)] for name, count in pages.items()}
     for name, count in pages.items():
@@ -113,20 +112,18 @@ def by_lists(pages: Mapping[str, int], lists: str | Mapping[str, str | None]) ->
                 "correct the list",
             )
         splits[split] = list(dict.fromkeys(page for each in found.values() for page in each or ()))
-    for first, second in combinations(splits, 2):
-        ids = [tuple(page_id(name, page, pages[name]) for name, page in splits[each]) for each in (first, second)]
-        sources = (read[first][0], read[second][0])
-        refuse_shared(ids[0], ids[1], sources, "take them out of one of the two")
+    ids = {split: [page_id(name, page, pages[name]) for name, page in chosen] for split, chosen in splits.items()}
+    refuse_shared([(source, ids[split]) for split, (source, _) in read.items()], "remove them from one of the two")
     return splits, f"by {', '.join(dict.fromkeys(source for source, _ in read.values()))}"
 
 
 def page_id(name: str, page: int, pages: int) -> str:
-    """What a page of a file is called: the file's name, with the page's number in a stack."""
+    """The id of a page: the file's name, in a stack with the page's number."""
     return f"{name}-{page:04d}" if pages > 1 else name
 
 
 def _read(lists: str | Mapping[str, str | None]) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """By split where its list stands, and its lines."""
+    """By split, the name of its list and its lines."""
     if isinstance(lists, str) and lists.endswith(".json"):
         try:
             content = json.loads(Path(lists).read_text())
@@ -162,8 +159,3 @@ def _files(lists: str | Mapping[str, str | None]) -> dict[str, Path]:
             "set data.lists=FOLDER, or data.lists='{train: A.txt, val: B.txt, test: C.txt}'",
         )
     return files
-
-
-def digest(ids: Sequence[str]) -> str:
-    """The first 12 hex digits of the sha256 of the ids, a newline after each: two splits with the same are the same."""
-    return hashlib.sha256("".join(f"{name}\n" for name in ids).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Look a whole data set through: every file read, what is in it counted, what is wrong named."""
+"""Check a whole data set: read every file, count its contents and list all faults."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.id_lists import digest
 from segbench.data.prepare.downloads import Record, digest_of
 from segbench.data.prepare.prepare import DOWNLOADS
-from segbench.data.raw import DataSet, RawImage, Source
+from segbench.data.raw import SPLITS, DataSet, RawImage, Source
 from segbench.errors import SegbenchError
 from segbench.spec import DatasetSpec
-
-SPLITS = ("train", "val", "test", "predict")
 
 
 @dataclass
@@ -27,17 +26,17 @@ class SplitReport:
 
     Attributes:
         name: of the split.
-        listed: images that its list names.
-        read: images that were read.
+        listed: images in its list.
         ids_digest: sha256 of the ids in order, a newline after each.
-        labels_digest: sha256 of the labels' bytes in the order of ids and heads; with the ids' it tells whether two
-            copies of a data set are the same.
+        read: images that were read.
+        labels_digest: sha256 of the labels' bytes in the order of ids and heads; together with the ids' it identifies
+            a data set's contents.
         sizes: images by (height, width).
         channels: of each modality, its range in raw units: (lowest, highest).
         pixels: by head, K + 1 counts: of each class, and last of void.
         images_with: by head, K counts of images that show the class.
         faults: what is wrong, a sentence each.
-        notes: what is worth knowing and no fault: classes that no training image shows.
+        notes: other findings: classes that no training image shows.
     """
 
     name: str
@@ -53,7 +52,7 @@ class SplitReport:
     notes: list[str] = field(default_factory=list)
 
     def void_share(self, head: str) -> float:
-        """Pixels of the head that count nowhere, of all; 0 where there are none."""
+        """The share of void among the head's pixels; 0 if there are none."""
         counts = self.pixels[head]
         return float(counts[-1] / max(counts.sum(), 1))
 
@@ -63,12 +62,12 @@ class Report:
     """A data set.
 
     Attributes:
-        spec: what it says of itself.
-        splits: by name, those that there are.
-        overlaps: sentences on ids that two splits share; faults.
+        spec: its description.
+        splits: by name.
+        overlaps: sentences on ids that two splits share, which are faults.
         archives: the fetched files' digests, a sentence each.
-        archive_faults: those of them that differ from what is recorded.
-        twins: pairs of ids, in two splits, whose pixels are the same.
+        archive_faults: those of them that differ from the record.
+        twins: pairs of ids in two splits with identical pixels.
     """
 
     spec: DatasetSpec
@@ -86,8 +85,8 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """What is worth knowing and no fault."""
-        same = [f"{a} and {b} are the same picture in two splits" for a, b in self.twins]
+        """Findings that are not faults."""
+        same = [f"{a} and {b} are the same image in two splits" for a, b in self.twins]
         return [f"{split.name}: {note}" for split in self.splits.values() for note in split.notes] + same
 
 
@@ -101,12 +100,12 @@ def check(
 
     Args:
         dataset: as a run would build it.
-        root: its folder; the downloads kept in it are compared with their recorded digests.
-        limit: images a split, evenly spread; None: all.
-        progress: is told the split, images done and images in all.
+        root: its folder; downloads in it are compared with their recorded digests.
+        limit: images per split, evenly spread; None: all.
+        progress: called with the split, images done and the number of images.
 
     Returns:
-        what was found; nothing is raised for a fault in a file.
+        the findings; faults in files raise nothing.
     """
     spec = dataset.spec
     sources = {name: source for name in SPLITS if (source := dataset.split(name)) is not None}
@@ -128,7 +127,7 @@ def check(
 def _check_split(
     name: str, source: Source, spec: DatasetSpec, limit: int | None, progress: Progress | None
 ) -> tuple[SplitReport, dict[str, str]]:
-    report = SplitReport(name, len(source), hashlib.sha256("".join(f"{i}\n" for i in source.ids).encode()).hexdigest())
+    report = SplitReport(name, len(source), digest(source.ids))
     for head, head_spec in spec.heads.items():
         report.pixels[head] = np.zeros(head_spec.num_classes + 1, np.int64)
         report.images_with[head] = np.zeros(head_spec.num_classes, np.int64)
@@ -157,11 +156,11 @@ def _check_split(
 
 
 def _picture(images: Mapping[str, NDArray[np.generic]]) -> str:
-    digest = hashlib.sha256()
+    pixels = hashlib.sha256()
     for image in images.values():
-        digest.update(str(image.shape).encode())
-        digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
+        pixels.update(str(image.shape).encode())
+        pixels.update(np.ascontiguousarray(image).data)
+    return pixels.hexdigest()
 
 
 def _count(raw: RawImage, spec: DatasetSpec, report: SplitReport) -> None:
@@ -170,8 +169,8 @@ def _count(raw: RawImage, spec: DatasetSpec, report: SplitReport) -> None:
     sizes = {array.shape[:2] for array in arrays.values()}
     report.sizes[next(iter(arrays.values())).shape[:2]] += 1
     if len(sizes) > 1:
-        said = ", ".join(f"{name} {array.shape[0]} x {array.shape[1]}" for name, array in arrays.items())
-        report.faults.append(f"image {raw.id} differs in size: {said}")
+        shown = ", ".join(f"{name} {array.shape[0]} x {array.shape[1]}" for name, array in arrays.items())
+        report.faults.append(f"image {raw.id} differs in size: {shown}")
     for name, image in raw.images.items():
         low, high = float(image.min()), float(image.max())
         before = report.channels.get(name, (low, high))
@@ -186,18 +185,18 @@ def _count(raw: RawImage, spec: DatasetSpec, report: SplitReport) -> None:
         if classes.sum() + values[head_spec.ignore_index] != label.size:
             known = {*range(head_spec.num_classes), head_spec.ignore_index}
             wrong = [str(value) for value in np.flatnonzero(values).tolist() if value not in known]
-            report.faults.append(f"image {raw.id} holds label ids {', '.join(wrong[:6])} in {head}")
+            report.faults.append(f"image {raw.id} has label ids {', '.join(wrong[:6])} in {head}")
 
 
 def _check_archives(folder: Path) -> tuple[list[str], list[str]]:
-    said, faults = [], []
+    digests, faults = [], []
     for name, entry in Record(folder).read().items():
         published = entry.get("published")
         how = f"as published ({published})" if published else "as recorded at the first download"
         if not (folder / name).is_file():
-            said.append(f"{name}: sha256 {entry['sha256']} when it was fetched, {how}; deleted since")
+            digests.append(f"{name}: sha256 {entry['sha256']} when it was fetched, {how}; deleted since")
         elif digest_of(folder / name) == entry["sha256"]:
-            said.append(f"{name}: sha256 {entry['sha256']}, {how}")
+            digests.append(f"{name}: sha256 {entry['sha256']}, {how}")
         else:
-            faults.append(f"{folder / name} has another sha256 than {entry['sha256']}, recorded when it was fetched")
-    return said, faults
+            faults.append(f"{folder / name} no longer has sha256 {entry['sha256']}, recorded when it was fetched")
+    return digests, faults

@@ -1,4 +1,4 @@
-"""Files of other people that are fetched: where they are, what is known of them, who is told, who may write."""
+"""Files to download: their addresses, the record of what was fetched, a listener for progress, and a folder's lock."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Remote:
     """A file on the network.
 
     Attributes:
-        name: under which it is kept.
+        name: of the local file.
         urls: its addresses, tried in order; http or https.
-        digest: `sha256:...` or `md5:...` as published; None: the sha256 of the first download is recorded and holds
+        digest: `sha256:...` or `md5:...` as published; None: the sha256 of the first download is recorded and required
             from then on.
-        terms: what a user must agree to, or why it may fail; told where a download fails.
+        terms: what a user must agree to, or why it may fail; part of the error if the download fails.
     """
 
     name: str
@@ -42,23 +42,22 @@ def _silent(*_: Any) -> None:
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told what happens.
+    """Receives messages and progress.
 
     Attributes:
-        say: takes a sentence.
-        progress: takes what goes on, how much is done and how much there is (None where it is not known).
+        say: called with a sentence.
+        progress: called with the task, how much is done and how much there is (None if unknown).
     """
 
     say: Callable[[str], None] = _silent
     progress: Callable[[str, int, int | None], None] = _silent
 
 
-class Record:
-    """What is known of the files of a folder: `downloads.json`.
+SILENT = Listener()
 
-    Args:
-        folder: it need not exist.
-    """
+
+class Record:
+    """The record of a folder's files, `downloads.json`; the folder need not exist."""
 
     name = RECORD
 
@@ -66,23 +65,19 @@ class Record:
         self._path = folder / RECORD
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """Entries by file name.
-
-        Raises:
-            SegbenchError: the file is damaged.
-        """
+        """Entries by file name; a `SegbenchError` if the record is damaged."""
         if not self._path.is_file():
             return {}
         try:
             entries: dict[str, dict[str, Any]] = json.loads(self._path.read_text())
         except ValueError as error:
             raise SegbenchError(
-                f"{self._path} is damaged: {error}", "the record of what was fetched", "delete it; files are kept"
+                f"{self._path} is damaged: {error}", "the record of fetched files", "delete it; the files are kept"
             ) from error
         return entries
 
     def update(self, name: str, **entry: Any) -> None:
-        """Add to what is known of a file."""
+        """Add to a file's entry."""
         entries = self.read()
         entries[name] = entries.get(name, {}) | entry
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,12 +92,12 @@ def digest_of(path: Path, algorithm: str = "sha256") -> str:
 
 @contextlib.contextmanager
 def locked(folder: Path, listener: Listener) -> Iterator[None]:
-    """Let one process at a time work in a folder; the lock ends with the process, however it ends."""
+    """Let one process at a time work in a folder; the lock is released when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            listener.say(f"waiting for another process that prepares {folder}")
+            listener.say(f"waiting for another process that is preparing {folder}")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

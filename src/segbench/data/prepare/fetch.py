@@ -1,6 +1,6 @@
-"""Fetch files: resumed where they broke off, from mirrors in turn, checked against a published or recorded digest.
+"""Download files: resumed after interruptions, from mirrors in turn, checked against a published or recorded digest.
 
-urllib and not pooch: an archive of two gigabytes must go on after a lost connection, and pooch begins again.
+urllib and not pooch: a download of two gigabytes must resume after a lost connection, and pooch starts over.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segbench.data.prepare.downloads import RECORD, Listener, Record, Remote, digest_of
+from segbench.data.prepare.downloads import RECORD, SILENT, Listener, Record, Remote, digest_of
 from segbench.errors import SegbenchError
 
 _CHUNK = 2**20
@@ -24,27 +23,26 @@ _CHUNK = 2**20
 def fetch(
     remote: Remote,
     folder: Path,
-    listener: Listener | None = None,
+    listener: Listener = SILENT,
     mirror: str | None = None,
     attempts: int = 4,
     wait: float = 2.0,
 ) -> Path:
-    """Make sure that the file is in `folder` and whole.
+    """Make sure that the file is in `folder` and complete.
 
-    A download goes to `NAME.part`, and is renamed when its digest is right; one that broke off goes on from there.
+    A download goes to `NAME.part`, which is renamed if its digest is right; an interrupted one resumes from there.
 
     Args:
         remote: the file.
-        folder: where it goes; it is made.
-        listener: is told what happens.
-        mirror: an address that is tried first: MIRROR/NAME.
-        attempts: tries of an address that breaks off.
+        folder: its destination; created if missing.
+        listener: receives messages and progress.
+        mirror: an address to try first: MIRROR/NAME.
+        attempts: tries per address if the connection breaks.
         wait: seconds before the second try, doubled for each further one.
 
     Raises:
-        SegbenchError: no address gives the file; or it is there or arrives with another digest.
+        SegbenchError: no address provides the file, or it has another digest.
     """
-    listener = listener or Listener()
     target = folder / remote.name
     if target.is_file():
         _verify(remote, target, folder)
@@ -61,24 +59,19 @@ def fetch(
             continue
         listener.say(f"{remote.name}: fetched, {target.stat().st_size} bytes")
         return target
-    raise _cannot(remote, folder, failures)
+    expected = _expected(remote, folder)
+    raise SegbenchError(
+        f"{remote.name} cannot be fetched: " + "; ".join(failures),
+        f"the file {target}" + (f" with {expected}" if expected else ", whose digest nobody published"),
+        f"run the command again (it resumes); or fetch {remote.urls[0]} by other means, put it into {folder} as "
+        f"{remote.name} and run the command again" + (f". {remote.terms}" if remote.terms else ""),
+    )
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP {error.code} {error.reason}"
     return str(error.reason) if isinstance(error, urllib.error.URLError) else str(error) or type(error).__name__
-
-
-def _cannot(remote: Remote, folder: Path, failures: Sequence[str]) -> SegbenchError:
-    expected = _expected(remote, folder)
-    return SegbenchError(
-        f"{remote.name} cannot be fetched: " + "; ".join(failures),
-        f"the file {folder / remote.name}" + (f" with {expected}" if expected else ", whose digest nobody published"),
-        f"run the command again (it goes on where it broke off); or fetch {remote.urls[0]} by other means, put it into "
-        f"{folder} under the name {remote.name} and run the command again"
-        + (f". {remote.terms}" if remote.terms else ""),
-    )
 
 
 def _expected(remote: Remote, folder: Path) -> str | None:
@@ -99,7 +92,7 @@ def _verify(remote: Remote, path: Path, folder: Path, url: str = "placed by hand
     digest = digest_of(path, algorithm)
     if wanted and digest != wanted:
         if path.name != remote.name:
-            raise _WrongDigestError(f"what arrives has {algorithm}:{digest}, not {expected}")
+            raise _WrongDigestError(f"the download has {algorithm}:{digest}, not {expected}")
         known = "published" if remote.digest else f"recorded at the first download ({folder / RECORD})"
         raise SegbenchError(
             f"{path} has {algorithm}:{digest}",
@@ -128,15 +121,15 @@ def _download_with_retries(
             if last or (error.code < 500 and error.code != 429):
                 raise
         except urllib.error.URLError:
-            # Nobody answers there; the next address is more promising than another try.
+            # No server answers; the next address is more promising than another try.
             raise
         except _WrongDigestError:
-            # The stitched halves of two files, or a wrong file; a fresh start tells which.
+            # Halves of two files, or a wrong file; a fresh start shows which.
             part.unlink()
             _state_of(part).unlink(missing_ok=True)
             if last or not resumed:
                 raise
-            listener.say(f"{remote.name}: the resumed file has a wrong digest, fetching it anew")
+            listener.say(f"{remote.name}: the resumed file has a wrong digest, starting over")
             continue
         except (OSError, http.client.HTTPException):
             if last:
@@ -158,18 +151,19 @@ def _download(url: str, part: Path, remote: Remote, listener: Listener) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "segbench", "Accept-Encoding": "identity"})
     start = _resume_from(url, part, remote, request)
     with _open(request, part, start) as response:
-        appended = response.status == 206 and _starts_at(response, start)
+        sent = str(response.headers.get("Content-Range") or "")
+        appended = response.status == 206 and sent.startswith(f"bytes {start}-")
         if not appended:
             if response.status == 206:
                 part.unlink(missing_ok=True)
-                raise ConnectionError("the server sent another range than asked for")
+                raise ConnectionError("the server sent another range than requested")
             start = 0
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
         _state_of(part).write_text(json.dumps({"url": url, "validator": validator}))
         length = response.headers.get("Content-Length")
         total = start + int(length) if length and length.isdigit() else None
         if start:
-            listener.say(f"{remote.name}: going on from byte {start}")
+            listener.say(f"{remote.name}: resuming at byte {start}")
         done = start
         with part.open("ab" if appended else "wb") as file:
             while chunk := response.read(_CHUNK):
@@ -181,7 +175,7 @@ def _download(url: str, part: Path, remote: Remote, listener: Listener) -> None:
 
 
 def _resume_from(url: str, part: Path, remote: Remote, request: urllib.request.Request) -> int:
-    """The byte to go on from; sets the request's headers."""
+    """The byte to resume at; sets the request's headers."""
     if not part.is_file() or part.stat().st_size == 0:
         return 0
     try:
@@ -191,7 +185,7 @@ def _resume_from(url: str, part: Path, remote: Remote, request: urllib.request.R
     validator = state.get("validator") if state.get("url") == url else None
     strong = validator if validator and not validator.startswith("W/") else None
     if strong is None and remote.digest is None:
-        # Nothing would show that the two halves are of one file.
+        # Nothing would verify that both halves are of one file.
         return 0
     request.add_header("Range", f"bytes={part.stat().st_size}-")
     if strong:
@@ -211,8 +205,3 @@ def _open(request: urllib.request.Request, part: Path, start: int) -> Any:
         request.remove_header("Range")
         request.remove_header("If-range")
         return urllib.request.urlopen(request, timeout=60)
-
-
-def _starts_at(response: Any, start: int) -> bool:
-    said = str(response.headers.get("Content-Range") or "")
-    return said.startswith(f"bytes {start}-")

@@ -1,4 +1,4 @@
-"""HDF5 files to the layouts that the data sets read: NYUDv2's labelled .mat, and the mirror of ISBI 2012 EM."""
+"""HDF5 files converted to the layouts that the data sets read: NYUDv2's labelled .mat, and ISBI 2012 EM's mirror."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from segbench.data.files.labelled import read_mat
 from segbench.data.files.stacks import write_stack
-from segbench.data.prepare.downloads import Listener
+from segbench.data.prepare.downloads import SILENT, Listener
 from segbench.errors import SegbenchError
 
 CROP = (slice(45, 470), slice(40, 600))
-"""Of 480 x 640: Gupta et al. and the FCN release cut the white frame off, which leaves 425 x 560."""
+"""Of 480 x 640: Gupta et al. and the FCN release crop the white frame, which leaves 425 x 560."""
 
 FIRST_ID = 5001
 """The release counts the images of the .mat from 5001."""
@@ -27,7 +27,7 @@ FIRST_ID = 5001
 
 @contextmanager
 def _opened(path: Path, variables: dict[str, int]) -> Iterator[Any]:
-    """The file, after a look at the variables and their numbers of axes."""
+    """Open the file and check the variables and their numbers of axes."""
     try:
         import h5py
     except ImportError as error:
@@ -45,35 +45,34 @@ def _opened(path: Path, variables: dict[str, int]) -> Iterator[Any]:
             if name not in file or getattr(file[name], "ndim", None) != axes:
                 shape = getattr(file[name], "shape", "no array") if name in file else "not there"
                 raise SegbenchError(
-                    f"{path}: {name} is {shape}; at the top are {', '.join(sorted(file))}",
+                    f"{path}: {name} is {shape}; at the top level are {', '.join(sorted(file))}",
                     f"{name} with {axes} axes",
                     "use the publisher's own file",
                 )
         yield file
 
 
-def convert_nyudv2(labelled: Path, mapping: Path, root: Path, listener: Listener | None = None) -> int:
+def convert_nyudv2(labelled: Path, mapping: Path, root: Path, listener: Listener = SILENT) -> int:
     """Write nyu_depth_v2_labeled.mat in the FCN release's layout, without HHA.
 
-    MATLAB's axes stand reversed in the file: images (N, 3, W, H), depths, rawDepths and labels (N, W, H). Depth is
+    MATLAB's axes are reversed in the file: images (N, 3, W, H), depths, rawDepths and labels (N, W, H). Depth is
     float32 metres there and 16-bit millimetres here; labels 0-894 become 0-40 by Gupta et al.'s map.
 
     Args:
         labelled: the .mat.
-        mapping: classMapping40.mat, whose `mapClass` gives the class 1-40 of each of 894 labels.
-        root: gets `data` and `segmentation`, at the end and whole.
-        listener: is told how far it is.
+        mapping: classMapping40.mat, whose `mapClass` maps each of 894 labels to a class 1-40.
+        root: gets `data` and `segmentation` once both are complete.
+        listener: receives progress.
 
     Returns:
         the number of images.
 
     Raises:
-        SegbenchError: a file is damaged or another one than named, or root has a `data` or `segmentation` already.
+        SegbenchError: a file is damaged or the wrong one, or root already has `data` or `segmentation`.
     """
-    listener = listener or Listener()
     for name in ("data", "segmentation"):
         if (root / name).exists():
-            raise SegbenchError(f"{root / name} is there", "a root without it", "choose another root=, or remove it")
+            raise SegbenchError(f"{root / name} exists", "a root without it", "choose another root=, or remove it")
     classes = np.concatenate([[0], read_mat(mapping, "of all images", "mapClass").ravel()]).astype(np.uint8)
     work = root / ".nyudv2.partial"
     shutil.rmtree(work, ignore_errors=True)
@@ -116,7 +115,7 @@ def _write(path: Path, image: NDArray[Any]) -> None:
 def convert_isbi(mirror: Path, root: Path) -> None:
     """Write the mirror's `raw` and `labels/membranes` as train-volume.tif and train-labels.tif (0 membrane, 255 cell).
 
-    Which of its two label values is membrane is read off the data: the darker and rarer one.
+    Its membrane label is found from the data: the darker and rarer one of two values.
 
     Args:
         mirror: the HDF5 file.

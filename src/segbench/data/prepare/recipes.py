@@ -1,4 +1,4 @@
-"""Which files make up each data set, where they are published, and how they come to lie as the data sets read them."""
+"""The files of each data set, where they are published, and how they are laid out as the data sets read them."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ Convert = Callable[[Sequence[Path], Path, Listener], None]
 """Makes the data set's layout in a root from the fetched files."""
 
 
+def _unpack_all(paths: Sequence[Path], root: Path, listener: Listener) -> None:
+    for path in paths:
+        listener.say(f"{path.name}: {unpack(path, root, listener)} entries unpacked into {root}")
+
+
 @dataclass(frozen=True)
 class Part:
     """Some files that belong together.
 
     Attributes:
-        remotes: what is fetched.
+        remotes: the files to fetch.
         gives: glob patterns under the root that each match something once the part is ready.
         convert: makes it ready.
-        default: fetched unless other parts are asked for.
+        default: fetched unless other parts are requested.
     """
 
     remotes: tuple[Remote, ...]
     gives: tuple[str, ...]
-    convert: Convert
+    convert: Convert = _unpack_all
     default: bool = True
 
     def is_ready(self, root: Path) -> bool:
-        """Whether everything it gives is there."""
+        """Whether every pattern in `gives` matches."""
         return all(any(root.glob(pattern)) for pattern in self.gives)
-
-
-def _unpack_all(paths: Sequence[Path], root: Path, listener: Listener) -> None:
-    for path in paths:
-        listener.say(f"{path.name}: {unpack(path, root, listener)} entries unpacked into {root}")
 
 
 def _copy_to(place: str, paths: Sequence[Path], root: Path, listener: Listener) -> None:
@@ -49,7 +49,7 @@ def _copy_to(place: str, paths: Sequence[Path], root: Path, listener: Listener) 
 def _nyudv2(paths: Sequence[Path], root: Path, listener: Listener) -> None:
     from segbench.data.prepare.hdf5 import convert_nyudv2
 
-    listener.say(f"{convert_nyudv2(paths[0], paths[1], root, listener)} images converted into {root}; no HHA in it")
+    listener.say(f"{convert_nyudv2(paths[0], paths[1], root, listener)} images converted into {root}, without HHA")
 
 
 def _isbi(paths: Sequence[Path], root: Path, listener: Listener) -> None:
@@ -59,55 +59,47 @@ def _isbi(paths: Sequence[Path], root: Path, listener: Listener) -> None:
     listener.say(f"train-volume.tif and train-labels.tif written into {root}; the mirror has no test volume")
 
 
+def _file(digest: str | None, *urls: str) -> Remote:
+    return Remote(urls[0].rpartition("/")[2], urls, digest)
+
+
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
 _SBD = "Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
+_VOC2012 = "VOCtrainval_11-May-2012.tar"
+_MAPPING = "https://raw.githubusercontent.com/ankurhanda/nyuv2-meta-data/master/classMapping40.mat"
 _CELLS = "http://data.celltrackingchallenge.net/training-datasets"
 
 PARTS: dict[str, dict[str, Part]] = {
     "pascal_voc": {
         "voc2011": Part(
-            (
-                Remote(
-                    "VOCtrainval_25-May-2011.tar",
-                    (f"{_VOC}/voc2011/VOCtrainval_25-May-2011.tar",),
-                    "md5:6c3384ef61512963050cb5d687e5bf1e",
-                ),
-            ),
+            (_file("md5:6c3384ef61512963050cb5d687e5bf1e", f"{_VOC}/voc2011/VOCtrainval_25-May-2011.tar"),),
             ("TrainVal/VOCdevkit/VOC2011/JPEGImages", "TrainVal/VOCdevkit/VOC2011/SegmentationClass"),
-            _unpack_all,
         ),
         "voc2012": Part(
             (
-                Remote(
-                    "VOCtrainval_11-May-2012.tar",
-                    (
-                        f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar",
-                        "http://pjreddie.com/media/files/VOCtrainval_11-May-2012.tar",
-                    ),
+                _file(
                     "md5:6cd6e144f989b92b3379bac3b3de84fd",
+                    f"{_VOC}/voc2012/{_VOC2012}",
+                    f"http://pjreddie.com/media/files/{_VOC2012}",
                 ),
             ),
             ("VOCdevkit/VOC2012/JPEGImages", "VOCdevkit/VOC2012/SegmentationClass"),
-            _unpack_all,
             default=False,
         ),
         "sbd": Part(
             (
-                Remote(
-                    "benchmark.tgz",
-                    (f"http://www.eecs.berkeley.edu/{_SBD}", f"https://www2.eecs.berkeley.edu/{_SBD}"),
+                _file(
                     "md5:82b4d87ceb2ed10f6038a1cba92111cb",
+                    f"http://www.eecs.berkeley.edu/{_SBD}",
+                    f"https://www2.eecs.berkeley.edu/{_SBD}",
                 ),
             ),
             ("benchmark_RELEASE/dataset/cls", "benchmark_RELEASE/dataset/train.txt"),
-            _unpack_all,
         ),
         "sbd_noval": Part(
             (
-                Remote(
-                    "train_noval.txt",
-                    ("http://home.bharathh.info/pubs/codes/SBD/train_noval.txt",),
-                    "md5:79bff800c5f0b1ec6b21080a3c066722",
+                _file(
+                    "md5:79bff800c5f0b1ec6b21080a3c066722", "http://home.bharathh.info/pubs/codes/SBD/train_noval.txt"
                 ),
             ),
             ("benchmark_RELEASE/dataset/train_noval.txt",),
@@ -117,21 +109,13 @@ PARTS: dict[str, dict[str, Part]] = {
     },
     "nyudv2": {
         "release": Part(
-            (Remote("nyud.tar.gz", ("http://dl.caffe.berkeleyvision.org/nyud.tar.gz",)),),
+            (_file(None, "http://dl.caffe.berkeleyvision.org/nyud.tar.gz"),),
             ("**/data/images/img_*.png", "**/segmentation/img_*"),
-            _unpack_all,
         ),
         "official": Part(
             (
-                Remote(
-                    "nyu_depth_v2_labeled.mat",
-                    ("http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat",),
-                ),
-                Remote(
-                    "classMapping40.mat",
-                    ("https://raw.githubusercontent.com/ankurhanda/nyuv2-meta-data/master/classMapping40.mat",),
-                    "sha256:ff177194cce9a2163517f1e1e6f1c64c50987162f542dedddc04bbf6ebe6d851",
-                ),
+                _file(None, "http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat"),
+                _file("sha256:ff177194cce9a2163517f1e1e6f1c64c50987162f542dedddc04bbf6ebe6d851", _MAPPING),
             ),
             ("data/images/img_*.png", "segmentation/img_*"),
             _nyudv2,
@@ -140,14 +124,8 @@ PARTS: dict[str, dict[str, Part]] = {
     },
     "sift_flow": {
         "all": Part(
-            (
-                Remote(
-                    "SiftFlowDataset.zip",
-                    ("http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip",),
-                ),
-            ),
+            (_file(None, "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip"),),
             ("**/Images/spatial_envelope*", "**/SemanticLabels/spatial_envelope*", "**/GeoLabels/spatial_envelope*"),
-            _unpack_all,
         ),
     },
     "isbi_em": {
@@ -165,29 +143,20 @@ PARTS: dict[str, dict[str, Part]] = {
         ),
     },
     "cell_tracking": {
-        "dic_hela": Part(
+        name: Part((_file(digest, f"{_CELLS}/{folder}.zip"),), (f"{folder}/01_GT/SEG", f"{folder}/02_GT/SEG"))
+        for name, folder, digest in (
             (
-                Remote(
-                    "DIC-C2DH-HeLa.zip",
-                    (f"{_CELLS}/DIC-C2DH-HeLa.zip",),
-                    "sha256:832fed2d05bb7488cf9c51a2994b75f8f3f53b3c3098856211f2d39023c34e1a",
-                ),
+                "dic_hela",
+                "DIC-C2DH-HeLa",
+                "sha256:832fed2d05bb7488cf9c51a2994b75f8f3f53b3c3098856211f2d39023c34e1a",
             ),
-            ("DIC-C2DH-HeLa/01_GT/SEG", "DIC-C2DH-HeLa/02_GT/SEG"),
-            _unpack_all,
-        ),
-        "phc_u373": Part(
             (
-                Remote(
-                    "PhC-C2DH-U373.zip",
-                    (f"{_CELLS}/PhC-C2DH-U373.zip",),
-                    "sha256:b18185c18fce54e8eeb93e4bbb9b201d757add9409bbf2283b8114185a11bc9e",
-                ),
+                "phc_u373",
+                "PhC-C2DH-U373",
+                "sha256:b18185c18fce54e8eeb93e4bbb9b201d757add9409bbf2283b8114185a11bc9e",
             ),
-            ("PhC-C2DH-U373/01_GT/SEG", "PhC-C2DH-U373/02_GT/SEG"),
-            _unpack_all,
-        ),
+        )
     },
 }
-"""Parts by data set; addresses as their publishers give them, digests as torchvision, torch-em and the project's own
-copies pin them."""
+"""Parts by data set, with their publishers' addresses and the digests that torchvision, torch-em or the project's own
+copies pin."""

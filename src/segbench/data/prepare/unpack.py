@@ -1,4 +1,4 @@
-"""Unpack tar and zip archives so that nothing lands outside the folder."""
+"""Unpack tar and zip archives without writing outside the folder."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from segbench.data.prepare.downloads import Listener
+from segbench.data.prepare.downloads import SILENT, Listener
 from segbench.errors import SegbenchError
 
 
-def unpack(archive: Path, into: Path, listener: Listener | None = None) -> int:
-    """Unpack an archive; files that are there are written anew.
+def unpack(archive: Path, into: Path, listener: Listener = SILENT) -> int:
+    """Unpack an archive, overwriting existing files.
 
     Args:
         archive: tar (plain or compressed) or zip.
-        into: the folder; it is made.
-        listener: is told how far it is.
+        into: the folder; created if missing.
+        listener: receives progress.
 
     Returns:
         the number of entries.
@@ -26,7 +26,6 @@ def unpack(archive: Path, into: Path, listener: Listener | None = None) -> int:
     Raises:
         SegbenchError: no archive, a damaged one, or an entry (a path, a link, a device) that leaves the folder.
     """
-    listener = listener or Listener()
     into.mkdir(parents=True, exist_ok=True)
     try:
         if zipfile.is_zipfile(archive):
@@ -44,7 +43,7 @@ def unpack(archive: Path, into: Path, listener: Listener | None = None) -> int:
 
 def _refused(archive: Path, why: str) -> SegbenchError:
     return SegbenchError(
-        f"{archive} holds an entry that leaves its folder: {why}",
+        f"{archive} has an entry that leaves its folder: {why}",
         "entries inside one folder",
         "do not unpack it by hand either; fetch the archive from its publisher",
     )

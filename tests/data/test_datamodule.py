@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+from fixtures.numbered import Numbered, NumberedData, flips
+
+from segbench.data.augment import Augmentation
+from segbench.data.datamodule import SegmentationData
+from segbench.errors import SegbenchError
+from segbench.models.unet import tile_geometry
+from segbench.spec import TileGeometry
+
+
+def test_images_of_different_size_share_a_batch(voc, compose):
+    from segbench.data.augment import Augmentation
+    from segbench.data.datamodule import SegmentationData
+    from segbench.experiment.build import build_dataset
+    from segbench.spec import TileGeometry
+
+    config = compose("name=x", "data=pascal_voc", f"data.root={voc}", "data.partial=true", "augment=none")
+    dataset = build_dataset(config.data, config.weights)
+    data = SegmentationData(dataset, TileGeometry(), Augmentation(), seed=0, eval_batch_size=2, batch_size=4)
+    batch = next(iter(data.test_dataloader()))
+    assert batch.images["rgb"].shape == (2, 3, 15, 16)
+    assert sorted(batch.sizes) == [(12, 16), (15, 16)]
+    small = batch.sizes.index((12, 16))
+    assert (batch.targets["semantic"][small, 12:] == 255).all()
+    assert (batch.images["rgb"][small, :, 12:] == 0).all()
+    assert next(iter(data.train_dataloader())).images["rgb"].shape[0] == 4
+
+
+def data(**settings):
+    chosen = {"seed": 0, "batch_size": 2, "tile": 24, "repeats": 2} | settings
+    return SegmentationData(NumberedData(), TileGeometry(margin=4), flips(), **chosen)
+
+
+def test_workers_change_no_batch():
+    def batches(workers):
+        loader = data(num_workers=workers).train_dataloader()
+        loader.sampler.set_epoch(1)
+        return list(loader)
+
+    for alone, shared in zip(batches(0), batches(2), strict=True):
+        assert alone.ids == shared.ids
+        assert torch.equal(alone.images["em"], shared.images["em"])
+        assert torch.equal(alone.targets["semantic"], shared.targets["semantic"])
+
+
+def test_an_epoch_holds_count_times_repeats_samples():
+    batches = list(data(batch_size=4).train_dataloader())
+    assert [len(batch.ids) for batch in batches] == [4, 4]
+    assert sorted(id for batch in batches for id in batch.ids) == sorted("abcd" * 2)
+
+
+def test_a_tile_that_the_network_does_not_take_is_refused_with_the_nearest():
+    with pytest.raises(SegbenchError, match=r"512 pixels \(data\.tile\)\n.*\n.*use 508 or 524 \(output 324 or 340\)"):
+        SegmentationData(NumberedData(), tile_geometry(), Augmentation(), seed=0, tile=512)
+
+
+def test_evaluation_reads_images_in_order_and_unchanged():
+    batches = list(data(eval_batch_size=3).evaluation_loader("val"))
+    assert [batch.indices for batch in batches] == [(0, 1, 2), (3,)]
+    np.testing.assert_array_equal(batches[1].images["em"][0, 0].numpy(), Numbered().read(3).images["em"])
+
+
+def test_an_unknown_split_names_those_there_are():
+    with pytest.raises(SegbenchError, match=r"no split 'predict' in numbered .*\n.*one of train, val, test\n.*split="):
+        data().require("predict")
+
+
+def test_no_validation_split_means_no_loader():
+    dataset = data()
+    dataset.dataset.split = lambda name: Numbered() if name == "train" else None
+    assert dataset.val_dataloader() == []
+
+
+class Torn(Numbered):
+    def read(self, index):
+        raise SegbenchError(f"image {self.ids[index]} is\n  torn", "a whole one", "fetch it again")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_file_is_told_alike_by_loading_processes(monkeypatch, workers):
+    monkeypatch.setattr(NumberedData, "split", lambda self, name: Torn())
+    with pytest.raises(SegbenchError) as caught:
+        next(iter(data(num_workers=workers).evaluation_loader("test")))
+    assert str(caught.value) == "image a is\n  torn\n  expected: a whole one\n  to do:    fetch it again"
