@@ -1,22 +1,21 @@
-"""`python benchmarks/run.py [NAME ...]`: run measurements and print each figure beside its reference."""
+"""`python benchmarks/run.py [NAME ...]` measures and prints each figure beside its reference."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import pkgutil
-from collections.abc import Callable
 
 import speed
-from speed.timing import Row
+from speed.timing import Benches
 
 LARGE = "large_"
-"""Names that begin so take minutes or gigabytes, and run only when they are asked for."""
+"""Prefix of measurements that take minutes or gigabytes and run only by name."""
 
 
-def benches() -> dict[str, Callable[[], list[Row]]]:
+def benches() -> Benches:
     """Every measurement by name: `BENCHES` of each module of `speed`."""
-    found: dict[str, Callable[[], list[Row]]] = {}
+    found: Benches = {}
     for module in sorted(pkgutil.iter_modules(speed.__path__), key=lambda entry: entry.name):
         found |= getattr(importlib.import_module(f"speed.{module.name}"), "BENCHES", {})
     return found
@@ -29,7 +28,7 @@ def _show(seconds: float | None) -> str:
 
 
 def main() -> None:
-    """Measure what is named, or everything but the large measurements."""
+    """Run the named measurements, or all but the large ones."""
     from rich.console import Console
     from rich.table import Table
 
@@ -53,9 +52,9 @@ def main() -> None:
         console.print(f"measuring {name} ...", style="dim")
         for row in known[name]():
             ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-            said = ("met" if row.met else "MISSED") + (f"; {row.note}" if row.note else "")
+            result = ("met" if row.met else "MISSED") + (f"; {row.note}" if row.note else "")
             times = _show(row.seconds), row.reference, _show(row.reference_seconds)
-            table.add_row(row.name, *times, ratio, row.target, said)
+            table.add_row(row.name, *times, ratio, row.target, result)
     console.print(table)
 
 

@@ -31,7 +31,7 @@ def test_an_error_has_three_parts_also_after_pickling():
 @pytest.mark.parametrize("name", ["mean", "std"])
 def test_a_modality_has_one_mean_and_std_a_channel(name):
     values = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), name: (1.0,)}
-    with pytest.raises(SegbenchError, match=rf"{name} has 1 values for 3 channels\n.*one value a channel\n.*{name}"):
+    with pytest.raises(SegbenchError, match=rf"{name} has 1 values for 3 channels\n.*one value per channel\n.*{name}"):
         ModalitySpec(3, unit="grey level", **values)
 
 

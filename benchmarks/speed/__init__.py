@@ -1,1 +1,1 @@
-"""Measured speed: each module holds `BENCHES`, measurements by name, and gives rows beside a reference."""
+"""Measured speed: each module has `BENCHES`, measurements by name that return rows beside a reference."""

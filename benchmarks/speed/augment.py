@@ -1,9 +1,8 @@
-"""Figures of the paper's augmentation and weight map, each beside the usual way, on drawn data."""
+"""The paper's augmentation and weight map, each beside the usual way, on drawn data."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,7 +14,7 @@ from scipy.ndimage import distance_transform_edt
 from segbench.data.cells import near_others
 from segbench.data.warp import Interpolation
 from segbench.data.weight_map import weight_map
-from speed.timing import Row, best_of
+from speed.timing import Benches, Row, best_of
 
 _SIDE = 512
 
@@ -71,7 +70,7 @@ def elastic_warp() -> list[Row]:
 
 
 def weight_map_of_100_cells() -> list[Row]:
-    """The weight map of 100 cells, against one distance transform a cell over the whole image: at most 1/50."""
+    """The weight map of 100 cells, against one distance transform per cell over the whole image: at most 1/50."""
     instances_HW = _drawn_cells()
 
     def one_transform_a_cell() -> NDArray[np.float64]:
@@ -90,7 +89,7 @@ def weight_map_of_100_cells() -> list[Row]:
         Row(
             name="weight map, 100 cells, 512x512",
             seconds=seconds,
-            reference="scipy's distance transform of the whole image, one a cell (the transforms alone)",
+            reference="scipy's distance transform of the whole image, one per cell (only the transforms)",
             reference_seconds=transforms,
             target="at most 1/50 of its time",
             met=50 * seconds <= transforms,
@@ -99,7 +98,7 @@ def weight_map_of_100_cells() -> list[Row]:
     ]
 
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {
+BENCHES: Benches = {
     "elastic_warp": elastic_warp,
     "weight_map": weight_map_of_100_cells,
 }

@@ -1,9 +1,8 @@
-"""How fast runs are compared: a bootstrap of a VOC-sized split, and a thousand run directories."""
+"""Comparison of runs: a bootstrap of a VOC-sized split, and a thousand run directories."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ import yaml
 from segbench.compare.counts import ImageCounts, reduced
 from segbench.metrics.confusion import Overlap
 from segbench.metrics.measure import Counts
-from speed.timing import Row, best_of
+from speed.timing import Benches, Row, best_of, composed
 
 IMAGES, CLASSES, DRAWS, RUNS = 736, 21, 10_000, 1000
 
 
 def drawn_counts(seed: int, images: int = IMAGES, classes: int = CLASSES) -> ImageCounts:
-    """Confusion matrices of images of some 180,000 pixels, as a network of 0.9 accuracy would leave them."""
+    """Confusion matrices of images of some 180,000 pixels, as of a network of 0.9 accuracy."""
     rng = np.random.default_rng(seed)
     labelled = rng.multinomial(180_000, np.full(classes, 1 / classes), size=images)
     right = rng.binomial(labelled, 0.9)
@@ -70,20 +69,15 @@ def bootstrap() -> list[Row]:
 
 def directories() -> list[Row]:
     """The table of a thousand run directories on disk, printed."""
-    from hydra import compose, initialize_config_dir
-
     from segbench.compare.formats import write
     from segbench.compare.pairwise import compare
-    from segbench.config.composed import plain
-    from segbench.config.packaged import conf_root
     from segbench.runs.directory import Run
 
-    with initialize_config_dir(str(conf_root()), version_base="1.3"):
-        config = plain(compose("train", ["name=drawn"]))
+    config = composed("name=drawn")
     scores = {f"test/{info.name}": 0.5 for info in drawn_counts(0, images=1).measures["semantic", "pixel_acc"].infos()}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(RUNS):
-            own = config | {"seed": number % 4, "optimizer": config["optimizer"] | {"lr": number // 4}}
+            own = config.replace({"seed": number % 4, "optimizer.lr": number // 4})
             with Run.create(Path(folder) / f"{number:04d}", own, []) as run:
                 run.set_state("finished")
                 varied = {key: value + number / 1e4 for key, value in scores.items()}
@@ -107,4 +101,4 @@ def directories() -> list[Row]:
     ]
 
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {"bootstrap": bootstrap, "directories": directories}
+BENCHES: Benches = {"bootstrap": bootstrap, "directories": directories}

@@ -6,16 +6,15 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from segbench.models.fcn import FCN, fcn8s
-from speed.timing import Row, best_of
-from speed.unet import has_bfloat16
+from speed.timing import Benches, Row, best_of
+from speed.unet import has_bfloat16, layout, training_stepper
 
 SIDE = 500
 CLASSES = 21
 SPEED_UP = 1.6
-"""Asked of both figures where the processor multiplies bfloat16 itself; elsewhere, not to be slower."""
+"""The target of both figures on processors with bfloat16; elsewhere, not to be slower."""
 
 
 def _net(fast: bool) -> FCN:
@@ -24,14 +23,10 @@ def _net(fast: bool) -> FCN:
         # Plain PyTorch has no `MatrixConv2d`.
         model.fc6 = nn.Conv2d(512, 4096, 7)
     for name, parameter in model.named_parameters():
-        # Score layers start at zero, and would send zeros back.
+        # Score layers start at zero, and would propagate only zeros.
         if name.startswith("score") and parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.01)
-    return model.to(memory_format=_layout(fast))  # type: ignore[call-overload, no-any-return]
-
-
-def _layout(fast: bool) -> torch.memory_format:
-    return torch.channels_last if fast else torch.contiguous_format
+    return model.to(memory_format=layout(fast))  # type: ignore[call-overload, no-any-return]
 
 
 def _row(what: str, ours: float, plain: float) -> Row:
@@ -56,16 +51,7 @@ def training_step() -> list[Row]:
     def stepper(fast: bool) -> Callable[[], None]:
         model = _net(fast).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-14, momentum=0.99, weight_decay=5e-4)
-        given = image_BCHW.to(memory_format=_layout(fast))
-
-        def step() -> None:
-            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-                loss = cross_entropy(model(given), target_BHW, reduction="sum")
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad()
-
-        return step
+        return training_stepper(model, optimizer, image_BCHW, target_BHW, "sum", fast)
 
     ours, plain = best_of(stepper(fast=True), stepper(fast=False))
     return [_row("training step", ours, plain)]
@@ -77,7 +63,7 @@ def inference() -> list[Row]:
 
     def predictor(fast: bool) -> Callable[[], None]:
         model = _net(fast).eval()
-        given = image_BCHW.to(memory_format=_layout(fast))
+        given = image_BCHW.to(memory_format=layout(fast))
 
         def predict() -> None:
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=fast):
@@ -89,7 +75,7 @@ def inference() -> list[Row]:
     return [_row("inference", ours, plain)]
 
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {
+BENCHES: Benches = {
     "fcn_training_step": training_step,
     "fcn_inference": inference,
 }

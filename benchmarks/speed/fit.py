@@ -1,19 +1,19 @@
-"""What the framework costs: `fit` beside a bare PyTorch loop over the same batches."""
+"""Cost of the framework: `fit` beside a bare PyTorch loop over the same batches."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 
+from segbench.config.record import Config
 from segbench.spec import Batch
 from segbench.training.task import SegmentationTask, centre_crop
-from speed.timing import Row
+from speed.timing import Benches, Row, composed
 
 STEPS, PAIRS = 30, 9
 
@@ -32,30 +32,19 @@ class _Clock(lightning.Callback):
             self.start = self.stop
 
 
-def _config() -> dict[str, Any]:
-    from hydra import compose, initialize_config_dir
-
-    from segbench.config.composed import plain
-    from segbench.config.packaged import conf_root
-    from segbench.experiment.build import resolve_hardware
+def _config() -> Config:
+    from segbench.runtime.hardware import settle
 
     # Checkpoints, validation and pictures are work that the bare loop does not do.
-    overrides = [
+    config = composed(
+        *("name=bench", "data.repeats=20", "callbacks.checkpoint=null", "callbacks.panels=null"),
+        *("trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=1000"),
         f"trainer.max_steps={STEPS + 1}",
-        "trainer.val_check_interval=1.0",
-        "trainer.check_val_every_n_epoch=1000",
-        "data.repeats=20",
-        "callbacks.checkpoint=null",
-        "callbacks.panels=null",
-        "name=bench",
-    ]
-    with initialize_config_dir(str(conf_root()), version_base="1.3"):
-        config = plain(compose("train", overrides))
-    resolve_hardware(config)
-    return config
+    )
+    return settle(config)[0]
 
 
-def _fit(config: dict[str, Any]) -> float:
+def _fit(config: Config) -> float:
     from segbench.experiment.build import (
         build_callbacks,
         build_data,
@@ -70,13 +59,13 @@ def _fit(config: dict[str, Any]) -> float:
         task = build_task(config, dataset.spec)
         data = build_data(config, dataset, geometry_of(task.model))
         clock = _Clock()
-        callbacks = [*build_callbacks(config, Path(folder), task), clock]
+        callbacks = [*build_callbacks(config.callbacks, Path(folder), task), clock]
         trainer = build_trainer(config, Path(folder), callbacks, [])
         trainer.fit(task, data)
     return (clock.stop - clock.start) / STEPS
 
 
-def _bare(config: dict[str, Any]) -> float:
+def _bare(config: Config) -> float:
     from segbench.experiment.build import build_data, build_dataset, build_task, make
     from segbench.inference.stream import geometry_of
 
@@ -84,8 +73,8 @@ def _bare(config: dict[str, Any]) -> float:
     task: SegmentationTask = build_task(config, dataset.spec)
     loader = build_data(config, dataset, geometry_of(task.model)).train_dataloader()
     model, criterion = task.model.train(), task.losses["semantic"]
-    optimizer = make(config["optimizer"], module=model)
-    schedule = make(config["scheduler"], optimizer=optimizer, total_steps=STEPS + 1)
+    optimizer = make(config.optimizer, module=model)
+    schedule = make(config.scheduler, optimizer=optimizer, total_steps=STEPS + 1)
     start = 0.0
     batch: Batch
     for step, batch in enumerate(loader):
@@ -117,7 +106,7 @@ def fit_overhead() -> list[Row]:
         for _ in range(PAIRS):
             bare.append(_bare(config))
             ours.append(_fit(config))
-    # Three percent is less than two runs of one loop differ by: the figure is the median over pairs.
+    # Two runs of one loop differ by more than three percent, so this is the median over pairs.
     ratios = sorted(reference / own for reference, own in zip(bare, ours, strict=True))
     median = ratios[PAIRS // 2]
     note = f"median of {PAIRS} pairs {median:.3f}, from {ratios[0]:.3f} to {ratios[-1]:.3f}; times are medians"
@@ -125,4 +114,4 @@ def fit_overhead() -> list[Row]:
     return [Row("a step of fit, quickstart", times[0], "bare loop", times[1], ">= 0.97", median >= 0.97, note)]
 
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {"fit_overhead": fit_overhead}
+BENCHES: Benches = {"fit_overhead": fit_overhead}

@@ -1,6 +1,6 @@
-"""Images larger than memory: the rate and the peak memory of `segbench predict` from 2,000 to 20,000 pixels a side.
+"""Images larger than memory: rate and peak memory of `segbench predict` from 2,000 to 20,000 pixels a side.
 
-`python -m speed.large_image SIDE` predicts one alone and prints its figures as JSON.
+`python -m speed.large_image SIDE` predicts only one and prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speed.timing import Row
+from speed.timing import Benches, Row, composed
 from speed.unet import peak_bytes
 
 if TYPE_CHECKING:
+    from segbench.config.record import Trainer
     from segbench.prediction.loop import Job
 
 _HERE = Path(__file__).resolve().parents[1]
 SIDES = (2000, 8000, 20000)
 MEMORY_LIMIT = 6 * 2**30
 SPREAD = 0.1
-"""How far the rates may lie apart."""
+"""How far the rates may differ."""
 
 _TILE = 512
 
@@ -66,7 +67,7 @@ def _measured(side: int) -> dict[str, float]:
 
 
 def _write_image(path: Path, side: int) -> None:
-    """Drawn EM, repeated: what it shows does not matter to the time."""
+    """Drawn EM, repeated: the content does not affect the time."""
     import tifffile
 
     from segbench.data.drawn_em.slices import draw_slice
@@ -83,21 +84,16 @@ def _write_image(path: Path, side: int) -> None:
     )  # fmt: skip
 
 
-def _job(folder: Path) -> tuple[Job, dict[str, Any]]:
-    from hydra import compose, initialize_config_dir
-
-    from segbench.config.composed import plain
-    from segbench.config.packaged import conf_root
-    from segbench.experiment.build import build_dataset, build_task, resolve_hardware
+def _job(folder: Path) -> tuple[Job, Trainer]:
+    from segbench.experiment.build import build_dataset, build_task
     from segbench.prediction.loop import Job
     from segbench.prediction.settings import Settings
+    from segbench.runtime.hardware import settle
 
-    overrides = ["model=unet", "model.width=16", "model.depth=4", "model.norm=none", "model.padding=valid"]
-    with initialize_config_dir(str(conf_root()), version_base="1.3"):
-        config = plain(compose("train", [*overrides, "trainer=cpu", "threads=1", "tta=none", "name=bench"]))
-    resolve_hardware(config)
+    network = ("model=unet", "model.width=16", "model.depth=4", "model.norm=none", "model.padding=valid")
+    config, _ = settle(composed(*network, "trainer=cpu", "threads=1", "tta=none", "name=bench"))
     task = build_task(config, build_dataset(config.data, config.weights).spec)
-    return Job(task, task.spec, folder, lambda _: Settings(("probabilities",))), config["trainer"]
+    return Job(task, task.spec, folder, lambda _: Settings(("probabilities",))), config.trainer
 
 
 def _predict(side: int) -> dict[str, float]:
@@ -108,7 +104,7 @@ def _predict(side: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory(prefix="segbench-large-") as name:
         folder = Path(name)
-        # The first tile pays for what is set up once; the figure is that of a long run.
+        # The small image first, to set up what is set up once.
         for number, size in enumerate((min(SIDES) // 2, side)):
             _write_image(folder / f"{number}.tif", size)
         job, trainer = _job(folder / "out")
@@ -123,7 +119,7 @@ def _predict(side: int) -> dict[str, float]:
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak_bytes(), "written": written}
 
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {"large_image": large_image}
+BENCHES: Benches = {"large_image": large_image}
 
 if __name__ == "__main__":
     sys.stdout.write(json.dumps(_predict(int(sys.argv[1]))))

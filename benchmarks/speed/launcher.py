@@ -1,4 +1,4 @@
-"""What the launcher of sweeps costs a job, and what two jobs at once gain on two cores."""
+"""Cost of the sweep launcher per job, and the gain of two jobs at once on two cores."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from segbench.sweep.devices import cores
-from speed.timing import Row
+from speed.timing import Benches, Row
 
 JOBS = 10
 TINY = (
@@ -23,7 +22,7 @@ TINY = (
 def _run(*arguments: str) -> float:
     started = time.perf_counter()
     command = [sys.executable, "-P", "-m", "segbench.train", *arguments]
-    # One thread a job: two of them are to share two cores, not to fight for them.
+    # One thread per job, so that two jobs share two cores.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     subprocess.run(command, env=environment, check=True, capture_output=True)
     return time.perf_counter() - started
@@ -33,7 +32,7 @@ def launching() -> list[Row]:
     """Ten small runs by hand, by the launcher one after the other, and by the launcher two at a time."""
     with tempfile.TemporaryDirectory() as folder:
         seeds = "seed=" + ",".join(map(str, range(JOBS)))
-        # Compiles what numba keeps, so that nobody pays for it.
+        # Fills numba's cache, so that no measured run compiles.
         _run(*TINY, f"hydra.run.dir={Path(folder) / 'first'}")
         by_hand = sum(
             _run(*TINY, f"seed={seed}", f"hydra.run.dir={Path(folder) / 'hand' / str(seed)}") for seed in range(JOBS)
@@ -56,4 +55,4 @@ def launching() -> list[Row]:
     ]
 
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {"large_launcher": launching}
+BENCHES: Benches = {"large_launcher": launching}

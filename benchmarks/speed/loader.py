@@ -1,4 +1,4 @@
-"""Figures of the loader: whole images on their way to the network, beside the bare decoding of their files."""
+"""The loader: whole images on their way to the network, beside bare decoding of their files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from segbench.data.pascal_voc import PascalVOC, voc_palette
 from segbench.data.sampler import Draw
 from segbench.data.tiles import TrainTiles
 from segbench.spec import collate
-from speed.timing import Row
+from speed.folder_scan import drawn_picture
+from speed.timing import Benches, Row
 
 _PAIRS = 8
 _HEIGHT, _WIDTH = 375, 500
@@ -31,9 +32,7 @@ def _draw_voc(root: Path) -> None:
     names = [f"2012_{number:06d}" for number in range(_PAIRS + 1)]
     for seed, name in enumerate(names):
         rng = np.random.default_rng(seed)
-        smooth = cv2.resize(rng.normal(128, 60, (20, 26, 3)).astype(np.float32), (_WIDTH, _HEIGHT))
-        grain = cv2.GaussianBlur(rng.normal(0, 75, (_HEIGHT, _WIDTH, 3)).astype(np.float32), (0, 0), 1)
-        image = np.clip(smooth + grain, 0, 255).astype(np.uint8)
+        image = drawn_picture(seed, _HEIGHT, _WIDTH, 3).astype(np.uint8)
         cv2.imwrite(str(folder / "JPEGImages" / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         regions = cv2.resize(rng.integers(0, 21, (3, 4), dtype=np.uint8), (_WIDTH, _HEIGHT), interpolation=0)
         write_indices(folder / "SegmentationClass" / f"{name}.png", regions, voc_palette(256))
@@ -44,9 +43,8 @@ def _draw_voc(root: Path) -> None:
 def _best_passes(*ways: Callable[[int], object]) -> list[float]:
     """Seconds of each way for all images: the sum of the best times of each image.
 
-    The ways take turns by the dozen passes and not by the image, since a worker does nothing but load: one that comes
-    after another finds its memory out of the cache. Image by image, since on a busy machine even the best of long
-    stretches is interrupted.
+    The ways take turns by a dozen passes, not by image: a worker only loads, and one after another would find its
+    memory out of the cache. Each image is timed, since on a busy machine every long stretch is interrupted.
     """
     best = [[float("inf")] * _PAIRS for _ in ways]
     for _ in range(5):
@@ -101,4 +99,4 @@ def loader_voc() -> list[Row]:
     ]
 
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {"loader_voc": loader_voc}
+BENCHES: Benches = {"loader_voc": loader_voc}

@@ -1,4 +1,4 @@
-"""How fast the metrics are, each beside its reference in the same run. The volumes are drawn, so nothing is fetched."""
+"""The metrics, each beside its reference in the same run, on drawn volumes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from segbench.metrics import (
     regions,
 )
 from segbench.metrics.stack import available_cores
-from speed.timing import Row, best_of
+from speed.timing import Benches, Row, best_of
 
 SLICES, SIDE, CELLS = 30, 512, 250
 
@@ -132,4 +132,4 @@ def tables() -> list[Row]:
     return [confusion, overlap]
 
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {"challenge": challenge, "tables": tables}
+BENCHES: Benches = {"challenge": challenge, "tables": tables}

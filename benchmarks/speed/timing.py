@@ -1,4 +1,4 @@
-"""Time two ways of doing one thing, in turn, and keep the best of each: the ratio survives a noisy machine."""
+"""Time ways of doing one thing in turn and keep the best of each: the ratio is robust on a noisy machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from segbench.config.record import Config
 
 
 @dataclass(frozen=True)
@@ -15,11 +17,11 @@ class Row:
     Attributes:
         name: what is measured.
         seconds: best time of ours.
-        reference: what it is held against; empty where the figure is an absolute one.
+        reference: what it is compared with; empty for an absolute figure.
         reference_seconds: best time of the reference, or None.
-        target: the figure that is aimed at, in words.
+        target: the goal, as text.
         met: whether it is reached.
-        note: what else should be known.
+        note: anything else.
     """
 
     name: str
@@ -36,13 +38,17 @@ class Row:
         return None if self.reference_seconds is None else self.reference_seconds / self.seconds
 
 
+Benches = dict[str, Callable[[], list[Row]]]
+"""Measurements by name."""
+
+
 def best_of(*ways: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> list[float]:
     """The best time in seconds of each way, run in turn A B A B ...
 
     Args:
         ways: functions without arguments.
         repeats: counted runs of each.
-        warmup: runs of each that are not counted (compilation, caches).
+        warmup: uncounted runs of each (compilation, caches).
     """
     best = [float("inf")] * len(ways)
     for turn in range(warmup + repeats):
@@ -53,3 +59,14 @@ def best_of(*ways: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> list
             if turn >= warmup:
                 best[position] = min(best[position], elapsed)
     return best
+
+
+def composed(*overrides: str) -> Config:
+    """The config of a run with these overrides."""
+    from hydra import compose, initialize_config_dir
+
+    from segbench.config.composed import resolved
+    from segbench.config.packaged import conf_root
+
+    with initialize_config_dir(str(conf_root()), version_base="1.3"):
+        return Config.of(resolved(compose("train", [*overrides])))

@@ -1,6 +1,6 @@
 """The published U-Net: the speed of a training step, and the memory of a large image.
 
-`python -m speed.unet` predicts the large image alone and prints its time and peak memory as JSON.
+`python -m speed.unet` predicts only the large image and prints its time and peak memory as JSON.
 """
 
 from __future__ import annotations
@@ -13,23 +13,51 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from segbench.inference.stream import predict_image
 from segbench.models.unet import UNet
-from speed.timing import Row, best_of
+from speed.timing import Benches, Row, best_of
 
 _HERE = Path(__file__).resolve().parents[1]
 LARGE = 8192
 """Side of the large image in pixels."""
 
 MEMORY_LIMIT = 4 * 2**30
-"""Bytes that predicting it may hold at its peak, everything included."""
+"""The most memory in bytes for predicting it, everything included."""
 
 
 def has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself (AVX512-BF16, or AMX)."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def layout(fast: bool) -> torch.memory_format:
+    """The memory format of ours, or of plain PyTorch."""
+    return torch.channels_last if fast else torch.contiguous_format
+
+
+def training_stepper(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    image_BCHW: torch.Tensor,
+    target_BHW: torch.Tensor,
+    reduction: str,
+    fast: bool,
+) -> Callable[[], None]:
+    """One step of a network with cross-entropy: in bf16 and channels_last if `fast`, else plain."""
+    model.to(memory_format=layout(fast))  # type: ignore[call-overload]
+    given = image_BCHW.to(memory_format=layout(fast))
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            loss = cross_entropy(model(given), target_BHW, reduction=reduction)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def training_step() -> list[Row]:
@@ -38,19 +66,9 @@ def training_step() -> list[Row]:
     target_BHW = torch.randint(0, 2, (1, 388, 388))
 
     def stepper(fast: bool) -> Callable[[], None]:
-        memory_format = torch.channels_last if fast else torch.contiguous_format
-        model = UNet().to(memory_format=memory_format)  # type: ignore[call-overload]
+        model = UNet()
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.99)
-        given = image_BCHW.to(memory_format=memory_format)
-
-        def step() -> None:
-            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-                loss = cross_entropy(model(given), target_BHW)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad()
-
-        return step
+        return training_stepper(model, optimizer, image_BCHW, target_BHW, "mean", fast)
 
     ours, plain = best_of(stepper(fast=True), stepper(fast=False))
     target = 1.7 if has_bfloat16() else 1.0
@@ -86,7 +104,7 @@ def large_in_memory() -> list[Row]:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held so far."""
+    """Peak memory of this process so far."""
     # Not getrusage: through fork and exec, its maximum starts at the parent's.
     rows = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(rows["VmHWM"].split()[0])
@@ -101,7 +119,7 @@ def _predict_large_image() -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "peak_bytes": peak_bytes()}
 
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {
+BENCHES: Benches = {
     "unet_training_step": training_step,
     "large_in_memory": large_in_memory,
 }

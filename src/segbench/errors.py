@@ -2,11 +2,11 @@
 
 import re
 
-_TOLD = re.compile(r"SegbenchError: (.*?)\n  expected: (.*?)\n  to do:    (.*)", re.DOTALL)
+_PARTS = re.compile(r"SegbenchError: (.*?)\n  expected: (.*?)\n  to do:    (.*)", re.DOTALL)
 
 
 class SegbenchError(ValueError):
-    """Bad input, told in three parts.
+    """Bad input, in three parts.
 
     The command line prints it without a traceback; a library user catches it as a `ValueError`.
 
@@ -17,12 +17,34 @@ class SegbenchError(ValueError):
     """
 
     def __init__(self, found: str, expected: str = "", action: str = "") -> None:
-        # torch raises a loading process's error anew from its class and the text of its traceback alone.
-        if not expected and (told := _TOLD.search(found)):
-            found, expected, action = (part.strip() for part in told.groups())
+        # torch raises a loader process's error again, from its class and the text of its traceback alone.
+        if not expected and (parts := _PARTS.search(found)):
+            found, expected, action = (part.strip() for part in parts.groups())
         self.found, self.expected, self.action = found, expected, action
         super().__init__(f"{found}\n  expected: {expected}\n  to do:    {action}")
 
     def __reduce__(self) -> tuple[type["SegbenchError"], tuple[str, str, str]]:
-        """Pickle by the three parts, so that it survives the way between processes."""
+        """Pickle by the three parts, so that it can pass between processes."""
         return type(self), (self.found, self.expected, self.action)
+
+
+def check(key: str, value: object, good: bool, expected: str, instead: object) -> None:
+    """Refuse a setting unless it is good.
+
+    Args:
+        key: its config key; words after the first are shown but are not part of the key.
+        value: what was given.
+        good: whether it is accepted.
+        expected: what is accepted.
+        instead: a value that is accepted.
+
+    Raises:
+        SegbenchError: it is not good.
+    """
+    if not good:
+        raise SegbenchError(f"{key}={value}", expected, f"set {key.split()[0]}={instead}")
+
+
+def check_one_of(key: str, value: object, known: tuple[str, ...]) -> None:
+    """Refuse a setting that is not one of `known`, whose first is recommended."""
+    check(key, value, value in known, " or ".join(known), known[0])

@@ -1,4 +1,4 @@
-"""The contracts between the parts: what a data set says, what a sample holds, what a model promises.
+"""The contracts between the parts: what a data set declares, a sample holds and a model guarantees.
 
 Shape letters, here and everywhere: B batch, C channels, K classes, H height, W width, N images.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VOID = 255
-"""The label of pixels that count nowhere: in no loss and in no metric."""
+"""The label of pixels that do not count, in any loss or metric."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,20 @@ class ModalitySpec:
             if len(values) != self.channels:
                 raise SegbenchError(
                     f"{name} has {len(values)} values for {self.channels} channels",
-                    "one value a channel",
+                    "one value per channel",
                     f"give ModalitySpec.{name} {self.channels} values",
                 )
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """One labelling of the pixels: its classes and how they are drawn.
+    """One labelling of the pixels: its classes and their colours.
 
     Attributes:
         class_names: K names; the index is the label.
         palette: K colours, RGB 0 to 255.
         ignore_index: the label of void pixels.
-        excluded: classes that enter no mean (those that the test set lacks, in SIFT Flow).
+        excluded: classes left out of means (in SIFT Flow, those that the test set lacks).
     """
 
     class_names: tuple[str, ...]
@@ -69,15 +69,15 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What a data set says of itself; `build` sizes the model from it, so no config repeats a class count.
+    """What a data set declares; `build` sizes the model from it, so no config repeats a class count.
 
     Attributes:
         name: as in `data=NAME`.
         modalities: the inputs by name (`em`, `rgb`, `hha`, `depth` ...).
         heads: the labellings by name (`semantic`, `geometric` ...).
         citation: whom to cite.
-        licence: under which terms the data may be used.
-        protocol: the split in words, as it goes into a run's provenance.
+        licence: terms of use.
+        protocol: the split as text, for a run's provenance.
     """
 
     name: str
@@ -93,7 +93,7 @@ class DatasetSpec:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> DatasetSpec:
-        """The inverse of `to_dict`, also after a way through JSON, which knows no tuples."""
+        """The inverse of `to_dict`, also from JSON, which has no tuples."""
 
         def tuples(value: Any) -> Any:
             return tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value
@@ -108,16 +108,16 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with what is known of it.
+    """One image with its labels.
 
     Attributes:
         images: CHW float32 by modality, normalised.
-        targets: HW int64 by head; empty where there is no label.
+        targets: HW int64 by head; empty without labels.
         instances: HW int32 object ids, 0 = none.
-        references: further object ids of the same kind by name, for evaluation.
-        weight: HW float32 loss weight a pixel.
+        references: further object ids by name, for evaluation.
+        weight: HW float32 pixel weights of the loss.
         id: the image's name in its data set.
-        index: its position in the split; -1 marks padding, which no metric sees.
+        index: its position in the split; -1 marks padding, which metrics ignore.
     """
 
     images: Mapping[str, Tensor]
@@ -143,7 +143,7 @@ class Batch:
         indices: B positions in the split, -1 for padding.
         sizes: B pairs (H, W) before padding.
         instances: BHW int32 or None.
-        weight: BHW float32 or None.
+        weight: BHW float32 pixel weights, or None.
         references: BHW int32 by name.
     """
 
@@ -167,30 +167,31 @@ class Batch:
         return replace(self, **changed)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
-        """The batch on `device`; Lightning calls this."""
+        """The batch on `device`; called by Lightning."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory; the data loader calls this."""
+        """The batch in page-locked memory; called by the data loader."""
         return self._map(lambda tensor: tensor.pin_memory())
 
 
 def collate(samples: Sequence[Sample], ignore_index: Mapping[str, int] | None = None) -> Batch:
-    """Stack samples into a `Batch`, padding at the bottom and on the right.
+    """Stack samples into a `Batch`, padded at the bottom and on the right.
 
     Args:
         samples: at least one, all with the same modalities and heads.
-        ignore_index: the void label by head, 255 where a head is not named.
+        ignore_index: the void label by head, 255 for others.
     """
     import torch
 
-    sizes = tuple((next(iter(s.images.values())).shape[-2], next(iter(s.images.values())).shape[-1]) for s in samples)
+    shapes = [next(iter(sample.images.values())).shape for sample in samples]
+    sizes = tuple((shape[-2], shape[-1]) for shape in shapes)
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
 
     def stack(tensors: Sequence[Tensor], value: float) -> Tensor:
         if len(tensors) == 1:
             return tensors[0][None]
-        # Kept in the order that the samples have in memory: torch.stack and pad would turn HWC to CHW.
+        # Keeps the samples' memory order: torch.stack and pad would turn HWC into CHW.
         first = tensors[0][None]
         by_pixel = first.ndim == 4 and not first.is_contiguous()
         order = torch.channels_last if by_pixel else torch.contiguous_format
@@ -220,19 +221,19 @@ def collate(samples: Sequence[Sample], ignore_index: Mapping[str, int] | None = 
 
 @dataclass(frozen=True)
 class TileGeometry:
-    """Which input sizes a network takes, and what it makes of them, a side.
+    """Which input sides a network takes, and their output sides.
 
-    An input of `offset + step * k` pixels (k >= minimum) gives an output of that size less `2 * margin`. The published
-    U-Net is `TileGeometry(step=16, offset=60, margin=92, minimum=8)`: 572 in, 388 out. A network that takes any size
-    and keeps it is `TileGeometry()`.
+    An input of `offset + step * k` pixels (k >= minimum) gives an output smaller by `2 * margin`. The published
+    U-Net is `TileGeometry(step=16, offset=60, margin=92, minimum=8)`: 572 in, 388 out. `TileGeometry()` takes any size
+    and keeps it.
 
     Attributes:
         step: distance between valid input sizes.
         offset: the input size at k = 0.
         margin: pixels lost on each side.
         minimum: the smallest k whose output is not empty.
-        context: pixels on each side of an output pixel that may influence it (half the receptive field); tiles of a
-            padded network overlap by this much. For an unpadded one it equals `margin`.
+        context: pixels on each side of an output pixel that can affect it (half the receptive field), by which tiles
+            of a padded network overlap; `margin` for an unpadded one.
     """
 
     step: int = 1
@@ -242,7 +243,7 @@ class TileGeometry:
     context: int = 0
 
     def is_valid(self, size: int) -> bool:
-        """Whether an input side of `size` pixels is taken."""
+        """Whether an input side of `size` pixels is valid."""
         return size >= self.offset + self.step * self.minimum and (size - self.offset) % self.step == 0
 
     def output_size(self, size: int, key: str | None = None) -> int:
@@ -250,26 +251,23 @@ class TileGeometry:
 
         Args:
             size: in pixels.
-            key: the config key that it stands in, for the error.
+            key: its config key, for the error.
 
         Raises:
             SegbenchError: the size is not valid; the nearest valid ones are named.
         """
         if not self.is_valid(size):
-            below, above = self.nearest(size)
-            near = f"{above}" if below is None else f"{below} or {above}"
+            sides = [side for side in self.nearest(size) if side is not None]
+            near, outputs = (" or ".join(str(side - less) for side in sides) for less in (0, 2 * self.margin))
             raise SegbenchError(
                 f"an input side of {size} pixels{f' ({key})' if key else ''}",
                 f"{self.offset} + {self.step} k pixels, k >= {self.minimum}",
-                f"use {near} (output {near if self.margin == 0 else self._outputs(below, above)})",
+                f"use {near} (output {outputs})",
             )
         return size - 2 * self.margin
 
-    def _outputs(self, *sizes: int | None) -> str:
-        return " or ".join(str(size - 2 * self.margin) for size in sizes if size is not None)
-
     def nearest(self, size: int) -> tuple[int | None, int]:
-        """The next valid input side at or below `size` (None where there is none), and the next at or above."""
+        """The nearest valid input sides: at or below `size`, or None; and at or above."""
         smallest = self.offset + self.step * self.minimum
         if size <= smallest:
             return (smallest if size == smallest else None), smallest
@@ -284,13 +282,13 @@ class TileGeometry:
 
 @dataclass(frozen=True)
 class ScoreInfo:
-    """What a score says of itself.
+    """A score's name and meaning.
 
     Attributes:
         name: the key in `results.json`, without split and head.
         range: its smallest and largest value.
         higher_is_better: the direction.
-        version: of the definition; scores of different versions are never compared.
+        version: of the definition; different versions are never compared.
         test_only: computed at test, not at every validation.
     """
 
@@ -298,4 +296,4 @@ class ScoreInfo:
     range: tuple[float, float]
     higher_is_better: bool
     version: str
-    test_only: bool = field(default=False)
+    test_only: bool = False

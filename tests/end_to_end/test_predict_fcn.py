@@ -161,7 +161,7 @@ def test_a_grey_photograph_is_taken_as_the_data_set_takes_it(call, voc_run, tmp_
 
 
 def test_tiles_of_a_network_without_tiles_are_refused(call, voc_run, photographs):
-    with pytest.raises(SegbenchError, match=r"tile=16 for a network that does not say how far it sees"):
+    with pytest.raises(SegbenchError, match=r"tile=16 for a network of unknown receptive field"):
         call(voc_run, f"input={photographs}", "tile=16")
 
 

@@ -67,7 +67,7 @@ def test_colours_come_as_rgb_so_their_filters_are_turned_round(started, vgg16):
     assert torch.equal(model.conv1_2.weight, file["conv1_2"])
     assert "drawn: score_fr.weight, score_fr.bias" in report
     assert "left over: fc8.weight, fc8.bias" in report
-    assert "BGR from 0 to 255, less 103.939, 116.779, 123.68; its first filters were turned round to take RGB" in report
+    assert "BGR from 0 to 255, less 103.939, 116.779, 123.68; its first filters were reversed to take RGB" in report
 
 
 def test_hha_is_never_turned_round(started, vgg16):
@@ -75,7 +75,7 @@ def test_hha_is_never_turned_round(started, vgg16):
     alone = network("hha")
     (report,) = started(alone, path, "hha")
     assert torch.equal(alone.conv1_1.weight, file["conv1_1"])
-    assert "turned round" not in report
+    assert "reversed" not in report
     late = network("rgb", "hha", fusion="late")
     started(late, path, "rgb", "hha")
     assert torch.equal(late.conv1_1hha.weight, file["conv1_1"])
@@ -194,7 +194,7 @@ def test_an_experiment_runs_from_a_file_of_its_weights_on_real_images(compose, s
         f"weights of {VGG} ({path}): 30 loaded",
         "drawn: score_fr.weight, score_fr.bias",
         "left over: fc8.weight, fc8.bias",
-        "turned round to take RGB",
+        "reversed to take RGB",
     ):
         assert said in log
     assert "warning" not in log and "deviation" not in log

@@ -18,8 +18,7 @@ from segbench.experiment.build import build_data, build_dataset, build_dataset_s
 from segbench.experiment.evaluate import recorded, score_split
 from segbench.experiment.predict import predict
 from segbench.experiment.train import train
-from segbench.prediction import files, pages
-from segbench.prediction import writers as outputs
+from segbench.prediction import files, outputs, pages
 from segbench.prediction.record import Record
 from segbench.runs.directory import Run
 from segbench.runtime.hardware import resolve_hardware
@@ -261,7 +260,7 @@ def test_a_picture_of_other_channels_is_named(run_folder, folder):
 def test_files_of_others_are_not_written_over(run_folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "cell0.png").write_text("a label")
-    with pytest.raises(SegbenchError, match=r"cell0\.png is there already, and .*predictions\.jsonl does not know it"):
+    with pytest.raises(SegbenchError, match=r"cell0\.png exists already and is not in .*predictions\.jsonl"):
         run_folder()
     assert (tmp_path / "out" / "cell0.png").read_text() == "a label"
 

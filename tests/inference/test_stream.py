@@ -11,7 +11,6 @@ from segbench.inference.stream import (
     geometry_of,
     predict_image,
     predict_stream,
-    predict_windows,
 )
 from segbench.models.unet import UNet
 from segbench.spec import TileGeometry
@@ -132,10 +131,12 @@ def test_a_streamed_image_is_read_a_tile_at_a_time_and_predicted_alike():
 
     seen = np.zeros((90, 130), int)
     streamed = torch.zeros(2, 90, 130)
-    for y, x, window in predict_windows(model, read, (90, 130), ["semantic"], tile=32, tta="rot4"):
-        h, w = window["semantic"].shape[-2:]
+    given = [ReadableImage(None, (90, 130), read)]
+    for window in predict_stream(model, given, ["semantic"], tile=32, tta="rot4"):
+        part, y, x = window.probabilities["semantic"], window.y, window.x
+        h, w = part.shape[-2:]
         seen[y : y + h, x : x + w] += 1
-        streamed[:, y : y + h, x : x + w] = window["semantic"]
+        streamed[:, y : y + h, x : x + w] = part
     assert (seen == 1).all()
     assert largest == model.geometry.input_for(32)
     assembled = predict_image(model, {"em": torch.from_numpy(pixels)}, ["semantic"], tile=32, tta="rot4")["semantic"]
@@ -147,9 +148,7 @@ def test_a_large_image_is_cut_without_being_asked(monkeypatch):
     monkeypatch.setattr(inference, "DEFAULT_TILE", 40)
 
     def tiles(model, size):
-        images = image(1, *size)
-        read = lambda y0, y1, x0, x1: {"em": images["em"][:, y0:y1, x0:x1]}  # noqa: E731
-        return len(list(predict_windows(model, read, size, ["semantic"])))
+        return len(list(predict_stream(model, [readable("a", *size)], ["semantic"])))
 
     assert tiles(unet(), (60, 60)) == 1
     assert tiles(unet(), (61, 61)) == 4
@@ -279,12 +278,13 @@ def test_a_whole_image_beyond_main_memory_is_refused_before_it_is_read(monkeypat
         parts.append(window)
         return {"rgb": torch.zeros(3, window[1] - window[0], window[3] - window[2])}
 
+    images = [ReadableImage(None, (300, 400), read)]
     # 5 float32 channels of 300 x 400 pixels are 2.4 MB.
     with pytest.raises(SegbenchError, match=r"a tile of 300 x 400 .* GiB needed at least[^$]*takes it whole"):
-        list(predict_windows(model, read, (300, 400), ["semantic"]))
+        list(predict_stream(model, images, ["semantic"]))
     assert parts == [(0, 1, 0, 1)]
     monkeypatch.setattr(inference, "free_bytes", lambda: 1e7)
-    list(predict_windows(model, read, (300, 400), ["semantic"]))
+    list(predict_stream(model, images, ["semantic"]))
     assert parts[-1] == (0, 300, 0, 400)
 
 

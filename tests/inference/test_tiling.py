@@ -58,7 +58,7 @@ def test_a_tile_below_one_pixel_is_refused():
 
 def test_a_padded_network_must_say_how_far_it_sees_before_it_is_cut():
     assert plan(100, TileGeometry(), 100) == plan(100, TileGeometry()) == [Span(0, 100, 0, 100)]
-    with pytest.raises(SegbenchError, match=r"tile=50 for a network that does not say how far it sees"):
+    with pytest.raises(SegbenchError, match=r"tile=50 for a network of unknown receptive field"):
         plan(100, TileGeometry(), 50)
 
 

@@ -74,7 +74,7 @@ def test_large_logits_stay_finite():
 def test_the_weighted_loss_refuses_a_batch_without_weight(batch):
     logits, target, _ = batch()
     assert WeightedCrossEntropy.needs_weight and not CrossEntropy.needs_weight
-    with pytest.raises(SegbenchError, match="a batch without a weight map"):
+    with pytest.raises(SegbenchError, match="a batch without pixel weights"):
         WeightedCrossEntropy()(logits, target)
 
 

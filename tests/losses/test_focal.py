@@ -34,7 +34,9 @@ def test_alpha_is_the_configs_and_not_the_checkpoints():
 
 def test_an_alpha_of_another_length_is_refused(batch):
     logits, target, _ = batch()
-    with pytest.raises(SegbenchError, match=r"loss\.alpha with 2 factors for 3 classes\n.*a factor a class\n.*null"):
+    with pytest.raises(
+        SegbenchError, match=r"loss\.alpha with 2 factors for 3 classes\n.*one factor per class\n.*null"
+    ):
         Focal(alpha=(0.25, 0.75))(logits, target)
 
 

@@ -107,13 +107,13 @@ def test_certain_logits_have_finite_gradients(make, label):
 
 
 @every_loss
-@pytest.mark.parametrize("name", ["target", "weight"])
+@pytest.mark.parametrize("name", ["target", "pixel weight"])
 def test_a_size_that_would_broadcast_is_refused(make, batch, name):
     logits, target, weight = batch()
-    given_arrays = {"target": target, "weight": weight}
+    given_arrays = {"target": target, "pixel weight": weight}
     given_arrays[name] = given_arrays[name][:1]
-    with pytest.raises(SegbenchError, match=rf"a {name} of shape \(1, 4, 5\) for logits of shape \(2, 3, 4, 5\)"):
-        make()(logits, given_arrays["target"], given_arrays["weight"])
+    with pytest.raises(SegbenchError, match=rf"{name} of shape \(1, 4, 5\) for logits of shape \(2, 3, 4, 5\)"):
+        make()(logits, given_arrays["target"], given_arrays["pixel weight"])
 
 
 @every_loss

@@ -41,7 +41,7 @@ def test_a_weight_map_is_asked_for_where_a_term_asks():
     [
         ({}, {}, r"loss\.terms=\{\}\n.*losses by name"),
         ({"a": None}, ONE, r"loss\.terms=\{'a': None\}"),
-        ({"a": Dice()}, {}, r"loss\.terms of a and loss\.weights of none\n.*a weight for each.*\n.*loss\.terms\.a"),
+        ({"a": Dice()}, {}, r"loss\.terms of a and loss\.weights of none\n.*a factor for each.*\n.*loss\.terms\.a"),
         ({"a": Dice()}, {"a": 1, "b": 2}, r"loss\.weights of a, b\n.*\n.*loss\.weights\.b"),
         ({"a": Dice()}, {"a": -1}, r"loss\.weights\.a=-1\n.*0 or more\n.*loss\.weights\.a=1"),
         ({"a": Dice()}, {"a": math.nan}, r"loss\.weights\.a=nan"),

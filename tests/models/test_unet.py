@@ -198,7 +198,7 @@ def test_a_wrong_size_is_refused_with_the_nearest_right_ones(size, message):
         ({"num_classes": 0}, "num_classes=0"),
         ({"in_channels": 0}, "in_channels=0"),
         ({"width": 0}, "width=0"),
-        ({"depth": 0}, "depth 0"),
+        ({"depth": 0}, r"model\.depth=0"),
         ({"dropout": 1.0}, r"model\.dropout=1\.0"),
         ({"padding": "reflect"}, r"model\.padding=reflect\n  expected: valid or same"),
         ({"norm": "group"}, r"model\.norm=group\n  expected: none or batch"),

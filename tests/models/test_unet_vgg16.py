@@ -173,7 +173,7 @@ def test_colours_as_rgb_turn_the_filters_round(vgg16, compose):
     (report,) = initialise(rgb, config, modalities=("image",))
     image = torch.randn(1, 3, 16, 16)
     torch.testing.assert_close(rgb(image.flip(1)), bgr(image))
-    assert "its first filters were turned round to take RGB" in report
+    assert "its first filters were reversed to take RGB" in report
 
 
 def test_grey_images_give_what_grey_on_three_channels_gives(vgg16, compose):
@@ -186,8 +186,8 @@ def test_grey_images_give_what_grey_on_three_channels_gives(vgg16, compose):
     grey.load_state_dict(drawn, strict=False)
     image = torch.randn(1, 1, 32, 16)
     torch.testing.assert_close(grey(image), colour(image.expand(-1, 3, -1, -1)))
-    assert "its first filters were added up to take grey" in report
-    assert "turned round" not in report
+    assert "its first filters were summed to take grey" in report
+    assert "reversed" not in report
 
 
 def test_a_fourth_channel_takes_the_mean_of_three(vgg16):

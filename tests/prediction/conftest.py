@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from segbench.inference.stream import Window
-from segbench.prediction.output import Result
 from segbench.prediction.pages import Page
+from segbench.prediction.result import Result
 from segbench.prediction.settings import Settings, Target
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 

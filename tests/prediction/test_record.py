@@ -100,9 +100,7 @@ def test_a_file_that_is_not_ours_is_not_written_over(opened, tmp_path):
     label.write_text("")
     record = opened()
     record.refuse_foreign([path, tmp_path / "out" / "new.png"])
-    with pytest.raises(
-        SegbenchError, match=r"label\.png is there already, and .*predictions\.jsonl does not know it\n"
-    ):
+    with pytest.raises(SegbenchError, match=r"label\.png exists already and is not in .*predictions\.jsonl\n"):
         record.refuse_foreign([path, label])
     opened(overwrite=True).refuse_foreign([label])
 

@@ -1,19 +1,15 @@
-"""How a score is written: enough digits to tell it from another, no more."""
+"""How scores are printed: with just enough digits to tell them apart."""
 
 from __future__ import annotations
 
 import math
 
-_MOST = 6
-
 
 def decimals(*values: float) -> int:
-    """Decimals that show three digits of the largest value, one of every other; at most six.
-
-    Four show any score from 0.01 up; of an error, more are needed.
+    """Decimals, 4 to 6, that show three digits of the largest value and one of every other; 1 from 100 up.
 
     Args:
-        values: that stand together, such as the ends of an interval; those that are not finite, or 0, do not count.
+        values: printed together, such as the ends of an interval; 0 and those that are not finite do not count.
     """
     sizes = [abs(value) for value in values if math.isfinite(value) and abs(value) >= 5e-7]
     if not sizes:
@@ -21,21 +17,18 @@ def decimals(*values: float) -> int:
     largest, smallest = max(sizes), min(sizes)
     if largest >= 100:
         return 1
-    return min(_MOST, max(4, 2 - _place(largest), -_place(smallest)))
-
-
-def _place(size: float) -> int:
-    # Of the first digit: -3 for 0.0021.
-    return math.floor(math.log10(size))
+    # The place of the first digit is -3 for 0.0021.
+    first, last = (math.floor(math.log10(size)) for size in (largest, smallest))
+    return min(6, max(4, 2 - first, -last))
 
 
 def number(value: float, sign: bool = False, beside: tuple[float, ...] = ()) -> str:
     """Four decimals, up to six for what is small; `undefined` for NaN.
 
     Args:
-        value: to be written.
-        sign: with a plus where it is positive.
-        beside: values that stand beside it and are written with as many decimals.
+        value: to print.
+        sign: with a plus if positive.
+        beside: values printed beside it, with as many decimals.
 
     Example:
         >>> number(0.71234), number(0.00215), number(0.000353), number(0.02, sign=True)
@@ -49,7 +42,7 @@ def number(value: float, sign: bool = False, beside: tuple[float, ...] = ()) -> 
 
 
 def spread(mean: float, sd: float | None) -> str:
-    """Mean and standard deviation, to the same decimals; the mean alone where there is no deviation.
+    """Mean and standard deviation with the same decimals; only the mean if there is no deviation.
 
     Example:
         >>> spread(0.0021052, 0.0000863), spread(0.7273, 0.0113), spread(0.5, None)
@@ -71,7 +64,7 @@ def span(low: float, high: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in percent, with the decimals that it was given with.
+    """A share in percent, with its own decimals.
 
     Example:
         >>> percent(0.95), percent(0.995)

@@ -11,11 +11,11 @@ from segbench.metrics.measure import ImageResult
 from segbench.spec import HeadSpec
 
 RIGHT, WRONG_FALSE, WRONG_MISSED, VOID_GREY = (255, 255, 255), (215, 48, 39), (69, 117, 180), (200, 200, 200)
-"""Colours of the error map: right; the last class where the label has another; a class missed; void."""
+"""Colours of the error map: right, false (any error with more than two classes), missed, void."""
 
 
 def grey_to_rgb(raw_CHW: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A raw image as RGB, its darkest and lightest values (1st and 99th percentile) stretched to 0 and 255."""
+    """A raw image as RGB, its 1st and 99th percentiles stretched to 0 and 255."""
     channels = raw_CHW[:3] if raw_CHW.shape[0] >= 3 else np.repeat(raw_CHW[:1], 3, axis=0)
     low, high = np.percentile(channels, (1, 99))
     scaled = (channels - low) / max(high - low, 1e-6) * 255
@@ -33,8 +33,8 @@ def colour_labels(label_HW: NDArray[np.integer], head: HeadSpec) -> NDArray[np.u
 def error_map(label_HW: NDArray[np.integer], pred_HW: NDArray[np.integer], head: HeadSpec) -> NDArray[np.uint8]:
     """Where the prediction is wrong.
 
-    With two classes: red where the second one is predicted falsely, blue where it is missed. With more: red wherever
-    the classes differ. Void is grey.
+    With two classes: red where the second one is false, blue where it is missed. With more: red where the classes
+    differ. Void is grey.
     """
     errors = np.full((*label_HW.shape, 3), RIGHT, np.uint8)
     wrong = label_HW != pred_HW
@@ -48,7 +48,7 @@ def error_map(label_HW: NDArray[np.integer], pred_HW: NDArray[np.integer], head:
 def draw_panel(raw_CHW: NDArray[np.float32], result: ImageResult, head: HeadSpec, title: str) -> NDArray[np.uint8]:
     """Image, label, prediction and error map side by side.
 
-    With two classes the prediction is shown as the probability of the second one, black 0 to white 1.
+    With two classes the prediction is the probability of the second one, black 0 to white 1.
 
     Args:
         raw_CHW: the image in its raw unit.
@@ -78,11 +78,7 @@ def draw_sample(
     head: HeadSpec,
     title: str,
 ) -> NDArray[np.uint8]:
-    """A training tile: image, label and, where there is one, the loss weight (blue low, red high, scaled to its range).
-
-    Returns:
-        HWC uint8 RGB, with a caption above each picture.
-    """
+    """A training tile, HWC uint8 RGB: image, label and any pixel weights, from blue (smallest) to red (largest)."""
     import cv2
 
     tiles, captions = [grey_to_rgb(raw_CHW), colour_labels(label_HW, head)], [title, "label"]
@@ -91,7 +87,7 @@ def draw_sample(
         scaled = ((weight_HW - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
         coloured = cv2.cvtColor(cv2.applyColorMap(scaled, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
         tiles.append(np.asarray(coloured, np.uint8))
-        captions.append(f"weight, blue {low:.2f} to red {high:.2f}")
+        captions.append(f"pixel weight, blue {low:.2f} to red {high:.2f}")
     return montage(tiles, captions)
 
 
@@ -99,8 +95,8 @@ def montage(tiles: list[NDArray[np.uint8]], captions: list[str]) -> NDArray[np.u
     """Pictures of one height in a row, each with its caption above.
 
     Args:
-        tiles: HWC uint8 RGB; those under 320 pixels are enlarged by a whole factor.
-        captions: one a tile.
+        tiles: HWC uint8 RGB; those under 320 pixels are enlarged by an integer factor.
+        captions: one per tile.
     """
     import cv2
 

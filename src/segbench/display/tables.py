@@ -1,4 +1,4 @@
-"""The table at the end of a run: our scores beside the baseline and the paper's row."""
+"""The table at the end of a run: our scores beside the baseline and the paper's."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from rich.table import Table
 from segbench.config.record import Config, Paper
 from segbench.display.digits import number
 
-THRESHOLD = "threshold_mean_iu"
 RAND_DEFINITIONS = """rand_error: the challenge's program since 2015; rand_error_pairs: before;
 which one the server of 2015 ran is not known"""
 
 
 def score_table(scores: Mapping[str, float], split: str, title: str, model: str, paper: Paper | None) -> Table:
-    """Scores of a split; per-class IU is left to results.json.
+    """Scores of a split; per-class IU is only in results.json.
 
     Args:
         scores: by key, e.g. `test/mean_iu`.
@@ -27,12 +26,9 @@ def score_table(scores: Mapping[str, float], split: str, title: str, model: str,
         model: heads our column.
         paper: the experiment's `paper:` block, or None.
     """
-    shown = {
-        key.removeprefix(f"{split}/"): value
-        for key, value in scores.items()
-        if key.startswith(f"{split}/") and "/iu/" not in f"/{key.removeprefix(f'{split}/')}"
-    }
-    baseline = shown.pop(THRESHOLD, None)
+    own = {key.removeprefix(f"{split}/"): value for key, value in scores.items() if key.startswith(f"{split}/")}
+    shown = {name: value for name, value in own.items() if "/iu/" not in f"/{name}"}
+    baseline = shown.pop("threshold_mean_iu", None)
     published: Mapping[str, float] = paper.metrics if paper else {}
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("metric")
@@ -65,8 +61,8 @@ def print_results(
     protocol: Mapping[str, Any],
     timing: Mapping[str, float],
 ) -> None:
-    """Print the table, how its numbers came about, and where the run is."""
-    # Not cut to a terminal's width where there is no terminal.
+    """Print the table, its protocol and times, and where the run is."""
+    # Without a terminal, lines are not cut to its width.
     console = Console(highlight=False, soft_wrap=True)
     if any(key.startswith(f"{split}/") for key in scores):
         title = f"{config.name}: {split}, {protocol['checkpoint']} checkpoint, tta {protocol['tta']}"

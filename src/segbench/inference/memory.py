@@ -1,4 +1,4 @@
-"""Whether a tile's feature maps fit into memory, asked before the system ends the process without a word."""
+"""Whether a tile's feature maps fit into memory, checked before the system kills the process silently."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 
 PROBES = (64, 192)
-"""Sides of the two inputs, apart enough that layers of stride 32 grow between them."""
+"""Sides of two inputs, far enough apart that layers of stride 32 differ."""
 
 
 def least_bytes_per_pixel(model: nn.Module, probe: Tensor | Mapping[str, Tensor]) -> float:
-    """A lower bound of what a forward needs, measured on a small input.
+    """A lower bound of the memory of a forward pass, measured on a small input.
 
     Args:
         model: in eval mode.
-        probe: BCHW, or a mapping of them; as the model takes it.
+        probe: BCHW, or by modality, as the model takes it.
 
     Returns:
-        Bytes a pixel of the input: of the layer with the largest input and output taken together.
+        Bytes per input pixel of the layer with the largest input and output together.
     """
     first = probe if isinstance(probe, Tensor) else next(iter(probe.values()))
     return _largest_layer(model, probe) / (first.shape[-2] * first.shape[-1])
@@ -31,9 +31,9 @@ def least_bytes_per_pixel(model: nn.Module, probe: Tensor | Mapping[str, Tensor]
 def extrapolated_bytes(
     model: nn.Module, probe: Callable[[int], Tensor | Mapping[str, Tensor]], height: int, width: int
 ) -> float:
-    """A lower bound for networks that pad by much, as an FCN by 100 pixels, from two small inputs.
+    """A lower bound for networks with much padding (FCN: 100 pixels), from two small inputs.
 
-    The feature maps of an input of side s grow as (s + p)^2; two sides give p and the factor.
+    Feature maps of an input of side s grow as (s + p)^2; two sides give p and the factor.
 
     Args:
         model: in eval mode.
@@ -42,7 +42,7 @@ def extrapolated_bytes(
         width: of the image.
 
     Returns:
-        Bytes of the layer with the largest input and output taken together.
+        Bytes of the layer with the largest input and output together.
     """
     small, large = (math.sqrt(_largest_layer(model, probe(side))) for side in PROBES)
     slope = (large - small) / (PROBES[1] - PROBES[0])
@@ -55,9 +55,9 @@ def _largest_layer(model: nn.Module, probe: Tensor | Mapping[str, Tensor]) -> in
 
     def weigh(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal largest
-        largest = max(largest, sum(map(_bytes, inputs)) + _bytes(output))
+        largest = max(largest, sum(x.nbytes for x in (*inputs, output) if isinstance(x, Tensor)))
 
-    layers = [layer for layer in model.modules() if not any(True for _ in layer.children())]
+    layers = [layer for layer in model.modules() if not [*layer.children()]]
     hooks = [layer.register_forward_hook(weigh) for layer in layers]
     try:
         with torch.inference_mode():
@@ -68,21 +68,17 @@ def _largest_layer(model: nn.Module, probe: Tensor | Mapping[str, Tensor]) -> in
     return largest
 
 
-def _bytes(value: Any) -> int:
-    return value.nbytes if isinstance(value, Tensor) else 0
-
-
 def free_bytes(
     meminfo: Path = Path("/proc/meminfo"),
     limit: Path = Path("/sys/fs/cgroup/memory.max"),
     used: Path = Path("/sys/fs/cgroup/memory.current"),
 ) -> float:
-    """Main memory that a process may still take, in bytes; infinite where the system does not say.
+    """Main memory that this process may still allocate, in bytes; infinite if unknown.
 
     Args:
-        meminfo: the kernel's account.
-        limit: the bound of a container or batch job, where there is one.
-        used: what it holds of it.
+        meminfo: the kernel's figures.
+        limit: of a container or batch job, if any.
+        used: of that limit.
     """
     free = float("inf")
     if meminfo.exists():

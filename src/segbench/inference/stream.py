@@ -1,8 +1,7 @@
 """Prediction of images of any size: overlap tiles with mirrored context (U-Net paper, section 2 and figure 2).
 
-There is one path: tiles are read, predicted and yielded in turn (`predict_stream`); `predict_windows` does so for one
-image, and `predict_image` collects its windows. One tile is one forward unless a batch is asked for, so that no result
-depends on how many images or tiles travel together.
+Tiles are read, predicted and yielded in turn (`predict_stream`); `predict_image` collects those of one image. A tile is
+one forward pass unless a batch is set, so no result depends on how many images or tiles are predicted together.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import groupby, islice, product
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, check
 from segbench.inference.memory import extrapolated_bytes, free_bytes, least_bytes_per_pixel
 from segbench.inference.symmetries import Symmetry, symmetries
 from segbench.inference.tiling import Span, mirrored, plan
@@ -28,10 +27,10 @@ Read = Callable[[int, int, int, int], Mapping[str, Tensor | NDArray[Any]]]
 """`read(y0, y1, x0, x1)`: rows y0 to y1 and columns x0 to x1 (exclusive) of each modality, CHW, normalised."""
 
 WHOLE_PIXELS = 2**21
-"""Without `tile=`, an image whose network input has at most this many pixels goes through in one piece."""
+"""Without `tile=`, an image whose network input has at most this many pixels is predicted in one piece."""
 
 DEFAULT_TILE = 1024
-"""The output side for larger ones: the context then costs 40 % of the published U-Net's work."""
+"""The output side for larger ones; context is then 40 % of the published U-Net's work."""
 
 
 def predict_image(
@@ -49,68 +48,31 @@ def predict_image(
         model: in eval mode; takes BCHW, or a mapping of them where there are several modalities.
         images: CHW float32 by modality, all of one size, normalised.
         heads: the names of the model's heads.
-        tile: the largest output side of a tile in pixels; without it the image goes through in one piece up to
-            `WHOLE_PIXELS`, in tiles of `DEFAULT_TILE` beyond. The result does not depend on it, see `tiling.plan`.
+        tile: the largest output side of a tile in pixels; None: one piece up to `WHOLE_PIXELS`, tiles of `DEFAULT_TILE`
+            beyond. The result does not depend on it, see `tiling.plan`.
         tta: the symmetries averaged over, `none`, `rot4` or `d4`, see `symmetries`.
-        channels_last: hand the network its input in this memory format.
+        channels_last: give the network its input in this memory format.
 
     Returns:
         KHW float32 by head, summing to 1 over K, on the model's device.
 
     Raises:
-        SegbenchError: as `predict_windows`.
+        SegbenchError: as `predict_stream`.
     """
     height, width = next(iter(images.values())).shape[-2:]
 
     def read(y0: int, y1: int, x0: int, x1: int) -> Mapping[str, Tensor]:
         return {name: image_CHW[:, y0:y1, x0:x1] for name, image_CHW in images.items()}
 
-    windows = predict_windows(model, read, (height, width), heads, tile=tile, tta=tta, channels_last=channels_last)
+    image = ReadableImage(None, (height, width), read)
     whole: dict[str, Tensor] = {}
-    for y, x, window in windows:
-        for head, probabilities_Khw in window.items():
+    for window in predict_stream(model, [image], heads, tile=tile, tta=tta, channels_last=channels_last):
+        for head, probabilities_Khw in window.probabilities.items():
             if head not in whole:
                 whole[head] = probabilities_Khw.new_empty(probabilities_Khw.shape[0], height, width)
             h, w = probabilities_Khw.shape[-2:]
-            whole[head][:, y : y + h, x : x + w] = probabilities_Khw
+            whole[head][:, window.y : window.y + h, window.x : window.x + w] = probabilities_Khw
     return whole
-
-
-def predict_windows(
-    model: nn.Module,
-    read: Read,
-    size: tuple[int, int],
-    heads: Sequence[str],
-    *,
-    tile: int | None = None,
-    tta: str = "none",
-    channels_last: bool = False,
-) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
-    """Class probabilities window by window: memory is bounded by the tile, not by the image.
-
-    Runs under `torch.inference_mode()` and under whatever autocast the caller has set; images take the type of the
-    model's weights, softmax is taken in float32.
-
-    Args:
-        model: as in `predict_image`.
-        read: gives a part of the image; never asked for more than a tile with its context.
-        size: (H, W) of the image.
-        heads: the names of the model's heads.
-        tile: as in `predict_image`.
-        tta: as in `predict_image`.
-        channels_last: as in `predict_image`.
-
-    Returns:
-        An iterator of (y, x, {head: Khw float32}), y and x being the window's upper left pixel; the windows cover each
-        pixel once, row by row.
-
-    Raises:
-        SegbenchError: the model is in training mode; tta is wrong; and, while iterating, a tile that is wrong or does
-            not fit into memory, and an output that contradicts the model's heads or geometry.
-    """
-    images = [ReadableImage(None, size, read)]
-    stream = predict_stream(model, images, heads, tile=tile, tta=tta, channels_last=channels_last)
-    return ((window.y, window.x, window.probabilities) for window in stream)
 
 
 @dataclass(frozen=True)
@@ -118,9 +80,9 @@ class ReadableImage:
     """An image that is read part by part.
 
     Attributes:
-        key: what its windows are told apart by.
+        key: identifies it in its windows.
         size: H and W.
-        read: gives a part.
+        read: reads a part; never more than a tile with its context.
     """
 
     key: Any
@@ -134,7 +96,7 @@ class Window:
 
     Attributes:
         key: of the image.
-        y: its first row there.
+        y: its first row.
         x: its first column.
         probabilities: Khw float32 by head.
     """
@@ -157,26 +119,28 @@ def predict_stream(
 ) -> Iterator[Window]:
     """Class probabilities of one image after the other, window by window; at most `batch` tiles are in memory.
 
+    Runs under `torch.inference_mode()` and the caller's autocast; softmax is in float32.
+
     Args:
-        model: as in `predict_image`.
-        images: taken one by one, as their turn comes.
+        model: this and what is not listed as in `predict_image`.
+        images: taken one by one when needed.
         heads: the names of the model's heads.
-        tile: as in `predict_image`.
-        tta: as in `predict_image`.
-        channels_last: as in `predict_image`.
-        batch: consecutive tiles of one size that go through the network together, of one image or of several. More
-            than 1 is faster on a GPU, and may change the last bits of a result.
+        tile: the largest output side of a tile in pixels.
+        tta: the symmetries averaged over.
+        channels_last: give the network its input in this memory format.
+        batch: consecutive tiles of one size, of one or several images, that are predicted together. More than 1 is
+            faster on a GPU, and may change the last bits of a result.
 
     Returns:
         An iterator of windows: those of each image cover each pixel once, row by row.
 
     Raises:
-        SegbenchError: as `predict_windows`, and for a batch below 1.
+        SegbenchError: the model is in training mode; wrong tta or batch; and, while iterating, a tile that is wrong or
+            does not fit into memory, or an output that contradicts the model's heads or geometry.
     """
     if model.training:
-        raise SegbenchError("prediction by a model in training mode", "eval mode", "call model.eval() before")
-    if batch < 1:
-        raise SegbenchError(f"batch_size={batch}", "a positive number of tiles", "correct batch_size=")
+        raise SegbenchError("prediction by a model in training mode", "eval mode", "call model.eval() first")
+    check("batch_size", batch, batch >= 1, "a positive number of tiles", 1)
     predictor = _TilePredictor(model, tuple(heads), geometry_of(model), symmetries(tta), channels_last)
     return _stream(predictor, images, tile, batch)
 
@@ -211,26 +175,15 @@ def _tiles(predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int
             pixels = geometry.input_for(height) * geometry.input_for(width)
             side = DEFAULT_TILE if pixels > WHOLE_PIXELS else None
         for row, column in product(plan(height, geometry, side), plan(width, geometry, side)):
-            # Asked before the tile is read: an image that is taken whole may be too large for that already.
+            # Before the tile is read: a whole image may be too large even for that.
             predictor.refuse_too_large(partial(image.read, 0, 1, 0, 1), (row.read_size, column.read_size))
             yield _Tile(image.key, row, column, _read_mirrored(image.read, row, column, image.size))
 
 
 def _batches(tiles: Iterable[_Tile], batch: int) -> Iterator[list[_Tile]]:
-    def shapes(cut: _Tile) -> list[torch.Size]:
-        return [image_CHW.shape for image_CHW in cut.images.values()]
-
-    together: list[_Tile] = []
-    for cut in tiles:
-        if together and shapes(cut) != shapes(together[0]):
+    for _, alike in groupby(tiles, lambda cut: [image_CHW.shape for image_CHW in cut.images.values()]):
+        while together := list(islice(alike, batch)):
             yield together
-            together = []
-        together.append(cut)
-        if len(together) == batch:
-            yield together
-            together = []
-    if together:
-        yield together
 
 
 def _read_mirrored(read: Read, row: Span, column: Span, size: tuple[int, int]) -> dict[str, Tensor]:
@@ -271,7 +224,8 @@ class _TilePredictor:
     def __call__(self, tiles: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
         """KHW float32 by head of each tile, CHW by modality; one forward a symmetry."""
         tiles = [{name: image_CHW.to(self.device, self.dtype) for name, image_CHW in tile.items()} for tile in tiles]
-        given = _sides(tiles[0])
+        height, width = next(iter(tiles[0].values())).shape[-2:]
+        given = (int(height), int(width))
         self.refuse_too_large(lambda: tiles[0], given, len(tiles))
         expected = tuple(side - 2 * self.geometry.margin for side in given)
         mean: dict[str, Tensor] = {}
@@ -306,12 +260,12 @@ class _TilePredictor:
     def refuse_too_large(
         self, part: Callable[[], Mapping[str, Tensor | NDArray[Any]]], sides: tuple[int, int], count: int = 1
     ) -> None:
-        """Refuse what main memory cannot hold, where allocation succeeds and the system ends the process.
+        """Refuse what main memory cannot hold: allocation would succeed and the system kill the process.
 
         Args:
             part: gives a part of the image, CHW by modality.
             sides: H and W of a tile.
-            count: tiles that go through together.
+            count: tiles predicted together.
         """
         on_cpu = self.device is None or self.device.type == "cpu"
         height, width = sides
@@ -339,29 +293,21 @@ class _TilePredictor:
         if count > 1:
             action = f"set a smaller batch_size=, say {count // 2}"
         elif self.geometry == TileGeometry():
-            action = "cut or shrink the image: this network takes it whole and has no tile="
+            action = "cut or shrink the image: this network takes it whole, without tile="
         else:
             action = f"set a smaller tile=, say tile={half}"
-        tiles = (
-            f"{count} tiles of {sides[0]} x {sides[1]} pixels do"
-            if count > 1
-            else (f"a tile of {sides[0]} x {sides[1]} pixels does")
-        )
+        size = f"{sides[0]} x {sides[1]} pixels"
+        tiles = f"{count} tiles of {size} do" if count > 1 else f"a tile of {size} does"
         return SegbenchError(
-            f"{tiles} not fit into memory: {how}", "room for the feature maps of what goes through together", action
+            f"{tiles} not fit into memory: {how}", "room for the feature maps of all that is predicted together", action
         )
-
-
-def _sides(tile: Mapping[str, Tensor]) -> tuple[int, int]:
-    height, width = next(iter(tile.values())).shape[-2:]
-    return int(height), int(width)
 
 
 def as_heads(output: Tensor | Mapping[str, Tensor], heads: Sequence[str]) -> dict[str, Tensor]:
     """A model's output by head.
 
     Args:
-        output: a tensor, of a model with one head, or a mapping with one tensor a head.
+        output: a tensor, if there is one head, or one by head.
         heads: the names expected.
 
     Raises:
@@ -383,7 +329,7 @@ def as_heads(output: Tensor | Mapping[str, Tensor], heads: Sequence[str]) -> dic
 
 
 def geometry_of(model: nn.Module) -> TileGeometry:
-    """The input sizes a model takes, also inside a wrapper's `module`; any, and as large an output, if it says none."""
+    """The input sizes of a model, or of a wrapper's `module`; without `geometry`, any, with an output of that size."""
     for candidate in (model, getattr(model, "module", None)):
         geometry = getattr(candidate, "geometry", None)
         if isinstance(geometry, TileGeometry):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segbench.errors import SegbenchError
+from segbench.errors import check_one_of
 
 
 @dataclass(frozen=True)
 class Symmetry:
-    """A rearrangement of the pixels of `...HW`, and the way back; nothing is interpolated.
+    """A rearrangement of the pixels of `...HW` and its inverse, without interpolation.
 
     Attributes:
         name: what it does.
@@ -40,17 +40,16 @@ def _symmetry(quarter_turns: int, flip: bool) -> Symmetry:
 def symmetries(tta: str = "none") -> list[Symmetry]:
     """The group to average over.
 
-    The paper averages over seven rotated versions of the input (section 4) whose angles it does not print; these are
-    the exact ones, our choice: they need no interpolation and lose no corner.
+    The paper averages over seven rotated versions of the input (section 4) without giving their angles; these exact
+    ones are our choice: they need no interpolation and lose no corner.
 
     Args:
         tta: `none` (the identity alone), `rot4` (the four quarter turns), `d4` (those, and mirrored: eight).
 
     Raises:
-        SegbenchError: another name.
+        SegbenchError: an unknown name.
     """
     groups = {"none": [(0, False)], "rot4": [(k, False) for k in range(4)]}
     groups["d4"] = groups["rot4"] + [(k, True) for k in range(4)]
-    if tta not in groups:
-        raise SegbenchError(f"test-time averaging tta={tta}", " or ".join(groups), "set tta=none, tta=rot4 or tta=d4")
+    check_one_of("tta", tta, tuple(groups))
     return [_symmetry(turns, flip) for turns, flip in groups[tta]]

@@ -1,4 +1,4 @@
-"""Where overlap tiles lie: each axis is cut by itself, and continued by mirroring at its ends."""
+"""Where overlap tiles lie: each axis is cut separately, and mirrored beyond its ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, check
 from segbench.spec import TileGeometry
 
 
@@ -19,7 +19,7 @@ class Span:
     Attributes:
         read_from: first input pixel; negative positions and those past the end are mirrored.
         read_size: input side, valid for the network.
-        start: first pixel that this tile answers for.
+        start: first output pixel that this tile provides.
         stop: one past the last.
     """
 
@@ -29,40 +29,39 @@ class Span:
     stop: int
 
     def answer(self, margin: int) -> slice:
-        """Where the pixels it answers for lie in the network's output."""
+        """Where the pixels it provides are in the network's output."""
         first = self.start - self.read_from - margin
         return slice(first, first + self.stop - self.start)
 
 
 def plan(size: int, geometry: TileGeometry, tile: int | None = None) -> list[Span]:
-    """Cut one axis into tiles of nearly equal size that answer for each pixel exactly once.
+    """Cut one axis into tiles of nearly equal size that provide each pixel exactly once.
 
-    Tiles start at multiples of `geometry.step`, so that every pooling sees the same grid whatever the tile size (of
-    the 388 output pixels of the published U-Net, 384 are kept). An unpadded network reads its margin around each tile,
-    mirrored beyond the image, and its result does not depend on the tile size. A padded one reads `geometry.context`
-    more on each side, but nothing beyond the image save what fills it up to a valid size: zeros are padded where they
-    would be padded around the whole image, so its result is that of the whole image.
+    Tiles start at multiples of `geometry.step`, so every pooling sees the same grid for any tile size (of the 388
+    output pixels of the published U-Net, 384 are kept). An unpadded network reads its margin around each tile, mirrored
+    beyond the image, and its result does not depend on the tile size. A padded one reads `geometry.context` more on
+    each side, but nothing beyond the image except to fill up to a valid size: zeros are padded where they would be
+    around the whole image, so the result is that of the whole image.
 
     Args:
         size: pixels of the image along the axis.
         geometry: of the network.
-        tile: the most output pixels a tile, rounded down to a multiple of `geometry.step` (at least one); None for the
-            whole axis in one.
+        tile: the most output pixels per tile, rounded down to a multiple of `geometry.step` (at least one); None: the
+            whole axis.
 
     Raises:
-        SegbenchError: a tile below 1, or tiles asked of a padded network that does not say how far it sees.
+        SegbenchError: a tile below 1, or tiles for a padded network without a context.
     """
-    if tile is not None and tile < 1:
-        raise SegbenchError(f"tile={tile}", "a positive number of pixels", "leave tile out, or set tile=512")
+    check("tile", tile, tile is None or tile >= 1, "a positive number of pixels", 512)
     whole = [Span(-geometry.margin, geometry.input_for(size), 0, size)]
     if tile is None or tile >= size:
         return whole
     padded = geometry.margin == 0
     if padded and geometry.context == 0:
         raise SegbenchError(
-            f"tile={tile} for a network that does not say how far it sees (geometry.context = 0)",
-            "an image in one piece, or the context by which tiles overlap",
-            "leave tile out, or give the network's TileGeometry its context",
+            f"tile={tile} for a network of unknown receptive field (geometry.context = 0)",
+            "an image in one piece, or a context by which tiles overlap",
+            "leave tile out, or set context of the network's TileGeometry",
         )
     step = geometry.step
     count = -(-size // max(tile // step * step, step))
@@ -88,12 +87,12 @@ def _round_up(value: int, step: int) -> int:
 
 
 def mirrored(start: int, stop: int, size: int) -> NDArray[np.int64]:
-    """Indices of an axis continued by mirroring at its border pixels, as often as it takes: ... 2 1 0 1 2 ...
+    """Indices of an axis mirrored at its border pixels as often as needed: ... 2 1 0 1 2 ...
 
     Args:
         start: first position, may be negative.
         stop: one past the last, may exceed `size`.
-        size: pixels there are.
+        size: of the axis.
 
     Returns:
         `stop - start` indices from 0 to size - 1, those of `numpy.pad(mode="reflect")`.

@@ -1,4 +1,4 @@
-"""The losses, one a head; what they have in common is in `loss.py`."""
+"""The losses, one per head; `loss.py` is what they share."""
 
 from segbench.losses.cross_entropy import CrossEntropy, WeightedCrossEntropy
 from segbench.losses.dice import Dice

@@ -1,7 +1,7 @@
-"""Pixel-wise cross-entropy: plain, weighted by a map, averaged or summed.
+"""Pixel-wise cross-entropy: plain or weighted by pixel, averaged or summed.
 
 U-Net (arXiv:1505.04597, section 3, equation 1) weights each pixel's cross-entropy by a map w(x); FCN (arXiv:1411.4038,
-released nets) sums it over the image without a denominator, which its learning rates (1e-10 and the like) are made for.
+released nets) sums it over the image without a denominator; its learning rates (1e-10 and the like) assume that.
 """
 
 from __future__ import annotations
@@ -10,35 +10,35 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from segbench.errors import SegbenchError
-from segbench.losses.loss import Loss, Reduction, Sums, check_option
+from segbench.errors import SegbenchError, check_one_of
+from segbench.losses.loss import Loss, Reduction, Sums
 from segbench.spec import VOID
 
 
 class CrossEntropy(Loss):
-    """Softmax cross-entropy over labelled pixels, with a weight a pixel where one is given.
+    """Softmax cross-entropy over labelled pixels, with pixel weights where given.
 
-    With l(x) = -log softmax(logits(x))[target(x)], w(x) the weight (1 where none is given), and the sums over all
+    With l(x) = -log softmax(logits(x))[target(x)], w(x) the pixel weight (1 where none is given), and the sums over all
     pixels x of the batch whose target is not `ignore_index`:
 
         sum:   L = sum_x w(x) l(x)
         mean:  L = sum_x w(x) l(x) / n,   n = the number of labelled pixels
 
-    The denominator counts pixels and not weights on purpose. A pixel's gradient is then w(x) / n in every tile: a
-    weight raises the loss where it is high. Divided by the sum of weights, a tile with many borders would count its
-    other pixels less than a tile with few, and scaling the whole map would do nothing. For w = 1 it is the usual mean.
+    The denominator counts pixels, not weights, on purpose. A pixel's gradient is then w(x) / n in every tile: a high
+    weight raises the loss. Divided by the sum of weights, a tile with many borders would count its other pixels less
+    than a tile with few, and scaling the whole map would change nothing. For w = 1 it is the usual mean.
 
     Args:
-        reduction: `mean` or `sum`, as above.
+        reduction: `mean` or `sum`.
         ignore_index: the void label.
 
     Raises:
-        SegbenchError: the reduction is neither of the two.
+        SegbenchError: another reduction.
     """
 
     def __init__(self, reduction: Reduction = "mean", ignore_index: int = VOID) -> None:
         super().__init__(ignore_index)
-        check_option("reduction", reduction, reduction in ("mean", "sum"), "mean or sum", "mean")
+        check_one_of("loss.reduction", reduction, ("mean", "sum"))
         self.reduction = reduction
 
     def value(self, sums: Sums) -> Tensor:
@@ -57,7 +57,7 @@ class CrossEntropy(Loss):
 
 
 class WeightedCrossEntropy(CrossEntropy):
-    """`CrossEntropy` that refuses a batch without a weight map, so that the map is never left out unnoticed.
+    """`CrossEntropy` that refuses a batch without pixel weights, so that they are never dropped unnoticed.
 
     This is U-Net's energy (arXiv:1505.04597, equation 1) with the map of `segbench.data.weight_map`.
     """
@@ -68,12 +68,12 @@ class WeightedCrossEntropy(CrossEntropy):
         """As `Loss.sums`.
 
         Raises:
-            SegbenchError: also where there is no weight.
+            SegbenchError: as `Loss.sums`, and where there are no pixel weights.
         """
         if weight_BHW is None:
             raise SegbenchError(
-                "loss=weighted_cross_entropy, and a batch without a weight map",
-                "samples that carry a weight (Sample.weight)",
-                "turn the data set's weight map on, or choose loss=cross_entropy",
+                "loss=weighted_cross_entropy, and a batch without pixel weights",
+                "samples with pixel weights (Sample.weight)",
+                "turn on the data set's weight map, or choose loss=cross_entropy",
             )
         return super().sums(logits_BKHW, target_BHW, weight_BHW)

@@ -8,24 +8,25 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from segbench.losses.loss import Loss, Sums, check_option, one_hot
+from segbench.errors import check, check_one_of
+from segbench.losses.loss import Loss, Sums, one_hot
 from segbench.spec import VOID
 
 Classes = Literal["present", "all"]
-"""Over which classes a loss is averaged: those labelled in what it is computed over, or all."""
+"""The classes that a loss averages over: those labelled in the pixels it sees, or all."""
 
 
 class Dice(Loss):
     """1 - the mean over classes of a Dice coefficient whose sets are probabilities.
 
-    With p = softmax(logits), g one-hot, w the weight (1 where none is given), and the sums over all labelled pixels of
-    the batch (of all processes' batches), not of each image:
+    With p = softmax(logits), g one-hot, w the pixel weight (1 where none is given), and the sums over all labelled
+    pixels of the batch (of all processes' batches), not of each image:
 
         D_k = (2 sum_x w p_k g_k + s) / (sum_x w p_k^e + sum_x w g_k + s)
 
-    The paper squares (e = 2), e = 1 is as usual since (Drozdzal et al., arXiv:1608.04117); for probabilities of 0 and 1
-    both are the Dice score. A class that is labelled nowhere has D_k = 0 at s = 0 whatever is
-    predicted, so `classes=present` leaves it out; `classes=all` punishes its false positives, and needs s > 0 for it.
+    The paper squares (e = 2); e = 1 is usual since (Drozdzal et al., arXiv:1608.04117). For probabilities of 0 and 1
+    both are the Dice score. At s = 0 a class that is labelled nowhere has D_k = 0 whatever is predicted, so
+    `classes=present` leaves it out; `classes=all` punishes its false positives, and needs s > 0.
 
     Args:
         squared: e = 2.
@@ -41,10 +42,10 @@ class Dice(Loss):
         self, squared: bool = False, smooth: float = 0.0, classes: Classes = "present", ignore_index: int = VOID
     ) -> None:
         super().__init__(ignore_index)
-        check_option("classes", classes, classes in ("present", "all"), "present or all", "present")
+        check_one_of("loss.classes", classes, ("present", "all"))
         needed = "a number of pixels >= 0" if classes == "present" else "a number of pixels above 0 for classes=all"
         good = 0 <= smooth < math.inf and (smooth > 0 or classes == "present")
-        check_option("smooth", smooth, good, needed, 0 if classes == "present" else 1)
+        check("loss.smooth", smooth, good, needed, 0 if classes == "present" else 1)
         self.squared, self.smooth, self.classes = squared, smooth, classes
 
     def value(self, sums: Sums) -> Tensor:
@@ -53,7 +54,7 @@ class Dice(Loss):
         present_K = labelled_K > 0
         counted_K = present_K if self.classes == "present" else present_K.any().expand_as(present_K)
         size_K = predicted_K + labelled_K + self.smooth
-        # Chosen before the division: a quotient of zeros that is dropped after it still has no gradient.
+        # Chosen before the division: 0 / 0 dropped after it would still give NaN gradients.
         dice_K = (2 * shared_K + self.smooth) / torch.where(counted_K, size_K, 1)
         loss_K = torch.where(counted_K, 1 - dice_K, 0)
         return loss_K.sum() / counted_K.sum().clamp(min=1)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, check
 from segbench.losses.cross_entropy import CrossEntropy
-from segbench.losses.loss import Reduction, check_option
+from segbench.losses.loss import Reduction
 from segbench.spec import VOID
 
 
@@ -18,11 +18,11 @@ class Focal(CrossEntropy):
     """Cross-entropy times (1 - p)^gamma, p the probability of the true class (equations 4 and 5, for K classes).
 
     l(x) = -alpha[t] (1 - p_t)^gamma log p_t, with t = target(x) and p = softmax(logits(x)); reduced and weighted as in
-    `CrossEntropy`, which it is at gamma = 0 without alpha. The paper divides by the number of anchors that are assigned
+    `CrossEntropy`, which it equals at gamma = 0 without alpha. The paper divides by the number of anchors assigned to
     an object; here `mean` divides by the number of labelled pixels.
 
     Args:
-        gamma: how fast a pixel's weight falls with its probability; the paper's best is 2.
+        gamma: how fast a pixel's share of the loss falls with its probability; the paper's best is 2.
         alpha: a factor >= 0 for each of the K classes; None: 1 for all. The paper's best for two classes is
             (0.75, 0.25), the object being class 1.
         reduction: `mean` or `sum`.
@@ -42,16 +42,16 @@ class Focal(CrossEntropy):
         ignore_index: int = VOID,
     ) -> None:
         super().__init__(reduction, ignore_index)
-        check_option("gamma", gamma, 0 <= gamma < math.inf, "a finite number, 0 or more", 2)
+        check("loss.gamma", gamma, 0 <= gamma < math.inf, "a finite number, 0 or more", 2)
         good = alpha is None or (len(alpha) > 0 and all(0 <= factor < math.inf for factor in alpha))
-        check_option("alpha", alpha, good, "null, or a finite factor >= 0 a class", "null")
+        check("loss.alpha", alpha, good, "null, or a finite factor >= 0 per class", "null")
         self.gamma = gamma
-        # Not of the checkpoint: the config says it.
+        # Not in the checkpoint: it is in the config.
         self.register_buffer("alpha", None if alpha is None else torch.tensor(list(alpha)), persistent=False)
 
     def _pixel_losses(self, logits_BKHW: Tensor, target_BHW: Tensor) -> Tensor:
         loss_BHW = super()._pixel_losses(logits_BKHW, target_BHW)
-        # At p = 1, a power below 1 has an infinite slope, which times the loss of 0 would be no number.
+        # At p = 1 a power below 1 has an infinite slope, which times the loss of 0 would be NaN.
         other_BHW = -torch.expm1(-loss_BHW)
         focal_BHW = other_BHW.clamp(min=torch.finfo(other_BHW.dtype).tiny) ** self.gamma * loss_BHW
         if self.alpha is None:
@@ -60,7 +60,7 @@ class Focal(CrossEntropy):
         if len(self.alpha) != classes:
             raise SegbenchError(
                 f"loss.alpha with {len(self.alpha)} factors for {classes} classes",
-                "a factor a class",
+                "one factor per class",
                 "correct loss.alpha, or set loss.alpha=null",
             )
         label_BHW = torch.where(target_BHW == self.ignore_index, 0, target_BHW)

@@ -1,7 +1,7 @@
-"""What a loss is: sums over the pixels of a batch, and a function of them.
+"""A loss is sums over the pixels of a batch, and a function of them.
 
-Since sums of several batches add up, a loss over the batches of several processes is exactly that of one batch: the
-task adds the processes' sums, and takes the function of the total.
+Sums of several batches add up, so a loss across processes is exactly that of one batch: the task adds the processes'
+sums and takes the function of the total.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from segbench.spec import VOID
 Reduction = Literal["mean", "sum"]
 
 Sums = dict[str, Tensor]
-"""Sums by name; scalars, or one value a class."""
+"""Sums by name: scalars, or one value per class."""
 
 
 class Loss(nn.Module):
     """A loss of one head: `value(sums(logits, target, weight))`.
 
-    Whatever the loss, a void pixel has no influence on value or gradient, a batch without a labelled pixel has loss 0
-    and gradient 0, and half-precision logits are taken to float32 first, inside and outside autocast (float64 stays).
+    For every loss, void pixels influence neither value nor gradient, a batch without a labelled pixel has loss 0 and
+    gradient 0, and half-precision logits are converted to float32 first, with or without autocast (float64 stays).
 
     Args:
         ignore_index: the void label.
     """
 
     needs_weight = False
-    """Whether `sums` refuses a batch without a weight map; `build` reads it before training starts."""
+    """Whether `sums` refuses a batch without pixel weights; `build` checks it before training starts."""
 
     reduction: Reduction = "mean"
-    """Whether it grows with the number of pixels (`sum`) or not, which its learning rate is made for."""
+    """Whether it grows with the number of pixels (`sum`) or not; the learning rate has to match."""
 
     additive = True
-    """Whether the sums of two batches are those of both in one; the task refuses several processes where not."""
+    """Whether the sums of two batches add up to those of both in one; if not, the task refuses several processes."""
 
     def __init__(self, ignore_index: int = VOID) -> None:
         super().__init__()
         self.ignore_index = ignore_index
 
     def forward(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None = None) -> Tensor:
-        """The scalar loss of a batch, float32 (float64 for float64 logits); arguments as for `sums`."""
+        """The scalar loss of a batch, float32 (float64 for float64 logits); arguments as in `sums`."""
         return self.value(self.sums(logits_BKHW, target_BHW, weight_BHW))
 
     def sums(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None = None) -> Sums:
@@ -54,18 +54,18 @@ class Loss(nn.Module):
         Args:
             logits_BKHW: scores before softmax, any float type.
             target_BHW: int64 labels in [0, K) or `ignore_index`.
-            weight_BHW: float weights >= 0; finite also on void pixels. 1 where none is given.
+            weight_BHW: float pixel weights >= 0, finite on void pixels too; None: 1 everywhere.
 
         Raises:
-            SegbenchError: target or weight are not of the logits' size.
+            SegbenchError: target or pixel weights are not of the logits' size.
         """
         B, _, H, W = logits_BKHW.shape
-        for name, tensor in (("target", target_BHW), ("weight", weight_BHW)):
-            # A B1HW weight would broadcast without an error, to a wrong loss.
+        for name, tensor in (("target", target_BHW), ("pixel weight", weight_BHW)):
+            # Without this, a B1HW weight would broadcast to a wrong loss.
             if tensor is not None and tensor.shape != (B, H, W):
                 raise SegbenchError(
-                    f"a {name} of shape {tuple(tensor.shape)} for logits of shape {tuple(logits_BKHW.shape)}",
-                    f"a {name} of shape {(B, H, W)}",
+                    f"{name} of shape {tuple(tensor.shape)} for logits of shape {tuple(logits_BKHW.shape)}",
+                    f"{name} of shape {(B, H, W)}",
                     f"crop or squeeze the {name} to the size of the network's output",
                 )
         logits_BKHW = logits_BKHW.to(torch.promote_types(logits_BKHW.dtype, torch.float32))
@@ -74,11 +74,11 @@ class Loss(nn.Module):
             return self._sums(logits_BKHW, target_BHW, weight_BHW)
 
     def value(self, sums: Sums) -> Tensor:
-        """The scalar loss of what was summed, over one batch or over several."""
+        """The scalar loss from the sums of one batch or of several."""
         raise NotImplementedError
 
     def terms(self, sums: Sums) -> dict[str, Tensor]:
-        """Scalars that are logged beside the loss, by name: what it is made of."""
+        """Scalars to log beside the loss, by name: its parts."""
         return {}
 
     def _sums(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None) -> Sums:
@@ -86,7 +86,7 @@ class Loss(nn.Module):
 
 
 def one_hot(target_BHW: Tensor, labelled_BHW: Tensor, classes: int) -> Tensor:
-    """Where each class is labelled, BKHW bool; nowhere on void pixels.
+    """Where each class is labelled, BKHW bool; False on void pixels.
 
     Args:
         target_BHW: int64 labels.
@@ -96,20 +96,3 @@ def one_hot(target_BHW: Tensor, labelled_BHW: Tensor, classes: int) -> Tensor:
     B, H, W = target_BHW.shape
     label_B1HW = torch.where(labelled_BHW, target_BHW, 0)[:, None]
     return target_BHW.new_zeros((B, classes, H, W), dtype=torch.bool).scatter_(1, label_B1HW, labelled_BHW[:, None])
-
-
-def check_option(key: str, value: object, good: bool, expected: str, instead: object) -> None:
-    """Refuse an option of a loss.
-
-    Args:
-        key: its name, as in `loss.KEY`.
-        value: what was given.
-        good: whether it is accepted.
-        expected: what is.
-        instead: a value that is.
-
-    Raises:
-        SegbenchError: it is not good.
-    """
-    if not good:
-        raise SegbenchError(f"loss.{key}={value}", expected, f"set loss.{key}={instead}")

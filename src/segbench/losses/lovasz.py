@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from segbench.errors import check_one_of
 from segbench.losses.dice import Classes
-from segbench.losses.loss import Loss, Sums, check_option, one_hot
+from segbench.losses.loss import Loss, Sums, one_hot
 from segbench.spec import VOID
 
 
@@ -20,12 +21,12 @@ class LovaszSoftmax(Loss):
 
         sum_i m(i) (delta({1..i}) - delta({1..i-1}))
 
-    averaged over classes. At probabilities of 0 and 1 it is 1 - mean IU. Under a weight map |.| is the
-    sum of weights, for which delta stays submodular; the paper has none.
+    averaged over classes. At probabilities of 0 and 1 it is 1 - mean IU. With pixel weights (the paper has none) |.| is
+    their sum, for which delta stays submodular.
 
-    Each image is a set of its own, and the loss is the mean over images with a labelled pixel; `per_image=false` takes
-    all pixels of a batch for one set, nearer to a score over the whole data set. Sorting then needs them all at
-    once, so it is refused on several processes, and accumulated batches are sets of their own.
+    Each image is a separate set, and the loss is the mean over images with a labelled pixel; `per_image=false` takes
+    all pixels of a batch as one set, closer to a score over the whole data set. Sorting then needs them all at once,
+    so several processes are refused, and accumulated batches are separate sets.
 
     Args:
         per_image: as above.
@@ -33,12 +34,12 @@ class LovaszSoftmax(Loss):
         ignore_index: the void label.
 
     Raises:
-        SegbenchError: classes is neither of the two.
+        SegbenchError: another value of classes.
     """
 
     def __init__(self, per_image: bool = True, classes: Classes = "present", ignore_index: int = VOID) -> None:
         super().__init__(ignore_index)
-        check_option("classes", classes, classes in ("present", "all"), "present or all", "present")
+        check_one_of("loss.classes", classes, ("present", "all"))
         self.classes, self.per_image = classes, per_image
         self.additive = per_image
 
@@ -63,14 +64,14 @@ class LovaszSoftmax(Loss):
         return {"total": torch.stack(losses).sum(), "sets": counted_S.sum().to(torch.float32)}
 
     def _of_set(self, error_KN: Tensor, true_KN: Tensor, weight_1N: Tensor) -> Tensor:
-        # Void pixels have no error, so they are sorted to the end, where they add nothing.
+        # Void pixels have no error: they sort to the end, where they add nothing.
         present_K = true_KN.any(1)
         if self.classes == "present":
             error_KN, true_KN = error_KN[present_K], true_KN[present_K]
         error_KN, order_KN = error_KN.sort(dim=1, descending=True)
         weight_KN = weight_1N.expand_as(error_KN).gather(1, order_KN)
         true_weight_KN = weight_KN * true_KN.gather(1, order_KN)
-        # The class and the wrong pixels so far: all of it that is left right, and their union.
+        # Of the class and the wrong pixels so far: what is still right of the class, and their union.
         size_K1 = true_weight_KN.sum(1, keepdim=True)
         shared_KN = size_K1 - true_weight_KN.cumsum(1)
         union_KN = size_K1 + (weight_KN - true_weight_KN).cumsum(1)

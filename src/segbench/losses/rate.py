@@ -1,4 +1,4 @@
-"""A learning rate that is made for the other kind of loss: summed over pixels, or averaged over them."""
+"""Detects a learning rate meant for the other kind of loss: summed over pixels, or averaged over them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from segbench.errors import SegbenchError
 
 SMALLEST, LARGEST = 3e-8, 1e-1
-"""Steps of SGD in units of a pixel's mean gradient, lr * pixels / (1 - momentum) where pixels are summed.
+"""Plausible SGD steps in units of a pixel's mean gradient: lr * pixels / (1 - momentum) where pixels are summed.
 
 The papers' lie between 1e-7 (FCN-8s, averaged: 1e-8 and momentum 0.9) and 1e-1 (U-Net, averaged: 1e-3 and momentum
 0.99); FCN's summed ones between 2e-7 and 2e-3 (1e-14 and 1e-10, momentum 0.99, 187,500 pixels). Mixed up they would lie
@@ -16,18 +16,17 @@ far outside: 1e-4 summed takes steps of 2e3, 1e-10 averaged of 1e-8.
 
 
 def loss_rate_mismatch(reduction: str, optimizer: torch.optim.Optimizer, pixels: int) -> SegbenchError | None:
-    """Whether a rate is made for averages and the loss a sum, or the other way round.
+    """Whether the rate suits averages and the loss is a sum, or the reverse.
 
-    Adam and its kin divide a gradient by its own size: their step does not depend on the loss's scale, and they are
-    never complained of.
+    Adam and its kin divide a gradient by its size: their step does not depend on the loss's scale, so any rate passes.
 
     Args:
         reduction: of the loss, `sum` or `mean`.
-        optimizer: with its first rates.
-        pixels: that a step's loss is taken over.
+        optimizer: at its initial rates.
+        pixels: per step.
 
     Returns:
-        a complaint for the log, or None.
+        the error to log, or None.
     """
     if not isinstance(optimizer, torch.optim.SGD):
         return None
@@ -38,7 +37,7 @@ def loss_rate_mismatch(reduction: str, optimizer: torch.optim.Optimizer, pixels:
     if reduction == "sum" and step * pixels > LARGEST:
         return SegbenchError(
             f"{given} and a loss summed over {pixels:,} pixels: steps of {step * pixels:.0e} mean gradients of a pixel",
-            f"a rate below {LARGEST * (1 - momentum) / pixels:.0e} for a sum of so many pixels (FCN: 1e-10 to 1e-14)",
+            f"a rate below {LARGEST * (1 - momentum) / pixels:.0e} for such a sum (FCN: 1e-10 to 1e-14)",
             "set loss=cross_entropy, or a smaller optimizer.lr",
         )
     if reduction == "mean" and step < SMALLEST:

@@ -1,4 +1,4 @@
-"""A weighted sum of losses, each logged apart."""
+"""A weighted sum of losses, each logged separately."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from segbench.errors import SegbenchError
-from segbench.losses.loss import Loss, Sums, check_option
+from segbench.errors import SegbenchError, check
+from segbench.losses.loss import Loss, Sums
 from segbench.spec import VOID
 
 
 class Sum(Loss):
-    """L = the sum over terms of weight times term; a weight map, where there is one, is of all terms.
+    """L = the sum over terms of factor times term; pixel weights apply to all terms.
 
     Args:
         terms: losses by name; None leaves one out (`loss.terms.NAME=null`).
-        weights: a factor >= 0 for each of them.
+        weights: a factor >= 0 for each term.
         ignore_index: the void label, of all terms.
 
     Raises:
-        SegbenchError: no terms, a term without weight or the reverse, or a weight outside its range.
+        SegbenchError: no terms, a term without a factor or the reverse, or a factor out of range.
     """
 
     def __init__(
@@ -29,16 +29,16 @@ class Sum(Loss):
     ) -> None:
         super().__init__(ignore_index)
         kept = {name: term for name, term in terms.items() if term is not None}
-        check_option("terms", dict(terms), bool(kept), "losses by name", "{cross_entropy: ...}")
+        check("loss.terms", dict(terms), bool(kept), "losses by name", "{cross_entropy: ...}")
         unmatched = [name for name in kept if name not in weights] + [name for name in weights if name not in terms]
         if unmatched:
             raise SegbenchError(
                 f"loss.terms of {', '.join(terms)} and loss.weights of {', '.join(weights) or 'none'}",
-                "a weight for each term, and a term for each weight",
+                "a factor for each term, and a term for each factor",
                 f"correct loss.terms.{unmatched[0]} or loss.weights.{unmatched[0]}",
             )
         for name, weight in weights.items():
-            check_option(f"weights.{name}", weight, 0 <= weight < math.inf, "a finite number, 0 or more", 1)
+            check(f"loss.weights.{name}", weight, 0 <= weight < math.inf, "a finite number, 0 or more", 1)
         self._terms = nn.ModuleDict(kept)
         for module in self.modules():
             if isinstance(module, Loss):
@@ -49,7 +49,7 @@ class Sum(Loss):
         self.additive = all(term.additive for term in kept.values())
 
     def terms(self, sums: Sums) -> dict[str, Tensor]:
-        """Each term's value, before its weight."""
+        """Each term's value, before its factor."""
         return {
             name: term.value({key.removeprefix(f"{name}/"): x for key, x in sums.items() if key.startswith(f"{name}/")})
             for name, term in self._losses()

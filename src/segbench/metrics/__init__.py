@@ -1,7 +1,7 @@
 """Metrics as pure functions of arrays, and the measures that the framework accumulates.
 
-The modules load at first use: numba and OpenCV take most of a second. No module bears the name of a function, which it
-would hide.
+Modules load at first use: numba and OpenCV take most of a second. No module has the name of a function, which it would
+hide.
 """
 
 from __future__ import annotations
@@ -51,46 +51,15 @@ _NAMES = {
 }
 _MODULE = {name: module for module, names in _NAMES.items() for name in names.split()}
 
+# fmt: off
 __all__ = [
-    "THRESHOLDS",
-    "WARPING_THRESHOLDS",
-    "BoundaryF1",
-    "ChallengeScores",
-    "Contingency",
-    "Counts",
-    "Decoding",
-    "FScores",
-    "ImageResult",
-    "InstanceOverlap",
-    "Measure",
-    "Overlap",
-    "PixelError",
-    "RandError",
-    "Seg",
-    "ThresholdBaseline",
-    "VInfo",
-    "VInfoScores",
-    "VRand",
-    "VRandScores",
-    "Warped",
-    "WarpingError",
-    "WarpingScores",
-    "boundary_f1",
-    "challenge_scores",
-    "confusion_matrix",
-    "contingency",
-    "decode_instances",
-    "overlay",
-    "pixel_error",
-    "rand_error",
-    "regions",
-    "seg",
-    "thin",
-    "v_info",
-    "v_rand",
-    "warp",
-    "warping_error",
+    "THRESHOLDS", "WARPING_THRESHOLDS", "BoundaryF1", "ChallengeScores", "Contingency", "Counts", "Decoding",
+    "FScores", "ImageResult", "InstanceOverlap", "Measure", "Overlap", "PixelError", "RandError", "Seg",
+    "ThresholdBaseline", "VInfo", "VInfoScores", "VRand", "VRandScores", "Warped", "WarpingError", "WarpingScores",
+    "boundary_f1", "challenge_scores", "confusion_matrix", "contingency", "decode_instances", "overlay",
+    "pixel_error", "rand_error", "regions", "seg", "thin", "v_info", "v_rand", "warp", "warping_error",
 ]
+# fmt: on
 
 
 def __getattr__(name: str) -> Any:

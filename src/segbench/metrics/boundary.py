@@ -22,7 +22,7 @@ TOLERANCE = 0.0075
 
 
 def boundary(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of a mask with a 4-neighbour outside it; the image's edge is no boundary."""
+    """Pixels of a mask with a 4-neighbour outside it; the image's edge is not a boundary."""
     inner = mask_HW.copy()
     inner[1:] &= mask_HW[:-1]
     inner[:-1] &= mask_HW[1:]
@@ -34,13 +34,13 @@ def boundary(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def boundary_f1(label_HW: NDArray[np.bool_], pred_HW: NDArray[np.bool_], tolerance: float = TOLERANCE) -> float:
     """F1 of the boundary of one class in one image.
 
-    P is the share of the prediction's boundary pixels that lie within `tolerance` of one of the label's, R the share of
-    the label's that lie within it of one of the prediction's, and F1 = 2 P R / (P + R).
+    P is the share of the prediction's boundary pixels within `tolerance` of one of the label's, R the share of the
+    label's within `tolerance` of one of the prediction's, and F1 = 2 P R / (P + R).
 
     Args:
         label_HW: where the label is of the class, bool.
         pred_HW: where the prediction is of the class, bool.
-        tolerance: share of the image's diagonal; the distance is Euclidean and the limit belongs to it.
+        tolerance: share of the image's diagonal; the distance is Euclidean, the limit inclusive.
 
     Returns:
         0 to 1. Where neither has a boundary (the class fills the image or is absent): 1 if they are equal, else 0.
@@ -71,11 +71,11 @@ class BoundaryF1:
     """`boundary_f1` of a split: for each class the mean over the images that hold it, then the mean over classes.
 
     An image holds a class that is labelled or predicted in it. On void pixels the label takes the prediction's value,
-    so that a boundary inside a void band (as around the objects of VOC) agrees with itself.
+    so a boundary inside a void band (as around VOC's objects) matches itself.
 
     Attributes:
         class_names: K names.
-        excluded: classes that do not enter the mean.
+        excluded: classes left out of the mean.
         tolerance: share of the image's diagonal.
     """
 

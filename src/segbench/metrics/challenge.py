@@ -1,4 +1,4 @@
-"""All metrics of the ISBI 2012 challenge in one walk over the slices, which thins each prediction once."""
+"""All metrics of the ISBI 2012 challenge in one pass over the slices, which thins each prediction once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from segbench.metrics.thresholds import FScores, f_error, precision_recall, thre
 
 @dataclass(frozen=True, eq=False)
 class ChallengeScores:
-    """The five metrics, the Rand error by both definitions; see the function of each name.
+    """The five metrics, the Rand error by both definitions; see the functions of these names.
 
     Attributes:
         pixel_error: lower is better.
-        rand_error: as the challenge's program computes it now; lower is better.
-        rand_error_pairs: as it did before 2015; which of the two the server of 2015 ran is not known.
+        rand_error: by the challenge's current program; lower is better.
+        rand_error_pairs: by its program before 2015; which one the server of 2015 ran is not known.
         v_rand: higher is better.
         v_info: higher is better.
         warping_error: lower is better.
@@ -38,7 +38,7 @@ class ChallengeScores:
     warping_error: WarpingScores
 
     def values(self) -> dict[str, float]:
-        """The value of each metric, under the names that the measures use."""
+        """The value of each metric, by the measures' names."""
         return {
             "pixel_error": self.pixel_error.value,
             "rand_error": self.rand_error.value,
@@ -61,7 +61,7 @@ def challenge_scores(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.gener
         what `pixel_error`, `rand_error` (twice), `v_rand`, `v_info` and `warping_error` return.
 
     Raises:
-        SegbenchError: shapes that differ, an empty stack, or values that are no probabilities.
+        SegbenchError: different shapes, an empty stack, or values that are not probabilities.
     """
 
     def score(
@@ -70,15 +70,14 @@ def challenge_scores(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.gener
         levels_HW = threshold_levels(prob_HW, where)
         tables = thinned_tables(levels_HW, cell_HW)
         return (
-            np.stack(pixel_counts(levels_HW, cell_HW)),
+            pixel_counts(levels_HW, cell_HW),
             rand_counts(levels_HW, cell_HW),
             np.array([rand_parts(table) for table in tables], np.int64).T,
             np.array([entropies(table) for table in tables]),
             warping_counts(prob_HW, cell_HW),
         )
 
-    label = np.asarray(label_NHW)
-    slices = over_slices(score, np.asarray(prob_NHW), label)
+    slices = over_slices(score, prob_NHW, label_NHW)
     pixel, rand, thinned, information, kinds = (np.stack(counts) for counts in zip(*slices, strict=True))
     pixel_totals, rand_totals = pixel.sum(0), rand.sum(0)
     pairs = as_pairs(*rand_totals)
@@ -88,5 +87,5 @@ def challenge_scores(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.gener
         rand_error_pairs=f_error(*precision_recall(*pairs), pairs),
         v_rand=v_rand_scores(thinned),
         v_info=v_info_scores(information),
-        warping_error=warping_scores(kinds.sum(0), label.size),
+        warping_error=warping_scores(kinds.sum(0), np.asarray(label_NHW).size),
     )

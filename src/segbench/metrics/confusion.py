@@ -1,4 +1,4 @@
-"""One confusion matrix, and every overlap score out of it (FCN, section 5).
+"""One confusion matrix, and every overlap score from it (FCN, section 5).
 
 n_ij = pixels of class i that are predicted as j, t_i = sum_j n_ij. The matrix is accumulated over the whole split,
 never averaged over images or batches.
@@ -19,7 +19,7 @@ from segbench.spec import ScoreInfo
 
 @njit(cache=True, nogil=True)
 def _count(label: NDArray[np.integer], pred: NDArray[np.integer], num_classes: int, void: int) -> NDArray[np.int64]:
-    # One row and one column more than there are classes: what is out of range lands there, without a branch a pixel.
+    # An extra row and column take what is out of range, branch-free.
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     for position in range(label.size):
         row, column = label[position], pred[position]
@@ -72,18 +72,18 @@ class Overlap:
     - `pixel_acc` = sum_i n_ii / sum_i t_i
     - `mean_acc` = mean over labelled classes of n_ii / t_i
     - `iu/<class>` = n_ii / (t_i + sum_j n_ji - n_ii), NaN where the class is neither labelled nor predicted
-    - `mean_iu` = mean IU over classes that are labelled or predicted: a class that is predicted and nowhere labelled
-      counts as 0, as in the authors' score.py
+    - `mean_iu` = mean IU over classes that are labelled or predicted: a class predicted but not labelled counts as 0,
+      as in the authors' score.py
     - `mean_iu_present` = over classes that are labelled (the SIFT Flow protocol)
     - `mean_iu_all` = over all classes, those that are neither labelled nor predicted counting as 0
     - `fw_iu` = (sum_k t_k)^-1 sum_i t_i n_ii / (t_i + sum_j n_ji - n_ii)
 
-    and, not out of that matrix, `mean_iu_per_image`: the mean over images of the image's own `mean_iu`. It is no
-    estimate of the others, since small images and rare classes weigh more in it.
+    and, not from that matrix, `mean_iu_per_image`: the mean of the images' `mean_iu`. It does not estimate the others,
+    since small images and rare classes weigh more in it.
 
     Attributes:
         class_names: K names.
-        excluded: classes that enter none of the means; pixels that are labelled so still count for `pixel_acc`.
+        excluded: classes left out of all means; their labelled pixels still count for `pixel_acc`.
     """
 
     class_names: tuple[str, ...]
@@ -101,14 +101,9 @@ class Overlap:
         return tuple(ScoreInfo(name, (0.0, 1.0), True, self.version) for name in names)
 
     def counts(self, image: ImageResult) -> Counts:
-        """The matrix, and what the mean over images needs.
-
-        Returns:
-            `matrix`: KxK int64; `image_mean_iu`: float64, the image's mean IU, 0 where it has none; `images`: int64, 1
-            where it has one.
-        """
+        """`matrix`: KxK int64; `image_mean_iu`: float64, 0 where undefined; `images`: int64, 1 where it is defined."""
         matrix = confusion_matrix(image.label_HW, image.pred_HW, len(self.class_names), image.ignore_index)
-        mean = _mean_of_finite(class_iu(matrix)[self._kept()])
+        mean = _mean_of_finite(_class_iu(self.reduced({"matrix": matrix}))[self._kept()])
         return {
             "matrix": matrix,
             "image_mean_iu": np.nan_to_num(mean),
@@ -119,8 +114,8 @@ class Overlap:
         """What `scores` reads of the counts, linear in them: 3 K numbers for each matrix (..., K, K).
 
         Returns:
-            `hit`, `labelled`, `predicted`: int64 (..., K), the matrix's diagonal and its sums by row and column; the
-            other counts as they are.
+            `hit`, `labelled`, `predicted`: int64 (..., K), the matrix's diagonal, row sums and column sums; the other
+            counts unchanged.
         """
         matrix = counts["matrix"]
         margins = {
@@ -131,13 +126,12 @@ class Overlap:
         return margins | {key: value for key, value in counts.items() if key != "matrix"}
 
     def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
-        """Scores from one KxK matrix or from any number of them (..., K, K), or from what `reduced` makes of them."""
+        """Scores from matrices (..., K, K), or from what `reduced` makes of them."""
         totals = self.reduced(totals) if "matrix" in totals else totals
-        hit, labelled, predicted = (np.asarray(totals[key], np.float64) for key in ("hit", "labelled", "predicted"))
+        hit, labelled = (np.asarray(totals[key], np.float64) for key in ("hit", "labelled"))
         kept = self._kept()
-        pixels = labelled.sum(-1)
+        iu, pixels = _class_iu(totals), labelled.sum(-1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            iu = hit / (labelled + predicted - hit)
             share = labelled / pixels[..., None]
             scores = {
                 "pixel_acc": hit.sum(-1) / pixels,
@@ -156,12 +150,10 @@ class Overlap:
         return kept
 
 
-def class_iu(matrix: NDArray[np.generic]) -> NDArray[np.float64]:
-    """IU by class, from confusion matrices (..., K, K); NaN where a class is neither labelled nor predicted."""
-    pixels = np.asarray(matrix, np.float64)
-    hit = np.diagonal(pixels, axis1=-2, axis2=-1)
+def _class_iu(margins: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float64]:
+    hit, labelled, predicted = (np.asarray(margins[key], np.float64) for key in ("hit", "labelled", "predicted"))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(hit / (pixels.sum(-1) + pixels.sum(-2) - hit))
+        return np.asarray(hit / (labelled + predicted - hit))
 
 
 def _mean_of_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""From class probabilities back to objects: components, or a watershed on the distance, and what tidies them up."""
+"""From class probabilities back to objects: components or a watershed on the distance, then clean-up."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segbench.errors import SegbenchError
-from segbench.metrics.region_runs import regions
+from segbench.errors import SegbenchError, check, check_one_of
+from segbench.metrics.region_runs import regions, root
 
 Method = Literal["components", "watershed"]
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How objects are read off class probabilities; class 0 is background.
+    """How to derive objects from class probabilities; class 0 is background.
 
     Attributes:
         method: `components`: each 4-connected component of the cell pixels is an object. `watershed`: components are
             cut at the necks of their distance to the nearest other pixel.
-        cell_class: the class that objects are of.
-        threshold: a pixel is cell where P(cell) is larger; None: where cell is the likeliest class.
-        depth: of the watershed, in pixels: two bulges are two objects if at the neck between them the distance is by
-            at least this much smaller than at the middle of the flatter one.
-        grow: in pixels; pixels whose likeliest class is neither background nor cell (the border class) go to the
+        cell_class: the class of the objects.
+        threshold: a pixel is cell where P(cell) exceeds it; None: where cell is the likeliest class.
+        depth: of the watershed, in pixels: two bulges are two objects if the distance at the neck between them is
+            smaller by at least this much than at the middle of the flatter one.
+        grow: in pixels; pixels whose likeliest class is neither background nor cell (the border class) join the
             nearest object up to this far away.
-        min_size: in pixels; smaller objects are left out.
-        fill_holes: background that one object encloses becomes part of it.
+        min_size: in pixels; smaller objects are dropped.
+        fill_holes: background enclosed by one object joins it.
 
     Raises:
-        SegbenchError: a value that is out of range.
+        SegbenchError: a value out of range.
     """
 
     method: Method = "components"
@@ -47,18 +47,12 @@ class Decoding:
     fill_holes: bool = False
 
     def __post_init__(self) -> None:
-        if self.method not in ("components", "watershed"):
-            raise SegbenchError(
-                f"decoding.method={self.method}", "components or watershed", "choose one of them, as decoding=watershed"
-            )
-        if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise SegbenchError(
-                f"decoding.threshold={self.threshold}", "a probability below 1, or null", "correct decoding.threshold"
-            )
+        check_one_of("decoding.method", self.method, ("components", "watershed"))
+        good = self.threshold is None or 0 <= self.threshold < 1
+        check("decoding.threshold", self.threshold, good, "a probability below 1, or null", "null")
         for name in ("cell_class", "depth", "grow", "min_size"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise SegbenchError(f"decoding.{name}={value}", "a finite number from 0", f"correct decoding.{name}")
+            check(f"decoding.{name}", value, 0 <= value < math.inf, "a finite number from 0", 1)
 
 
 def decode_instances(prob_KHW: NDArray[np.floating], decoding: Decoding) -> NDArray[np.int32]:
@@ -66,19 +60,19 @@ def decode_instances(prob_KHW: NDArray[np.floating], decoding: Decoding) -> NDAr
 
     Args:
         prob_KHW: class probabilities, or logits where `decoding.threshold` is None.
-        decoding: how.
+        decoding: the method.
 
     Returns:
-        int32 HW, objects from 1 in the order in which rows meet them, 0 = none.
+        int32 HW, objects from 1 in row order, 0 = none.
 
     Raises:
-        SegbenchError: `decoding.cell_class` is none of the K classes.
+        SegbenchError: `decoding.cell_class` is not one of the K classes.
     """
     if not decoding.cell_class < len(prob_KHW):
         raise SegbenchError(
             f"decoding.cell_class={decoding.cell_class} for {len(prob_KHW)} classes",
             f"0 to {len(prob_KHW) - 1}",
-            "set decoding.cell_class to the class that objects are of",
+            "set decoding.cell_class to the class of the objects",
         )
     pred_HW = prob_KHW.argmax(0)
     is_cell = pred_HW == decoding.cell_class
@@ -97,8 +91,8 @@ def decode_instances(prob_KHW: NDArray[np.floating], decoding: Decoding) -> NDAr
 def watershed(mask_HW: NDArray[np.generic], depth: float = 1.0) -> NDArray[np.int32]:
     """Cut the 4-connected components of a mask at their necks.
 
-    The mask is flooded from the summits of its Euclidean distance to the nearest pixel outside (the image's edge is no
-    outside). Where two floods meet they are one object if the lower summit is less than `depth` above the meeting
+    The mask is flooded from the summits of its Euclidean distance to the nearest pixel outside (beyond the image does
+    not count). Where two floods meet they are one object if the lower summit is less than `depth` above the meeting
     point: the watershed from the summits of that dynamic (Grimaud 1992), without a line between objects.
 
     Args:
@@ -110,21 +104,13 @@ def watershed(mask_HW: NDArray[np.generic], depth: float = 1.0) -> NDArray[np.in
     """
     mask = np.ascontiguousarray(mask_HW, np.uint8)
     if not mask.any() or mask.all():
-        # Without a pixel outside there is no distance.
+        # No pixel outside, no distance.
         return regions(mask)
     distance_HW = cv2.distanceTransform((mask != 0).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     inside = np.flatnonzero(mask)
-    # Stable, so that pixels of one height are met in the order of rows on any machine.
+    # Stable: pixels of one height stay in row order on any machine.
     order = inside[np.argsort(-distance_HW.ravel()[inside], kind="stable")]
     return _renumbered(_flood(distance_HW, order, depth))
-
-
-@njit(cache=True, nogil=True)
-def _root(parents: NDArray[np.int32], basin: int) -> int:
-    while parents[basin] != basin:
-        parents[basin] = parents[parents[basin]]
-        basin = parents[basin]
-    return basin
 
 
 @njit(cache=True, nogil=True)
@@ -143,7 +129,7 @@ def _flood(height_HW: NDArray[np.float32], order: NDArray[np.int64], depth: floa
             y, x = row + (side == 3) - (side == 0), column + (side == 2) - (side == 1)
             if y < 0 or y >= H or x < 0 or x >= W or basins[y * W + x] == 0:
                 continue
-            basin = _root(parents, basins[y * W + x])
+            basin = root(parents, basins[y * W + x])
             around[met] = basin
             met += 1
             if heights[y * W + x] > steepest:
@@ -158,7 +144,7 @@ def _flood(height_HW: NDArray[np.float32], order: NDArray[np.int64], depth: floa
                 parents[neighbour] = highest
         basins[pixel] = own
     for pixel in order:
-        basins[pixel] = _root(parents, basins[pixel])
+        basins[pixel] = root(parents, basins[pixel])
     return basins.reshape(H, W)
 
 

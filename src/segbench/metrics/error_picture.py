@@ -1,4 +1,4 @@
-"""A picture of where a prediction splits and merges cells: the warping map laid over the image."""
+"""A picture of where a prediction splits and merges cells: the warping map drawn over the image."""
 
 from __future__ import annotations
 
@@ -7,35 +7,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
-from segbench.metrics.mismatches import (
-    HOLE_ADDITION,
-    HOLE_DELETION,
-    MERGE,
-    OBJECT_ADDITION,
-    OBJECT_DELETION,
-    SPLIT,
-)
+from segbench.metrics import mismatches
+from segbench.metrics.mismatches import MERGE, SPLIT
 
 COLOURS = {
-    HOLE_ADDITION: (240, 228, 66),
-    HOLE_DELETION: (0, 158, 115),
-    OBJECT_ADDITION: (204, 121, 167),
-    OBJECT_DELETION: (0, 114, 178),
+    mismatches.HOLE_ADDITION: (240, 228, 66),
+    mismatches.HOLE_DELETION: (0, 158, 115),
+    mismatches.OBJECT_ADDITION: (204, 121, 167),
+    mismatches.OBJECT_DELETION: (0, 114, 178),
     SPLIT: (86, 180, 233),
     MERGE: (255, 64, 0),
 }
 """RGB by kind, in the order of drawing: yellow hole addition, green hole deletion, pink object addition, dark blue
-object deletion, and on top, ringed, light blue split and red merge. They differ for colour-blind readers too."""
+object deletion, and on top, ringed, light blue split and red merge. Colour-blind readers can tell them apart."""
 
 
 def overlay(raw_HW: NDArray[np.generic], mismatch_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Colour the mismatches of a slice.
 
-    Each pixel is drawn as a square of 3 x 3. A merge is often a single pixel, so splits and merges are ringed at a
-    distance of one sixtieth of the longer side (5 pixels at least); what lies inside the ring stays visible.
+    Each pixel is drawn as a square of 3 x 3. A merge is often a single pixel, so splits and merges get a ring at one
+    sixtieth of the longer side (at least 5 pixels), whose inside stays visible.
 
     Args:
-        raw_HW: the image, any range; drawn in grey between its smallest and largest value.
+        raw_HW: the image, any range, drawn in grey from its smallest to its largest value.
         mismatch_HW: uint8 of `Warped.mismatch_HW`: 0 none, else the kind.
 
     Returns:

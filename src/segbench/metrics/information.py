@@ -1,7 +1,7 @@
 """V_Info: the information F-score after thinning, averaged over slices (Arganda-Carreras et al. 2015).
 
-With T, S, n_ij, a_i, b_j, n_0 and n as in rand.py, S thinned, and each membrane pixel of the prediction a region of its
-own:
+With T, S, n_ij, a_i, b_j, n_0 and n as in rand.py, S thinned, and each membrane pixel of the prediction a separate
+region:
 
     H(T)   = -sum_i a_i/n ln(a_i/n)
     H(S)   = -sum_j b_j/n ln(b_j/n) + n_0/n ln n
@@ -19,12 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.metrics.cell import cell_view
-from segbench.metrics.measure import Counts, ImageResult
+from segbench.metrics.measure import CellMeasure, Counts, ImageResult
 from segbench.metrics.rand import margins
 from segbench.metrics.region_overlap import Contingency
 from segbench.metrics.region_runs import overlap, region_runs
-from segbench.metrics.stack import over_slices
+from segbench.metrics.stack import over_levels
 from segbench.metrics.thinned_rand import mean_of_slices
 from segbench.metrics.thinning import thinned_tables
 from segbench.metrics.thresholds import THRESHOLDS, harmonic_mean, per_mask, threshold_levels
@@ -37,7 +36,7 @@ class VInfoScores:
 
     Attributes:
         value: `max_t mean_slices F(t)`.
-        threshold: the first threshold that reaches it.
+        threshold: the first threshold with that value.
         thresholds: T thresholds.
         per_threshold: mean F at each threshold.
         per_slice: F, (N, T).
@@ -61,7 +60,7 @@ class VInfoScores:
 
 
 def entropies(table: Contingency) -> tuple[float, float, float]:
-    """H(T), H(S) and I in nats, from the table of the pixels where the label is cell; zeros where there is none."""
+    """H(T), H(S) and I in nats, from the table of the pixels where the label is cell; zeros if there are none."""
     a, b, n_0 = margins(table)
     n = a.sum()
     if n == 0:
@@ -98,7 +97,7 @@ def v_info(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic], thinn
         `value` in [0, 1], 1 is best, with merge and split parts of every slice.
 
     Raises:
-        SegbenchError: shapes that differ, an empty stack, or values that are no probabilities.
+        SegbenchError: different shapes, an empty stack, or values that are not probabilities.
 
     Example:
         >>> label = np.array([[[1, 1, 1, 0, 1, 1, 1]]])
@@ -106,14 +105,13 @@ def v_info(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic], thinn
         1.0
     """
 
-    def score(prob_HW: NDArray[np.float32], cell_HW: NDArray[np.bool_], where: str) -> list[tuple[float, float, float]]:
-        levels_HW = threshold_levels(prob_HW, where)
+    def parts(levels_HW: NDArray[np.uint8], cell_HW: NDArray[np.bool_]) -> list[tuple[float, float, float]]:
         if thinned:
             return [entropies(table) for table in thinned_tables(levels_HW, cell_HW)]
         truth = region_runs(cell_HW)
         return per_mask(levels_HW, lambda mask: entropies(overlap(truth, region_runs(mask))))
 
-    return v_info_scores(np.array(over_slices(score, np.asarray(prob_NHW), np.asarray(label_NHW))))
+    return v_info_scores(np.array(over_levels(parts, prob_NHW, label_NHW)))
 
 
 def v_info_scores(parts_NT3: NDArray[np.float64]) -> VInfoScores:
@@ -138,21 +136,16 @@ def v_info_scores(parts_NT3: NDArray[np.float64]) -> VInfoScores:
 
 
 @dataclass(frozen=True)
-class VInfo:
+class VInfo(CellMeasure):
     """`v_info` of a split, an image being a slice.
 
-    Void pixels count nowhere, as membrane of the label does; the prediction is thinned through them.
+    Void pixels do not count, like the label's membrane; thinning runs through them.
 
     Attributes:
         cell_class: the class that is cell; all others are membrane.
     """
 
-    cell_class: int = 1
     name: str = "v_info"
-    version: str = "isbi2012-1"
-    needs_prob: bool = True
-    needs_raw: bool = False
-    test_only: bool = False
 
     def infos(self) -> tuple[ScoreInfo, ...]:
         """V_Info."""
@@ -160,7 +153,7 @@ class VInfo:
 
     def counts(self, image: ImageResult) -> Counts:
         """`f`: float64 (11,), F of this slice at each threshold; `slices`: int64, 1."""
-        prob_HW, cell_HW, _ = cell_view(image, self.cell_class, self.name)
+        prob_HW, cell_HW, _ = image.cell_view(self.cell_class, self.name)
         parts = np.array([entropies(table) for table in thinned_tables(threshold_levels(prob_HW), cell_HW)])
         return {"f": parts_f(parts.T)[2], "slices": np.array(1, np.int64)}
 

@@ -24,11 +24,10 @@ IOU_PERCENT = np.arange(50, 100, 5)
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """How the segments of one image meet its reference objects.
+    """How the segments of one image overlap its reference objects.
 
     Attributes:
-        jaccard: for each reference object the Jaccard index with the segment that covers more than half of it; 0 where
-            none does.
+        jaccard: per reference object, the Jaccard index with the segment that covers more than half of it, or 0.
         hits: reference objects whose IoU with a segment exceeds each of `IOU_PERCENT`, int64 (10,).
         objects: reference objects.
         segments: predicted segments.
@@ -41,9 +40,9 @@ class Matches:
 
 
 def match(instances_HW: NDArray[np.integer], segments_HW: NDArray[np.integer]) -> Matches:
-    """Compare the objects and the segments of one image.
+    """Match the objects and segments of one image.
 
-    Above an IoU of one half a match is unique on both sides, so no assignment has to be solved.
+    Above an IoU of one half a match is unique on both sides, so there is no assignment to solve.
 
     Args:
         instances_HW: reference object ids, 0 = none.
@@ -66,7 +65,7 @@ def match(instances_HW: NDArray[np.integer], segments_HW: NDArray[np.integer]) -
     if instances_HW.shape != segments_HW.shape:
         raise SegbenchError(
             f"reference objects of shape {instances_HW.shape} and segments of shape {segments_HW.shape}",
-            "one id a pixel in both",
+            "one id per pixel in both",
             "crop or resize the prediction to the reference",
         )
     table = contingency(instances_HW, segments_HW)
@@ -79,7 +78,7 @@ def match(instances_HW: NDArray[np.integer], segments_HW: NDArray[np.integer]) -
     covers = real & (2 * table.pixels > object_pixels[rows])
     jaccard = np.zeros(object_pixels.size)
     jaccard[rows[covers]] = table.pixels[covers] / union[covers]
-    # Ids are renumbered in ascending order, so background, where there is any, comes first.
+    # Ids are renumbered in ascending order, so any background comes first.
     jaccard = jaccard[int((table.rows == 0).any()) :]
     segments = segment_pixels.size - int((table.columns == 0).any())
     return Matches(jaccard, hits, jaccard.size, segments)
@@ -88,8 +87,8 @@ def match(instances_HW: NDArray[np.integer], segments_HW: NDArray[np.integer]) -
 def seg(instances_NHW: NDArray[np.integer], segments_NHW: NDArray[np.integer]) -> float:
     """The SEG measure of the Cell Tracking Challenge: mean Jaccard index over all reference objects.
 
-    A segment matches the reference object of which it covers more than half; one segment may match several objects, and
-    an object without a match counts as 0. Segments that match nothing cost nothing, since the reference may be partial.
+    A segment matches a reference object if it covers more than half of it; one segment may match several objects, and
+    an object without a match counts as 0. Unmatched segments cost nothing, since the reference may be partial.
 
     Args:
         instances_NHW: reference object ids, 0 = none; matched slice by slice.
@@ -103,7 +102,7 @@ def seg(instances_NHW: NDArray[np.integer], segments_NHW: NDArray[np.integer]) -
 
 
 def reference_of(image: ImageResult, name: str | None) -> NDArray[np.int32]:
-    """The reference ids of a name; None: the image's own.
+    """The reference ids of that name; None: those that the image is labelled from.
 
     Raises:
         SegbenchError: the image has none.
@@ -126,13 +125,7 @@ def segments_of(image: ImageResult, cell_class: int, decoding: Decoding | None) 
     """
     if decoding is None:
         return regions(np.ascontiguousarray(image.pred_HW == cell_class))
-    if image.prob_KHW is None:
-        raise SegbenchError(
-            "no probabilities to decode objects from",
-            "ImageResult.prob_KHW, float32 in [0, 1]",
-            "pass prob_KHW: the measure declares needs_prob",
-        )
-    return decode_instances(image.prob_KHW, decoding)
+    return decode_instances(image.probabilities("decoding"), decoding)
 
 
 def without_void(ids_HW: NDArray[np.int32], image: ImageResult) -> NDArray[np.int32]:
@@ -145,11 +138,11 @@ class Seg:
     """`seg` of a split.
 
     Attributes:
-        cell_class: the class that objects are of, where there is no decoding.
-        decoding: how segments are read off the probabilities; None: the predicted class's 4-connected components.
+        cell_class: the class of the objects, if there is no decoding.
+        decoding: how to derive segments from probabilities; None: the predicted class's 4-connected components.
         reference: the name of the reference objects (`gold`); None: those that the image was labelled from.
-        crop_void: void pixels belong to no object and no segment. The challenge knows no void: a segment that reaches
-            into an area without annotation pays for it.
+        crop_void: void pixels belong to no object or segment. The challenge has no void: a segment that reaches into
+            an area without annotation loses score.
         name: of the score.
     """
 
@@ -179,7 +172,7 @@ class Seg:
         """`jaccard`: float64, summed over the image's objects; `objects`: int64."""
         reference_HW = reference_of(image, self.reference)
         if not reference_HW.any():
-            # A frame that nobody annotated, of many: no segment of it needs to be found.
+            # A frame without annotation: its segments do not count.
             return {"jaccard": np.zeros(()), "objects": np.zeros((), np.int64)}
         segments_HW = segments_of(image, self.cell_class, self.decoding)
         if self.crop_void:
@@ -195,15 +188,15 @@ class Seg:
 
 @dataclass(frozen=True)
 class InstanceOverlap:
-    """Average precision and F1 of objects; void pixels belong to no object and no segment.
+    """Average precision and F1 of objects; void pixels belong to no object or segment.
 
     At each IoU threshold a hit is an object and a segment with a larger IoU; hits, objects and segments are summed over
     the split: AP = hits / (objects + segments - hits), F1 = 2 hits / (objects + segments). `instance_ap` and
-    `instance_f1` are means over 0.50, 0.55 ... 0.95. There is no confidence here, so AP is no area under a curve.
+    `instance_f1` are means over 0.50, 0.55 ... 0.95. There is no confidence here, so AP is not an area under a curve.
 
     Attributes:
-        cell_class: the class that objects are of, where there is no decoding.
-        decoding: how segments are read off the probabilities; None: the predicted class's 4-connected components.
+        cell_class: the class of the objects, if there is no decoding.
+        decoding: how to derive segments from probabilities; None: the predicted class's 4-connected components.
     """
 
     cell_class: int = 1
@@ -239,9 +232,8 @@ class InstanceOverlap:
         both = (np.asarray(totals["objects"], np.float64) + np.asarray(totals["segments"]))[..., None]
         with np.errstate(divide="ignore", invalid="ignore"):
             kinds = {"ap": hits / (both - hits), "f1": 2 * hits / both}
-        scores: dict[str, NDArray[np.float64]] = {}
-        for kind, values in kinds.items():
-            scores[f"instance_{kind}"] = np.asarray(values.mean(-1))
-            scores[f"instance_{kind}_50"] = values[..., 0]
-            scores[f"instance_{kind}_75"] = values[..., 5]
-        return scores
+        return {
+            f"instance_{kind}{at}": np.asarray(score)
+            for kind, values in kinds.items()
+            for at, score in (("", values.mean(-1)), ("_50", values[..., 0]), ("_75", values[..., 5]))
+        }

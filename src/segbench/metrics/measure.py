@@ -1,7 +1,7 @@
-"""What every metric is here: counts of one image, and scores from the sum of such counts.
+"""A metric is counts of one image, and scores from the sum of such counts.
 
-A metric that is written this way is exact under any batch size, any number of processes and any resume, since sums do
-not care for order; and an interval, a paired test or another formula can be computed later from the counts alone.
+So it is exact under any batch size, any number of processes and any resume, since sums do not depend on order; and an
+interval, a paired test or another formula can be computed later from the counts alone.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.errors import SegbenchError
 from segbench.spec import VOID, HeadSpec, ScoreInfo
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One evaluated image, as measures see it.
+    """One evaluated image, the input of measures.
 
     Attributes:
-        label_HW: int64 (any integer type is taken), `ignore_index` = void.
+        label_HW: integers, `ignore_index` = void.
         pred_HW: the predicted class, integers.
-        prob_KHW: float32 class probabilities in [0, 1], where a measure asks for them (`needs_prob`), else None.
-        raw_CHW: the input before normalisation, in its unit, where a measure asks for it (`needs_raw`), else None.
+        prob_KHW: float32 class probabilities in [0, 1], if a measure needs them (`needs_prob`), else None.
+        raw_CHW: the input before normalisation, in its unit, if a measure needs it (`needs_raw`), else None.
         instances_HW: int32 reference object ids, 0 = none, where the data set has them.
         ignore_index: the void label.
         references: further reference object ids by name, int32.
@@ -39,6 +40,58 @@ class ImageResult:
     ignore_index: int = VOID
     references: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
 
+    def probabilities(self, measure: str) -> NDArray[np.float32]:
+        """`prob_KHW`, float32.
+
+        Args:
+            measure: that reads it, for the error.
+
+        Raises:
+            SegbenchError: there are none.
+        """
+        if self.prob_KHW is None:
+            raise SegbenchError(
+                f"no probabilities for {measure}",
+                "ImageResult.prob_KHW, float32 in [0, 1]",
+                "pass prob_KHW: the measure declares needs_prob",
+            )
+        return self.prob_KHW
+
+    def cell_view(
+        self, cell_class: int, measure: str
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_] | None]:
+        """The image for the challenge metrics, where one class is cell and the rest is membrane.
+
+        Args:
+            cell_class: the class that is cell.
+            measure: that reads it, for the error.
+
+        Returns:
+            float32 HW, probability of cell; bool HW, where the label is cell (False on void); bool HW, where it is
+            void, or None where no pixel is.
+
+        Raises:
+            SegbenchError: there are no probabilities, `cell_class` is not one of their classes, or the shapes differ.
+        """
+        prob_KHW = self.probabilities(measure)
+        classes = prob_KHW.shape[0]
+        if not 0 <= cell_class < classes:
+            raise SegbenchError(
+                f"cell_class={cell_class} for a head of {classes} classes",
+                f"0 to {classes - 1}",
+                f"set cell_class of {measure} in the metrics config, or leave {measure} out for this head",
+            )
+        prob_HW = np.ascontiguousarray(prob_KHW[cell_class], np.float32)
+        if prob_HW.shape != self.label_HW.shape:
+            raise SegbenchError(
+                f"probabilities of {prob_HW.shape} and a label of {self.label_HW.shape} for {measure}",
+                "one probability per label pixel",
+                "crop the label to what the model predicts",
+            )
+        void_HW = self.label_HW == self.ignore_index
+        cell_HW = np.ascontiguousarray(self.label_HW == cell_class) & ~void_HW
+        return prob_HW, cell_HW, np.ascontiguousarray(void_HW) if void_HW.any() else None
+
 
 Counts = dict[str, NDArray[np.generic]]
 """Named arrays of one image; each key has one shape and dtype (int64 or float64) for the whole data set."""
@@ -51,12 +104,12 @@ class Measure(Protocol):
     Attributes:
         name: unique among the measures of a head; the key of its counts in `per_image.npz`.
         version: of the definition, e.g. `"isbi2012-1"`.
-        needs_prob: whether `counts` reads `ImageResult.prob_KHW`.
-        needs_raw: whether `counts` reads `ImageResult.raw_CHW`.
+        needs_prob: `counts` reads `ImageResult.prob_KHW`.
+        needs_raw: `counts` reads `ImageResult.raw_CHW`.
         test_only: too slow for every validation.
 
-    A measure whose counts are large may have a method `reduced(counts)` beside these: smaller counts, linear in the
-    counts, that `scores` takes too. A bootstrap then sums 3 K numbers an image instead of K x K.
+    A measure with large counts may also have a method `reduced(counts)`: smaller counts, linear in the counts, that
+    `scores` accepts too. A bootstrap then sums 3 K numbers per image instead of K x K.
     """
 
     name: str
@@ -66,7 +119,7 @@ class Measure(Protocol):
     test_only: bool
 
     def infos(self) -> tuple[ScoreInfo, ...]:
-        """The scalar scores that `scores` returns, in its order."""
+        """The scores that `scores` returns, in its order."""
         ...
 
     def counts(self, image: ImageResult) -> Counts:
@@ -77,21 +130,37 @@ class Measure(Protocol):
         """Scores from counts summed over images.
 
         Args:
-            totals: the keys of `counts`, each with any leading axes (...) before the shape that `counts` gave it: none
-                for one data set, one of D for D bootstrap draws.
+            totals: the keys of `counts`, each with any leading axes (...) before its shape there: none for one data
+                set, one of D for D bootstrap draws.
 
         Returns:
-            one float64 array of shape (...) a score named in `infos()`; NaN where a score is not defined.
+            one float64 array (...) for each score in `infos()`; NaN where a score is not defined.
         """
         ...
 
 
+@dataclass(frozen=True)
+class CellMeasure:
+    """What the measures of the ISBI 2012 challenge share: their fields, see `Measure`.
+
+    Attributes:
+        cell_class: the class that is cell; all others are membrane.
+    """
+
+    cell_class: int = 1
+    name: str = ""
+    version: str = "isbi2012-1"
+    needs_prob: bool = True
+    needs_raw: bool = False
+    test_only: bool = False
+
+
 def arguments_of_head(kind: Callable[..., Any], given: Mapping[str, Any], head: HeadSpec) -> dict[str, Any]:
-    """What a definition takes from its head: class names and excluded classes, where it asks for them.
+    """What a measure takes from its head: class names and excluded classes, if it has such arguments.
 
     Args:
         kind: the measure's class.
-        given: what the configuration sets; it comes first.
+        given: what the configuration sets, which wins.
         head: whose pixels are scored.
     """
     offered = {"class_names": head.class_names, "excluded": head.excluded}

@@ -1,4 +1,4 @@
-"""Which kind of topological error a pixel is that no warping removes (ISBI 2012 challenge; Jain et al. 2010).
+"""The kind of topological error of a pixel that warping cannot remove (ISBI 2012 challenge; Jain et al. 2010).
 
 With C the 4-connected components of the warped label and ids the set of C over the pixel's neighbours inside the slice,
 background (0) included:
@@ -9,8 +9,8 @@ background (0) included:
     two of them      hole addition         split, or hole deletion (see below)
     three or more    merge                 split
 
-A cell pixel with two ids is turned into membrane, and the cells are labelled anew in a window of 41 x 41 around it: its
-neighbours then show more than two ids for a split, else it is a hole deletion.
+A cell pixel with two ids is turned into membrane, and the cells are labelled again in a window of 41 x 41 around it: if
+its neighbours then have more than two ids it is a split, else a hole deletion.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from segbench.metrics.simple_points import RING
 
 MERGE, SPLIT, HOLE_ADDITION, OBJECT_DELETION, OBJECT_ADDITION, HOLE_DELETION = 1, 2, 4, 8, 16, 32
 RADIUS = 20
-"""Half the side of the window in which a split is looked for; the challenge's own value."""
+"""Half the side of the window that is searched for a split; the challenge's value."""
 
 
 @njit(cache=True, nogil=True)
@@ -40,8 +40,8 @@ def _parts(code: int) -> int:
 def _comes_apart(
     warped: NDArray[np.bool_], x: int, y: int, radius: int, window: NDArray[np.uint8], queue: NDArray[np.int32]
 ) -> bool:
-    # Whether the foreground neighbours of (x, y) lie in several pieces once it is background. Window values: 0
-    # background or seen, 1 foreground, 2 one of the neighbours that are to be reached.
+    # Whether the foreground neighbours of (x, y) are in several pieces once it is background. Window values: 0
+    # background or seen, 1 foreground, 2 a neighbour to reach.
     width, height = warped.shape
     left, top = max(x - radius, 1), max(y - radius, 1)
     right, bottom = min(x + radius, width - 2), min(y + radius, height - 2)
@@ -100,7 +100,7 @@ def _kinds(
         for step in RING:
             column, row = x + step[0], y + step[1]
             component = components[column, row]
-            # The border of the padded slice is no neighbour.
+            # The border of the padded slice does not count.
             known = column == 0 or row == 0 or column == width - 1 or row == height - 1
             for index in range(met):
                 known |= ids[index] == component
@@ -133,8 +133,8 @@ def mismatch_kinds(
         warped_WH: the warped label, transposed, with a border of membrane: (W + 2, H + 2).
         codes_WH: its `neighbour_codes`.
         places: flat positions in `warped_WH` that differ from the prediction.
-        label_is_all_cell: the label, before warping, has no membrane; the challenge then takes all components for
-            background, so that such a slice has neither splits nor merges and every mismatch is an object addition.
+        label_is_all_cell: the label, before warping, has no membrane; the challenge then takes all components as
+            background, so there are no splits or merges and every mismatch is an object addition.
 
     Returns:
         uint8, one for each place: 1 merge, 2 split, 4 hole addition, 8 object deletion, 16 object addition, 32 hole

@@ -12,16 +12,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from segbench.metrics.cell import cell_view
-from segbench.metrics.measure import Counts, ImageResult
-from segbench.metrics.stack import over_slices
+from segbench.metrics.measure import CellMeasure, Counts, ImageResult
+from segbench.metrics.stack import over_levels
 from segbench.metrics.thresholds import THRESHOLDS, FScores, f_error, harmonic_mean, precision_recall, threshold_levels
 from segbench.spec import ScoreInfo
 
 
 @njit(cache=True, nogil=True)
 def _histogram(levels: NDArray[np.uint8], cell: NDArray[np.bool_], void: NDArray[np.bool_]) -> NDArray[np.int64]:
-    # Row 2 takes the void pixels; an empty `void` says that there are none.
+    # Row 2 takes the void pixels; an empty `void` means there are none.
     histogram = np.zeros((3, 256), np.int64)
     if void.size:
         for position in range(levels.size):
@@ -34,22 +33,22 @@ def _histogram(levels: NDArray[np.uint8], cell: NDArray[np.bool_], void: NDArray
 
 def pixel_counts(
     levels_HW: NDArray[np.uint8], cell_HW: NDArray[np.bool_], void_HW: NDArray[np.bool_] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+) -> NDArray[np.int64]:
     """TP, FP and FN pixels of one slice at every threshold.
 
     Args:
         levels_HW: uint8 of `threshold_levels`.
         cell_HW: where the label is cell.
-        void_HW: pixels that count nowhere.
+        void_HW: pixels that do not count.
 
     Returns:
-        three int64 of shape (11,).
+        int64 (3, 11).
     """
     void = np.empty(0, np.bool_) if void_HW is None else void_HW.reshape(-1)
     histogram = _histogram(levels_HW.reshape(-1), cell_HW.reshape(-1), void)[:2, : len(THRESHOLDS) + 1]
     # Column k of the reversed cumulative sum counts the pixels whose level is at least k: those above threshold k-1.
     above = histogram[:, ::-1].cumsum(1)[:, ::-1]
-    return above[1, 1:], above[0, 1:], above[1, 0] - above[1, 1:]
+    return np.stack((above[1, 1:], above[0, 1:], above[1, 0] - above[1, 1:]))
 
 
 def pixel_error(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic]) -> FScores:
@@ -65,35 +64,26 @@ def pixel_error(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic]) 
         `value` in [0, 1], 0 is best, with the counts at each of the 11 thresholds.
 
     Raises:
-        SegbenchError: shapes that differ, an empty stack, or values that are no probabilities.
+        SegbenchError: different shapes, an empty stack, or values that are not probabilities.
 
     Example:
         >>> label = np.array([[[1, 1, 0, 1]]])
         >>> pixel_error(np.array([[[0.9, 0.7, 0.45, 0.2]]], np.float32), label).value
         0.1428571428571429
     """
-
-    def score(prob_HW: NDArray[np.float32], cell_HW: NDArray[np.bool_], where: str) -> NDArray[np.int64]:
-        return np.stack(pixel_counts(threshold_levels(prob_HW, where), cell_HW))
-
-    counts = np.sum(over_slices(score, np.asarray(prob_NHW), np.asarray(label_NHW)), axis=0)
+    counts = np.sum(over_levels(pixel_counts, prob_NHW, label_NHW), axis=0)
     return f_error(*precision_recall(*counts), counts)
 
 
 @dataclass(frozen=True)
-class PixelError:
-    """`pixel_error` of a split. Void pixels count nowhere.
+class PixelError(CellMeasure):
+    """`pixel_error` of a split. Void pixels do not count.
 
     Attributes:
         cell_class: the class that is cell; all others are membrane.
     """
 
-    cell_class: int = 1
     name: str = "pixel_error"
-    version: str = "isbi2012-1"
-    needs_prob: bool = True
-    needs_raw: bool = False
-    test_only: bool = False
 
     def infos(self) -> tuple[ScoreInfo, ...]:
         """Pixel error."""
@@ -101,7 +91,7 @@ class PixelError:
 
     def counts(self, image: ImageResult) -> Counts:
         """`tp`, `fp`, `fn`: int64 (11,), pixels at each threshold."""
-        prob_HW, cell_HW, void_HW = cell_view(image, self.cell_class, self.name)
+        prob_HW, cell_HW, void_HW = image.cell_view(self.cell_class, self.name)
         tp, fp, fn = pixel_counts(threshold_levels(prob_HW), cell_HW, void_HW)
         return {"tp": tp, "fp": fp, "fn": fn}
 

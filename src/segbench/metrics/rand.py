@@ -2,13 +2,13 @@
 
 T = 4-connected components of the label, S = those of `prob > t`, n_ij = pixels in T_i and S_j (j = 0: membrane in the
 prediction), counted where the label is cell only; a_i = sum_j n_ij over j >= 0, b_j = sum_i n_ij, n_0 = sum_i n_i0.
-With each membrane pixel of the prediction as a region of its own (Arganda-Carreras et al. 2015):
+With each membrane pixel of the prediction a separate region (Arganda-Carreras et al. 2015):
 
     TP = sum n_ij^2 + n_0,   TP + FP = sum b_j^2 + n_0,   TP + FN = sum a_i^2      (i, j >= 1)
 
 Until 2015 the challenge counted pairs of pixels instead, x (x - 1) / 2 for x^2 and without n_0. Both follow from the
-same counts: TP = 2 TP_pairs + n, FP = 2 FP_pairs, FN = 2 FN_pairs, n = sum_i a_i. Which of the two the challenge's
-server ran in 2015 is not known, so a table prints both.
+same counts: TP = 2 TP_pairs + n, FP = 2 FP_pairs, FN = 2 FN_pairs, n = sum_i a_i. Which one the challenge's server
+ran in 2015 is not known, so tables show both.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.metrics.cell import cell_view
-from segbench.metrics.measure import Counts, ImageResult
+from segbench.metrics.measure import CellMeasure, Counts, ImageResult
 from segbench.metrics.region_overlap import Contingency
 from segbench.metrics.region_runs import overlap, region_runs
-from segbench.metrics.stack import over_slices
+from segbench.metrics.stack import over_levels
 from segbench.metrics.thresholds import FScores, f_error, harmonic_mean, per_mask, precision_recall, threshold_levels
 from segbench.spec import ScoreInfo
 
@@ -40,7 +39,7 @@ def rand_parts(table: Contingency) -> tuple[int, int, int, int]:
     """TP, FP, FN and n of one slice at one threshold.
 
     They count ordered pairs of cell pixels, a pixel with itself included, that are together in both segmentations, in
-    the prediction only, and in the label only; each membrane pixel of the prediction is a region of its own.
+    the prediction only, and in the label only; each membrane pixel of the prediction is a separate region.
 
     Args:
         table: of the pixels where the label is cell; rows = label.
@@ -80,7 +79,7 @@ def as_pairs(
 def rand_precision_recall(
     tp: NDArray[np.int64], fp: NDArray[np.int64], fn: NDArray[np.int64], pixels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Precision and recall; NaN where the label has no cell pixel, which makes F 0, as the challenge has it."""
+    """Precision and recall; NaN where the label has no cell pixel, which makes F 0, as in the challenge."""
     precision, recall = precision_recall(tp, fp, fn)
     return np.where(pixels > 0, precision, np.nan), np.where(pixels > 0, recall, np.nan)
 
@@ -93,28 +92,24 @@ def rand_error(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic], p
     Args:
         prob_NHW: probability of cell in [0, 1]; N slices.
         label_NHW: non-zero = cell.
-        pairs: count pairs of pixels, as the challenge did before 2015.
+        pairs: count pairs of pixels, as before 2015.
 
     Returns:
         `value` in [0, 1], 0 is best, with the counts at each of the 11 thresholds. A label without any cell pixel gives
         1, with `pairs` 0; a slice without one adds nothing to the others.
 
     Raises:
-        SegbenchError: shapes that differ, an empty stack, or values that are no probabilities.
+        SegbenchError: different shapes, an empty stack, or values that are not probabilities.
 
     Example:
-        Two cells of two pixels, merged: of 16 ordered pairs 8 belong together.
+        Two cells of two pixels, merged: 8 of 16 ordered pairs belong together.
 
         >>> label = np.array([[[1, 1, 0, 1, 1]]])
         >>> score = rand_error(np.ones((1, 1, 5), np.float32), label)
         >>> float(score.precision[0]), float(score.recall[0])
         (0.5, 1.0)
     """
-
-    def score(prob_HW: NDArray[np.float32], cell_HW: NDArray[np.bool_], where: str) -> NDArray[np.int64]:
-        return rand_counts(threshold_levels(prob_HW, where), cell_HW)
-
-    totals = np.sum(over_slices(score, np.asarray(prob_NHW), np.asarray(label_NHW)), axis=0)
+    totals = np.sum(over_levels(rand_counts, prob_NHW, label_NHW), axis=0)
     if pairs:
         counts = as_pairs(*totals)
         return f_error(*precision_recall(*counts), counts)
@@ -122,32 +117,25 @@ def rand_error(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic], p
 
 
 @dataclass(frozen=True)
-class RandError:
+class RandError(CellMeasure):
     """`rand_error` of a split, by both definitions.
 
-    Void pixels count nowhere, as membrane of the label does; the prediction's regions may run through them.
+    Void pixels do not count, like the label's membrane; the prediction's regions may run through them.
 
     Attributes:
         cell_class: the class that is cell; all others are membrane.
     """
 
-    cell_class: int = 1
     name: str = "rand_error"
-    version: str = "isbi2012-1"
-    needs_prob: bool = True
-    needs_raw: bool = False
-    test_only: bool = False
 
     def infos(self) -> tuple[ScoreInfo, ...]:
-        """Rand error as the challenge's program computes it now, and as it did before 2015."""
-        return (
-            ScoreInfo("rand_error", (0.0, 1.0), False, self.version),
-            ScoreInfo("rand_error_pairs", (0.0, 1.0), False, self.version),
-        )
+        """Rand error by the challenge's current program, and by that before 2015."""
+        names = ("rand_error", "rand_error_pairs")
+        return tuple(ScoreInfo(name, (0.0, 1.0), False, self.version) for name in names)
 
     def counts(self, image: ImageResult) -> Counts:
         """`tp`, `fp`, `fn`, `pixels`: int64 (11,) at each threshold."""
-        prob_HW, cell_HW, _ = cell_view(image, self.cell_class, self.name)
+        prob_HW, cell_HW, _ = image.cell_view(self.cell_class, self.name)
         tp, fp, fn, pixels = rand_counts(threshold_levels(prob_HW), cell_HW)
         return {"tp": tp, "fp": fp, "fn": fn, "pixels": pixels}
 

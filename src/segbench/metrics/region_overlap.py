@@ -1,4 +1,4 @@
-"""Which region meets which: the sparse table of how two labellings overlap."""
+"""The sparse table of how the regions of two labellings overlap."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from numba import njit
 from numpy.typing import NDArray
 
 BLOCK = 1024
-"""Pixels whose runs are listed at a time: 16 KiB, which the first-level cache holds."""
+"""Pixels whose runs are listed at a time: 16 KiB, which fits the first-level cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class Contingency:
-    """Pixels by pair of regions; pairs that never meet are not stored.
+    """Pixels by pair of regions; only pairs that meet are stored.
 
     Attributes:
-        rows: id in the first labelling of each pair, int64, in the order in which the pairs are first met.
+        rows: id in the first labelling of each pair, int64, in the order of their first pixels.
         columns: id in the second labelling.
         pixels: how many pixels the pair shares, at least 1.
     """
@@ -29,7 +29,7 @@ class Contingency:
 
 @njit(cache=True, nogil=True)
 def _slot(key: np.uint64, keys: NDArray[np.uint64], pixels: NDArray[np.int64], bits: int) -> np.int64:
-    # Fibonacci hashing: the top bits of a product with 2^64 / golden ratio, which both ids reach.
+    # Fibonacci hashing: the top bits of a product with 2^64 / golden ratio, which depend on both ids.
     slot = np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - bits))
     while pixels[slot] > 0 and keys[slot] != key:
         slot = (slot + 1) & ((1 << bits) - 1)
@@ -41,19 +41,19 @@ def flagged(flags: NDArray[np.uint8], offset: int, found: int, places: NDArray[n
     """Append `offset` plus the place of every 1 among `flags` to `places`, of which `found` are taken.
 
     Args:
-        flags: 0 or 1; a multiple of 8 of them, since eight are looked at together.
+        flags: 0 or 1; their number a multiple of 8, since eight are tested together.
         offset: of the first flag.
         found: places so far.
-        places: written to; one more than is found may be overwritten.
+        places: written to, one past the last place included.
 
     Returns:
-        places found, with those before.
+        places found so far.
     """
     words = flags.view(np.uint64)
     for word in range(words.size):
         if words[word]:
             for index in range(8 * word, 8 * word + 8):
-                # Written each time and kept by adding the flag: a branch would be mispredicted at every other one.
+                # Always written, kept by adding the flag: a branch would be mispredicted every other time.
                 places[found] = offset + index
                 found += flags[index]
     return found
@@ -96,7 +96,7 @@ def _sum_by_key(
 def _pairs(
     first: NDArray[np.integer], second: NDArray[np.integer], skip_zero: bool
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    # Neighbouring pixels mostly share their pair, so pixels are gathered in runs and the hash is asked once a run.
+    # Neighbouring pixels mostly share their pair, so the hash is computed once per run of pixels.
     bits, used, start, size = 12, 0, 0, first.size
     keys, pixels = np.empty(1 << bits, np.uint64), np.zeros(1 << bits, np.int64)
     slots = np.empty(1 << bits, np.int64)
@@ -112,7 +112,7 @@ def _pairs(
         stop = min(block + BLOCK, size)
         changed[stop - block :] = 0
         changed[0] = block > 0 and (first[block] != first[block - 1] or second[block] != second[block - 1])
-        # Slices from 0, which the compiler turns into vector instructions.
+        # Slices from 0, which the compiler vectorises.
         one, two = first[block:stop], second[block:stop]
         for index in range(1, one.size):
             changed[index] = (one[index] != one[index - 1]) | (two[index] != two[index - 1])
@@ -138,7 +138,7 @@ def _unpacked(keys: NDArray[np.uint64], pixels: NDArray[np.int64]) -> Contingenc
 
 
 def gather(run_keys: NDArray[np.uint64], lengths: NDArray[np.int64]) -> Contingency:
-    """The table of runs that each lie in one region of either labelling.
+    """The table from runs that each lie in one region of either labelling.
 
     Args:
         run_keys: uint64, id in the first labelling times 2^32 plus id in the second.

@@ -1,7 +1,7 @@
 """Regions of a mask as runs of pixels along rows, and how the regions of two masks overlap.
 
-A row of a segmentation holds few runs and many pixels. Joining runs instead of labelling pixels, and laying the runs of
-two masks side by side instead of counting pixel pairs, makes the Rand error several times faster.
+A row of a segmentation has few runs and many pixels. Joining runs instead of labelling pixels, and comparing the runs
+of two masks instead of counting pixel pairs, makes the Rand error several times faster.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class RegionRuns:
     """The 4-connected regions of a mask.
 
     Attributes:
-        edges: int32 (2 R,), where each of R runs begins and ends (exclusive), counting W + 1 pixels a row, so that the
-            end of a row and the beginning of the next are no neighbours.
-        ids: int32 (R,), the region of each run, from 1 in the order in which rows meet them.
+        edges: int32 (2 R,), where each of R runs begins and ends (exclusive), counting W + 1 pixels per row, so
+            that the end of a row does not touch the start of the next.
+        ids: int32 (R,), the region of each run, from 1 in row order.
         shape: H and W.
     """
 
@@ -47,11 +47,12 @@ def _edges(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 
 @njit(cache=True, nogil=True)
-def _root(parents: NDArray[np.int32], run: int) -> int:
-    while parents[run] != run:
-        parents[run] = parents[parents[run]]
-        run = parents[run]
-    return run
+def root(parents: NDArray[np.int32], node: int) -> int:
+    """The root of a node in a union-find forest; halves the path on the way."""
+    while parents[node] != node:
+        parents[node] = parents[parents[node]]
+        node = parents[node]
+    return node
 
 
 @njit(cache=True, nogil=True)
@@ -61,13 +62,13 @@ def _join(edges: NDArray[np.int32], stride: int) -> NDArray[np.int32]:
     above = 0
     for run in range(count):
         parents[run] = run
-        # This run, moved up by a row, against the runs there.
+        # This run, moved up one row, against the runs there.
         begin, end = edges[2 * run] - stride, edges[2 * run + 1] - stride
         while edges[2 * above + 1] <= begin:
             above += 1
         other = above
         while edges[2 * other] < end:
-            one, two = _root(parents, other), _root(parents, run)
+            one, two = root(parents, other), root(parents, run)
             parents[max(one, two)] = min(one, two)
             other += 1
     regions = 0
@@ -102,7 +103,7 @@ def _paint(edges: NDArray[np.int32], ids: NDArray[np.int32], height: int, width:
 
 
 def regions(mask_HW: NDArray[np.generic]) -> NDArray[np.int32]:
-    """Number the 4-connected components of a mask from 1, in the order in which rows meet them; 0 elsewhere.
+    """Number the 4-connected components of a mask from 1 in row order; 0 elsewhere.
 
     Args:
         mask_HW: non-zero = inside.
@@ -143,15 +144,7 @@ def _meet(
 
 
 def overlap(first: RegionRuns, second: RegionRuns) -> Contingency:
-    """How the regions of one mask overlap those of another.
-
-    Args:
-        first: regions of a mask.
-        second: regions of another mask of the same shape.
-
-    Returns:
-        the pixels of the first mask by pair of regions; column 0 = outside the second mask.
-    """
+    """The pixels of the first mask by pair of regions; column 0 = outside the second mask, of the same shape."""
     keys, lengths = _meet(first.edges, first.ids, second.edges, second.ids)
     table = gather(keys, lengths)
     size = np.bincount(first.ids, first.edges[1::2] - first.edges[::2]).astype(np.int64)

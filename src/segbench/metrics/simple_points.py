@@ -1,8 +1,8 @@
-"""Pixels that can flip without changing topology, and the 8-neighbourhoods that decide it.
+"""Pixels that can flip without changing topology, as their 8-neighbourhoods decide.
 
 A pixel is simple for foreground connectivity 4 and background connectivity 8 where its 8 neighbours hold exactly one
-4-connected piece of foreground that touches it by an edge and one 8-connected piece of background. The pixel's own
-colour does not enter, so 256 entries say it all.
+4-connected piece of foreground that touches it by an edge and one 8-connected piece of background. The pixel's colour
+does not matter, so a table of 256 entries is enough.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 RING = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
-"""The 8 neighbours in the order of the bits of a code, around the pixel; even bits share an edge with it."""
+"""The 8 neighbours around the pixel, in the order of a code's bits; even bits share an edge with it."""
 
 
 def simple_table() -> NDArray[np.bool_]:

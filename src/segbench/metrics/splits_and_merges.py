@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.metrics.cell import cell_view
-from segbench.metrics.measure import Counts, ImageResult
+from segbench.metrics.measure import CellMeasure, Counts, ImageResult
 from segbench.metrics.stack import over_slices
 from segbench.metrics.thresholds import WARPING_THRESHOLDS, check_range
 from segbench.metrics.warping import Slice
@@ -28,12 +27,12 @@ class WarpingScores:
 
     Attributes:
         value: the smallest of `per_threshold`.
-        threshold: the first threshold that reaches it.
+        threshold: the first threshold with that value.
         thresholds: T thresholds.
         per_threshold: (splits + merges) / pixels.
         merges: mismatches that join cells of the label.
-        splits: mismatches that part a cell of the label.
-        hole_additions: holes in cells that the label lacks.
+        splits: mismatches that split a cell of the label.
+        hole_additions: holes that the label lacks.
         object_deletions: cells of the label that the prediction lacks.
         object_additions: cells of the prediction that the label lacks.
         hole_deletions: holes of the label that the prediction lacks.
@@ -84,10 +83,10 @@ def warping_error(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic]
         `value` in [0, 1], 0 is best, with the mismatches of every kind at each of the 10 thresholds.
 
     Raises:
-        SegbenchError: shapes that differ, an empty stack, or values that are no probabilities.
+        SegbenchError: different shapes, an empty stack, or values that are not probabilities.
 
     Example:
-        Two cells that the prediction joins by one pixel.
+        The prediction joins two cells by one pixel.
 
         >>> label = np.array([[[1, 1, 0, 1, 1], [0, 0, 0, 0, 0]]])
         >>> prob = np.array([[[1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]], np.float32)
@@ -95,13 +94,12 @@ def warping_error(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic]
         >>> score.value, int(score.merges[0])
         (0.1, 1)
     """
-    prob, label = np.asarray(prob_NHW), np.asarray(label_NHW)
 
     def score(prob_HW: NDArray[np.float32], cell_HW: NDArray[np.bool_], where: str) -> NDArray[np.int64]:
         check_range(prob_HW, where)
         return warping_counts(prob_HW, cell_HW)
 
-    return warping_scores(np.sum(over_slices(score, prob, label), axis=0), label.size)
+    return warping_scores(np.sum(over_slices(score, prob_NHW, label_NHW), axis=0), np.asarray(label_NHW).size)
 
 
 def warping_scores(kinds_6T: NDArray[np.int64], pixels: int) -> WarpingScores:
@@ -121,20 +119,16 @@ def warping_scores(kinds_6T: NDArray[np.int64], pixels: int) -> WarpingScores:
 
 
 @dataclass(frozen=True)
-class WarpingError:
+class WarpingError(CellMeasure):
     """`warping_error` of a split, at test.
 
-    On void pixels the label takes the prediction's value, so that they never mismatch, and they are not counted.
+    On void pixels the label takes the prediction's value: they never mismatch, and are not counted.
 
     Attributes:
         cell_class: the class that is cell; all others are membrane.
     """
 
-    cell_class: int = 1
     name: str = "warping_error"
-    version: str = "isbi2012-1"
-    needs_prob: bool = True
-    needs_raw: bool = False
     test_only: bool = True
 
     def infos(self) -> tuple[ScoreInfo, ...]:
@@ -143,7 +137,7 @@ class WarpingError:
 
     def counts(self, image: ImageResult) -> Counts:
         """Each of `KINDS`: int64 (10,), pixels at each threshold; `pixels`: int64, those that are not void."""
-        prob_HW, cell_HW, void_HW = cell_view(image, self.cell_class, self.name)
+        prob_HW, cell_HW, void_HW = image.cell_view(self.cell_class, self.name)
         check_range(prob_HW, "the probability map")
         by_kind: Counts = dict(zip(KINDS, warping_counts(prob_HW, cell_HW, void_HW), strict=True))
         pixels = prob_HW.size - (0 if void_HW is None else int(void_HW.sum()))

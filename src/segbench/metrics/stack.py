@@ -1,8 +1,4 @@
-"""A stack of slices: what the challenge metrics take, checked, and walked slice by slice.
-
-No metric of the challenge looks across slices, so each slice is scored by itself and memory does not grow with their
-number.
-"""
+"""Stacks for the challenge metrics: checked, and scored slice by slice, so memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -15,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
+from segbench.metrics.thresholds import threshold_levels
 
 T = TypeVar("T")
 
 
 def available_cores() -> int:
-    """Cores that this process may use; all of the machine where the system does not say."""
+    """Cores that this process may use; all of the machine's if the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -42,14 +39,14 @@ def check_stack(prob_NHW: NDArray[np.generic], label_NHW: NDArray[np.generic]) -
     if prob_NHW.shape != label_NHW.shape:
         raise SegbenchError(
             f"probabilities of shape {prob_NHW.shape} and labels of shape {label_NHW.shape}",
-            "one probability a label pixel",
+            "one probability per label pixel",
             "crop or resize the predictions to the labels, and give both the same slices in the same order",
         )
     if prob_NHW.size == 0:
         raise SegbenchError(
             f"a stack of shape {prob_NHW.shape}, without a pixel",
             "at least one slice of at least one pixel",
-            "check that the files or slices that were selected exist",
+            "check that the selected files or slices exist",
         )
     if not (np.issubdtype(prob_NHW.dtype, np.floating) or prob_NHW.dtype == np.bool_):
         raise SegbenchError(
@@ -64,10 +61,10 @@ def cells(label_HW: NDArray[np.generic], where: str = "the label") -> NDArray[np
 
     Args:
         label_HW: non-zero = cell, any type.
-        where: what the label is called in an error.
+        where: the label's name in an error.
 
     Raises:
-        SegbenchError: the label holds NaN, which is neither cell nor membrane.
+        SegbenchError: the label holds NaN.
     """
     if np.issubdtype(label_HW.dtype, np.inexact) and bool(np.isnan(label_HW).any()):
         raise SegbenchError(f"{where} holds NaN", "0 = membrane, anything else = cell", "write the labels as integers")
@@ -82,20 +79,21 @@ def over_slices(
     """Score each slice, several at a time: the compiled loops release Python's lock.
 
     Args:
-        score: takes (float32 probability HW, bool cells HW, the slice's name) and returns its counts.
+        score: takes (float32 probability HW, bool cells HW, the slice's name); returns its counts.
         prob_NHW: probability of cell in [0, 1].
         label_NHW: non-zero = cell.
 
     Returns:
-        one result a slice, in the order of the slices whatever finishes first.
+        one result per slice, in their order.
 
     Raises:
         SegbenchError: see `check_stack`.
     """
+    prob_NHW, label_NHW = np.asarray(prob_NHW), np.asarray(label_NHW)
     check_stack(prob_NHW, label_NHW)
 
     def one(index: int) -> T:
-        # A copy, since a read-only memory map would compile every loop a second time.
+        # A copy: a read-only memory map would compile every loop again.
         prob_HW = np.array(prob_NHW[index], np.float32, order="C")
         return score(prob_HW, cells(label_NHW[index], f"label slice {index}"), f"slice {index} of the probabilities")
 
@@ -104,3 +102,14 @@ def over_slices(
         return [one(index) for index in range(len(prob_NHW))]
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(one, range(len(prob_NHW))))
+
+
+def over_levels(
+    count: Callable[[NDArray[np.uint8], NDArray[np.bool_]], T],
+    prob_NHW: NDArray[np.generic],
+    label_NHW: NDArray[np.generic],
+) -> list[T]:
+    """As `over_slices`, for a `count` that takes the `threshold_levels` of a slice and its cells."""
+    return over_slices(
+        lambda prob_HW, cell_HW, where: count(threshold_levels(prob_HW, where), cell_HW), prob_NHW, label_NHW
+    )

@@ -1,4 +1,4 @@
-"""Measures as torchmetrics states: one row of counts an image, gathered over any number of processes."""
+"""Measures as torchmetrics states: one row of counts per image, gathered across processes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from segbench.metrics.measure import Counts, ImageResult, Measure
 class MeasureState(Metric):
     """Streams a measure over a split.
 
-    The state is a row an image: its index, then its counts as 64-bit words (float64 counts by their bits, so that
-    nothing is rounded on the way). Rows are sorted by index before they are summed: the scores are the same for any
-    batch size, any number of workers and any number of processes, to the last bit.
+    The state is one row per image: its index, then its counts as 64-bit words (float64 by its bits, so nothing is
+    rounded). Rows are sorted by index before they are summed: the scores are the same to the last bit for any batch
+    size and any number of workers and processes.
 
     Args:
         measure: the definition.
@@ -45,7 +45,7 @@ class MeasureState(Metric):
         self.rows.append(torch.from_numpy(np.concatenate(words))[None].to(self.device))
 
     def per_image(self) -> tuple[NDArray[np.int64], Counts]:
-        """The images' indices, ascending (N), and their counts with a leading N, gathered over all processes.
+        """The images' indices, ascending (N), and their counts with a leading N, gathered across processes.
 
         Raises:
             RuntimeError: an image was counted twice with different counts.
@@ -53,7 +53,7 @@ class MeasureState(Metric):
         return self.compute()
 
     def compute(self) -> tuple[NDArray[np.int64], Counts]:
-        """As `per_image`; torchmetrics gathers the rows before it calls this."""
+        """As `per_image`; torchmetrics gathers the rows first."""
         rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
         table = rows.cpu().numpy()
         table = np.unique(table[table[:, 0] >= 0], axis=0)

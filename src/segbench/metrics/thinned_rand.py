@@ -1,7 +1,7 @@
 """V_Rand: the Rand F-score after thinning, averaged over slices (Arganda-Carreras et al. 2015).
 
 The counts are those of the Rand error (rand.py) with the thinned prediction's regions as S. The challenge's script
-takes F of each slice, averages over the slices and picks the best threshold; pooling the counts first gives `pooled`.
+averages F over the slices and picks the best threshold; pooling the counts first gives `pooled`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.metrics.cell import cell_view
-from segbench.metrics.measure import Counts, ImageResult
+from segbench.metrics.measure import CellMeasure, Counts, ImageResult
 from segbench.metrics.rand import rand_counts, rand_parts, rand_precision_recall
-from segbench.metrics.stack import over_slices
+from segbench.metrics.stack import over_levels
 from segbench.metrics.thinning import thinned_tables
 from segbench.metrics.thresholds import THRESHOLDS, FScores, harmonic_mean, threshold_levels
 from segbench.spec import ScoreInfo
@@ -55,10 +54,10 @@ def v_rand(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic], thinn
         `value` in [0, 1], 1 is best, with merge and split parts. A slice without a labelled cell has F = 0.
 
     Raises:
-        SegbenchError: shapes that differ, an empty stack, or values that are no probabilities.
+        SegbenchError: different shapes, an empty stack, or values that are not probabilities.
 
     Example:
-        Thinning forgives a border that is too thick.
+        Thinning forgives a thick border.
 
         >>> label = np.array([[[1, 1, 1, 0, 1, 1, 1]]])
         >>> prob = np.array([[[1, 1, 0, 0, 0, 1, 1]]], np.float32)
@@ -66,11 +65,7 @@ def v_rand(prob_NHW: NDArray[np.floating], label_NHW: NDArray[np.generic], thinn
         (1.0, 0.7142857142857143)
     """
     count = thinned_rand_counts if thinned else rand_counts
-
-    def score(prob_HW: NDArray[np.float32], cell_HW: NDArray[np.bool_], where: str) -> NDArray[np.int64]:
-        return count(threshold_levels(prob_HW, where), cell_HW)
-
-    return v_rand_scores(np.stack(over_slices(score, np.asarray(prob_NHW), np.asarray(label_NHW))))
+    return v_rand_scores(np.stack(over_levels(count, prob_NHW, label_NHW)))
 
 
 def v_rand_scores(counts_N4T: NDArray[np.int64]) -> VRandScores:
@@ -98,32 +93,24 @@ def v_rand_scores(counts_N4T: NDArray[np.int64]) -> VRandScores:
 
 
 @dataclass(frozen=True)
-class VRand:
+class VRand(CellMeasure):
     """`v_rand` of a split, an image being a slice.
 
-    Void pixels count nowhere, as membrane of the label does; the prediction is thinned through them.
+    Void pixels do not count, like the label's membrane; thinning runs through them.
 
     Attributes:
         cell_class: the class that is cell; all others are membrane.
     """
 
-    cell_class: int = 1
     name: str = "v_rand"
-    version: str = "isbi2012-1"
-    needs_prob: bool = True
-    needs_raw: bool = False
-    test_only: bool = False
 
     def infos(self) -> tuple[ScoreInfo, ...]:
         """V_Rand, and the F of the pooled counts."""
-        return (
-            ScoreInfo("v_rand", (0.0, 1.0), True, self.version),
-            ScoreInfo("v_rand_pooled", (0.0, 1.0), True, self.version),
-        )
+        return tuple(ScoreInfo(name, (0.0, 1.0), True, self.version) for name in ("v_rand", "v_rand_pooled"))
 
     def counts(self, image: ImageResult) -> Counts:
         """`tp`, `fp`, `fn`, `pixels`: int64 (11,); `f`: float64 (11,), of this slice; `slices`: int64, 1."""
-        prob_HW, cell_HW, _ = cell_view(image, self.cell_class, self.name)
+        prob_HW, cell_HW, _ = image.cell_view(self.cell_class, self.name)
         tp, fp, fn, pixels = thinned_rand_counts(threshold_levels(prob_HW), cell_HW)
         f = harmonic_mean(*rand_precision_recall(tp, fp, fn, pixels))
         return {"tp": tp, "fp": fp, "fn": fn, "pixels": pixels, "f": f, "slices": np.array(1, np.int64)}

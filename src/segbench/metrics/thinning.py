@@ -1,8 +1,8 @@
-"""Thinning of a predicted border by a watershed, so that its thickness costs nothing in V_Rand and V_Info.
+"""Thinning of a predicted border by a watershed, so that thickness costs nothing in V_Rand and V_Info.
 
-The regions of the prediction grow into the membrane until they meet; where two regions touch, a line of about one pixel
-stays. Membrane inside one region (stubs, speckle, holes) disappears. This is the flood of the ISBI 2012 challenge,
-whose order of pixels is part of the definition.
+The prediction's regions grow into the membrane until a line of about one pixel separates them. Membrane inside one
+region (stubs, speckle, holes) disappears. This is the flood of the ISBI 2012 challenge, whose pixel order is part of
+the definition.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ LINE, WAITING, QUEUED, OUTSIDE = 0, -1, -2, -3
 
 @njit(cache=True, nogil=True)
 def _flood(regions_WH: NDArray[np.int32]) -> NDArray[np.int32]:
-    # The challenge visits pixels x outer, y inner: on a transposed image that is the order of memory. One pixel of
-    # OUTSIDE all around saves the tests for the image's edge.
+    # The challenge visits pixels x outer, y inner: memory order on a transposed image. One pixel of OUTSIDE all around
+    # saves edge tests.
     width, height = regions_WH.shape
     stride = height + 2
     state = np.full((width + 2) * stride, OUTSIDE, np.int32)
@@ -33,7 +33,7 @@ def _flood(regions_WH: NDArray[np.int32]) -> NDArray[np.int32]:
             state[(x + 1) * stride + y + 1] = region if region > 0 else WAITING
             membrane += region == 0
     if membrane == width * height:
-        # Nothing to grow from: the challenge takes such a slice for one region.
+        # Nothing to grow from: for the challenge this is one region.
         state[state == WAITING] = 1
         return state.reshape(width + 2, stride)
 
@@ -50,7 +50,7 @@ def _flood(regions_WH: NDArray[np.int32]) -> NDArray[np.int32]:
                     break
 
     head = 0
-    # Whether a line pixel may still be taken by a region. It is one flag for the whole flood, not one a pixel.
+    # Whether a region may still take a line pixel: one flag for the whole flood, not one per pixel.
     soft_line = False
     while head < tail:
         place = queue[head]

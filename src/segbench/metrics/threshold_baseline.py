@@ -1,4 +1,4 @@
-"""What a single grey-level threshold of the raw image would score: the bar that a model has to clear."""
+"""The score of a single grey-level threshold of the raw image: the bar that a model has to clear."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class ThresholdBaseline:
         threshold_mean_iu = max over thresholds and polarities of mean_c n_cc / (t_c + p_c - n_cc)
 
     the mean over the classes that are labelled or predicted. Since the threshold sees the labels it is scored on, this
-    is an upper bound of what thresholding reaches. Void pixels count nowhere.
+    is an upper bound for thresholding. Void pixels do not count.
 
     Attributes:
         cell_class: the class that is cell.
         low: grey level of the first bin's centre.
         high: grey level of the last bin's centre.
-        bins: one bin a grey level for bytes.
+        bins: one per grey level of bytes.
     """
 
     cell_class: int = 1
@@ -68,7 +68,7 @@ class ThresholdBaseline:
         if raw is None or raw.shape[0] != 1:
             raise SegbenchError(
                 "no raw image" if raw is None else f"a raw image of {raw.shape[0]} channels",
-                "one channel, whose threshold is sought",
+                "one channel",
                 "leave threshold_baseline out of the metrics of this data set",
             )
         group = (image.label_HW == self.cell_class).astype(np.uint8)
@@ -96,8 +96,7 @@ class ThresholdBaseline:
             with np.errstate(divide="ignore", invalid="ignore"):
                 iu_cell = cell[..., 1, :] / (total[..., 1, :] + cell[..., 0, :])
                 iu_rest = rest[..., 0, :] / (total[..., 0, :] + rest[..., 1, :])
-            both = np.stack((iu_cell, iu_rest))
-            finite = np.isfinite(both)
-            with np.errstate(divide="ignore", invalid="ignore"):
+                both = np.stack((iu_cell, iu_rest))
+                finite = np.isfinite(both)
                 candidates.append(np.where(finite, both, 0.0).sum(0) / finite.sum(0))
         return {"threshold_mean_iu": np.asarray(np.maximum(*candidates).max(-1), np.float64)}

@@ -38,7 +38,7 @@ THRESHOLDS = repeated_addition(1.0)
 WARPING_THRESHOLDS = repeated_addition(0.9)
 """The 10 thresholds of the warping error."""
 ROUNDING = 1e-5
-"""How far a probability may leave [0, 1]: sums of float32 softmax outputs do, by a few parts in 10^7."""
+"""How far a probability may leave [0, 1]: sums of float32 softmax outputs do by a few parts in 10^7."""
 
 
 @njit(cache=True, nogil=True)
@@ -51,7 +51,7 @@ def _levels(prob: NDArray[np.float32], thresholds: NDArray[np.float64], levels: 
         inside = -ROUNDING <= value <= 1.0 + ROUNDING
         if not inside:
             valid = False
-        # The tenth below tells all but one comparison: no float32 lies between a tenth and its threshold.
+        # The tenth below settles all but one comparison: no float32 lies between a tenth and its threshold.
         tenth = min(max(int(value * 10.0), 0), last) if inside else 0
         levels[position] = tenth + int(value > thresholds[tenth])
     return valid
@@ -61,9 +61,9 @@ def threshold_levels(prob_HW: NDArray[np.floating], where: str = "the probabilit
     """How many of `THRESHOLDS` lie below each probability: the mask at threshold k is `levels > k`.
 
     Args:
-        prob_HW: float32 probability of cell in [0, 1], of any shape; other floats are rounded to float32, since that is
-            what the challenge stores.
-        where: what the map is called in an error.
+        prob_HW: float32 probability of cell in [0, 1], any shape; other floats are rounded to float32, which the
+            challenge stores.
+        where: the map's name in an error.
 
     Returns:
         uint8 of the same shape, 0 to 11.
@@ -83,7 +83,7 @@ def threshold_levels(prob_HW: NDArray[np.floating], where: str = "the probabilit
 
 
 def per_mask(levels: NDArray[np.uint8], score: Callable[[NDArray[np.bool_]], T]) -> list[T]:
-    """Score the mask at every threshold; masks that repeat, as those of a binary prediction do, are scored once.
+    """Score the mask at every threshold; repeated masks, as of a binary prediction, are scored once.
 
     Args:
         levels: uint8 of `threshold_levels`.
@@ -101,7 +101,7 @@ def per_mask(levels: NDArray[np.uint8], score: Callable[[NDArray[np.bool_]], T])
 
 
 def check_range(prob: NDArray[np.floating], where: str) -> None:
-    """Refuse what is no probability.
+    """Refuse values that are not probabilities.
 
     Raises:
         SegbenchError: a value is NaN or leaves [0, 1] by more than rounding.
@@ -111,7 +111,7 @@ def check_range(prob: NDArray[np.floating], where: str) -> None:
         raise SegbenchError(
             f"{where} holds {missing} NaN",
             "probabilities of cell in [0, 1]",
-            "look for a division by zero or a diverged model; a map that is missing has no score",
+            "check for a division by zero or a diverged model",
         )
     low, high = float(prob.min(initial=0.0)), float(prob.max(initial=0.0))
     if low < -ROUNDING or high > 1.0 + ROUNDING:
@@ -128,7 +128,7 @@ def precision_recall(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Precision and recall from counts of any shape.
 
-    P = TP / (TP + FP), and 1 where FP = 0; R = TP / (TP + FN), and 1 where FN = 0. So an empty prediction of an empty
+    P = TP / (TP + FP), and 1 where FP = 0; R = TP / (TP + FN), and 1 where FN = 0. An empty prediction of an empty
     label is perfect.
     """
     hit, false, missed = (np.asarray(count, np.float64) for count in (tp, fp, fn))
@@ -151,7 +151,7 @@ class FScores:
 
     Attributes:
         value: the metric: `1 - max_t F(t)` for an error, `max_t F(t)` for a score.
-        threshold: the first threshold that reaches it.
+        threshold: the first threshold with that value.
         thresholds: T thresholds.
         per_threshold: F at each threshold.
         tp: true positives at each threshold, over all slices, int64.

@@ -1,7 +1,7 @@
 """Warping a label onto a prediction without changing its topology (Jain et al. 2010; ISBI 2012 challenge).
 
-Pixels where the two differ are flipped, the surest first, as long as each flip is of a simple point. Borders may move
-as far as they like; what cannot be reached so is a true difference of topology, and mismatches.py says of which kind.
+Pixels where the two differ are flipped, the surest first, as long as they are simple points. Borders may move any
+distance; what remains is a true difference of topology, and mismatches.py tells its kind.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from segbench.metrics.stack import cells, check_stack
 from segbench.metrics.thresholds import check_range
 
 DIGIT = 10
-"""Bits of a radix digit; three of them hold the 30 bits of a float32 from 0 to below 2."""
+"""Bits of a radix digit; three cover the 30 bits of a float32 from 0 to below 2."""
 
 
 @njit(cache=True, nogil=True)
@@ -48,7 +48,7 @@ def _surest_first(places: NDArray[np.int32], distance: NDArray[np.float32]) -> N
 def _differences(
     source: NDArray[np.bool_], prob: NDArray[np.float32], threshold: float
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    # Places in the padded slice where source and target differ, in the order of memory, and |p - t|.
+    # Places in the padded slice where source and target differ, in memory order, and |p - t|.
     width, height = prob.shape
     places, distance = np.empty(prob.size, np.int32), np.empty(prob.size, np.float32)
     found = 0
@@ -65,8 +65,8 @@ def _differences(
 def _warp(
     source: NDArray[np.bool_], codes: NDArray[np.uint8], places: NDArray[np.int32], simple: NDArray[np.bool_]
 ) -> NDArray[np.int32]:
-    # Flips `source` in place. A flipped pixel agrees with the target and is not seen again, so the list only shrinks
-    # and keeps its order from pass to pass.
+    # Flips `source` in place. A flipped pixel matches the target and is done, so the list only shrinks and keeps its
+    # order.
     steps = np.empty(8, np.int64)
     for bit in range(8):
         steps[bit] = RING[bit][0] * source.shape[1] + RING[bit][1]
@@ -106,7 +106,7 @@ class Warped:
 
 
 class Slice:
-    """One slice made ready for warping at several thresholds; arrays are transposed, as the challenge walks columns.
+    """One slice prepared for warping at several thresholds; arrays are transposed, as the challenge walks columns.
 
     Args:
         prob_HW: float32 probability of cell in [0, 1].
@@ -139,8 +139,8 @@ class Slice:
 def warp(label_HW: NDArray[np.generic], prob_HW: NDArray[np.floating], threshold: float) -> Warped:
     """Warp a label onto the prediction `prob > threshold`, keeping its topology.
 
-    Passes over the pixels that differ, by decreasing |p - t| and then by columns, flip each simple point at once, until
-    a pass flips nothing. Components are 4-connected, and membrane surrounds the slice.
+    Passes over the pixels that differ, by decreasing |p - t| and then by columns, flip each simple point immediately,
+    until a pass flips nothing. Components are 4-connected, and membrane surrounds the slice.
 
     Args:
         label_HW: non-zero = cell.
@@ -151,10 +151,10 @@ def warp(label_HW: NDArray[np.generic], prob_HW: NDArray[np.floating], threshold
         the warped label and the mismatches that remain.
 
     Raises:
-        SegbenchError: shapes that differ, no pixel, values that are no probabilities, or a threshold outside [0, 1].
+        SegbenchError: different shapes, no pixel, values that are not probabilities, or a threshold outside [0, 1].
 
     Example:
-        A cell of the label is longer than the prediction; it shrinks without a mismatch.
+        A cell that is longer than the prediction shrinks without a mismatch.
 
         >>> warp(np.array([[1, 1, 1, 0]]), np.array([[0.9, 0.2, 0.1, 0.0]], np.float32), 0.5).label_HW
         array([[ True, False, False, False]])

@@ -1,6 +1,6 @@
 """CaffeNet (AlexNet with pooling before normalisation) made fully convolutional, as in the release's `voc-fcn-alexnet`.
 
-Krizhevsky, Sutskever and Hinton (NIPS 2012) split conv2, conv4 and conv5 over two GPUs: they are grouped.
+Krizhevsky, Sutskever and Hinton (NIPS 2012) split conv2, conv4 and conv5 over two GPUs, so they are grouped.
 """
 
 from __future__ import annotations
@@ -30,13 +30,7 @@ def build(in_channels: int, width: float) -> dict[str, nn.Module]:
 
 
 def run(layer: Layer, image_BCHW: Tensor, dropout: nn.Module) -> dict[str, Tensor]:
-    """fc7, one value for 32 pixels.
-
-    Args:
-        layer: gives a layer by its name.
-        image_BCHW: float.
-        dropout: after fc6 and fc7.
-    """
+    """fc7, one value for 32 pixels."""
     x = relu(layer("conv1")(image_BCHW), inplace=True)
     x = lrn(max_pool(x, kernel=3, stride=2))
     x = relu(layer("conv2")(x), inplace=True)

@@ -1,4 +1,4 @@
-"""What a classification net brings to an FCN: its layers, its forward pass, and how its scores go back to pixels."""
+"""What a classification net gives an FCN: its layers, its forward pass, and how its scores return to pixels."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 Layer = Callable[[str], Callable[[Tensor], Tensor]]
-"""`layer("conv1_1")` is that layer of the stream that runs."""
+"""`layer("conv1_1")` is that layer of the current stream."""
 
 
 @dataclass(frozen=True)
 class Upsampling:
-    """One upsampling layer of an FCN, and what its output is aligned with.
+    """One upsampling layer of an FCN and how its output is aligned.
 
     Attributes:
-        name: the authors', e.g. `upscore2`.
+        name: as released, e.g. `upscore2`.
         kernel: its side in pixels.
         stride: its factor.
-        offset: at which Caffe's Crop layer cuts: the skip's scores down to the upsampled ones, or, in the last layer,
-            the upsampled scores down to the image.
+        offset: where Caffe's Crop layer cuts: the skip's scores to the size of the upsampled ones, or, in the last
+            layer, the upsampled scores to that of the image.
         skip: the map whose scores are added, e.g. `pool4`; None for the last layer.
-        skip_scale: the map is multiplied by it before it is scored.
+        skip_scale: multiplies the map before it is scored.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Backbone:
 
     Attributes:
         name: as in `FCN(backbone=...)`.
-        first: the layer that meets the image.
+        first: the layer that sees the image.
         build: `build(in_channels, width)` gives its layers by the authors' names.
         run: `run(layer, image_BCHW, dropout)` gives the maps that are scored, by name.
         channels: `channels(map, width)` gives the C of each of those maps.

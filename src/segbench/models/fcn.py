@@ -1,8 +1,8 @@
 """Fully convolutional networks (Long, Shelhamer and Darrell: CVPR 2015, arXiv:1411.4038; PAMI 2016, arXiv:1605.06211).
 
-Modules bear the names of the authors' released layers, so that their weights map one to one.
+Modules have the names of the released layers, so that weights map one to one.
 
-Shape letters: B batch, C channels, K classes, H and W the image, h and w a map of the network.
+Shape letters: B batch, C channels, K classes, H and W the image, h and w a feature map.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, check, check_one_of
 from segbench.models.alexnet import ALEXNET
 from segbench.models.backbone import Backbone, Upsampling
-from segbench.models.checks import check, check_one_of
 from segbench.models.googlenet import GOOGLENET
 from segbench.models.layers import FixedUpsampling, LearnableUpsampling, crop
 from segbench.models.streams import Fusion, Stream, heads, inputs_by_stream, streams
@@ -30,37 +29,37 @@ BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in (VGG16
 
 
 class FCN(nn.Module):
-    """A classification net made convolutional, its scores upsampled to the image, finer maps' scores added on the way.
+    """A classification net made convolutional; its scores are upsampled to the image, adding those of finer maps.
 
     FCN-32s upsamples the scores of fc7; FCN-16s doubles them, adds scores of pool4 and upsamples the sum; FCN-8s adds
-    scores of pool3 likewise. The image is padded with 100 zeros, and every map is cropped where the authors' Crop
-    layers do, so that the output has the image's size for any H, W >= 1.
+    scores of pool3 likewise. The image is padded with 100 zeros, and every map is cropped where the released
+    Crop layers do, so that the output has the image's size for any H, W >= 1.
 
-    Several modalities are fused early (concatenated into one stream, RGB-D) or late (a stream each, whose scores are
-    averaged, RGB-HHA). The release has late fusion at stride 32 alone; at finer strides the skips' scores are averaged
+    Several modalities are fused early (concatenated into one stream, RGB-D) or late (one stream each, scores
+    averaged, RGB-HHA). The release has late fusion at stride 32 only; at finer strides the skips' scores are averaged
     in the same way. A stream of four channels calls its first layer `conv1_1_bgrd`, as the release does.
 
-    Without loaded weights, convolutions are drawn from N(0, 2/N), N the incoming nodes of one neuron, and biases are
-    zero (ours: the papers start from ImageNet weights); score layers start at zero, as in the papers.
+    Without loaded weights, convolutions are drawn from N(0, 2/N), N the inputs of one neuron, and biases are zero (our
+    choice: the papers start from ImageNet weights); score layers start at zero, as in the papers.
 
     Args:
         backbone: `vgg16`, `alexnet` or `googlenet`.
         stride: of the prediction: 32, and for vgg16 also 16 or 8.
         num_classes: K, or K by head.
         in_channels: C of the image, or C by modality.
-        at_once: scale pool4 by 0.01 and pool3 by 0.0001 before they are scored, so that FCN-8s trains in one go.
+        at_once: scale pool4 by 0.01 and pool3 by 0.0001 before they are scored, so that FCN-8s trains in one stage.
         fusion: of several modalities, `early` or `late`.
-        upsampling: `fixed` bilinear kernels, as released; `intermediate`: learnable save the last, as in the CVPR
+        upsampling: `fixed` bilinear kernels, as released; `intermediate`: learnable except the last, as in the CVPR
             paper (section 4.3); `learnable`: all.
-        width: the fraction of each layer's channels that is built, for tests and small data.
+        width: fraction of each layer's channels to build, for tests and small data.
         dropout: probability after fc6 and fc7 (before the scores of GoogLeNet).
 
     Attributes:
         architecture: the name of its function, e.g. `fcn8s_at_once`.
-        streams: one, or one a modality under late fusion.
+        streams: one, or with late fusion one per modality.
 
     Raises:
-        SegbenchError: an argument outside its range, an unknown backbone, or a stride that it does not offer.
+        SegbenchError: an argument out of range, an unknown backbone, or a stride that it does not offer.
     """
 
     def __init__(
@@ -77,11 +76,12 @@ class FCN(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.steps = _decoder(backbone, stride, at_once)
-        check_one_of("fusion", fusion, ("early", "late"))
-        check_one_of("upsampling", upsampling, ("fixed", "intermediate", "learnable"))
-        check("width", width, 0 < width <= 1, "a fraction above 0, at most 1", 1.0)
-        check("dropout", dropout, 0 <= dropout < 1, "a probability from 0 to below 1", 0.5)
-        self.architecture = _architecture(backbone, stride, at_once)
+        check_one_of("model.fusion", fusion, ("early", "late"))
+        check_one_of("model.upsampling", upsampling, ("fixed", "intermediate", "learnable"))
+        check("model.width", width, 0 < width <= 1, "a fraction above 0, at most 1", 1.0)
+        check("model.dropout", dropout, 0 <= dropout < 1, "a probability from 0 to below 1", 0.5)
+        staged = f"fcn{stride}s{'_at_once' if at_once else ''}"
+        self.architecture = staged if backbone == "vgg16" else f"fcn_{backbone}"
         self.heads = heads(num_classes)
         self.streams = streams(in_channels, fusion, self.backbone.first)
         self.dropout = nn.Dropout(dropout)
@@ -102,7 +102,7 @@ class FCN(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the convolutions anew from N(0, 2/N); zero biases and scores; set bilinear kernels."""
+        """Redraw the convolutions from N(0, 2/N); zero biases and scores; set bilinear kernels."""
         for name, module in self.named_modules():
             if isinstance(module, LearnableUpsampling):
                 module.reset_parameters()
@@ -119,11 +119,10 @@ class FCN(nn.Module):
             image: image_BCHW float, or one by modality, all of one size; any H, W >= 1.
 
         Returns:
-            logits_BKHW, or one by head where `num_classes` was given by head. With fixed upsampling they are float32
-            under autocast too.
+            logits_BKHW, or one by head where `num_classes` is by head; with fixed upsampling float32 even in autocast.
 
         Raises:
-            SegbenchError: a missing modality, another number of channels, or modalities of different size.
+            SegbenchError: a missing modality, wrong channels, or modalities of different size.
         """
         inputs = inputs_by_stream(image, self.streams)
         height, width = inputs[0].shape[-2:]
@@ -154,7 +153,7 @@ class FCN(nn.Module):
         return score
 
     def _score(self, name: str, maps: list[Tensor]) -> Tensor:
-        """The streams' scores BKhw, averaged (NYUDv2's Eltwise layer has the coefficients 0.5 and 0.5)."""
+        """The streams' mean scores, BKhw (NYUDv2's Eltwise layer has the coefficients 0.5 and 0.5)."""
         scores = [
             self.get_submodule(name + stream.suffix)(x_BChw) for stream, x_BChw in zip(self.streams, maps, strict=True)
         ]
@@ -176,21 +175,19 @@ class FCN(nn.Module):
 
 
 def _decoder(backbone: str, stride: int, at_once: bool) -> tuple[Backbone, tuple[Upsampling, ...]]:
-    check_one_of("backbone", backbone, tuple(BACKBONES))
+    check_one_of("model.backbone", backbone, tuple(BACKBONES))
     offered = BACKBONES[backbone].decoders
     known = " or ".join(map(str, offered))
-    check("stride", f"{stride} of {backbone}", stride in offered, f"{known} for this backbone", next(iter(offered)))
+    check(
+        "model.stride", f"{stride} of {backbone}", stride in offered, f"{known} for this backbone", next(iter(offered))
+    )
     if at_once and (backbone, stride) != ("vgg16", 8):
         raise SegbenchError(
             f"model.at_once=true for {backbone} at stride {stride}",
-            "vgg16 at stride 8, the one that the authors trained so",
+            "vgg16 at stride 8, as released",
             "leave at_once out, or set model.backbone=vgg16 model.stride=8",
         )
     return BACKBONES[backbone], AT_ONCE if at_once else offered[stride]
-
-
-def _architecture(backbone: str, stride: int, at_once: bool) -> str:
-    return f"fcn{stride}s{'_at_once' if at_once else ''}" if backbone == "vgg16" else f"fcn_{backbone}"
 
 
 def fcn32s(num_classes: int | Mapping[str, int] = 21, in_channels: int | Mapping[str, int] = 3, **options: Any) -> FCN:
@@ -217,7 +214,7 @@ def fcn8s(num_classes: int | Mapping[str, int] = 21, in_channels: int | Mapping[
 def fcn8s_at_once(
     num_classes: int | Mapping[str, int] = 21, in_channels: int | Mapping[str, int] = 3, **options: Any
 ) -> FCN:
-    """FCN-8s trained in one go, its skips scaled by 0.01 and 0.0001; arguments as for `fcn32s`."""
+    """FCN-8s trained in one stage, its skips scaled by 0.01 and 0.0001; arguments as for `fcn32s`."""
     return FCN("vgg16", 8, num_classes, in_channels, at_once=True, **options)
 
 

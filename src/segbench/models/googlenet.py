@@ -6,7 +6,7 @@ dropped; no definition was released. Padding, kernel and crop are therefore ours
 pixels around the image, and a kernel of 63, which aligns exactly. Value i of inception_5b is centred on pixel
 32 i - 67, its kernel in upscore on 32 i + 31: hence the offset of 98.
 
-The receptive field of 907 in the paper's table 1 counts the dropped pooling; without it, it is 715.
+The receptive field of 907 in the paper's table 1 includes the dropped pooling; without it, it is 715.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ INCEPTIONS = {
     "inception_5b": (384, 192, 384, 48, 128, 128),
 }
 POOLED = ("inception_3b", "inception_4e")
-"""A 3x3 pooling of stride 2 follows these."""
+"""Followed by a 3x3 pooling of stride 2."""
 
 
 def build(in_channels: int, width: float) -> dict[str, nn.Module]:
@@ -55,18 +55,12 @@ def build(in_channels: int, width: float) -> dict[str, nn.Module]:
             f"{name}/5x5": nn.Conv2d(reduce5, five, 5, padding=2),
             f"{name}/pool_proj": nn.Conv2d(in_channels, pool, 1),
         }
-        in_channels = one + three + five + pool
+        in_channels = channels(name, width)
     return layers
 
 
 def run(layer: Layer, image_BCHW: Tensor, dropout: nn.Module) -> dict[str, Tensor]:
-    """inception_5b, one value for 32 pixels.
-
-    Args:
-        layer: gives a layer by its name.
-        image_BCHW: float.
-        dropout: before the scores.
-    """
+    """inception_5b, one value for 32 pixels; dropout before the scores."""
 
     def conv(name: str, x: Tensor) -> Tensor:
         return relu(layer(name)(x), inplace=True)
@@ -93,7 +87,7 @@ def run(layer: Layer, image_BCHW: Tensor, dropout: nn.Module) -> dict[str, Tenso
 
 
 def channels(name: str, width: float) -> int:
-    """C of a map that is scored: of an inception module, that of its four branches."""
+    """C of an inception module: the sum of its four branches."""
     one, _, three, _, five, pool = (scaled(c, width) for c in INCEPTIONS[name])
     return one + three + five + pool
 

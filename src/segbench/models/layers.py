@@ -1,4 +1,4 @@
-"""Caffe's layers where they differ from torch's defaults: pooling rounded up, LRN, upsampling by bilinear kernels.
+"""Caffe's layers that differ from torch's defaults: pooling rounded up, LRN, upsampling by bilinear kernels.
 
 Shape letters: B batch, C channels, K classes, H and W the input size, h and w the output size, k a kernel's side.
 """
@@ -15,11 +15,11 @@ from segbench.errors import SegbenchError
 
 
 def scaled(channels: int, width: float, multiple: int = 1) -> int:
-    """`channels * width`, rounded to a multiple of `multiple`, at least one of them.
+    """`channels * width`, rounded to a multiple of `multiple`, at least `multiple`.
 
     Args:
         channels: of the published layer.
-        width: the fraction of it that is built; 1 gives `channels` itself.
+        width: fraction to build; 1 gives `channels`.
         multiple: groups of the convolutions on either side.
     """
     return multiple * max(1, round(channels * width / multiple))
@@ -28,8 +28,8 @@ def scaled(channels: int, width: float, multiple: int = 1) -> int:
 def max_pool(features_BCHW: Tensor, kernel: int, stride: int, padding: int = 0) -> Tensor:
     """Max pooling with the pooled size rounded up, as in Caffe: h = ceil((H + 2 padding - kernel) / stride) + 1.
 
-    The last window may reach past the map, where it sees nothing. With padding, Caffe drops a last window that would
-    start beyond the map; torch's `ceil_mode` has the same rule. (torch refuses a map that pools to nothing.)
+    The last window may reach past the map and ignores what is outside. With padding, Caffe drops a last window that
+    would start beyond the map, as torch's `ceil_mode` does. torch refuses a map that pools to nothing.
     """
     return max_pool2d(features_BCHW, kernel, stride, padding, ceil_mode=True)
 
@@ -37,7 +37,7 @@ def max_pool(features_BCHW: Tensor, kernel: int, stride: int, padding: int = 0) 
 def lrn(features_BCHW: Tensor) -> Tensor:
     """Local response normalisation across 5 channels: x / (1 + 1e-4 / 5 * sum of 5 squares)^0.75.
 
-    AlexNet's paper (section 3.3) does not divide alpha by the size; Caffe does, and so does torch.
+    AlexNet's paper (section 3.3) does not divide alpha by the size; Caffe and torch do.
     """
     return local_response_norm(features_BCHW, size=5, alpha=1e-4, beta=0.75, k=1.0)
 
@@ -49,7 +49,7 @@ def bilinear_kernel(size: int, device: torch.device | None = None) -> Tensor:
     weight(i, j) = (1 - |i - c| / f) (1 - |j - c| / f).
 
     Returns:
-        kernel_kk: float32; exact, its values being multiples of 1 / 4 f^2 where f is a power of two.
+        kernel_kk: float32, exact where f is a power of two (multiples of 1 / 4 f^2).
     """
     factor = (size + 1) // 2
     centre = factor - 1 if size % 2 else factor - 0.5
@@ -58,11 +58,11 @@ def bilinear_kernel(size: int, device: torch.device | None = None) -> Tensor:
 
 
 class FixedUpsampling(nn.Module):
-    """Bilinear upsampling of each class by itself; computed, so that it trains nothing and saves nothing.
+    """Bilinear upsampling of each class; the kernel is computed, so nothing is trained or saved.
 
-    A grouped transposed convolution with one kernel: the authors' dense (K, K, k, k) blob is zero off its diagonal, and
-    costs 10 to 30 times as much. Scores are interpolated in float32 under autocast too: the differences between
-    classes, which decide, are lost in bfloat16.
+    A grouped transposed convolution with one kernel: the released dense (K, K, k, k) blob is zero off its diagonal and
+    costs 10 to 30 times as much. Scores are interpolated in float32 even under autocast: bfloat16 loses the differences
+    between classes, which decide.
 
     Args:
         channels: K.
@@ -79,16 +79,9 @@ class FixedUpsampling(nn.Module):
         return f"{self.channels}, kernel={self.kernel}, stride={self.stride}"
 
     def forward(self, score_BKHW: Tensor) -> Tensor:
-        """Upsample.
-
-        Args:
-            score_BKHW: any float type.
-
-        Returns:
-            score_BKhw of at least float32; h = (H - 1) stride + k, and w likewise.
-        """
+        """Scores of any float type, BKHW, to BKhw of at least float32; h = (H - 1) stride + k, and w likewise."""
         device = score_BKHW.device
-        # Made anew each time (microseconds): a buffer would be broadcast between ranks at every step.
+        # Computed each time (microseconds): a buffer would be broadcast between ranks at every step.
         kernel_kk = bilinear_kernel(self.kernel, device)
         autocast = torch.amp.is_autocast_available(device.type)  # not on the meta device
         with torch.autocast(device.type, enabled=False) if autocast else nullcontext():
@@ -97,12 +90,12 @@ class FixedUpsampling(nn.Module):
             return conv_transpose2d(score_BKHW, weight_K1kk, stride=self.stride, groups=self.channels)
 
     def dense_weight(self) -> Tensor:
-        """The blob that a Caffe net keeps for this layer, (K, K, k, k) float32: the kernel on the diagonal."""
+        """This layer's blob in a Caffe net, (K, K, k, k) float32: the kernel on the diagonal."""
         return _diagonal(self.channels, bilinear_kernel(self.kernel))
 
 
 class LearnableUpsampling(nn.ConvTranspose2d):
-    """Upsampling with a dense kernel (K, K, k, k) that starts as the bilinear one on its diagonal; no bias.
+    """Upsampling by a trained dense kernel (K, K, k, k), initially bilinear on its diagonal; no bias.
 
     Args:
         channels: K.
@@ -129,10 +122,10 @@ def crop(features_BChw: Tensor, offset: int, height: int, width: int) -> Tensor:
     """Caffe's Crop layer: `height` x `width` pixels from row and column `offset` on.
 
     Raises:
-        SegbenchError: the map does not reach so far. It does for every image size, by the padding of 100 pixels.
+        SegbenchError: the map is too small, which the padding of 100 pixels prevents for every image size.
     """
     h, w = features_BChw.shape[-2:]
-    # An export has no sizes to look at yet.
+    # Sizes are unknown during an export.
     if not torch.compiler.is_exporting() and (offset + height > h or offset + width > w):
         raise SegbenchError(
             f"a map of {h}x{w} to be cropped at {offset} to {height}x{width}",
@@ -147,8 +140,8 @@ class MatrixConv2d(nn.Conv2d):
 
     fc6 has 7x7 windows of 512 channels, 4096 outputs and few positions (16x16 for 500x500 pixels). As a matrix product
     its backward pass takes half the time of oneDNN's convolution: a tenth of the whole training step of FCN-8s. Other
-    devices, maps so large that their windows would outweigh the weights, and exports, which have no sizes yet, go the
-    usual way. Equal to `nn.Conv2d` up to rounding, and in its state dict.
+    devices, maps whose windows would outweigh the weights, and exports, where sizes are unknown, use `nn.Conv2d`. Equal
+    to it up to rounding, with the same state dict.
 
     Args:
         in_channels: C.

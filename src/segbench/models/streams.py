@@ -1,4 +1,4 @@
-"""What goes into an FCN and comes out of it: streams of modalities, heads of classes, and their authors' suffixes."""
+"""Inputs and outputs of an FCN: streams of modalities, heads of classes, and their released suffixes."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from segbench.errors import SegbenchError
-from segbench.models.checks import check
+from segbench.errors import SegbenchError, check
 
 Fusion = Literal["early", "late"]
 
-# Where there are several heads (SIFT Flow) or streams (NYUDv2); others get their own name.
+# Of several heads (SIFT Flow) or streams (NYUDv2); others are suffixed by their own name.
 HEAD_SUFFIXES = {"semantic": "_sem", "geometric": "_geo"}
 STREAM_SUFFIXES = {"rgb": "color", "hha": "hha"}
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A copy of the backbone and what it sees.
+    """A copy of the backbone and its input.
 
     Attributes:
         suffix: of its layers' names; empty where there is one stream.
         modalities: concatenated in this order; empty where the network takes a bare tensor.
         channels: C, of all its modalities together.
-        first: the name of the layer that meets the image, without the suffix.
+        first: the layer that sees the image, without the suffix.
     """
 
     suffix: str
@@ -50,15 +49,12 @@ class Head:
 
 
 def heads(num_classes: int | Mapping[str, int]) -> dict[str, Head]:
-    """The heads by name; the name is empty where K is a bare number.
+    """The heads by name; the name is empty if K is a bare number.
 
     Raises:
         SegbenchError: a head without classes, or no head.
     """
-    classes = {"": num_classes} if isinstance(num_classes, int) else dict(num_classes)
-    check("num_classes", classes, bool(classes), "a number, or numbers by head", 21)
-    for name, count in classes.items():
-        check(f"num_classes{f' of {name}' if name else ''}", count, count >= 1, "at least 1", 21)
+    classes = _by_name("num_classes", num_classes, "head", 21)
     several = len(classes) > 1
     return {
         name: Head(HEAD_SUFFIXES.get(name, f"_{name}") if several else "", count) for name, count in classes.items()
@@ -66,21 +62,18 @@ def heads(num_classes: int | Mapping[str, int]) -> dict[str, Head]:
 
 
 def streams(in_channels: int | Mapping[str, int], fusion: Fusion, first: str) -> tuple[Stream, ...]:
-    """The streams: one, or one a modality under late fusion.
+    """The streams: one, or with late fusion one per modality.
 
     Args:
         in_channels: C, or C by modality.
         fusion: of several modalities.
-        first: the backbone's first layer. A stream of four channels (BGR and depth) calls it `first` + `_bgrd`, as the
-            release does: its filters are not those of a colour image.
+        first: the backbone's first layer. With four channels (BGR and depth) it is called `first` + `_bgrd`, as in
+            the release: its filters are not those of a colour image.
 
     Raises:
         SegbenchError: a modality without channels, or no modality.
     """
-    channels = {"": in_channels} if isinstance(in_channels, int) else dict(in_channels)
-    check("in_channels", channels, bool(channels), "a number, or numbers by modality", 3)
-    for name, count in channels.items():
-        check(f"in_channels{f' of {name}' if name else ''}", count, count >= 1, "at least 1", 3)
+    channels = _by_name("in_channels", in_channels, "modality", 3)
 
     def stream(modalities: tuple[str, ...], suffix: str) -> Stream:
         total = sum(channels[modality] for modality in modalities)
@@ -92,8 +85,16 @@ def streams(in_channels: int | Mapping[str, int], fusion: Fusion, first: str) ->
     return tuple(stream((modality,), STREAM_SUFFIXES.get(modality, modality)) for modality in channels)
 
 
+def _by_name(key: str, given: int | Mapping[str, int], kind: str, usual: int) -> dict[str, int]:
+    counts = {"": given} if isinstance(given, int) else dict(given)
+    check(f"model.{key}", counts, bool(counts), f"a number, or numbers by {kind}", usual)
+    for name, count in counts.items():
+        check(f"model.{key}{f' of {name}' if name else ''}", count, count >= 1, "at least 1", usual)
+    return counts
+
+
 def inputs_by_stream(image: Tensor | Mapping[str, Tensor], into: Sequence[Stream]) -> list[Tensor]:
-    """What each stream sees.
+    """The input of each stream.
 
     Args:
         image: image_BCHW, or one by modality.
@@ -103,7 +104,7 @@ def inputs_by_stream(image: Tensor | Mapping[str, Tensor], into: Sequence[Stream
         BCHW by stream, all of one H and W.
 
     Raises:
-        SegbenchError: a missing modality, another number of channels, or modalities of different size.
+        SegbenchError: a missing modality, wrong channels, or modalities of different size.
     """
     wanted = [modality for stream in into for modality in stream.modalities]
     if isinstance(image, Tensor):

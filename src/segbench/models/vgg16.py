@@ -5,6 +5,8 @@ Layers and offsets are those of `voc-fcn32s`, `voc-fcn16s` and `voc-fcn8s` in sh
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -21,7 +23,7 @@ STAGES = (
 )
 FC_CHANNELS = 4096
 
-# With 100 pixels of zeros around it, an image of one pixel still fills fc6's 7x7 window at a stride of 32.
+# With 100 zeros around it, even a one-pixel image fills fc6's 7x7 window at stride 32.
 PAD = 100
 
 
@@ -40,13 +42,7 @@ def build(in_channels: int, width: float) -> dict[str, nn.Module]:
 
 
 def run(layer: Layer, image_BCHW: Tensor, dropout: nn.Module) -> dict[str, Tensor]:
-    """The pooled maps and fc7; an image of H pixels a side gives a pool5 of m = ceil((H + 198) / 32), an fc7 of m - 6.
-
-    Args:
-        layer: gives a layer by its name.
-        image_BCHW: float.
-        dropout: after fc6 and fc7.
-    """
+    """The pooled maps and fc7: H pixels a side give a pool5 of m = ceil((H + 198) / 32) and an fc7 of m - 6."""
     maps = {}
     x = image_BCHW
     for names, _, pool in STAGES:
@@ -85,9 +81,6 @@ VGG16 = Backbone(
     },
 )
 
-AT_ONCE = (
-    Upsampling("upscore2", kernel=4, stride=2, offset=5, skip="pool4", skip_scale=0.01),
-    Upsampling("upscore_pool4", kernel=4, stride=2, offset=9, skip="pool3", skip_scale=0.0001),
-    Upsampling("upscore8", kernel=16, stride=8, offset=31),
-)
-"""FCN-8s trained in one go: the skips are scaled down to the size of fc7's scores (`voc-fcn8s-atonce`)."""
+_POOL4, _POOL3, _LAST = VGG16.decoders[8]
+AT_ONCE = (replace(_POOL4, skip_scale=0.01), replace(_POOL3, skip_scale=0.0001), _LAST)
+"""FCN-8s trained in one stage: skips are scaled down to the size of fc7's scores (`voc-fcn8s-atonce`)."""

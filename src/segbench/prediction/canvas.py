@@ -1,4 +1,4 @@
-"""A page while its windows are coming in: in memory, or in a scratch file where it is large."""
+"""A page being filled: in memory, or in a scratch file if it is large."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 
 class Canvas:
-    """An array H x W (x S) that is filled window by window and then read from the top.
+    """An array H x W (x S), filled window by window and then read from the top.
 
     Args:
         shape: H, W and, for colours, S.
         dtype: of the values.
-        limit: bytes up to which it is held in memory.
-        folder: where the scratch file lies otherwise; it has no name there, and ends with the process.
+        limit: the most bytes held in memory.
+        folder: of the scratch file otherwise, which has no name and ends with the process.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], limit: int, folder: Path) -> None:
@@ -31,11 +31,11 @@ class Canvas:
 
     @property
     def in_memory(self) -> bool:
-        """Whether there is no scratch file."""
+        """Whether it has no scratch file."""
         return self._array is not None
 
     def put(self, y: int, x: int, block: NDArray[Any]) -> None:
-        """Lay a block with its upper left pixel at row y and column x."""
+        """Write a block whose upper left pixel is at row y and column x."""
         height, width = block.shape[:2]
         if self._array is not None:
             self._array[y : y + height, x : x + width] = block
@@ -44,7 +44,10 @@ class Canvas:
         pixel_bytes = self._row_bytes // self.shape[1]
         for row in range(height):
             self._file.seek((y + row) * self._row_bytes + x * pixel_bytes)
-            _write_all(self._file, block[row].data.cast("B"))
+            content = block[row].data.cast("B")
+            # A raw file may write less than it is given, for instance on a nearly full disk.
+            while content:
+                content = content[self._file.write(content) :]
 
     def rows(self, start: int, stop: int) -> NDArray[Any]:
         """Rows start to stop (exclusive)."""
@@ -56,13 +59,7 @@ class Canvas:
         return np.frombuffer(content, self.dtype).reshape(stop - start, *self.shape[1:])
 
     def close(self) -> None:
-        """Let the memory or the file go."""
+        """Free the memory or the file."""
         if self._array is None:
             self._file.close()
         self._array = np.empty((0, *self.shape[1:]), self.dtype)
-
-
-def _write_all(file: Any, content: memoryview) -> None:
-    # A raw file may take less than it is given, for instance where the disk is nearly full.
-    while content:
-        content = content[file.write(content) :]

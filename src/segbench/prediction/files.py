@@ -1,4 +1,4 @@
-"""Files that predictions go to: PNG, TIFF in pages and tiles, zarr; each takes its name when it is whole."""
+"""Files of predictions: PNG, TIFF in pages and tiles, zarr; each gets its final name when complete."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from segbench.runtime.files import partial_name
 Palette = Sequence[tuple[int, int, int]]
 
 CANVAS_BYTES = 2**29
-"""What the pages that are being filled may hold in memory, all files of an output taken together."""
+"""The most memory for pages being filled, over all files of an output."""
 
 TILED_PIXELS = 2**24
-"""Pages of a TIFF with more pixels are written in tiles, which viewers and programs read in part."""
+"""TIFF pages with more pixels are written in tiles, which can be read in part."""
 
 TILE = 512
 CHUNK = 1024
@@ -31,10 +31,10 @@ _CLASSIC_TIFF = 2**32 - 2**25
 
 
 class OutputFile(ABC):
-    """A file that is filled page by page, each window by window; nothing is on disk before the first page begins.
+    """A file filled page by page and window by window; nothing is on disk before the first page.
 
     Args:
-        path: its final name; its folder is made.
+        path: its final name; its folder is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,37 +43,37 @@ class OutputFile(ABC):
 
     @abstractmethod
     def begin(self, page: int, size: tuple[int, int]) -> None:
-        """Start a page of H x W pixels; pages come in their order."""
+        """Start a page of H x W pixels; pages come in order."""
 
     @abstractmethod
     def put(self, y: int, x: int, block: NDArray[Any]) -> None:
-        """Lay a block into the page, its upper left pixel at row y and column x."""
+        """Write a block whose upper left pixel is at row y and column x."""
 
     @abstractmethod
     def end(self) -> None:
-        """The page is full."""
+        """The page is complete."""
 
     def finish(self) -> None:
-        """All pages are there: take the final name."""
+        """All pages are complete: take the final name."""
         if self.path.is_dir():
             shutil.rmtree(self.path)
         os.replace(self._partial, self.path)
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Delete the unfinished file."""
         if self._partial.is_dir():
             shutil.rmtree(self._partial)
         self._partial.unlink(missing_ok=True)
 
 
 class _CanvasFile(OutputFile):
-    """A file whose pages are laid out before they are written.
+    """A file whose pages are assembled before they are written.
 
     Args:
         path: its final name.
         dtype: of the values.
-        samples: values a pixel, 1 or 3.
-        limit: bytes of a page that are held in memory.
+        samples: values per pixel, 1 or 3.
+        limit: the most bytes of a page held in memory.
     """
 
     def __init__(self, path: Path, dtype: Any, samples: int = 1, limit: int = CANVAS_BYTES) -> None:
@@ -131,7 +131,7 @@ class PngFile(_CanvasFile):
 
 
 class TiffFile(_CanvasFile):
-    """A TIFF with a page for each of the input's; large pages in tiles.
+    """A TIFF with a page per input page; large pages in tiles.
 
     Args:
         path: its final name.
@@ -139,9 +139,9 @@ class TiffFile(_CanvasFile):
         sizes: H and W of every page.
         samples: 3 for RGB.
         palette: RGB by index, of uint8.
-        compressed: without loss; labels shrink to a hundredth, probabilities hardly.
-        limit: bytes of a page that are held in memory.
-        placement: tags of the input that say where it lies, arguments of tifffile's writer.
+        compressed: lossless; labels shrink to a hundredth, probabilities hardly.
+        limit: the most bytes of a page held in memory.
+        placement: georeferencing tags of the input, arguments of tifffile's writer.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class TiffFile(_CanvasFile):
         self._big, self._writer = total > _CLASSIC_TIFF, cast(Any, None)
 
     def begin(self, page: int, size: tuple[int, int]) -> None:
-        """Start a page, with the first one the file."""
+        """Start a page; the first one opens the file."""
         super().begin(page, size)
         if self._writer is None:
             import tifffile
@@ -182,16 +182,16 @@ class TiffFile(_CanvasFile):
             shape = {"shape": canvas.shape, "dtype": self._dtype, "tile": (TILE, TILE)}
             self._writer.write(_tiles(canvas), **shape, **options)
         else:
-            # As one block of data, so that ImageJ and memory maps can take it as it is.
+            # As one block of data, for ImageJ and memory maps.
             self._writer.write(canvas.rows(0, height), contiguous=not self._compressed, **options)
 
     def finish(self) -> None:
-        """Close the file and give it its name."""
+        """Close the file and rename it."""
         self._writer.close()
         super().finish()
 
     def discard(self) -> None:
-        """Close the file and leave nothing behind."""
+        """Close and delete the file."""
         if self._writer is not None:
             self._writer.close()
         super().discard()
@@ -208,17 +208,17 @@ def _tiles(canvas: Canvas) -> Iterator[NDArray[Any]]:
 
 
 class ZarrFile(OutputFile):
-    """A zarr array with the axes page, if there are several, class, if there are several, y and x.
+    """A zarr array with the axes page (if several), class (if several), y and x.
 
     Args:
         path: its final name, a folder.
         dtype: of the values.
         sizes: H and W of every page.
-        classes: values a pixel; 1 leaves the axis out.
-        attributes: go into the array's metadata.
+        classes: values per pixel; 1 omits the axis.
+        attributes: metadata of the array.
 
     Raises:
-        SegbenchError: zarr is not installed, or pages of different sizes.
+        SegbenchError: zarr is not installed, or the pages have different sizes.
     """
 
     def __init__(
@@ -240,12 +240,12 @@ class ZarrFile(OutputFile):
         self._page, self._array = 0, cast(Any, None)
 
     def begin(self, page: int, size: tuple[int, int]) -> None:
-        """Start a page; they are all of one size."""
+        """Start a page; all have one size."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._page = page
 
     def put(self, y: int, x: int, block: NDArray[Any]) -> None:
-        """Lay a block HW, or KHW where there are several classes, into the page."""
+        """Write a block HW, or KHW if there are several classes."""
         height, width = block.shape[-2:]
         if self._array is None:
             self._array = self._create((height, width))
@@ -253,7 +253,7 @@ class ZarrFile(OutputFile):
         self._array[(*page, ..., slice(y, y + height), slice(x, x + width))] = block
 
     def _create(self, window: tuple[int, int]) -> Any:
-        # The first window is as large as all others but those at the end: each fills whole chunks, written once.
+        # The first window is as large as all but the last ones, so each fills whole chunks, written once.
         chunks = [-(-side // -(-side // CHUNK)) for side in window]
         return self._zarr.create_array(
             str(self._partial),
@@ -265,4 +265,4 @@ class ZarrFile(OutputFile):
         )
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """No-op: windows are written immediately."""

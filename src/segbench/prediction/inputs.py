@@ -1,4 +1,4 @@
-"""What `input=`, `ids=` and `split=` name: inputs, each with one file a modality."""
+"""The inputs that `input=`, `ids=` and `split=` name, each with one file per modality."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Input(Protocol):
     """One input, which becomes one output of each kind.
 
     Attributes:
-        name: what its outputs are called.
+        name: of its outputs.
         suffix: of its file, in lower case; `.zarr` for zarr, empty for an image of a split.
     """
 
@@ -35,11 +35,11 @@ class Input(Protocol):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that are read, none for an image of a split."""
+        """Its files; none for an image of a split."""
         ...
 
     def stamp(self) -> list[list[Any]]:
-        """Path, size and time of the last change, a file."""
+        """Path, size and modification time of each file."""
         ...
 
     def open(self, spec: DatasetSpec) -> Opened:
@@ -67,11 +67,11 @@ class FileInput:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """One a modality."""
+        """One per modality."""
         return tuple(self.paths.values())
 
     def stamp(self) -> list[list[Any]]:
-        """Path, size and time of the last change, a file."""
+        """Path, size and modification time of each file."""
         found = [(path.resolve(), path.stat()) for path in self.paths.values()]
         return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in found]
 
@@ -97,7 +97,7 @@ class SplitInput:
     files: tuple[Path, ...] = ()
 
     def stamp(self) -> list[list[Any]]:
-        """The ids: what they stand for does not change."""
+        """The ids, whose images do not change."""
         return [[self.source.ids[index]] for index in self.indices]
 
     def open(self, spec: DatasetSpec) -> Opened:
@@ -106,18 +106,18 @@ class SplitInput:
 
 
 def find_inputs(given: str | Mapping[str, str], ids: str | None, spec: DatasetSpec, output: Path) -> list[Input]:
-    """The inputs that files and folders hold.
+    """The inputs in files and folders.
 
     Args:
-        given: a file, a zarr folder or a folder of such; for several modalities a mapping of them, or a folder with
-            one folder a modality.
+        given: a file, a zarr folder or a folder of them; for several modalities a mapping of them, or a folder with one
+            folder per modality.
         ids: a text file with the stems to take from a folder, or None for all.
         spec: of the run.
         output: where predictions go.
 
     Raises:
-        SegbenchError: nothing there, an empty folder, a missing modality, stems without a partner or twice, ids that
-            are not there, or an output inside an input.
+        SegbenchError: a missing file, an empty folder, a missing modality, unmatched or repeated stems, unknown ids, or
+            an output inside an input.
     """
     paths = _by_modality(given, spec)
     for path in paths.values():
@@ -133,7 +133,12 @@ def find_inputs(given: str | Mapping[str, str], ids: str | None, spec: DatasetSp
             "correct input=",
         )
     for path in paths.values():
-        _refuse_inside(output, path)
+        if output.resolve().is_relative_to(path.resolve()):
+            raise SegbenchError(
+                f"output={output} lies inside input={path}",
+                "a folder outside it, or the next run would read predictions as images",
+                "change output=",
+            )
     found = {name: _listed(path) for name, path in paths.items()}
     stems = _stems(found, None if ids is None else read_list(Path(ids), "ids"), paths)
     return [FileInput(stem, {name: files[stem] for name, files in found.items()}) for stem in stems]
@@ -185,17 +190,8 @@ def _check_there(path: Path) -> None:
     raise SegbenchError(f"no file {path}{beside}", f"{KINDS}, or a folder of them", "set input= to where it is")
 
 
-def _refuse_inside(output: Path, folder: Path) -> None:
-    if output.resolve().is_relative_to(folder.resolve()):
-        raise SegbenchError(
-            f"output={output} lies inside input={folder}",
-            "a folder outside, or the next run would take predictions for images",
-            "change output=",
-        )
-
-
 def _listed(folder: Path) -> dict[str, Path]:
-    """The images of a folder and the folders in it, by their path without suffix."""
+    """The images of a folder and its subfolders, by path without suffix."""
     images = {path: path.relative_to(folder).with_suffix("").as_posix() for path in _images_below(folder)}
     if not images:
         raise SegbenchError(f"no image in {folder}", KINDS, "set input= to the folder that holds the images")
@@ -204,8 +200,8 @@ def _listed(folder: Path) -> dict[str, Path]:
     if twice:
         raise SegbenchError(
             f"{folder} holds files of one stem: {', '.join(twice[:6])}",
-            "a stem of its own for each image, since it names the output",
-            "rename some, or put them into folders of their own",
+            "a distinct stem for each image, since it names the output",
+            "rename some, or put them into separate folders",
         )
     return {name: path for path, name in images.items()}
 
@@ -224,7 +220,7 @@ def _images_below(folder: Path) -> Iterator[Path]:
 def _stems(
     found: Mapping[str, Mapping[str, Path]], wanted: Sequence[str] | None, paths: Mapping[str, Path]
 ) -> list[str]:
-    """The stems of which every modality has a file: all of them, or those wanted in their order."""
+    """The stems that every modality has: all of them, or those wanted in their order."""
     folders = ", ".join(map(str, paths.values()))
     anywhere = set().union(*found.values())
     stems = sorted(anywhere) if wanted is None else list(wanted)

@@ -12,26 +12,26 @@ from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
 from segbench.inference.stream import ReadableImage, predict_stream
 from segbench.prediction.inputs import Input
-from segbench.prediction.output import Result
+from segbench.prediction.outputs import InputOutputs
 from segbench.prediction.pages import Opened, Page
 from segbench.prediction.progress import Progress
+from segbench.prediction.result import Result
 from segbench.prediction.settings import Settings, Target
-from segbench.prediction.writers import InputOutputs
 from segbench.spec import DatasetSpec
 from segbench.training.task import SegmentationTask
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be predicted, and into what.
+    """What to predict, and where to.
 
     Attributes:
         task: the network, in eval mode on its device.
         spec: of the run.
         folder: `output=`.
         settings: of an input.
-        check: is told an input's output files before anything is predicted; raises to refuse them.
-        batch: tiles that go through the network together.
+        check: called with an input's output files before anything is predicted; raises to refuse them.
+        batch: tiles predicted together.
     """
 
     task: SegmentationTask
@@ -52,7 +52,7 @@ class _Work:
     pages: dict[int, Page] = field(default_factory=dict)
 
     def abandon(self) -> None:
-        """Leave nothing of it behind."""
+        """Delete what there is of it."""
         self.outputs.discard()
         self.opened.close()
 
@@ -64,14 +64,14 @@ def predict_inputs(
     progress: Progress,
     done: Callable[[Input, list[Path]], None],
 ) -> Iterator[tuple[Input, list[Path]]]:
-    """Predict inputs; one that cannot be read does not keep the others from being predicted.
+    """Predict inputs; those that cannot be read are skipped.
 
     Args:
         job: how.
         inputs: in their order.
-        failed: takes the errors of inputs that cannot be read, by name.
-        progress: is told.
-        done: is told of an input whose files are whole, before they take their names.
+        failed: receives the errors of inputs that cannot be read, by name.
+        progress: updated.
+        done: called with an input and its complete files, before they get their final names.
 
     Returns:
         an iterator of inputs with their files.
@@ -95,7 +95,7 @@ def predict_inputs(
         for window in stream:
             following, index = window.key
             if following is not work:
-                # Should one be left, it broke off: one of its later pages cannot be read.
+                # Any other one stopped because a later page cannot be read.
                 while started[0] is not following:
                     started.pop(0).abandon()
                     progress.end()

@@ -1,4 +1,4 @@
-"""Predicted classes laid over the image they are of."""
+"""Predicted classes drawn over their image."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from segbench.spec import DatasetSpec, HeadSpec
 class Brush:
     """Draws the classes of one head over an image, window by window in the same colours and grey levels.
 
-    A class is tinted in its palette's colour and outlined in it. Black classes are left as the image is: they stand for
-    background. Grey and white ones, which would not be seen on a grey image, get hues of their own.
+    A class is tinted and outlined in its palette colour. Black classes, which mean background, are not drawn. Grey and
+    white ones, invisible on a grey image, get other hues.
 
     Args:
         head: classes and colours.
@@ -51,7 +51,7 @@ def _visible(colour: tuple[int, int, int], index: int) -> tuple[int, int, int] |
         return None
     if max(colour) - min(colour) > 8:
         return colour
-    # Steps of the golden angle from orange, which stands out on grey for colour-blind readers too.
+    # Steps of the golden angle from orange, which colour-blind readers too see on grey.
     red, green, blue = colorsys.hsv_to_rgb((0.08 + (index - 1) * 0.618034) % 1, 1.0, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -68,13 +68,13 @@ def _outline(classes_HW: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def backdrop(spec: DatasetSpec) -> str:
-    """The modality that is drawn on: the first of three channels, else the first."""
+    """The modality to draw on: the first with three channels, else the first."""
     three = [name for name, modality in spec.modalities.items() if modality.channels == 3]
     return three[0] if three else next(iter(spec.modalities))
 
 
 def grey_range(sample: NDArray[Any]) -> tuple[float, float] | None:
-    """The values that are drawn as black and white: percentiles 1 and 99; None for 8-bit images, drawn as they are."""
+    """The values drawn as black and white: percentiles 1 and 99; None for 8-bit images, drawn unchanged."""
     if sample.dtype == np.uint8:
         return None
     low, high = np.percentile(sample, (1, 99))
@@ -86,7 +86,7 @@ def as_picture(part: NDArray[Any], levels: tuple[float, float] | None) -> NDArra
 
     Args:
         part: of the image.
-        levels: what `grey_range` gave for the image.
+        levels: `grey_range` of the image.
     """
     part_HWC = part[..., None] if part.ndim == 2 else part
     channels = part_HWC[..., :3] if part_HWC.shape[2] >= 3 else np.repeat(part_HWC[..., :1], 3, axis=2)

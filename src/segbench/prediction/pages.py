@@ -1,4 +1,4 @@
-"""One input opened: its pages with all modalities, in the units of the run."""
+"""An opened input: its pages with all modalities, in the units of the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segbench.prediction.values import check_kind, check_range, in_unit
 from segbench.spec import DatasetSpec, ModalitySpec
 
 WHOLE_BYTES = 2**28
-"""A page of at most this size is decoded at once; a larger one is read window by window."""
+"""Pages of up to this size are decoded at once, larger ones read window by window."""
 
 _SAMPLES, _SAMPLE_SIDE = 8, 64
 
@@ -38,11 +38,11 @@ class Page:
 
 
 class Opened(Protocol):
-    """An input whose pages can be had.
+    """An input whose pages can be read.
 
     Attributes:
         sizes: H and W of each page.
-        placement: where it lies in the world, as `TiffImages.placement`.
+        placement: its georeference, as `TiffImages.placement`.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -53,20 +53,20 @@ class Opened(Protocol):
         ...
 
     def close(self) -> None:
-        """Let the files go."""
+        """Close the files."""
         ...
 
 
 class OpenedFiles:
-    """One file a modality, each with as many pages as the others.
+    """One file per modality, all with the same number of pages.
 
     Args:
         files: by modality.
         spec: of the run.
 
     Raises:
-        SegbenchError: a file cannot be read, is of another kind than the run's images, or differs from the others in
-            pages or size; `page` raises it too.
+        SegbenchError: a file cannot be read, differs in kind from the run's images, or in pages or size from the
+            others; `page` raises it too.
     """
 
     def __init__(self, files: Mapping[str, Path], spec: DatasetSpec) -> None:
@@ -85,7 +85,7 @@ class OpenedFiles:
             raise SegbenchError(
                 "; ".join(f"{self._images[name].path} has {count} pages" for name, count in counts.items()),
                 "as many pages in the files of every modality",
-                "give files that belong together",
+                "give matching files",
             )
         for index in range(next(iter(counts.values()))):
             shapes = {name: images.shape(index) for name, images in self._images.items()}
@@ -95,7 +95,7 @@ class OpenedFiles:
                 raise SegbenchError(
                     "; ".join(f"{self._images[name].path} is {h} x {w}" for name, (h, w, _) in shapes.items()),
                     "one height and width for all modalities",
-                    "give images that lie pixel over pixel",
+                    "give images that match pixel by pixel",
                 )
             height, width, _ = next(iter(shapes.values()))
             yield height, width
@@ -132,7 +132,7 @@ def _read_part(images: Images, index: int, spec: ModalitySpec, *window: int) -> 
 
 
 def _sample(images: Images, index: int, height: int, width: int) -> NDArray[Any]:
-    """Small parts from all over an image too large to look at, side by side."""
+    """Small parts from all over a large image, side by side."""
     ys, xs = (np.linspace(0, max(0, side - _SAMPLE_SIDE), _SAMPLES).astype(int) for side in (height, width))
     rows = [
         np.hstack([images.read(index, y, min(y + _SAMPLE_SIDE, height), x, min(x + _SAMPLE_SIDE, width)) for x in xs])
@@ -142,7 +142,7 @@ def _sample(images: Images, index: int, height: int, width: int) -> NDArray[Any]
 
 
 class OpenedSource:
-    """Images of a data set's split, which are in their units already, as the pages of one input.
+    """Images of a data set's split, already in their units, as the pages of one input.
 
     Args:
         source: the split.
@@ -153,7 +153,7 @@ class OpenedSource:
         self._source, self._indices = source, tuple(indices)
         self._read = (-1, RawImage({}, {}, ""))
         self.placement: dict[str, Any] = {}
-        # That of the first stands for all until they are read: a stack is of one size.
+        # The first one's for all: a stack has one size.
         self.sizes: tuple[tuple[int, int], ...] = (self.page(0).size,) * len(self._indices)
 
     def page(self, index: int) -> Page:
@@ -168,4 +168,4 @@ class OpenedSource:
         )
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """No-op: no file is open."""

@@ -1,4 +1,4 @@
-"""How far a prediction is: a bar on a terminal, a line a minute elsewhere."""
+"""Progress of a prediction: a bar on a terminal, elsewhere a line per minute."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ LINE_SECONDS = 60.0
 
 
 class Progress:
-    """Counts inputs, and pixels of the input that is being predicted.
+    """Counts inputs, and pixels of the current input.
 
     Args:
-        inputs: how many there are to predict.
+        inputs: their number.
         clock: seconds.
     """
 
@@ -22,14 +22,13 @@ class Progress:
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        self._inputs, self._done, self._clock, self._said = inputs, 0, clock, clock()
+        self._inputs, self._done, self._clock, self._printed = inputs, 0, clock, clock()
         console = Console(stderr=True)
         self._terminal = console.is_terminal
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        hidden = not console.is_terminal
-        # Where standard output goes elsewhere, the names of files belong there and not above the bar.
+        # If standard output goes elsewhere, file names belong there, not above the bar.
         redirect = sys.stdout.isatty()
-        self._bar = Bar(*columns, console=console, redirect_stdout=redirect, disable=hidden, transient=True)
+        self._bar = Bar(*columns, console=console, redirect_stdout=redirect, disable=not self._terminal, transient=True)
         self._task = self._bar.add_task("predict", total=inputs)
         self._name, self._pixels, self._of = "", 0, 1
 
@@ -41,16 +40,16 @@ class Progress:
         self._bar.stop()
 
     def begin(self, name: str, pixels: int) -> None:
-        """An input of so many pixels is the next."""
+        """Start an input of that many pixels."""
         self._name, self._pixels, self._of = name, 0, pixels
 
     def add(self, pixels: int) -> None:
-        """So many more of its pixels are predicted."""
+        """That many more pixels are predicted."""
         self._pixels += pixels
         share = self._pixels / self._of
         self._bar.update(self._task, description=self._name, completed=self._done + share)
-        if not self._terminal and self._clock() - self._said >= LINE_SECONDS:
-            self._said = self._clock()
+        if not self._terminal and self._clock() - self._printed >= LINE_SECONDS:
+            self._printed = self._clock()
             print(f"{self._name}: {share:.0%}; input {self._done + 1} of {self._inputs}", file=sys.stderr, flush=True)
 
     def end(self) -> None:

@@ -1,7 +1,7 @@
-"""What made the files of an output folder: `predictions.jsonl`, by which a half-done folder goes on.
+"""How the files of an output folder were made: `predictions.jsonl`, from which an unfinished folder continues.
 
-The first line, and each later one with `made_by`, holds the checkpoint and the settings; each other one an input with
-the files that came of it. A line is written when the files are whole and before they take their names.
+The first line, and any later one with `made_by`, holds the checkpoint and the settings; every other one an input and
+its files. A line is written when the files are complete, before they get their final names.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from segbench.config.flat import flatten
 from segbench.data.files.zarr_images import is_zarr
 from segbench.errors import SegbenchError
 from segbench.runtime.files import PARTIAL
@@ -25,13 +26,13 @@ class Record:
     """An output folder's record, held by one process.
 
     Args:
-        folder: the output folder; made where it is not there.
-        made_by: what decides the values of a prediction, plain containers; another one is not continued.
-        also: what else should be known of how they were made.
-        overwrite: make anew what others have made.
+        folder: the output folder; created if missing.
+        made_by: what determines the values of a prediction, plain containers; a folder with another one is refused.
+        also: further facts to record.
+        overwrite: replace what is there.
 
     Raises:
-        SegbenchError: the folder holds predictions made otherwise, or another process fills it.
+        SegbenchError: the folder holds predictions made otherwise, or another process is filling it.
     """
 
     def __init__(self, folder: Path, made_by: Mapping[str, Any], also: Mapping[str, Any], overwrite: bool) -> None:
@@ -44,7 +45,7 @@ class Record:
         try:
             self._take()
             self._sweep()
-            # A way through JSON, as the recorded one has gone.
+            # Through JSON, like the recorded one.
             self._read(json.loads(json.dumps(made_by)), also)
         except BaseException:
             self.close()
@@ -56,7 +57,7 @@ class Record:
         except BlockingIOError as error:
             raise SegbenchError(
                 f"{self._folder} is being filled by another process",
-                "one segbench predict a folder",
+                "one segbench predict per folder",
                 "wait for it to end, or choose another output=",
             ) from error
         except OSError:
@@ -64,7 +65,7 @@ class Record:
             pass
 
     def _sweep(self) -> None:
-        """Remove what a process that was killed has left half-written: nobody else writes here now."""
+        """Remove the unfinished files of a killed process: nobody else writes here now."""
         for parent, folders, files in os.walk(self._folder):
             for name in (*folders, *files):
                 path = Path(parent, name)
@@ -84,7 +85,7 @@ class Record:
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
-                # Cut off in the midst of a line; its input is predicted anew.
+                # Cut off in the middle of a line; its input is predicted again.
                 continue
             if "made_by" in entry:
                 before, self._inputs = entry["made_by"], {}
@@ -105,14 +106,14 @@ class Record:
         self._append({"made_by": made_by} | dict(also))
 
     def done(self, name: str, stamp: Sequence[Sequence[Any]]) -> list[Path] | None:
-        """The files of an input that need not be made again.
+        """The files of an input, if they need not be made again.
 
         Args:
-            name: the input's.
-            stamp: path, size and time of change of its files as they are now.
+            name: of the input.
+            stamp: current path, size and modification time of its files.
 
         Returns:
-            None where they are to be made: never made, gone, from an input that was changed, or to be overwritten.
+            None if never made, gone, made from a changed input, or to be overwritten.
 
         Raises:
             SegbenchError: they are of another input of the same name.
@@ -124,7 +125,7 @@ class Record:
         if not all(file.exists() for file in files):
             return None
         before, now = entry["stamp"], [list(file) for file in stamp]
-        # A folder may have been moved between two runs.
+        # The folder may have moved between two runs.
         if [[Path(path).name, *rest] for path, *rest in before] == [[Path(path).name, *rest] for path, *rest in now]:
             return files
         if [path for path, *_ in before] != [path for path, *_ in now]:
@@ -136,21 +137,21 @@ class Record:
         return None
 
     def refuse_foreign(self, paths: Sequence[Path]) -> None:
-        """Refuse to write over what is not a prediction of this folder.
+        """Refuse to overwrite what is not a prediction of this folder.
 
         Raises:
-            SegbenchError: a file is there that the record does not know.
+            SegbenchError: a file exists that is not recorded.
         """
         foreign = [path for path in paths if path.exists() and str(path.relative_to(self._folder)) not in self._ours]
         if foreign and not self._overwrite:
             raise SegbenchError(
-                f"{foreign[0]} is there already, and {self.path} does not know it",
+                f"{foreign[0]} exists already and is not in {self.path}",
                 "a folder of predictions, or an empty one",
                 "choose another output=, or replace what is there with overwrite=true",
             )
 
     def add(self, name: str, stamp: Any, paths: Sequence[Path]) -> None:
-        """Write down that an input's files are whole."""
+        """Record that an input's files are complete."""
         files = [str(path.relative_to(self._folder)) for path in paths]
         self._append({"input": name, "stamp": stamp, "files": files})
         self._ours |= set(files)
@@ -160,22 +161,14 @@ class Record:
         self._file.flush()
 
     def close(self) -> None:
-        """Let the folder go."""
+        """Release the folder."""
         self._file.close()
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old, new = flatten(before), flatten(now)
     keys = [key for key in (*old, *(key for key in new if key not in old)) if old.get(key) != new.get(key)]
     return ", ".join(f"{key} {_short(old.get(key))}, now {_short(new.get(key))}" for key in keys)
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _short(value: Any) -> str:

@@ -1,31 +1,31 @@
-"""What is written of a run's predictions, and under which names."""
+"""What to write of a run's predictions, and under which names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segbench.data.pascal_voc import CLASSES as VOC_CLASSES
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, check, check_one_of
 from segbench.metrics.decoding import Decoding
 from segbench.spec import DatasetSpec
 
 KINDS = ("masks", "probabilities", "overlays", "instances", "voc")
 STORES = ("tiff", "zarr")
 LARGE_PIXELS = 2**26
-"""Beyond this, pictures are TIFF and no longer PNG, and objects, which need the whole image, are not numbered."""
+"""Above this, pictures are TIFF instead of PNG, and objects, which need the whole image, are refused."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is written.
+    """What to write.
 
     Attributes:
         kinds: some of `KINDS`.
         store: of masks, probabilities and instances: `tiff` (PNG for the mask of a single page) or `zarr`.
-        decoding: how objects are read off probabilities.
+        decoding: of objects from probabilities.
         opacity: of the overlays' tint.
         voc_year: of the server's folder.
         voc_competition: likewise.
@@ -41,15 +41,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Target:
-    """What the outputs of one input are made for.
+    """What the outputs of one input depend on.
 
     Attributes:
         name: of the input.
         sizes: H and W of its pages.
         spec: of the run.
         folder: `output=`.
-        settings: what is written.
-        placement: of the input in the world, as `TiffImages.placement`; TIFF outputs take it over.
+        settings: what to write.
+        placement: the input's georeference, as `TiffImages.placement`, copied to TIFF outputs.
     """
 
     name: str
@@ -61,38 +61,35 @@ class Target:
 
     @property
     def is_picture(self) -> bool:
-        """Whether it is a single page of a size that PNG is used for."""
+        """Whether it is a single page small enough for PNG."""
         return len(self.sizes) == 1 and self.sizes[0][0] * self.sizes[0][1] <= LARGE_PIXELS
 
     def path(self, kind: str, suffix: str, *parts: str) -> Path:
-        """`NAME<-part...><suffix>`, in a folder of the kind where several kinds are written."""
+        """`NAME<-part...><suffix>`, in a folder of the kind if there are several kinds."""
         folder = self.folder / kind if len(self.settings.kinds) > 1 else self.folder
         return folder / f"{'-'.join((self.name, *parts))}{suffix}"
 
     def head_part(self, head: str) -> tuple[str, ...]:
-        """The head's name where there are several."""
+        """The head's name if there are several."""
         return (head,) if len(self.spec.heads) > 1 else ()
 
     def about(self, head: str) -> dict[str, Any]:
-        """What an array's metadata say of a head."""
+        """A head's metadata of an array."""
         return {"head": head, "class_names": list(self.spec.heads[head].class_names)}
 
 
 def check_settings(settings: Settings, spec: DatasetSpec) -> None:
-    """Refuse settings that a run cannot serve.
+    """Refuse settings that do not suit the run.
 
     Raises:
         SegbenchError: an unknown kind or store, a kind twice, or the VOC format for other classes.
     """
     wrong = [kind for kind in settings.kinds if kind not in KINDS]
     if wrong or not settings.kinds or len(set(settings.kinds)) < len(settings.kinds):
-        raise SegbenchError(
-            f"format={_said(settings.kinds)}", f"some of {', '.join(KINDS)}, each once", "as format=[masks,overlays]"
-        )
-    if settings.store not in STORES:
-        raise SegbenchError(f"store={settings.store}", " or ".join(STORES), "correct store=")
-    if not 0 <= settings.opacity <= 1:
-        raise SegbenchError(f"opacity={settings.opacity}", "0 to 1", "correct opacity=")
+        given = settings.kinds[0] if len(settings.kinds) == 1 else f"[{','.join(settings.kinds)}]"
+        raise SegbenchError(f"format={given}", f"some of {', '.join(KINDS)}, each once", "as format=[masks,overlays]")
+    check_one_of("store", settings.store, STORES)
+    check("opacity", settings.opacity, 0 <= settings.opacity <= 1, "0 to 1", 0.4)
     names = [head.class_names for head in spec.heads.values()]
     if "voc" in settings.kinds and names != [VOC_CLASSES]:
         raise SegbenchError(
@@ -100,13 +97,6 @@ def check_settings(settings: Settings, spec: DatasetSpec) -> None:
             f"the {len(VOC_CLASSES)} classes of PASCAL VOC",
             "use a run with data=pascal_voc, or format=masks",
         )
-    if settings.voc_competition not in ("comp5", "comp6"):
-        raise SegbenchError(
-            f"voc.competition={settings.voc_competition}",
-            "comp5 (trained on VOC alone) or comp6 (on other data too)",
-            "correct voc.competition=",
-        )
-
-
-def _said(kinds: Sequence[str]) -> str:
-    return kinds[0] if len(kinds) == 1 else f"[{','.join(kinds)}]"
+    good = settings.voc_competition in ("comp5", "comp6")
+    expected = "comp5 (trained on VOC alone) or comp6 (on other data too)"
+    check("voc.competition", settings.voc_competition, good, expected, "comp6")

@@ -1,4 +1,4 @@
-"""The values of a file in the unit that a run was trained on; another scale is refused, never guessed."""
+"""The values of a file in the unit of the training images; another scale is refused, never guessed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from segbench.spec import ModalitySpec
 
 LOG_DEPTH = "ln(millimetres)"
 COLOURS = "R, G, B"
-"""How the units begin that the data sets read as colours: grey in three equal channels, no alpha."""
+"""Prefix of units that data sets read as colours: grey in three equal channels, no alpha."""
 
 _SPLIT_BY_OPENCV = (np.uint8, np.uint16, np.int16, np.float32)
 
 
 def check_kind(path: Path, channels: int, dtype: np.dtype[Any], name: str, spec: ModalitySpec) -> None:
-    """Refuse an image of another kind by what its header says.
+    """Refuse an image of another kind, from its header.
 
     Args:
         path: the file.
@@ -31,14 +31,14 @@ def check_kind(path: Path, channels: int, dtype: np.dtype[Any], name: str, spec:
         spec: of the modality.
 
     Raises:
-        SegbenchError: another number of channels or another type.
+        SegbenchError: wrong channels or type.
     """
     if spec.unit == LOG_DEPTH:
         if channels != 1 or dtype != np.dtype(np.uint16):
             raise SegbenchError(
                 f"{path} has {channels} channels of {dtype}",
                 f"one 16-bit channel, depth in millimetres ({name})",
-                "use depth files as those of the data set, not a rendering of them",
+                "use depth files like those of the data set, not renderings",
             )
         return
     given = (spec.channels, *((1, 4) if _is_colour(spec) else ()))
@@ -55,16 +55,16 @@ def check_kind(path: Path, channels: int, dtype: np.dtype[Any], name: str, spec:
 
 
 def check_range(path: Path, part_HWC: NDArray[Any], spec: ModalitySpec, whole: bool = True) -> None:
-    """Refuse values that cannot be of the modality's unit.
+    """Refuse values that are impossible in the modality's unit.
 
     Args:
         path: the file, for messages.
         part_HWC: all of an image, or a part of it.
         spec: of the modality.
-        whole: whether the part is enough to tell fractions from 0 to 1 from a dark image.
+        whole: whether the part can tell fractions from 0 to 1 from a dark image.
 
     Raises:
-        SegbenchError: no numbers, values beyond the unit's range, or fractions where levels are expected.
+        SegbenchError: NaN, values beyond the unit's range, or fractions instead of levels.
     """
     limits, dtype = _limits(spec), part_HWC.dtype
     if dtype.kind != "f" and (limits is None or _within(dtype, limits)):
@@ -85,10 +85,10 @@ def check_range(path: Path, part_HWC: NDArray[Any], spec: ModalitySpec, whole: b
 
 
 def in_unit(part_HWC: NDArray[Any], spec: ModalitySpec) -> NDArray[Any]:
-    """A part of an image as the data sets give it, HW or HWC.
+    """A part of an image as data sets give it, HW or HWC.
 
     Args:
-        part_HWC: values of the file, which `check_kind` let pass.
+        part_HWC: values of the file, accepted by `check_kind`.
         spec: of the modality.
     """
     if spec.unit == LOG_DEPTH:
@@ -105,13 +105,13 @@ def _is_colour(spec: ModalitySpec) -> bool:
 
 
 def _limits(spec: ModalitySpec) -> tuple[int, int] | None:
-    """The range of a unit such as `grey level, 0 to 255` or `value, 0 or 1`; None where it names none."""
+    """The range of a unit such as `grey level, 0 to 255` or `value, 0 or 1`; None if it has none."""
     named = re.search(r"(-?\d+) (?:to|or) (\d+)$", spec.unit)
     return (int(named[1]), int(named[2])) if named else None
 
 
 def _fits(dtype: np.dtype[Any], spec: ModalitySpec) -> bool:
-    """Whether values of a type may be of the unit: never of a coarser type than those that the run was trained on."""
+    """Whether a type can hold the unit's values: no coarser than those of the training images."""
     limits = _limits(spec)
     if limits is None:
         return dtype.kind == "f" or not re.search(r"\bfloat\d+$", spec.unit)
@@ -121,7 +121,7 @@ def _fits(dtype: np.dtype[Any], spec: ModalitySpec) -> bool:
 
 
 def _within(dtype: np.dtype[Any], limits: tuple[int, int]) -> bool:
-    """Whether no value of an integer type can be out of range."""
+    """Whether every value of an integer type is in range."""
     least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     return _inside(least, most, limits)
 

@@ -193,8 +193,8 @@ def test_damage_never_ends_otherwise_than_in_the_one_error(tmp_path_factory, caf
         (b"\xa2\x06\xff\x01\x0a", "a field of 255 bytes where 1 are left"),
         (b"\xa2\x06\x0c" + b"\x0a\x01c" + b"\x3a\x07" + b"\x3a\x05\x0a\x03\xff\xff\xff", "a number without an end"),
         (b"\xa2\x06\x0a" + b"\x0a\x01c" + b"\x3a\x06" + b"\x2a\x04\x00\x00\x80", "a field of 6 bytes where 5 are left"),
-        (b"\xa2\x06\x0a" + b"\x0a\x01c" + b"\x3a\x05" + b"\x2a\x03\x00\x00\x80", "weights that are no whole numbers"),
-        (b"\xa2\x06\x08" + b"\x0a\x01\xff" + b"\x3a\x03" + b"\x0a\x01\x02", "a name that is no text"),
+        (b"\xa2\x06\x0a" + b"\x0a\x01c" + b"\x3a\x05" + b"\x2a\x03\x00\x00\x80", "weights cut off inside a number"),
+        (b"\xa2\x06\x08" + b"\x0a\x01\xff" + b"\x3a\x03" + b"\x0a\x01\x02", "a name that is not text"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):

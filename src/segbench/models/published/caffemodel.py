@@ -1,6 +1,6 @@
 """Read a `.caffemodel` without Caffe: the weights of a net as arrays over the mapped file.
 
-The file is a protobuf message, NetParameter of `caffe.proto`. Of it, these fields matter:
+The file is a protobuf message, NetParameter of `caffe.proto`. These fields matter:
 
     NetParameter      layer = 100 (LayerParameter), layers = 2 (V1LayerParameter)
     LayerParameter    name = 1, blobs = 7
@@ -37,14 +37,14 @@ _FIELDS = {_LAYER: (1, 7), _LAYERS_V1: (4, 6)}
 _V0_IN_V1, _FIELDS_V0 = 1, (1, 50)
 
 _SCAN = 2**16
-"""Records compared at a time in search of the end of a run."""
+"""Records compared at a time when searching for the end of a run."""
 
 
 def read_caffemodel(path: str | Path) -> dict[str, tuple[Blob, ...]]:
-    """The blobs of each layer that has some, by the layer's name, in the file's order.
+    """The blobs of each layer that has any, by layer name, in file order.
 
     Args:
-        path: the file; it stays mapped while one of the arrays lives, and is read where they are.
+        path: the file; it stays mapped while any of the arrays exists, and is read on access.
 
     Returns:
         read-only arrays, float32 (float64 where the net was trained so), in the file's shapes. A convolution has
@@ -64,9 +64,7 @@ def read_caffemodel(path: str | Path) -> dict[str, tuple[Blob, ...]]:
         if not blobs:
             continue
         if name in layers:
-            raise SegbenchError(
-                f"{path}: two layers {name!r} with weights", "one", "give the layers names of their own"
-            )
+            raise SegbenchError(f"{path}: two layers {name!r} with weights", "one", "give the layers distinct names")
         layers[name] = blobs
     if not layers:
         raise SegbenchError(
@@ -130,7 +128,7 @@ class _Reader:
         try:
             return self.data[field.start : field.stop].decode()
         except UnicodeDecodeError as error:
-            raise self.damaged(field.start, "a name that is no text") from error
+            raise self.damaged(field.start, "a name that is not text") from error
 
     def blob(self, message: _Field) -> Blob:
         shape: list[int] | None = None
@@ -175,11 +173,11 @@ class _Reader:
             values: Blob = np.ndarray((field.count,), dtype, self.data, field.start, strides)
             return values
         if field.kind != LENGTH or size % _WIDTH[fixed]:
-            raise self.damaged(field.start, "weights that are no whole numbers")
+            raise self.damaged(field.start, "weights cut off inside a number")
         return np.frombuffer(self.data, dtype, size // _WIDTH[fixed], field.start)
 
     def fields(self, start: int, stop: int) -> Iterator[_Field]:
-        """The fields of the message between two bytes; numbers of fixed size that repeat are given as one run."""
+        """The fields of the message between two bytes; repeated numbers of fixed size come as one run."""
         at = start
         while at < stop:
             record = at

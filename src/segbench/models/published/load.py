@@ -1,4 +1,4 @@
-"""Put published or trained weights into a network, with an account of all of them.
+"""Load published or trained weights into a network, and report every one of them.
 
 A weight that fits nowhere, or has another shape, is refused unless the transfer names it: the fc8 of an ImageNet net
 has no place in an FCN, and the FCN's score layers have no source. Nothing is copied before everything fits.
@@ -34,19 +34,18 @@ def load(
 ) -> LoadReport:
     """Fill a network from a published file.
 
-    An ImageNet net goes into every stream, its fully connected layers cut into convolutions; where a stream has a
-    fourth channel, that filter is the mean of the three (release, `nyud-fcn32s-color-d/solve.py`). A `UNetVGG16` takes
-    its convolutions alone, and for grey images the sum of the three first filters.
+    An ImageNet net goes into every stream, its fully connected layers reshaped to convolutions; a stream's fourth
+    channel gets the mean of the three filters (release, `nyud-fcn32s-color-d/solve.py`). A `UNetVGG16` takes only the
+    convolutions, and for grey images the sum of the three first filters.
 
     Args:
         model: an `FCN`, `UNet` or `UNetVGG16` of the set's architecture.
         weight_set: a name of `WEIGHT_SETS`.
         path: the file.
-        stream: fill the stream of this modality alone (late fusion starts from trained single-modality nets).
-        channel_order: in which the network's colour images will come, `RGB` or `BGR`. Where the set was trained on the
-            other, the filters of the first layer are turned round, which gives the same function. None: the set's own.
-        leave: patterns of layers that are neither taken from the file nor asked of it, e.g. `score_fr` for other
-            classes.
+        stream: fill only the stream of this modality (late fusion starts from trained single-modality nets).
+        channel_order: of the network's colour images, `RGB` or `BGR`. If the set was trained on the other, the filters
+            of the first layer are reversed, which gives the same function. None: the set's order.
+        leave: patterns of layers neither taken from the file nor required in it, e.g. `score_fr` for other classes.
 
     Raises:
         SegbenchError: an unknown set, another architecture, a damaged file, or weights that do not fit.
@@ -76,18 +75,18 @@ def load(
         grey=grey,
     )
     plan = Plan(model, f"{chosen.name} ({path})", rules, only)
-    everywhere: Sequence[Stream | None] = plan.streams if of_imagenet else (None,)
+    into: Sequence[Stream | None] = plan.streams if of_imagenet and only is None else (only,)
     for name, value in _read(chosen, Path(path)).items():
-        plan.put(name, value, everywhere if only is None else (only,))
+        plan.put(name, value, into)
     if not of_imagenet:
-        # The scales alone tell an at-once net from a staged one.
+        # Only the scales distinguish an at-once net from a staged one.
         scales = [name for name in plan.computed if name.startswith("scale_")]
         plan.problems += [f"no {name}" for name in scales if name not in plan.checked]
     inputs = {modality: str(expected) for modality, expected in chosen.inputs.items()}
     if grey:
-        inputs["rgb"] += "; its first filters were added up to take grey"
+        inputs["rgb"] += "; its first filters were summed to take grey"
     if flip:
-        inputs["rgb"] += f"; its first filters were turned round to take {channel_order}"
+        inputs["rgb"] += f"; its first filters were reversed to take {channel_order}"
     return plan.carry_out(inputs, chosen.deviation)
 
 
@@ -101,14 +100,14 @@ def transfer(
 ) -> LoadReport:
     """Fill a network from a trained one's state dict: 16s from 32s, 8s from 16s, late fusion from single streams.
 
-    The skips' score layers start at zero, so that the finer net begins as the coarser one; upsampling layers that the
-    source lacks start bilinear, and those that the network lacks are left over.
+    The skips' score layers start at zero, so the finer net starts as the coarser one; upsampling layers that the source
+    lacks start bilinear, and those that the network lacks are left over.
 
     Args:
         model: to be filled.
         state_dict: of a coarser or equal network, by the same names (also pytorch-fcn's, whose dense upsampling layers
-            are held against the computed ones).
-        stream: fill the stream of this modality alone, from a network with one stream.
+            are compared with the computed ones).
+        stream: fill only the stream of this modality, from a network with one stream.
         leave: as in `load`.
         source: for the report, e.g. the run.
 
@@ -147,22 +146,20 @@ def _must_flip(chosen: WeightSet, channel_order: str | None) -> bool:
 
 
 def _read(chosen: WeightSet, path: Path) -> dict[str, Tensor | Blob]:
-    """The file's entries under the network's names of layers."""
+    """The file's entries under the network's layer names."""
     if chosen.format == "torch":
         entries: dict[str, Tensor | Blob] = dict(_read_torch(path))
     else:
         entries = {}
         for layer, blobs in read_caffemodel(path).items():
-            # Scale has a weight alone; more than two blobs (batch normalisation) have no place in these nets.
+            # Scale has only a weight; more than two blobs (batch normalisation) do not occur in these nets.
             names = ["weight", "bias", *(f"blob{index}" for index in range(2, len(blobs)))]
             entries |= {f"{layer}.{name}": blob for name, blob in zip(names, blobs, strict=False)}
+    renamed = chosen.renamed or {}
+    parts = [name.rpartition(".") for name in entries]
     # Module names cannot hold U-Net's '-'.
-    return {_renamed(name, chosen.renamed or {}).replace("-", "_"): value for name, value in entries.items()}
-
-
-def _renamed(name: str, layers: Mapping[str, str]) -> str:
-    layer, _, blob = name.rpartition(".")
-    return f"{layers.get(layer, layer)}.{blob}"
+    names = [f"{renamed.get(layer, layer)}.{blob}".replace("-", "_") for layer, _, blob in parts]
+    return dict(zip(names, entries.values(), strict=True))
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -175,5 +172,5 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read: {error}", "a state dict of torch, weights only", "download it again"
         ) from error
     if not isinstance(entries, Mapping) or not all(isinstance(value, Tensor) for value in entries.values()):
-        raise SegbenchError(f"{path} is no state dict", "tensors by name", "save model.state_dict() alone")
+        raise SegbenchError(f"{path} is not a state dict", "tensors by name", "save only model.state_dict()")
     return dict(entries)

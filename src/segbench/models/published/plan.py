@@ -1,4 +1,4 @@
-"""Where each weight of a source goes in a network: all of them accounted for before the first is copied."""
+"""Where each weight of a source goes in a network: all are placed before the first is copied."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SHARED = ("upscore*", "scale_*")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every weight; `str(report)` is for the log.
+    """What happened to every weight; `str(report)` is for the log.
 
     Attributes:
-        source: the file, or where else the weights come from.
+        source: the file or other origin of the weights.
         loaded: entries of the network's state dict that were set.
-        drawn: those that keep their initial values: drawn, zero or bilinear, as the network makes them.
+        drawn: those that keep the network's initial values: drawn, zero or bilinear.
         left_over: entries of the source without a place.
-        checked: entries of the source that the network computes, and computes alike (fixed upsampling, scales).
-        inputs: what the weights expect of an image, by modality, in words.
-        deviation: how the weights depart from the papers' protocol.
+        checked: entries of the source that equal what the network computes (fixed upsampling, scales).
+        inputs: what the weights expect of an image, by modality, as text.
+        deviation: how the weights deviate from the papers' protocol.
     """
 
     source: str
@@ -59,11 +59,11 @@ class Rules:
     Attributes:
         unplaced: patterns of the source's layers that may have no place.
         drawn: patterns of the network's layers that need no source.
-        leave: patterns of layers, on either side, that the user wants left; each must match one.
+        leave: patterns of layers, on either side, that the user wants to leave; each must match one.
         fully_connected: layers whose (O, I) rows become kernels (O, C, h, w).
-        extend: a first layer of four channels takes a kernel of three, and their mean as the fourth.
-        flip: a first layer that sees colours takes its first three channels in reverse.
-        grey: a first layer of one channel takes the sum of the three, which grey on all three channels would meet.
+        extend: a first layer of four channels takes a kernel of three, with their mean as the fourth.
+        flip: a first layer for colours takes its first three channels in reverse.
+        grey: a first layer of one channel takes the sum of the three, as for grey on all three channels.
     """
 
     unplaced: Sequence[str] = ()
@@ -80,9 +80,9 @@ class Plan:
 
     Args:
         model: the network.
-        source: the source in words.
+        source: the source as text.
         rules: of the transfer.
-        only: the one stream to be filled, or None.
+        only: the only stream to fill, or None.
     """
 
     def __init__(self, model: nn.Module, source: str, rules: Rules, only: Stream | None = None) -> None:
@@ -104,7 +104,7 @@ class Plan:
         Args:
             name: `layer.weight` or `layer.bias`.
             value: its values.
-            into: the streams that it goes into; None where its name says it.
+            into: the streams it goes into; None where its name includes the stream.
         """
         layer, _, blob = name.rpartition(".")
         if self._is_left(layer):
@@ -139,7 +139,7 @@ class Plan:
         elif target in self.assigned:
             self.problems.append(f"{target} is given twice")
         elif not _is_finite(fitted):
-            self.problems.append(f"{name} holds values that are no numbers")
+            self.problems.append(f"{name} holds NaN or infinite values")
         else:
             self.assigned[target] = lambda: _first_layer(torch.as_tensor(_writeable(fitted)), extend, flip, grey)
 
@@ -151,9 +151,11 @@ class Plan:
             self.checked[target] = None
             return
         instead = (
-            "build the network with upsampling=learnable" if target.startswith("up") else "it is of another network"
+            "build the network with upsampling=learnable"
+            if target.startswith("up")
+            else "it belongs to another network"
         )
-        self.problems.append(f"{target} is not as this network computes it ({instead})")
+        self.problems.append(f"{target} differs from what this network computes ({instead})")
 
     def _is_left(self, layer: str) -> bool:
         matching = {pattern for pattern in self.rules.leave if fnmatchcase(layer, pattern)}
@@ -168,7 +170,7 @@ class Plan:
             deviation: for the report.
 
         Raises:
-            SegbenchError: an entry has no place, or another shape, or the network has one without a source.
+            SegbenchError: an entry has no place or another shape, or the network has one without a source.
         """
         drawn = []
         others = tuple(s.suffix for s in self.streams if self.only is not None and s != self.only)
@@ -179,13 +181,13 @@ class Plan:
             if not (self._is_left(layer) or _matches(layer, self.rules.drawn)):
                 self.problems.append(f"nothing for {name}")
             drawn.append(name)
-        self.problems += [f"no layer {pattern}, which was to be left" for pattern in sorted(self.unused)]
+        self.problems += [f"no layer {pattern} to leave" for pattern in sorted(self.unused)]
         if self.problems:
             more = f"; and {len(self.problems) - 4} more" if len(self.problems) > 4 else ""
             raise SegbenchError(
                 f"{self.source}: {'; '.join(self.problems[:4])}{more}",
                 f"weights of this {self.described}",
-                "use another file, build the network that it is of, or name the layers to leave",
+                "use another file, build its network, or name the layers to leave",
             )
         with torch.no_grad():
             for target, value in self.assigned.items():
@@ -215,7 +217,7 @@ def _matches(layer: str, patterns: Sequence[str]) -> bool:
 
 
 def _fit(value: Tensor | Blob, shape: tuple[int, ...], fully_connected: bool) -> Tensor | Blob | None:
-    """The value in the shape, if it is of it; Caffe's leading ones and, where they may, rows become kernels."""
+    """The value in the shape, or None; drops Caffe's leading ones, and turns rows into kernels where allowed."""
     given = tuple(value.shape)
     if given == shape:
         return value
@@ -237,7 +239,7 @@ def _first_layer(kernel_OChw: Tensor, extend: bool, flip: bool, grey: bool) -> T
 
 
 def _writeable(value: Tensor | Blob) -> Tensor | Blob:
-    # torch shares an array's memory, and warns of one that is read-only.
+    # torch shares an array's memory, and warns if it is read-only.
     return value if isinstance(value, Tensor) else np.array(value, dtype=value.dtype.newbyteorder("="))
 
 

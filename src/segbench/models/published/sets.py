@@ -1,4 +1,4 @@
-"""The published weights that the networks take: whose they are, what they expect of an image, how their layers map."""
+"""The published weights that the networks take: their source, the input they expect, how their layers map."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from segbench.models.vgg16 import STAGES
 
 @dataclass(frozen=True)
 class Input:
-    """What a weight set expects of one modality: `(value - mean) / std`, channels in `order`.
+    """The input of one modality that a weight set expects: `(value - mean) / std`, channels in `order`.
 
     Attributes:
         order: of the channels, one letter each: `BGR`, `RGB`, `HHA`.
-        scale: the value of white: 255, or 1.
-        mean: one a channel, in `order`.
+        scale: the value of white, 255 or 1.
+        mean: one per channel, in `order`.
         std: likewise.
     """
 
@@ -47,16 +47,16 @@ class WeightSet:
 
     Attributes:
         name: its published name.
-        url: of the file, or of the archive that holds it.
-        page: that describes it.
+        url: of the file, or of its archive.
+        page: its description.
         architecture: the backbone (`vgg16`, `alexnet`, `googlenet`) of an ImageNet net, whose layers go into every
-            stream; else the one architecture (`fcn8s`, `unet phseg_v5`) that it fills entirely.
-        inputs: what it expects, by modality; empty where it is not published.
-        fully_connected: layers that become convolutions, their rows cut into (C, h, w).
+            stream; else the architecture (`fcn8s`, `unet phseg_v5`) that it fills completely.
+        inputs: what it expects, by modality; empty if not published.
+        fully_connected: layers that become convolutions, their rows reshaped to (C, h, w).
         left_over: patterns of its layers that no FCN has.
         drawn: patterns of the network's layers that it does not fill.
-        renamed: the network's layer by the file's, where they differ by more than '-' for '_'.
-        deviation: how a run with it departs from the papers.
+        renamed: the network's layer by the file's, where more than '-' and '_' differ.
+        deviation: how a run with it deviates from the papers.
     """
 
     name: str
@@ -164,7 +164,7 @@ WEIGHT_SETS: Mapping[str, WeightSet] = {
             "https://lmb.informatik.uni-freiburg.de/people/ronneber/u-net/",
             "unet phseg_v5",
             {},
-            deviation="how the release normalises its images is not known here: find out before scoring these weights",
+            deviation="the release's image normalisation is not known: find out before scoring these weights",
         ),
     )
 }

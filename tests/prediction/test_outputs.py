@@ -7,9 +7,9 @@ from segbench.data.pascal_voc import CLASSES, voc_palette
 from segbench.errors import SegbenchError
 from segbench.metrics.decoding import Decoding, decode_instances
 from segbench.prediction import settings as settings_module
+from segbench.prediction.outputs import InputOutputs
 from segbench.prediction.overlay import Brush
 from segbench.prediction.settings import Settings, Target, check_settings
-from segbench.prediction.writers import InputOutputs
 from segbench.spec import DatasetSpec, HeadSpec
 
 
@@ -126,7 +126,7 @@ def test_several_heads_get_files_of_their_names(target, filled, tmp_path):
 
 def test_large_images_go_to_tiff_and_have_no_objects(target, filled, monkeypatch):
     monkeypatch.setattr(settings_module, "LARGE_PIXELS", 600)
-    monkeypatch.setattr("segbench.prediction.writers.LARGE_PIXELS", 600)
+    monkeypatch.setattr("segbench.prediction.outputs.LARGE_PIXELS", 600)
     prob, image = softmax(2, 20, 31), grey(20, 31)
     paths = filled(InputOutputs(target(["masks", "overlays"], [(20, 31)])), [(image, {"cells": prob})])
     assert [path.name for path in paths] == ["x.tif", "x.tif"]

@@ -1,8 +1,7 @@
-"""What every kind of output shares: it takes a page window by window and fills its files."""
+"""A predicted window: its probabilities, classes and part of the image, each computed once."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -11,17 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segbench.inference.stream import Window
-from segbench.prediction.files import OutputFile
 from segbench.prediction.pages import Page
-from segbench.prediction.settings import Target
 
 
 class Result:
-    """A window's probabilities, and the classes that follow from them, each computed once.
+    """What outputs are made of.
 
     Args:
-        window: what the network made.
-        page: whose window it is.
+        window: as predicted.
+        page: its page.
     """
 
     def __init__(self, window: Window, page: Page) -> None:
@@ -39,7 +36,7 @@ class Result:
     def classes(self, head: str) -> NDArray[np.uint8]:
         """The likeliest class, hw."""
         if head not in self._classes:
-            # On the device: a map a class is much more to move than one of classes.
+            # On the device: one map of classes is less to move than a map per class.
             self._classes[head] = _likeliest(self._window.probabilities[head]).cpu().numpy()
         return self._classes[head]
 
@@ -49,34 +46,8 @@ class Result:
         return self._page.read(self.y, self.y + height, self.x, self.x + width)[modality]
 
 
-class Output(ABC):
-    """One kind of output of one input.
-
-    Args:
-        target: what it is made for.
-    """
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.files: list[OutputFile] = []
-
-    def begin(self, index: int, page: Page) -> None:
-        """Start a page."""
-        for file in self.files:
-            file.begin(index, page.size)
-
-    @abstractmethod
-    def add(self, result: Result) -> None:
-        """Take a window."""
-
-    def end(self) -> None:
-        """The page is complete."""
-        for file in self.files:
-            file.end()
-
-
 def _likeliest(probabilities_Khw: Tensor) -> Tensor:
-    """As `argmax(0)`, the first of equals, in uint8; on a CPU in a tenth of its time."""
+    """`argmax(0)` as uint8, the first of equals; on a CPU in a tenth of its time."""
     best_hw = probabilities_Khw[0].clone()
     classes_hw = torch.zeros_like(best_hw, dtype=torch.uint8)
     for k, probability_hw in enumerate(probabilities_Khw[1:], start=1):

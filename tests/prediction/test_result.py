@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from segbench.inference.stream import Window
-from segbench.prediction.output import Result
 from segbench.prediction.pages import Page
+from segbench.prediction.result import Result
 
 
 def result(prob_KHW, y=0, x=0):

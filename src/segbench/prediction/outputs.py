@@ -1,8 +1,8 @@
-"""The kinds of output: masks, probabilities, overlays, instances, and masks as the PASCAL VOC server takes them."""
+"""The kinds of output: masks, probabilities, overlays, instances, and masks for the PASCAL VOC server."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from segbench.data.pascal_voc import SERVER_PATH, voc_palette
 from segbench.errors import SegbenchError
 from segbench.metrics.decoding import decode_instances
 from segbench.prediction.files import CANVAS_BYTES, OutputFile, PngFile, TiffFile, ZarrFile
-from segbench.prediction.output import Output, Result
 from segbench.prediction.overlay import Brush, as_picture, backdrop, grey_range
 from segbench.prediction.pages import Page
+from segbench.prediction.result import Result
 from segbench.prediction.settings import LARGE_PIXELS, Target
 from segbench.spec import HeadSpec
 
@@ -27,8 +27,34 @@ def _tiff(target: Target, path: Path, dtype: Any, **options: Any) -> TiffFile:
     return TiffFile(path, dtype, target.sizes, placement=target.placement, **options)
 
 
+class Output(ABC):
+    """One kind of output of one input, filled page by page and window by window.
+
+    Args:
+        target: what it is made for.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.files: list[OutputFile] = []
+
+    def begin(self, index: int, page: Page) -> None:
+        """Start a page."""
+        for file in self.files:
+            file.begin(index, page.size)
+
+    @abstractmethod
+    def add(self, result: Result) -> None:
+        """Take a window."""
+
+    def end(self) -> None:
+        """The page is complete."""
+        for file in self.files:
+            file.end()
+
+
 class _ByHead(Output):
-    """A file a head."""
+    """One file per head."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
@@ -41,7 +67,7 @@ class _ByHead(Output):
 
 
 class Masks(_ByHead):
-    """Class ids with the palette of the run's data set: PNG, a TIFF of several pages, or zarr."""
+    """Class ids with the data set's palette: PNG, a TIFF of several pages, or zarr."""
 
     def _file(self, name: str, head: HeadSpec) -> OutputFile:
         target, parts = self.target, self.target.head_part(name)
@@ -60,7 +86,7 @@ class Masks(_ByHead):
 
 
 class Voc(Masks):
-    """As `Masks`, in the archive that the PASCAL VOC server takes."""
+    """As `Masks`, in the folders of the PASCAL VOC server's archive."""
 
     def _file(self, name: str, head: HeadSpec) -> OutputFile:
         target = self.target
@@ -74,13 +100,13 @@ class Voc(Masks):
 
 
 class Probabilities(Output):
-    """Float32 TIFF, a file a class (of two classes the second one's alone), or zarr with an axis of classes."""
+    """Float32 TIFF, one file per class (of two classes only the second), or zarr with an axis of classes."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self._files: dict[tuple[str, int, int], OutputFile] = {}
         for name, head in target.spec.heads.items():
-            # P(second) says all of two classes: P(cell) of an EM run, as the ISBI challenge takes it.
+            # P(second) is enough for two classes: P(cell) of an EM run, as the ISBI challenge takes it.
             classes = [1] if head.num_classes == 2 else list(range(head.num_classes))
             if target.settings.store == "zarr":
                 path = target.path("probabilities", ".zarr", *target.head_part(name))
@@ -118,7 +144,7 @@ class Overlays(_ByHead):
         return _tiff(target, target.path("overlays", ".tif", *parts), np.uint8, samples=3, compressed=True)
 
     def begin(self, index: int, page: Page) -> None:
-        """Start a page, with its own black and white."""
+        """Start a page, with its grey range."""
         super().begin(index, page)
         self._levels = grey_range(_centre(page, self._modality))
 
@@ -138,7 +164,7 @@ def _centre(page: Page, modality: str) -> NDArray[Any]:
 
 
 class Instances(_ByHead):
-    """Numbers of objects, as the run's `decoding` reads them off the probabilities: 16-bit TIFF, or zarr of 32 bits."""
+    """Object ids, decoded from the probabilities by the run's `decoding`: 16-bit TIFF, or 32-bit zarr."""
 
     def __init__(self, target: Target) -> None:
         largest = max(height * width for height, width in target.sizes)
@@ -199,20 +225,16 @@ class InputOutputs:
 
     Args:
         target: what they are made for.
+
+    Attributes:
+        files: of all kinds.
+        paths: their final names.
     """
 
     def __init__(self, target: Target) -> None:
         self._outputs = [_MAKERS[kind](target) for kind in target.settings.kinds]
-
-    @property
-    def files(self) -> list[OutputFile]:
-        """Of all kinds."""
-        return [file for output in self._outputs for file in output.files]
-
-    @property
-    def paths(self) -> list[Path]:
-        """Their final names."""
-        return [file.path for file in self.files]
+        self.files = [file for output in self._outputs for file in output.files]
+        self.paths = [file.path for file in self.files]
 
     def begin(self, index: int, page: Page) -> None:
         """Start a page."""
