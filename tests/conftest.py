@@ -56,14 +56,11 @@ def compose():
 
     from segbench.config.composed import resolved
     from segbench.config.packaged import conf_root
-    from segbench.config.record import Config
-    from segbench.config.requests import EvaluateRequest, ExportRequest, PredictRequest
-
-    kinds = {"train": Config, "evaluate": EvaluateRequest, "predict": PredictRequest, "export": ExportRequest}
+    from segbench.config.requests import RECORDS
 
     def composed(*overrides, config="train"):
         with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
-            return kinds[config].of(resolved(hydra.compose(config, list(overrides))))
+            return RECORDS[config].of(resolved(hydra.compose(config, list(overrides))))
 
     return composed
 

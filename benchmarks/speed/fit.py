@@ -81,7 +81,7 @@ def _bare(config: Config) -> float:
         if step > STEPS:
             break
         image = batch.images["em"].contiguous(memory_format=task.memory_format)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config["trainer"]["precision"] == "bf16-mixed"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.trainer.precision == "bf16-mixed"):
             logits_BKHW = model(image)
             loss = criterion(logits_BKHW, centre_crop(batch.targets["semantic"], logits_BKHW))
         optimizer.zero_grad()

@@ -2,21 +2,12 @@ import pytest
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(call):
     """`command(*arguments)`: exit code and what was printed."""
-    import sys
-
-    from segbench.cli.data import main
 
     def ran(*arguments):
-        monkeypatch.setattr(sys, "argv", ["data", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as left:
-            code = left.code
-        said = capsys.readouterr()
-        return code, said.out + said.err
+        code, out, err = call("data", *arguments)
+        return code, out + err
 
     return ran
 

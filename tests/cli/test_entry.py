@@ -1,14 +1,17 @@
 import logging
-import os
 import warnings
+from pathlib import Path
 
 import pytest
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from segbench.cli import entry
-from segbench.cli.entry import fail, hydra_entry, job, relative
+from segbench.cli.entry import boundary, fail, hydra_entry, relative
 from segbench.config.composed import resolved
+from segbench.config.record import Recorded
 from segbench.errors import SegbenchError
+from segbench.runs.directory import Run
+from segbench.runs.running import running
 from segbench.runtime.log import log_to
 from segbench.runtime.processes import is_main_process
 
@@ -20,36 +23,127 @@ def test_an_error_is_told_in_three_parts_without_a_traceback(capsys):
     assert capsys.readouterr().err == "error: a fault\n  expected: none\n  to do:    mend it\n"
 
 
-def test_a_job_tells_its_error(capsys, monkeypatch):
+@pytest.fixture
+def hydra_arguments(monkeypatch, tmp_path):
+    """`hydra_arguments(...)`: what the command line holds, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGBENCH_OUTPUTS", "outputs")
+    monkeypatch.setenv("SEGBENCH_RUN_ID", "here")
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return lambda *arguments: monkeypatch.setattr("sys.argv", ["segbench", *arguments])
 
-    @job
-    def failing(config):
+
+def faulty(config):
+    raise ZeroDivisionError("by\nnought")
+
+
+def test_the_error_of_a_run_is_printed_once_in_three_parts(hydra_arguments, capsys):
+    def refusing(config):
         raise SegbenchError("a fault", "none", "mend it")
 
+    hydra_arguments()
+    with pytest.raises(SystemExit) as left:
+        hydra_entry(refusing, "train")
+    assert left.value.code == 1
+    assert capsys.readouterr().err == "error: a fault\n  expected: none\n  to do:    mend it\n"
+
+
+def test_a_fault_of_the_program_is_one_line_with_its_place(hydra_arguments, capsys):
+    hydra_arguments()
+    with pytest.raises(SystemExit) as left:
+        hydra_entry(faulty, "train")
+    assert left.value.code == 1
+    line = faulty.__code__.co_firstlineno + 1
+    assert capsys.readouterr().err == (
+        f"error: ZeroDivisionError: by nought, at {__file__}:{line}; HYDRA_FULL_ERROR=1 shows the traceback\n"
+    )
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_traceback_of_a_run_is_in_its_log(hydra_arguments, capsys, monkeypatch, first):
+    def running_into_it(config):
+        with running(Run.create(Path("run"), Recorded.of({}), [])):
+            faulty(config)
+
+    monkeypatch.setenv("RANK", "0" if first else "3")
+    hydra_arguments("hydra.run.dir=run")
     with pytest.raises(SystemExit):
-        failing({})
-    assert "error: a fault" in capsys.readouterr().err
+        hydra_entry(running_into_it, "train")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ZeroDivisionError: by nought, at ")
+    assert last.endswith("; the traceback is in run/run.log")
+    written = Path("run/run.log").read_text()
+    assert ("traceback:\n" if first else "traceback of rank 3:\n") + "Traceback (most recent call last):" in written
+    assert 'in faulty\n    raise ZeroDivisionError("by\\nnought")' in written
 
 
-def test_the_full_traceback_can_be_had(monkeypatch):
+@pytest.mark.parametrize("error", [SegbenchError("a fault", "none", "mend it"), RuntimeError("a bug")])
+def test_the_full_traceback_can_be_had(hydra_arguments, monkeypatch, error):
+    def failing(config):
+        raise error
+
+    hydra_arguments()
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-
-    @job
-    def failing(config):
-        raise SegbenchError("a fault", "none", "mend it")
-
-    with pytest.raises(SegbenchError, match="a fault"):
-        failing({})
+    with pytest.raises(type(error), match=r"a fault|a bug") as raised:
+        hydra_entry(failing, "train")
+    assert raised.traceback[-1].name == "failing"
 
 
-def test_errors_of_the_program_keep_their_traceback():
-    @job
-    def failing(config):
-        raise RuntimeError("a bug")
+def test_what_a_class_refuses_while_hydra_builds_it_is_named(capsys):
+    cause = TypeError("no argument x")
+    error = InstantiationException("Error in call to target")
+    error.__cause__ = cause
+    with pytest.raises(SystemExit):
+        fail(error)
+    assert capsys.readouterr().err.startswith("error: TypeError: no argument x; HYDRA_FULL_ERROR=1")
 
-    with pytest.raises(RuntimeError, match="a bug"):
-        failing({})
+
+def test_ctrl_c_shows_no_traceback():
+    with pytest.raises(SystemExit) as left, boundary():
+        raise KeyboardInterrupt
+    assert left.value.code == 130
+
+
+def test_an_error_passes_by_hydra(hydra_arguments, capsys):
+    # Hydra would print the overrides of a job that fails.
+    hydra_arguments("seed=3")
+    with pytest.raises(SystemExit):
+        hydra_entry(faulty, "train")
+    assert "overrides" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["-m", "seed=0,1"], ["seed=0,1", "-m"], ["seed=0,1", "hydra.mode=MULTIRUN"]])
+def test_flags_stand_where_they_like(hydra_arguments, given):
+    seen = []
+    hydra_arguments("experiment=quickstart", "hydra/launcher=basic", *given, "--optimizer.lr=0.5")
+    hydra_entry(lambda config: seen.append((config.seed, config.optimizer.lr)), "train")
+    assert seen == [(0, 0.5), (1, 0.5)]
+
+
+def test_the_directory_of_a_sweep_may_name_what_hydra_knows(hydra_arguments, tmp_path):
+    seen = []
+    hydra_arguments("-m", "seed=0,1", "hydra.sweep.dir=${hydra:runtime.cwd}/x", "hydra/launcher=basic")
+    hydra_entry(lambda config: seen.append(config.seed), "train")
+    assert seen == [0, 1]
+    assert (tmp_path / "x" / "1").is_dir()
+
+
+def test_all_of_a_config_can_be_shown_resolved(hydra_arguments, capsys):
+    hydra_arguments("--cfg", "all", "--resolve", "name=shown")
+    hydra_entry(lambda config: pytest.fail("run"), "train")
+    assert "dir: outputs/shown/here" in capsys.readouterr().out
+
+
+def test_a_file_hidden_by_a_packaged_one_is_reported(hydra_arguments, tmp_path, capsys):
+    (tmp_path / "mine" / "loss").mkdir(parents=True)
+    (tmp_path / "mine" / "loss" / "dice.yaml").write_text("a: 1")
+    (tmp_path / "mine" / "loss" / "own.yaml").write_text("a: 1")
+    hydra_arguments(f"hydra.searchpath=[{tmp_path}/mine]")
+    hydra_entry(lambda config: None, "train")
+    assert capsys.readouterr().err == (
+        f"{tmp_path}/mine/loss/dice.yaml is not used: in hydra.searchpath the packaged file of that name comes first; "
+        f"with --config-dir {tmp_path}/mine yours does\n"
+    )
 
 
 def test_the_config_becomes_plain_and_resolved():
@@ -63,44 +157,17 @@ def test_a_key_that_is_not_given_is_named():
         resolved(OmegaConf.create({"data": {"root": "???"}}))
 
 
-def hydra_arguments(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["segbench", *arguments])
-
-
-def test_a_run_directory_below_a_file_is_refused_before_hydra_starts(monkeypatch, tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    hydra_arguments(monkeypatch, f"hydra.run.dir={tmp_path}/file/run")
-    with pytest.raises(SystemExit):
-        hydra_entry(lambda config: None, "train")
-    told = capsys.readouterr().err
-    assert "file/run cannot be written" in told
-    assert "file is no directory" in told
-    assert "choose another hydra.run.dir=DIR" in told
-
-
-def test_an_output_folder_without_permission_is_refused(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("SEGBENCH_OUTPUTS", str(tmp_path / "outputs"))
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    hydra_arguments(monkeypatch)
-    with pytest.raises(SystemExit):
-        hydra_entry(lambda config: None, "train")
-    assert "outputs cannot be written: permission denied" in capsys.readouterr().err
-
-
-def test_showing_the_config_needs_no_output_folder(monkeypatch, capsys):
-    monkeypatch.setattr(entry, "_check_directories", lambda arguments: pytest.fail("checked"))
-    hydra_arguments(monkeypatch, "--cfg", "job", "name=shown")
+def test_showing_the_config_needs_no_output_folder(hydra_arguments, capsys):
+    hydra_arguments("--cfg", "job", "name=shown", "hydra.run.dir=/dev/null/x")
     hydra_entry(lambda config: pytest.fail("run"), "train")
     assert "name: shown" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("experiment", ["quickstart", "unet_isbi_em"])
-def test_a_run_lies_in_its_experiments_folder(monkeypatch, tmp_path, experiment):
+def test_a_run_lies_in_its_experiments_folder(hydra_arguments, tmp_path, experiment):
     from hydra.core.hydra_config import HydraConfig
 
-    monkeypatch.setenv("SEGBENCH_OUTPUTS", str(tmp_path / "outputs"))
-    monkeypatch.setenv("SEGBENCH_RUN_ID", "here")
-    hydra_arguments(monkeypatch, f"experiment={experiment}")
+    hydra_arguments(f"experiment={experiment}")
     seen = []
     hydra_entry(lambda config: seen.append((config.name, HydraConfig.get().runtime.output_dir)), "train")
     assert seen == [(experiment, str(tmp_path / "outputs" / experiment / "here"))]

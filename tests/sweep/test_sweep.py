@@ -265,8 +265,7 @@ def test_jobs_that_a_killed_launcher_had_frozen_are_taken_up(here, call, monkeyp
 
     with monkeypatch.context() as patched:
         patched.setattr(Sweep, "save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            launched(call, "seed=1,2")
+        assert launched(call, "seed=1,2")[0] == 130
     assert Run.open("sweep/1").state() == "prepared"
     assert launched(call, "seed=1,2,3")[0] == 0
     assert runs(here)[0] == [("0", 1), ("1", 2), ("2", 3)]

@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 
-from segbench.cli.entry import job as told
+from segbench.cli.entry import job
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ProcessLauncher(Launcher):
         """Take what Hydra gives."""
         self.context, self.config, self.task_function = hydra_context, config, task_function
 
-    @told
+    @job
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs that the sweep does not have yet, or that were cut off.
 
@@ -114,7 +114,7 @@ def _outcome(job: Job, composed: Composed, working_directory: str) -> JobReturn:
 class SweepSummary(Callback):
     """Prints the sweep's table when it is over; the command fails where a job has."""
 
-    @told
+    @job
     def on_multirun_end(self, config: DictConfig, **arguments: Any) -> None:
         """Called by Hydra behind the last job."""
         from segbench.sweep.directory import Sweep

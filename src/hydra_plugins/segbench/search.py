@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.plugins.sweeper import Sweeper
 
 from hydra_plugins.segbench.launcher import settings_of
-from segbench.cli.entry import job as told
+from segbench.cli.entry import job
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class OptunaSweeper(Sweeper):
         """Take what Hydra gives."""
         self.hydra_context, self.config = hydra_context, config
 
-    @told
+    @job
     def sweep(self, arguments: list[str]) -> None:
         """Search.
 

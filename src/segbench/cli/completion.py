@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from segbench.config.packaged import conf_root
+from segbench.errors import SegbenchError
 
+USAGE = """\
+usage: eval "$(segbench completion bash|zsh)"
+       segbench completion fish | source
+
+Prints the shell's function that completes commands, axes, options and keys by tab; put the line into ~/.bashrc,
+~/.zshrc or ~/.config/fish/config.fish.
+"""
 _BASH = r"""_segbench_complete() {
     local line="${COMP_LINE:0:$COMP_POINT}"
     local word="${COMP_WORDS[COMP_CWORD]}"
@@ -35,15 +42,14 @@ def candidates(line: str) -> list[str]:
     words = line.split(" ")
     if len(words) <= 2:
         return [name for name in COMMANDS if name.startswith(words[-1] if len(words) == 2 else "")]
-    if words[1] not in ("train", "evaluate", "predict"):
+    if words[1] not in ("train", "evaluate", "predict", "export"):
         return []
-    from hydra import initialize_config_dir
     from hydra._internal.core_plugins.bash_completion import BashCompletion
-    from hydra.core.global_hydra import GlobalHydra
 
-    with initialize_config_dir(str(conf_root()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        found: list[str] = BashCompletion(loader)._query(config_name=words[1], line=" ".join(words[2:]))
+    from segbench.config.composing import composing
+
+    with composing(words[1]) as hydra:
+        found: list[str] = BashCompletion(hydra.config_loader)._query(config_name=words[1], line=" ".join(words[2:]))
     # Parts that several configs share are no choices.
     return [candidate for candidate in found if "=_" not in candidate]
 
@@ -52,10 +58,12 @@ def main() -> None:
     """The entry point: `bash`, `zsh` or `fish` prints the shell's function, `query LINE` the candidates."""
     arguments = sys.argv[1:]
     scripts = {"bash": _BASH, "zsh": _ZSH + _BASH, "fish": _FISH}
-    if arguments and arguments[0] == "query":
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+    elif arguments and arguments[0] == "query":
         print("\n".join(candidates(" ".join(arguments[1:]))))
     elif arguments and arguments[0] in scripts:
         print(scripts[arguments[0]], end="")
     else:
-        print('usage: eval "$(segbench completion bash|zsh)"; segbench completion fish | source', file=sys.stderr)
-        raise SystemExit(2)
+        found = " ".join(["segbench completion", *arguments])
+        raise SegbenchError(found, "bash, zsh or fish", 'eval "$(segbench completion bash)"')

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.cli.arguments import PATHS, pairs, unquoted
+from segbench.config.explain import near
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
@@ -24,28 +25,36 @@ if TYPE_CHECKING:
 
 _Progress = Callable[[str, int, int | None], None]
 
-USAGE = """\
-usage: segbench data prepare NAME [root=DIR] [parts=A,B] [mirror=URL]
-       segbench data check NAME [root=DIR] [limit=N] [KEY=VALUE ...] [--config-dir DIR]
+_PREPARE = """\
+segbench data prepare NAME [root=DIR] [parts=A,B] [mirror=URL]
 
-prepare  fetches, checks and unpacks a data set; broken downloads go on where they broke off, what is there stays
-check    reads every file and counts; exit code 1 where something is wrong. KEY is any key of conf/data/NAME.yaml
+Fetches, checks and unpacks a data set; broken downloads go on where they broke off, what is there stays.
+
+  root=DIR    where it goes; default: the root of its config, or data/NAME
+  parts=A,B   these parts alone, or parts on request; default: all that are not in brackets below
+  mirror=URL  fetch from there
+
+"""
+_CHECK = """\
+segbench data check NAME [root=DIR] [limit=N] [KEY=VALUE ...] [--config-dir DIR]
+
+Reads every file and counts; exit code 1 where something is wrong.
+
+  limit=N           so many images of each split
+  KEY=VALUE         any key of the data set's config; segbench data check NAME --help lists them
+  --config-dir DIR  data configs of your own
 
 """
 
 
 def main() -> None:
     """The entry point; sys.argv holds the action, the data set and key=value pairs."""
-    from segbench.cli.entry import fail
-
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE + _offer(), end="")
+    if not arguments or {"-h", "--help"} & {*arguments}:
+        print(_help([argument for argument in arguments if argument not in ("-h", "--help")]), end="")
         return
     try:
         raise SystemExit(run(arguments))
-    except SegbenchError as error:
-        fail(error)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
@@ -64,11 +73,39 @@ def run(arguments: list[str]) -> int:
     action = arguments[0]
     names, given = pairs(arguments[1:], quotes=True)
     if action not in ("prepare", "check"):
-        raise SegbenchError(f"segbench data {action}", "prepare or check", "segbench data --help")
+        meant = near(action, ["prepare", "check"])
+        to_do = f"did you mean segbench data {meant}?" if meant else "segbench data --help"
+        raise SegbenchError(f"segbench data {action}", "prepare or check", to_do)
     if len(names) != 1:
         found = " ".join(names) or "no data set"
         raise SegbenchError(f"segbench data {action}: {found}", "one data set's name", "segbench data --help")
     return (_prepare if action == "prepare" else _check)(names[0], given, directories)
+
+
+def _help(arguments: list[str]) -> str:
+    arguments, directories = _without_config_dir(arguments)
+    if arguments[:1] == ["prepare"]:
+        return f"usage: {_PREPARE}{_offer()}"
+    if arguments[:1] != ["check"]:
+        return f"usage: {_PREPARE}usage: {_CHECK}{_offer()}"
+    if not (names := [argument for argument in arguments[1:] if "=" not in argument]):
+        return f"usage: {_CHECK}data sets: {', '.join(_known(directories))}\n"
+    config = _config(names[0], directories)
+    return f"usage: {_CHECK}keys of {names[0]}:\n" + "".join(f"  {key}={config[key]}\n" for key in _keys(config))
+
+
+def _keys(config: dict[str, Any]) -> list[str]:
+    from segbench.config.packaged import conf_root, read_yaml
+
+    loader = read_yaml(conf_root() / "data" / "_loader.yaml")
+    return [key for key in config if key != "_target_" and key not in loader]
+
+
+def _known(directories: list[Path]) -> list[str]:
+    from segbench.config.packaged import conf_root
+
+    found = {path.stem for root in (*directories, conf_root()) for path in (root / "data").glob("*.yaml")}
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def _offer() -> str:
@@ -99,8 +136,10 @@ def _config(name: str, directories: list[Path]) -> dict[str, Any]:
     roots = [*directories, conf_root()]
     found = next((path for root in roots if (path := root / "data" / f"{name}.yaml").is_file()), None)
     if found is None:
-        known = sorted({p.stem for root in roots for p in (root / "data").glob("*.yaml") if not p.stem.startswith("_")})
-        raise SegbenchError(f"no data set {name}", f"one of {', '.join(known)}", "segbench list data")
+        known = _known(directories)
+        meant = near(name, known)
+        action = f"did you mean {meant}?" if meant else "segbench list data"
+        raise SegbenchError(f"no data set {name}", f"one of {', '.join(known)}", action)
     own = dict(read_yaml(found))
     config: dict[str, Any] = {}
     for base in own.pop("defaults", []):
@@ -132,7 +171,7 @@ def _prepare(name: str, given: dict[str, str], directories: list[Path]) -> int:
 def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
     import yaml
 
-    from segbench.config.record import LOADER_KEYS, Data
+    from segbench.config.record import Data
     from segbench.data.prepare.check import check
     from segbench.experiment.build import build_dataset
 
@@ -143,8 +182,10 @@ def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
     for key, value in given.items():
         key = key.removeprefix("data.")
         if key not in config:
-            known = ", ".join(k for k in config if k != "_target_" and k not in LOADER_KEYS)
-            raise SegbenchError(f"{key}={value}", f"a key of {name}: {known}, or limit=", "segbench data --help")
+            known = [*_keys(config), "limit"]
+            meant = near(key, known)
+            action = f"did you mean {meant}={value}?" if meant else f"segbench data check {name} --help"
+            raise SegbenchError(f"{key}={value}", f"a key of {name}: {', '.join(known)}", action)
         is_path = f"data.{key}" in PATHS and value not in ("", "null")
         config[key] = unquoted(value) if is_path else yaml.safe_load(value)
     missing = [key for key, value in config.items() if value == "???"]

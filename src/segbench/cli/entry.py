@@ -1,21 +1,27 @@
-"""What all entry points share: Hydra started on the packaged configs, errors told without a traceback, the log."""
+"""What all entry points share: Hydra started on the packaged configs, and the edge at which every error is printed."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
-from segbench.cli.arguments import quoted, unquoted
+from segbench.cli.arguments import quoted
+from segbench.config.explain import Composing, explained
 from segbench.config.packaged import conf_root
 from segbench.errors import SegbenchError
-from segbench.runs.directory import not_writable
 from segbench.runtime.closed_pipe import ends_quietly
+from segbench.runtime.log import TRACEBACK_IN
 
 if TYPE_CHECKING:
+    import argparse
+
+    from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
 
 
@@ -23,27 +29,69 @@ Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
 
-def fail(error: SegbenchError) -> NoReturn:
-    """Print an error's three parts and leave with exit code 1."""
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(1) from None
+class Broken(BaseException):
+    """An error of a function that Hydra called. Hydra prints or swallows every `Exception`, but lets this one pass.
+
+    Args:
+        error: what the function raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 def job(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """A function that Hydra calls, whose `SegbenchError` is printed without a traceback; so ends a closed pipe."""
+    """A function that Hydra calls, whose errors reach `boundary` as they are."""
 
     @functools.wraps(function)
-    def told(*arguments: Parameters.args, **named: Parameters.kwargs) -> Returned:
+    def passed(*arguments: Parameters.args, **named: Parameters.kwargs) -> Returned:
         try:
-            # Here too: Hydra shows the traceback of what leaves the function.
-            with ends_quietly():
-                return function(*arguments, **named)
-        except SegbenchError as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise
-            fail(error)
+            return function(*arguments, **named)
+        except Exception as error:
+            raise Broken(error) from error
 
-    return told
+    return passed
+
+
+@contextlib.contextmanager
+def boundary() -> Iterator[None]:
+    """Where a command's errors end: printed without a traceback, exit code 1; HYDRA_FULL_ERROR=1 lets them pass.
+
+    Raises:
+        SystemExit: with 1 for any error, 130 for Ctrl-C, 141 for a pipe that nobody reads.
+    """
+    try:
+        with ends_quietly():
+            try:
+                yield
+            except Broken as broken:
+                raise broken.error from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        fail(error)
+
+
+def fail(error: Exception) -> NoReturn:
+    """Print an error's three parts, or one line for a fault of the program, and leave with exit code 1."""
+    print(f"error: {explained(error) or _one_line(error)}", file=sys.stderr)
+    raise SystemExit(1) from None
+
+
+def _one_line(error: BaseException) -> str:
+    from hydra.errors import InstantiationException
+
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return _one_line(error.__cause__)
+    said = " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(TRACEBACK_IN)]
+    where = notes[0] if notes else "HYDRA_FULL_ERROR=1 shows the traceback"
+    return f"{type(error).__name__}: {said[:400]}{'...' if said[400:] else ''}{place}; {where}"
 
 
 def _experiment_name(*, _root_: DictConfig) -> str:
@@ -55,42 +103,131 @@ def _experiment_name(*, _root_: DictConfig) -> str:
     return str(chosen or HydraConfig.get().runtime.choices["experiment"])
 
 
-def hydra_entry(function: Callable[[DictConfig], None], config_name: str, writes: bool = True) -> None:
-    """Compose `config_name` from the packaged configs and sys.argv, and run `function` with it.
+def hydra_entry(function: Callable[[DictConfig], None], verb: str) -> None:
+    """Compose a command's config from the packaged configs, the user's and sys.argv, and run `function` with it.
 
     Args:
         function: takes the composed config.
-        config_name: a file at the top of the packaged configs.
-        writes: whether it fills a run directory.
+        verb: the command, which is also the name of its config.
     """
-    import hydra
+    with boundary():
+        from segbench.cli.flags import read_flags
+
+        flags = read_flags(verb, sys.argv[1:])
+        flags.overrides = quoted(flags.overrides)
+        own = None if flags.config_dir is None else Path(flags.config_dir)
+        if flags.help:
+            from segbench.cli.help import help_text
+
+            print(help_text(verb, own), end="")
+            return
+        from omegaconf import OmegaConf
+
+        from segbench.config.composing import composing
+
+        OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
+        name = flags.config_name or verb
+        with composing(name, flags.overrides, own) as hydra:
+            try:
+                _run(hydra, job(function), verb, flags)
+            except Broken as broken:
+                # Jobs of a sweep and stages are composed by functions that Hydra called.
+                context = Composing(hydra.config_loader, name, tuple(flags.overrides))
+                raise explained(broken.error, context) or broken  # noqa: B904 - the traceback is the error's own
+
+
+def _run(hydra: Hydra, function: Callable[[DictConfig], None], verb: str, flags: argparse.Namespace) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from segbench.cli.flags import parser
+
+    name, overrides = flags.config_name or verb, list(flags.overrides)
+    if flags.hydra_help:
+        hydra.hydra_help(name, parser(verb), flags)
+    elif flags.cfg:
+        if flags.package not in (None, "_global_"):
+            _check_part(hydra.compose_config(name, overrides, RunMode.RUN), flags.package)
+        hydra.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
+    else:
+        # As a sweep, which takes several values of a key: whether it is one is for the config to say, too.
+        config = hydra.compose_config(name, overrides, RunMode.MULTIRUN, validate_sweep_overrides=False)
+        if flags.info:
+            hydra.show_info(flags.info, name, overrides)
+            return
+        sweeps = flags.multirun or config.hydra.mode == RunMode.MULTIRUN
+        _check(config, verb, flags)
+        if not sweeps:
+            _resolve(config, verb)
+        if sweeps:
+            # A sweeper asks for hydra.sweep.dir, in which ${hydra:...} may stand.
+            HydraConfig.instance().set_config(config)
+            hydra.multirun(name, function, [*overrides, "hydra.mode=MULTIRUN"])
+        else:
+            hydra.run(name, function, [*overrides, "hydra.mode=RUN"])
+
+
+def _check(config: DictConfig, verb: str, flags: argparse.Namespace) -> None:
+    """Refuse what cannot run, before anything is made."""
+    from segbench.cli.help import axes_of
+
+    if config.hydra.job.chdir:
+        raise SegbenchError(
+            "hydra.job.chdir=true",
+            "a run that stays where the command was given: from there its relative paths are read, such as data.root",
+            "leave hydra.job.chdir away; what a run writes is in hydra.run.dir",
+        )
+    choices = config.hydra.runtime.choices
+    without = [axis for axis in axes_of(verb) if choices.get(axis) is None]
+    if without:
+        given = [f"--config-name {flags.config_name}"] if flags.config_name else []
+        given += [override for override in flags.overrides if override.lstrip("~").partition("=")[0] in without]
+        raise SegbenchError(
+            f"a config without {', '.join(without)}" + (f" ({' '.join(given)})" if given else ""),
+            f"an option of every axis of segbench {verb}: {', '.join(axes_of(verb))}",
+            (f"leave {' '.join(given)} away" if given else "correct the defaults of your own configs")
+            + f"; segbench list {without[0]} shows what may be picked",
+        )
+    _warn_of_hidden(config)
+
+
+def _check_part(config: DictConfig, key: str) -> None:
     from omegaconf import OmegaConf
 
-    if writes and not any(argument.split("=")[0] in _SHOWING for argument in sys.argv[1:]):
-        _check_directories(sys.argv[1:])
-    sys.argv[1:] = quoted(sys.argv[1:])
-    OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
-    hydra.main(version_base="1.3", config_path=str(conf_root()), config_name=config_name)(function)()
+    if OmegaConf.select(config, key) is None:
+        raise SegbenchError(f"--package {key}", "a key of the config that is not null", "correct it, or leave it away")
 
 
-_SHOWING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+def _warn_of_hidden(config: DictConfig) -> None:
+    for source in config.hydra.runtime.config_sources:
+        if source.provider.startswith("hydra.searchpath") and source.schema == "file":
+            files = sorted(path.relative_to(source.path) for path in Path(source.path).rglob("*.yaml"))
+            for hidden in (file for file in files if (conf_root() / file).is_file()):
+                print(
+                    f"{source.path}/{hidden} is not used: in hydra.searchpath the packaged file of that name comes "
+                    f"first; with --config-dir {source.path} yours does",
+                    file=sys.stderr,
+                )
 
 
-def _check_directories(arguments: list[str]) -> None:
-    # Hydra makes the directory before any of our code runs, and fails with a traceback.
-    given = [a.split("=", 1)[1] for a in arguments if a.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
-    for name in given or [os.environ.get("SEGBENCH_OUTPUTS", "outputs")]:
-        path = Path(unquoted(name))
-        if "${" in name:
-            continue
-        try:
-            existing = next(parent for parent in [path, *path.parents] if parent.exists() or parent == parent.parent)
-            if not existing.is_dir():
-                raise NotADirectoryError(20, f"{existing} is no directory")
-            if not os.access(existing, os.W_OK | os.X_OK):
-                raise PermissionError(13, "permission denied")
-        except OSError as error:
-            fail(not_writable(path, error))
+def _resolve(config: DictConfig, verb: str) -> None:
+    """Make the record of the config once, so that what is wrong is found before the run's directory is made."""
+    import copy
+
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict, read_write
+
+    from segbench.config.composed import resolved
+    from segbench.config.requests import RECORDS
+
+    own = copy.deepcopy(config)
+    HydraConfig.instance().set_config(own)
+    with read_write(own.hydra.runtime), open_dict(own.hydra.runtime):
+        own.hydra.runtime.output_dir = os.path.abspath(str(own.hydra.run.dir))
+    HydraConfig.instance().set_config(own)
+    with read_write(own), open_dict(own):
+        del own["hydra"]
+    RECORDS[verb].of(resolved(own))
 
 
 def overrides() -> list[str]:

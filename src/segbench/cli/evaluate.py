@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segbench.cli.entry import hydra_entry, job, overrides
+from segbench.cli.entry import hydra_entry, overrides
 from segbench.config.composed import resolved
 from segbench.config.requests import EvaluateRequest
 from segbench.errors import SegbenchError
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-@job
 def run_job(config: DictConfig) -> None:
     """What Hydra calls with the composed config."""
     from hydra.core.hydra_config import HydraConfig

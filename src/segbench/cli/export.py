@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from segbench.cli.entry import hydra_entry, job
+from segbench.cli.entry import hydra_entry
 from segbench.config.composed import resolved
 from segbench.config.requests import ExportRequest
 from segbench.export.exporting import export
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-@job
 def run_job(config: DictConfig) -> None:
     """What Hydra calls with the composed config."""
     from segbench.runtime.log import log_to
@@ -29,4 +28,4 @@ def main() -> None:
     """The entry point; sys.argv holds overrides."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     choose_run_id()
-    hydra_entry(run_job, "export", writes=False)
+    hydra_entry(run_job, "export")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from segbench.cli.flags import Parser
+from segbench.config.explain import near
 from segbench.config.packaged import conf_root
 from segbench.errors import SegbenchError
 
@@ -40,21 +41,17 @@ def _header(path: Path) -> list[str]:
 
 def main() -> None:
     """The entry point; sys.argv holds axes."""
-    parser = argparse.ArgumentParser("segbench list", description="What each config axis offers.")
+    parser = Parser("segbench list", description="What each config axis offers.")
     parser.add_argument("axes", nargs="*", metavar="AXIS", help=", ".join(AXES + FURTHER))
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="configs of your own, shown beside ours")
     given = parser.parse_args()
-    unknown = [axis for axis in given.axes if axis not in AXES + FURTHER]
-    try:
-        if unknown:
-            expected = f"one of {', '.join(AXES + FURTHER)}"
-            raise SegbenchError(f"unknown axis {', '.join(unknown)}", expected, "segbench list experiment")
-        if given.config_dir is not None and not given.config_dir.is_dir():
-            raise SegbenchError(f"no folder {given.config_dir}", "a config directory", "correct --config-dir")
-    except SegbenchError as error:
-        from segbench.cli.entry import fail
-
-        fail(error)
+    for axis in given.axes:
+        if axis not in AXES + FURTHER:
+            meant = near(axis, AXES + FURTHER)
+            action = f"did you mean segbench list {meant}?" if meant else "segbench list"
+            raise SegbenchError(f"unknown axis {axis}", f"one of {', '.join(AXES + FURTHER)}", action)
+    if given.config_dir is not None and not given.config_dir.is_dir():
+        raise SegbenchError(f"no folder {given.config_dir}", "a config directory", "correct --config-dir")
     roots = [conf_root(), *([given.config_dir] if given.config_dir else [])]
     for axis in given.axes or AXES + FURTHER:
         print(f"{axis}=")

@@ -6,7 +6,8 @@ import importlib
 import sys
 
 from segbench import __version__
-from segbench.runtime.closed_pipe import ends_quietly
+from segbench.cli.entry import boundary
+from segbench.errors import SegbenchError
 
 COMMANDS = {
     "train": ("segbench.cli.train", "train, then score on the test split"),
@@ -22,6 +23,8 @@ COMMANDS = {
     "completion": ("segbench.cli.completion", 'tab completion: eval "$(segbench completion bash)"'),
 }
 
+_HELP_OF_PARTS = ("data", "sweep")
+"""Commands whose sub-commands have help of their own."""
 _EXAMPLES = """\
 examples:
   segbench train                                             a first look, about a minute
@@ -48,7 +51,7 @@ def usage() -> str:
 
 def main() -> None:
     """Run the sub-command that sys.argv names."""
-    with ends_quietly():
+    with boundary():
         _run()
 
 
@@ -64,13 +67,10 @@ def _run() -> None:
         import difflib
 
         near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        print(
-            f"error: unknown command {arguments[0]!r}{meant}\n"
-            f"  expected: one of {', '.join(COMMANDS)}\n  to do:    segbench --help",
-            file=sys.stderr,
-        )
-        raise SystemExit(2)
+        action = f"did you mean {near[0]}?" if near else "segbench --help"
+        raise SegbenchError(f"unknown command {arguments[0]!r}", f"one of {', '.join(COMMANDS)}", action)
+    if arguments[0] not in _HELP_OF_PARTS and {"-h", "--help"} & {*arguments[1:]}:
+        arguments[1:] = ["--help", *(argument for argument in arguments[1:] if argument not in ("-h", "--help"))]
     module = importlib.import_module(COMMANDS[arguments[0]][0])
     # Lightning starts further ranks by running argv[0] with the same arguments, so it names the entry point's file.
     sys.argv = [str(module.__file__), *arguments[1:]]

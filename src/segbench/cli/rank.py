@@ -10,11 +10,11 @@ import os
 import sys
 from pathlib import Path
 
-from segbench.cli.entry import fail
-from segbench.errors import SegbenchError
+from segbench.cli.entry import boundary
 from segbench.runtime.processes import end_with_parent
 
 
+@boundary()
 def main() -> None:
     """Train or evaluate with the configuration that the first process has written."""
     what, directory, parent, *arguments = sys.argv[1:]
@@ -27,15 +27,12 @@ def main() -> None:
     from segbench.runs.directory import Run
 
     run = Run(Path(directory))
-    try:
-        if what == "train":
-            changes, allow = arguments
-            config = run.config().replace(json.loads(changes))
-            train(config, run.path, arguments, True, read_stages(config, run.path), allow=allow.split(","))
-        else:
-            evaluate(EvaluateRequest.of(run.recorded()), run.path, arguments)
-    except SegbenchError as error:
-        fail(error)
+    if what == "train":
+        changes, allow = arguments
+        config = run.config().replace(json.loads(changes))
+        train(config, run.path, arguments, True, read_stages(config, run.path), allow=allow.split(","))
+    else:
+        evaluate(EvaluateRequest.of(run.recorded()), run.path, arguments)
 
 
 if __name__ == "__main__":

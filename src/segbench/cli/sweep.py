@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
-from segbench.errors import SegbenchError
+from segbench.cli.flags import Parser
 from segbench.sweep.directory import Sweep
 from segbench.sweep.resume import resume
 from segbench.sweep.settings import Launching
@@ -18,8 +17,8 @@ _WHAT = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("segbench sweep", description="A sweep on disk: how it stands, and going on.")
+def _parser() -> Parser:
+    parser = Parser("segbench sweep", description="A sweep on disk: how it stands, and going on.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, what in _WHAT.items():
         command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
@@ -51,16 +50,10 @@ def _search_on(sweep: Sweep, settings: Launching) -> int:
 def main() -> None:
     """The entry point; sys.argv holds a sub-command and its arguments."""
     given = _parser().parse_args()
-    try:
-        if given.command == "status":
-            from segbench.sweep.summary import show
+    if given.command == "status":
+        from segbench.sweep.summary import show
 
-            show(Sweep.open(given.directory))
-            return
-        retry = given.command == "retry"
-        code = resume(given.directory, given.names, retry, given.jobs, given.devices_per_job, _search_on)
-    except SegbenchError as error:
-        from segbench.cli.entry import fail
-
-        fail(error)
-    raise SystemExit(code)
+        show(Sweep.open(given.directory))
+        return
+    retry = given.command == "retry"
+    raise SystemExit(resume(given.directory, given.names, retry, given.jobs, given.devices_per_job, _search_on))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segbench.cli.arguments import pairs
-from segbench.cli.entry import fail, hydra_entry, job, overrides
+from segbench.cli.entry import boundary, hydra_entry, overrides
 from segbench.config.composed import resolved
 from segbench.errors import SegbenchError
 from segbench.experiment.train import train
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-@job
 def run_job(config: DictConfig) -> None:
     """What Hydra calls with the composed config."""
     from hydra.core.hydra_config import HydraConfig
@@ -45,36 +44,34 @@ def resume_run(arguments: list[str]) -> None:
     from segbench.experiment.stages import read_stages
     from segbench.runtime.processes import is_main_process
 
-    try:
-        bare, given = pairs(arguments)
-        asked = continuation(given | dict.fromkeys(bare, ""))
-        if isinstance(asked, str):
-            if is_main_process():
-                print(asked)
-            return
-        run, config = asked.run, asked.config
-        train(config, run.path, arguments, True, read_stages(config, run.path), allow=asked.allow)
-    except SegbenchError as error:
-        fail(error)
+    bare, given = pairs(arguments)
+    asked = continuation(given | dict.fromkeys(bare, ""))
+    if isinstance(asked, str):
+        if is_main_process():
+            print(asked)
+        return
+    run, config = asked.run, asked.config
+    train(config, run.path, arguments, True, read_stages(config, run.path), allow=asked.allow)
 
 
+@boundary()
 def main() -> None:
     """The entry point; sys.argv holds overrides."""
+    from segbench.cli.flags import plain_arguments
     from segbench.runtime.ranks import name_run
 
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     name_run()
     # A run's configuration is read before Hydra starts, so nothing of the new command line can rewrite it.
-    if any(argument.startswith("resume=") and argument != "resume=null" for argument in sys.argv[1:]):
-        resume_run(sys.argv[1:])
+    arguments = plain_arguments("train", sys.argv[1:])
+    if any(argument.startswith("resume=") and argument != "resume=null" for argument in arguments):
+        resume_run(arguments)
         return
     if (starter := started_by()) in ("torchrun", "srun") and {"-m", "--multirun"} & {*sys.argv[1:]}:
-        fail(
-            SegbenchError(
-                f"a sweep (-m) on processes that {starter} started",
-                "one process, which starts those of its jobs",
-                "leave torchrun or srun away: segbench train -m trainer=ddp trainer.devices=N, or "
-                "hydra.launcher.cluster=slurm",
-            )
+        raise SegbenchError(
+            f"a sweep (-m) on processes that {starter} started",
+            "one process, which starts those of its jobs",
+            "leave out torchrun or srun: segbench train -m trainer=ddp trainer.devices=N, or "
+            "hydra.launcher.cluster=slurm",
         )
     hydra_entry(run_job, "train")

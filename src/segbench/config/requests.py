@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from segbench.config.record import Components, Count, Recorded, Section, Trainer
+from segbench.config.record import Components, Config, Count, Recorded, Section, Trainer
 
 Tta = Literal["none", "rot4", "d4"]
 Which = Literal["best", "last"]
@@ -94,3 +95,12 @@ class ExportRequest(Recorded):
     size: Any = None
     """[H, W]; `segbench.export.exporting` checks it."""
     tolerance: Annotated[float, Field(gt=0)] = 1e-4
+
+
+RECORDS: Mapping[str, type[Recorded]] = {
+    "train": Config,
+    "evaluate": EvaluateRequest,
+    "predict": PredictRequest,
+    "export": ExportRequest,
+}
+"""What the config of each command becomes."""

@@ -55,23 +55,35 @@ def _targets(node: Any, above: str = "") -> Iterator[tuple[str, Mapping[str, Any
 
 
 def _refuse_of(above: str, node: Mapping[str, Any], takers: Mapping[str, Any]) -> None:
+    own = _taker(above, str(node["_target_"]))
     for name, value in node.items():
         key = f"{above}.{name}"
-        taker = takers.get(key, resolve_name(node["_target_"]))
+        taker = takers.get(key, own)
         # A config inside is an object by the time that it is taken.
-        if name.startswith("_") or _holds_config(value):
+        if str(name).startswith("_") or _holds_config(value):
             continue
         hints, takes_any = _hints(taker)
         if name in hints:
             if value != "auto" or key not in _LEFT_TO_THE_MACHINE:
                 _refuse(key, value, hints[name])
         elif not takes_any:
-            near = difflib.get_close_matches(name, hints, n=1)
+            near = difflib.get_close_matches(str(name), hints, n=1)
             raise SegbenchError(
                 f"{key}, which {node['_target_']} does not take",
                 ", ".join(sorted(hints)),
                 f"write {above}.{near[0]}" if near else f"leave {key} away",
             )
+
+
+def _taker(above: str, target: str) -> Any:
+    try:
+        return resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SegbenchError(
+            f"{above}._target_={target}: {error}",
+            "a class that Python can import",
+            "correct it, or put the folder of its module into PYTHONPATH",
+        ) from error
 
 
 @cache

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.flat import differences
-from segbench.config.packaged import conf_root
 from segbench.config.record import Config, Paper
 from segbench.errors import SegbenchError
 from segbench.papers.ledger import (
@@ -111,24 +110,16 @@ def reproduce(order: Order, command: str, say: Callable[[Mapping[str, Any], Path
 
 def _compose(order: Order, seed: int | None) -> Composed:
     import hydra
-    from hydra.core.override_parser.types import Quote, QuotedString
-    from hydra.errors import HydraException
 
     from segbench.config.composed import resolved
+    from segbench.config.composing import composing
     from segbench.experiment.stages import compose_stages
 
     overrides = [f"experiment={order.experiment}", f"name={order.experiment}", *order.overrides]
     overrides += [] if seed is None else [f"seed={seed}"]
-    if order.config_dir is not None:
-        place = QuotedString(f"file://{order.config_dir.resolve()}", Quote.single).with_quotes()
-        overrides.append(f"hydra.searchpath=[{place}]")
-    with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
-        try:
-            with_choices = hydra.compose("train", overrides, return_hydra_config=True)
-            config = Config.of(resolved(hydra.compose("train", overrides)))
-        except HydraException as error:
-            found = str(error).splitlines()[0]
-            raise SegbenchError(found, "an experiment and overrides of its keys", "segbench list experiment") from error
+    with composing("train", overrides, order.config_dir):
+        with_choices = hydra.compose("train", overrides, return_hydra_config=True)
+        config = Config.of(resolved(hydra.compose("train", overrides)))
         return Composed(config, compose_stages(config, overrides), str(with_choices.hydra.runtime.choices["data"]))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Refused, Run, disk_full
-from segbench.runtime.log import log_to
+from segbench.runtime.log import log_to, write_traceback
 from segbench.runtime.processes import is_main_process
 from segbench.runtime.signals import Stopped, received, stoppable
 
@@ -46,6 +46,8 @@ def running(run: Run) -> Iterator[None]:
                     raise Stopped(signum) from error
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise disk_full(run.path, error) from error
+            if isinstance(error, Exception) and not isinstance(error, SegbenchError):
+                write_traceback(run.path / "run.log", error)
             raise
         finally:
             if first:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+
+TRACEBACK_IN = "the traceback is in "
+"""Begins the note of an error whose traceback was written down; the file follows."""
 
 
 class _RunLog(logging.FileHandler):
@@ -52,6 +57,21 @@ def log_to(path: Path | None) -> Iterator[None]:
         root.handlers = before
         for handler in handlers:
             handler.close()
+
+
+def write_traceback(path: Path, error: Exception) -> None:
+    """Append an error's traceback to a run's log, and note in the error where it is.
+
+    Args:
+        path: the run's log; further ranks append to it too.
+        error: a fault of the program.
+    """
+    rank = os.environ.get("RANK", "0")
+    of_rank = f" of rank {rank}" if rank != "0" else ""
+    with contextlib.suppress(OSError):
+        with path.open("a") as file:
+            file.write(f"traceback{of_rank}:\n{''.join(traceback.format_exception(error))}")
+        error.add_note(f"{TRACEBACK_IN}{path}")
 
 
 def _silence_known() -> None:

@@ -1,0 +1,57 @@
+"""Composing: Hydra on the packaged configs and a user's own, its errors in three parts."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segbench.config.explain import Composing, explained, of_hydra
+from segbench.config.packaged import conf_root
+from segbench.errors import SegbenchError
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+
+
+@contextlib.contextmanager
+def composing(config_name: str, overrides: Sequence[str] = (), own: Path | None = None) -> Iterator[Hydra]:
+    """A Hydra application; `hydra.compose` works inside.
+
+    Args:
+        config_name: what is composed.
+        overrides: of it; errors are explained by them.
+        own: a user's config directory. Its files come before the packaged ones of the same name.
+
+    Raises:
+        SegbenchError: anything that Hydra cannot compose or run; only `BaseException`s pass as they are.
+    """
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    if own is not None and not own.is_dir():
+        raise SegbenchError(f"no folder {own}", "a config directory", "correct --config-dir")
+    version.setbase("1.3")
+    path = create_config_search_path(str(conf_root()))
+    if own is not None:
+        path.prepend("command-line", f"file://{own.absolute()}", SearchPathQuery(provider="main"))
+    hydra = Hydra.create_main_hydra2(config_name, path)
+    try:
+        with warnings.catch_warnings():
+            # A folder of hydra.searchpath that is missing would be passed over.
+            warnings.filterwarnings("error", message=r"provider=.*is not available", category=UserWarning)
+            yield hydra
+    except SegbenchError:
+        raise
+    except Exception as error:
+        context = Composing(hydra.config_loader, config_name, tuple(overrides))
+        raise explained(error, context) or of_hydra(error, config_name) from error
+    finally:
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None

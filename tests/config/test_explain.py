@@ -1,0 +1,57 @@
+import errno
+
+import pytest
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
+
+from segbench.config.explain import explained, near, of_hydra
+from segbench.errors import SegbenchError
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a bug"), OSError("no file"), KeyError("x"), InstantiationException("x")]
+)
+def test_a_fault_of_the_program_is_not_explained(error):
+    assert explained(error) is None
+
+
+def test_an_error_in_three_parts_stays_as_it_is():
+    error = SegbenchError("a", "b", "c")
+    assert explained(error) is error
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (OSError(errno.EACCES, "Permission denied", "/root/x"), "/root/x: Permission denied"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a/" + "é" * 200), "a name of 400 bytes in a path: éé"),
+        (ValueError("embedded null byte"), "a path with a NUL byte"),
+        (HydraException("odd\nthing"), "odd thing"),
+    ],
+)
+def test_what_the_system_and_hydra_refuse_is(error, found):
+    told = explained(error)
+    assert told.found.startswith(found)
+    assert told.expected and told.action
+
+
+def test_the_cause_counts_where_hydra_says_nothing():
+    error = ConfigCompositionException()
+    error.__cause__ = HydraException("the cause")
+    assert explained(error).found == "the cause"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("model.widht", "model.width"),
+        ("width", "model.width"),
+        ("experimnt", "experiment"),
+        ("xyz", None),
+    ],
+)
+def test_the_name_that_was_meant(name, meant):
+    assert near(name, ["seed", "experiment", "model.depth", "model.width"]) == meant
+
+
+def test_what_hydra_breaks_on_is_named_with_its_type():
+    assert of_hydra(RuntimeError("odd"), "train").found == "RuntimeError: odd"
