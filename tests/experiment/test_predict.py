@@ -21,7 +21,7 @@ from segbench.experiment.train import train
 from segbench.prediction import files, outputs, pages
 from segbench.prediction.record import Record
 from segbench.runs.directory import Run
-from segbench.runtime.hardware import resolve_hardware
+from segbench.runtime.hardware import settle
 from segbench.runtime.log import log_to
 from segbench.training.checkpoint import load_weights
 
@@ -77,7 +77,7 @@ def test_a_prediction_is_what_an_evaluation_scores_in_every_precision(compose, t
     config = recorded(
         run.config(), compose(f"run={tiny_run}", "trainer=cpu", f"trainer.precision='{precision}'", config="evaluate")
     )
-    resolve_hardware(config)
+    config, _ = settle(config)
     dataset = build_dataset(config.data, config.weights)
     task, capture = build_task(config, dataset.spec), Capture()
     data = build_data(config, dataset, task.model.geometry)

@@ -134,7 +134,6 @@ def test_what_decides_about_the_last_bits_is_recorded(tiny):
         "cudnn": None,
         "processes": 2,
         "threads": 1,
-        "evaluation_threads": 1,
         "precision": "32-true",
         "deterministic": False,
     }

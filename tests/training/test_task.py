@@ -14,6 +14,7 @@ from segbench.losses import CrossEntropy, Dice, Focal, LovaszSoftmax, Sum
 from segbench.metrics.confusion import Overlap
 from segbench.models.unet import UNet
 from segbench.runtime.log import log_to
+from segbench.runtime.threads import use_threads
 from segbench.spec import Batch, DatasetSpec, HeadSpec, ModalitySpec, TileGeometry
 from segbench.training.optim import constant, sgd
 from segbench.training.task import Evaluation, SegmentationTask, centre_crop
@@ -274,15 +275,15 @@ def test_images_padded_to_one_size_count_as_alone():
     np.testing.assert_array_equal(together[1]["semantic/confusion/matrix"], apart[1]["semantic/confusion/matrix"])
 
 
-def test_evaluation_has_its_own_thread_count_and_gives_it_back():
-    made = task(evaluation=Evaluation(threads=2)).eval()
-    made.log_dict = lambda *arguments, **named: None
-    before = torch.get_num_threads()
-    made._start("val")
-    assert torch.get_num_threads() == 2
-    made.validation_step(batch(1, side=20), 0)
-    made._finish("val")
-    assert torch.get_num_threads() == before != 2
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_the_thread_count_is_in_force_before_the_first_step(stage):
+    made = task(evaluation=Evaluation(threads=2))
+    assert torch.get_num_threads() != 2
+    try:
+        made.setup(stage)
+        assert torch.get_num_threads() == 2
+    finally:
+        use_threads(1)
 
 
 def test_a_score_is_keyed_by_split_and_by_head_where_there_are_several():

@@ -114,11 +114,16 @@ def evaluate(given: EvaluateRequest, directory: Path, said: list[str]) -> dict[s
     from segbench.runtime.hardware import machine, settle
     from segbench.runtime.processes import is_main_process
     from segbench.runtime.ranks import further_ranks
+    from segbench.runtime.threads import use_threads
     from segbench.tracking.wandb_run import wandb_ending
 
     trained = Run.open(str(given.run))
     checkpoint = trained.checkpoint(given.checkpoint)
     config, sentences = settle(recorded(trained.config(), given))
+    use_threads(int(config.threads))
+    if given.threads == "auto":
+        # The number goes to the other processes and into the record.
+        given = given.replace({"threads": config.threads})
     first = is_main_process()
     run = Run.create(directory, given, said) if first else Run(directory)
     with running(run), further_ranks("evaluate", run, config.trainer):

@@ -38,18 +38,15 @@ def evaluating(task: SegmentationTask, trainer: Trainer) -> Iterator[torch.devic
     """
     import torch
 
+    from segbench.runtime.threads import use_threads
     from segbench.training.precision import computing_in, precision_named
 
     device = torch.device("cuda" if trainer.on_gpu else "cpu")
     precision = precision_named(trainer.precision, device.type)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(task.evaluation.threads)
+    use_threads(task.evaluation.threads)
     task.to(device).eval()
-    try:
-        with torch.inference_mode(), computing_in(precision, task.model, device.type):
-            yield device
-    finally:
-        torch.set_num_threads(threads)
+    with torch.inference_mode(), computing_in(precision, task.model, device.type):
+        yield device
 
 
 def write_split(task: SegmentationTask, source: Source, directory: Path) -> list[Path]:

@@ -57,6 +57,7 @@ def train(
     from segbench.runtime.hardware import impossible, machine, settle
     from segbench.runtime.processes import is_main_process
     from segbench.runtime.ranks import further_ranks
+    from segbench.runtime.threads import use_threads
 
     if not config.callbacks.get("checkpoint"):
         raise SegbenchError(
@@ -70,6 +71,7 @@ def train(
         # What another machine settled and this one cannot do is settled here.
         config = config.replace(impossible(config, legs[0].settled))
     config, sentences = settle(config)
+    use_threads(int(config.threads))
     settled = _values(asked, config)
     changes = _values(Run(directory).config(), config) if legs else {}
     refuse_misfits_of(config)
@@ -159,6 +161,9 @@ def _run_stages(config: Config, run: Run, stages: Sequence[Stage], allow: Sequen
         own: dict[str, Any] = {"trainer.devices": config.trainer.devices}
         if not stage.stages:
             own["init_from"] = start_of(config, run.path, number)
+        if stage.config.threads == "auto":
+            # Settled once for all stages and all processes; a stage that has begun keeps its own.
+            own["threads"] = config.threads
         train(stage.config.replace(own), before.path, stage.overrides, True, stage.stages, allow=allow)
     if stages:
         log.info("stage %d of %d: %s in %s", len(stages) + 1, len(stages) + 1, config.name, run.path)

@@ -11,6 +11,7 @@ import torch
 from segbench.config.record import Config, Trainer
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import started_by
+from segbench.runtime.threads import settle_threads
 
 
 def settle(config: Config) -> tuple[Config, list[str]]:
@@ -23,8 +24,8 @@ def settle(config: Config) -> tuple[Config, list[str]]:
         the settled configuration, and sentences for the log, one for each setting.
 
     Raises:
-        SegbenchError: a GPU is asked for where there is none, more devices than there are, or several machines where
-            nobody started processes on the others.
+        SegbenchError: a GPU is asked for where there is none, more devices than there are, several machines where
+            nobody started processes on the others, or no number of threads.
     """
     trainer, gpus = config.trainer, torch.cuda.device_count()
     if trainer.on_gpu and gpus == 0:
@@ -41,11 +42,11 @@ def settle(config: Config) -> tuple[Config, list[str]]:
     devices, nodes, sentences = _processes(trainer)
     said += sentences
     devices = _gpus(devices, gpus) if on_gpu else _cpu_processes(devices)
+    here = len(devices) if isinstance(devices, list) else devices
     changes |= {"trainer.devices": devices, "trainer.num_nodes": nodes}
     if trainer.sync_batchnorm == "auto":
         # torch has it for GPUs only; on CPUs each process normalises its own samples.
-        several = (len(devices) if isinstance(devices, list) else devices) * nodes > 1
-        changes["trainer.sync_batchnorm"] = on_gpu and several
+        changes["trainer.sync_batchnorm"] = on_gpu and here * nodes > 1
     bf16 = torch.cuda.is_bf16_supported() if on_gpu else _cpu_computes_bf16()
     if trainer.precision == "auto":
         precision = changes["trainer.precision"] = "bf16-mixed" if bf16 else "32-true"
@@ -53,9 +54,8 @@ def settle(config: Config) -> tuple[Config, list[str]]:
     if config.task.channels_last == "auto":
         changes["task.channels_last"] = on_gpu or bf16
         said.append(f"channels_last: {on_gpu or bf16} (task.channels_last=false turns it off)")
-    if config.threads == "auto":
-        changes["threads"] = _threads()
-    return config.replace(changes), said
+    changes["threads"], sentence = settle_threads(config.threads, here)
+    return config.replace(changes), [*said, sentence]
 
 
 def impossible(config: Config, settled: Collection[str]) -> dict[str, Any]:
@@ -128,29 +128,16 @@ def _cpu_processes(devices: Any) -> int:
 
 def machine(config: Config) -> dict[str, Any]:
     """What of the machine decides about the last bits of a result; the configuration is settled."""
-    trainer, here = config.trainer, config.trainer.processes_here
-    # As Lightning shares them out where the user does not.
-    shared = here > 1 and "OMP_NUM_THREADS" not in os.environ
+    trainer = config.trainer
     return {
         "device": torch.cuda.get_device_name() if trainer.on_gpu else "CPU",
         "cuda": torch.version.cuda if trainer.on_gpu else None,
         "cudnn": torch.backends.cudnn.version() if trainer.on_gpu else None,  # type: ignore[no-untyped-call]
         "processes": trainer.processes,
-        "threads": max(1, _cores() // here) if shared else torch.get_num_threads(),
-        "evaluation_threads": config.threads,
+        "threads": config.threads,
         "precision": trainer.precision,
         "deterministic": trainer.deterministic,
     }
-
-
-def _threads() -> int:
-    # The user's word, or that of a sweep's launcher, which shares the cores out among its jobs.
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdecimal() and int(given) > 0 else _cores()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_computes_bf16() -> bool:

@@ -19,6 +19,7 @@ from segbench.losses import Loss
 from segbench.losses.loss import Sums
 from segbench.metrics.measure import ImageResult, Measure
 from segbench.metrics.states import MeasureState
+from segbench.runtime.threads import use_threads
 from segbench.spec import Batch, DatasetSpec, ScoreInfo
 from segbench.training.checkpoint import keep_what_fits
 from segbench.training.lightning_internals import logs_now
@@ -34,7 +35,7 @@ class Evaluation:
     Attributes:
         tile: output side of an inference tile in pixels; None: the whole image at once.
         tta: symmetries that predictions are averaged over at test: `none`, `rot4` or `d4`.
-        threads: CPU threads during evaluation; fixed, because sums in another order may round differently.
+        threads: CPU threads, in training too; fixed, because sums in another order may round otherwise.
     """
 
     tile: int | None = None
@@ -92,12 +93,15 @@ class SegmentationTask(lightning.LightningModule):
         self.scores: dict[str, dict[str, float]] = {}
         self.test_split = "test"
         self.takes_what_fits = False
-        self._threads_outside = 1
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Drop what does not fit, where a resume allows another network."""
         if self.takes_what_fits:
             keep_what_fits(checkpoint, self.state_dict())
+
+    def setup(self, stage: str) -> None:
+        """Set the thread count: where Lightning has several processes, it has just set another."""
+        use_threads(self.evaluation.threads)
 
     # Training
 
@@ -246,11 +250,11 @@ class SegmentationTask(lightning.LightningModule):
         return self._count("test", batch, self.evaluation.tta)
 
     def on_validation_epoch_start(self) -> None:
-        """Fix the thread count."""
+        """Forget earlier counts."""
         self._start("val")
 
     def on_test_epoch_start(self) -> None:
-        """Fix the thread count."""
+        """Forget earlier counts."""
         self._start("test")
 
     def on_validation_epoch_end(self) -> None:
@@ -262,13 +266,10 @@ class SegmentationTask(lightning.LightningModule):
         self._finish("test")
 
     def _start(self, stage: str) -> None:
-        self._threads_outside = torch.get_num_threads()
-        torch.set_num_threads(self.evaluation.threads)
         for state in self.states_of(stage).values():
             state.reset()
 
     def _finish(self, stage: str) -> None:
-        torch.set_num_threads(self._threads_outside)
         scores: dict[str, float] = {}
         for (head, _), state in self.states_of(stage).items():
             scores |= {self.key(stage, head, name): value for name, value in state.scores().items()}

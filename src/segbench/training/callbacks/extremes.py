@@ -68,15 +68,12 @@ class Extremes(lightning.Callback):
     ) -> tuple[str, NDArray[np.uint8]]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         sample = data.evaluation_loader(task.test_split).dataset[Draw(index)]
-        threads = torch.get_num_threads()
-        torch.set_num_threads(task.evaluation.threads)
         training, _ = task.training, task.eval()
         try:
             with torch.inference_mode(), trainer.precision_plugin.forward_context():
                 images = {modality: image.to(task.device) for modality, image in sample.images.items()}
                 prob_KHW = task.predict(images)[head].float().cpu().numpy()
         finally:
-            torch.set_num_threads(threads)
             task.train(training)
         spec = task.spec.heads[head]
         result = ImageResult(sample.targets[head].numpy(), prob_KHW.argmax(0), prob_KHW, ignore_index=spec.ignore_index)
