@@ -38,8 +38,18 @@ PRIVATE_PARTS = {
     "segbench.cli.completion": (
         "hydra._internal.core_plugins.bash_completion",
         "hydra._internal.core_plugins.bash_completion.BashCompletion",
-        "BashCompletion(loader)._query",
+        "BashCompletion(hydra.config_loader)._query",
     ),
+    # An override says only here whether its text stood in quotes.
+    "segbench.cli.arguments": ("override._value",),
+    # hydra.main prints tracebacks and ends the process; these are its steps.
+    "segbench.cli.entry": ("hydra._internal.hydra", "hydra._internal.hydra.Hydra"),
+    "segbench.config.composing": (
+        *("hydra._internal.hydra", "hydra._internal.hydra.Hydra"),
+        *("hydra._internal.utils", "hydra._internal.utils.create_config_search_path"),
+    ),
+    # argparse lists its options nowhere else.
+    "segbench.cli.flags": ("reading._actions",),
     # Without this setting sides whose maps come down to one pixel are exported as fixed.
     "segbench.export.network": ("torch.fx.experimental._config",),
     # torch has no public way to ask whether a processor computes bfloat16 fast.

@@ -56,18 +56,21 @@ def trace(name: str) -> tuple[list[Layer], int, tuple[str, str]]:
     """Layers in the order in which they run, the number of parameters, and both shapes; nothing is computed."""
     import hydra
     import torch
+    from omegaconf import OmegaConf
 
+    from segbench.config.record import Component
     from segbench.experiment.build import make
     from segbench.inference.stream import geometry_of
 
     composed = hydra.compose(f"model/{name}")
     config: Any = composed.get("model", composed)
+    plain: Any = OmegaConf.to_container(config)
     late = config.get("fusion") == "late"
     grey = name.startswith("unet") and "vgg" not in name
     channels: Any = {"rgb": 3, "hha": 3} if late else 1 if grey else 3
     classes = 2 if name.startswith("unet") else 21
     with torch.device("meta"):
-        model = make(config, in_channels=channels, num_classes=classes).eval()
+        model = make(Component.model_validate(plain), in_channels=channels, num_classes=classes).eval()
         side = _side(geometry_of(model))
         inputs = (
             {key: torch.empty(1, 3, side, side) for key in channels} if late else torch.empty(1, channels, side, side)

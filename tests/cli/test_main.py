@@ -249,7 +249,7 @@ def test_nothing_is_offered_where_there_is_no_config(run):
 
 
 HELP = [
-    (["evaluate", "run=x", "--help"], "usage: segbench evaluate", "# best | last; null takes best"),
+    (["evaluate", "run=x", "--help"], "usage: segbench evaluate", "# best | last; null: best if there is one"),
     (["predict", "-h"], "usage: segbench predict", "overwrite: false"),
     (["export", "--help"], "usage: segbench export", "# onnx | pt2"),
     (["data", "--help"], "usage: segbench data prepare NAME", "segbench data check NAME"),
@@ -324,7 +324,7 @@ REFUSED = [
         "a name of 312 bytes in a path: name=aaaa",
         "hydra.job.config.override_dirname.exclude_keys=[KEY]",
     ),
-    (["hydra.run.dir=a\0b"], "hydra.run.dir=a\0b, which Hydra cannot read", "correct it"),
+    (["hydra.run.dir=a\0b"], "a path with a NUL byte", "take the byte out"),
     (["hydra/launcher=joblib"], "no hydra/launcher=joblib", "pip install hydra-joblib-launcher"),
     (["hydra.searchpath=[nowhere]"], "path=nowhere is not available", "correct hydra.searchpath="),
     (["--config-dir", "nowhere"], "no folder nowhere", "correct --config-dir"),

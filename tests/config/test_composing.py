@@ -4,7 +4,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segbench.config.composed import plain
+from segbench.config.composed import resolved
 from segbench.config.composing import composing
 from segbench.errors import SegbenchError
 
@@ -24,7 +24,7 @@ def mine(tmp_path):
 
 def composed(own, *overrides):
     with composing("train", overrides, own):
-        return plain(hydra.compose("train", ["name=x", *overrides]))
+        return resolved(hydra.compose("train", ["name=x", *overrides]))
 
 
 def test_a_users_file_wins_over_the_packaged_one(mine):

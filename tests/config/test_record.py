@@ -48,7 +48,6 @@ def test_one_loss_serves_every_head_or_each_has_its_own(config):
         ("trainer.check_val_every_n_epoch", 0, "greater than or equal to 1"),
         ("trainer.accumulate_grad_batches", 0, "greater than or equal to 1"),
         ("trainer.max_steps", -2, "greater than or equal to -1"),
-        ("trainer.precision", "half", "'bf16-mixed'"),
         ("trainer.gradient_clip_val", -1, "greater than or equal to 0"),
         ("data.batch_size", 0, "greater than or equal to 1"),
         ("data.num_workers", -1, "greater than or equal to 0"),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from fixtures.numbered import Numbered, NumberedData, flips
+from tests.fixtures.numbered import Numbered, NumberedData, flips
 
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData

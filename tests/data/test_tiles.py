@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fixtures.numbered import SIZE, SPEC, Numbered, flips
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tests.fixtures.numbered import SIZE, SPEC, Numbered, flips
 
 from segbench.data.augment import Augmentation
 from segbench.data.raw import RawImage

@@ -127,7 +127,7 @@ def test_the_archive_of_the_voc_server_holds_what_the_data_set_would_predict(
     folder = tmp_path / "out" / "results" / "VOC2012" / "Segmentation" / "comp5_test_cls"
     assert files == [folder / f"{name}.png" for name in names]
     assert f"tar -C {tmp_path}/out -czf results.tgz results" in capfd.readouterr().err
-    source = VocImages(tuple(names), {name: photographs / f"{name}.jpg" for name in names}, {})
+    source = VocImages(tuple(names), {name: photographs / f"{name}.jpg" for name in names})
     seen = set()
     for index, path in enumerate(files):
         label = indices(path)
@@ -233,7 +233,7 @@ def test_voc_format_asks_for_voc_classes(call, rgbd_run, rgbd):
 
 def test_the_split_to_predict_gets_masks_at_the_end_of_a_training(voc_run, photographs, tmp_path):
     names = ("2008_000000", "2008_000003")
-    source = VocImages(names, {name: photographs / f"{name}.jpg" for name in names}, {})
+    source = VocImages(names, {name: photographs / f"{name}.jpg" for name in names})
     opened = Run.open(voc_run)
     task = build_task(opened.config(), build_dataset_spec(opened))
     load_weights(task.model, opened.checkpoint())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segbench.config.record import Component, Recorded
+from segbench.config.record import Component, InitialWeights, Recorded
 from segbench.data.nyudv2 import MODALITIES
 from segbench.errors import SegbenchError
 from segbench.experiment.build import build_dataset, build_model
@@ -49,12 +49,11 @@ def vgg16(tmp_path_factory, caffemodel_bytes):
 
 
 @pytest.fixture
-def started(compose):
+def started():
     """`started(model, path, *modalities)`: what is said of a start from the weights in a file."""
 
-    def start(model, path, *modalities, name=VGG, init_from=None, **others):
-        config = compose("name=x").replace({"weights": {"name": name, "path": str(path)}, **others})
-        return initialise(model, config, init_from, modalities)
+    def start(model, path, *modalities, name=VGG, init_from=None, intended=None):
+        return initialise(model, InitialWeights(name=name, path=str(path)), init_from, modalities, intended)
 
     return start
 
@@ -100,9 +99,9 @@ def test_a_file_that_is_not_there_is_named_with_its_address(started):
 
 
 @pytest.mark.parametrize("missing", [{"name": VGG, "path": None}, {"path": "x"}])
-def test_half_a_setting_is_refused(compose, missing):
+def test_half_a_setting_is_refused(missing):
     with pytest.raises(SegbenchError, match=r"weights without (path|name)\n.*\n.*weights=null"):
-        initialise(network("rgb"), compose("name=x").replace({"weights": missing}))
+        initialise(network("rgb"), InitialWeights(**missing))
 
 
 def test_weights_of_another_architecture_are_refused(started, vgg16):
@@ -116,10 +115,9 @@ def test_whole_nets_of_another_modality_are_refused(started, vgg16):
         started(network("rgb"), vgg16[0], "rgb", name="nyud-fcn32s-hha-heavy")
 
 
-def test_a_start_other_than_the_papers_is_called_a_deviation(started, compose, vgg16):
-    paper = {"paper": {"weights": VGG}}
-    assert not any("deviation" in report for report in started(network("rgb"), vgg16[0], "rgb", **paper))
-    drawn = initialise(network("rgb"), compose("name=x").replace({"weights": None, **paper}))
+def test_a_start_other_than_the_papers_is_called_a_deviation(started, vgg16):
+    assert not any("deviation" in report for report in started(network("rgb"), vgg16[0], "rgb", intended=VGG))
+    drawn = initialise(network("rgb"), None, intended=VGG)
     assert drawn == ["weights: all drawn", f"deviation: begun from drawn weights, the paper's from {VGG}"]
 
 
@@ -134,9 +132,7 @@ def trained_rgb(tmp_path):
     return str(run.path)
 
 
-def test_a_stream_without_a_run_takes_the_published_weights_or_is_said_to_be_drawn(
-    started, compose, vgg16, trained_rgb
-):
+def test_a_stream_without_a_run_takes_the_published_weights_or_is_said_to_be_drawn(started, vgg16, trained_rgb):
     path, file = vgg16
     model = network("rgb", "hha", fusion="late")
     published, transferred = started(model, path, "rgb", "hha", init_from={"rgb": trained_rgb})
@@ -144,7 +140,7 @@ def test_a_stream_without_a_run_takes_the_published_weights_or_is_said_to_be_dra
     assert model.conv1_1color.weight.eq(0.5).all()
     assert VGG in published and trained_rgb in transferred
     late = network("rgb", "hha", fusion="late")
-    said = initialise(late, compose("name=x"), {"rgb": trained_rgb}, ("rgb", "hha"))
+    said = initialise(late, None, {"rgb": trained_rgb}, ("rgb", "hha"))
     assert said[-1] == "weights: all drawn for hha"
 
 

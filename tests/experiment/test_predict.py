@@ -303,7 +303,7 @@ def test_the_images_of_a_split_are_predicted_by_their_ids(compose, tiny_run, tmp
         (("split=test", "ids=a.txt"), r"ids=a\.txt with split=test\n"),
         (("split=test", "format=mask"), r"format=mask\n.*some of masks"),
         (("split=test", "format=voc"), r"format=voc for a run on synthetic_em with 2 classes\n"),
-        (("split=test", "batch_size=0"), r"batch_size=0\n.*positive"),
+        (("split=test", "batch_size=0"), r"batch_size=0\n.*greater than or equal to 1"),
     ],
 )
 def test_a_command_that_cannot_be_meant_is_refused(compose, tiny_run, tmp_path, overrides, told):

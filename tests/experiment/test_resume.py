@@ -257,7 +257,7 @@ def test_a_run_that_goes_on_records_it(short, tmp_path, caplog):
 
 
 def test_fewer_steps_than_were_done_are_refused_and_nothing_changes(short):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SegbenchError, match=r"max_steps=1 for .*, which has done 2"):
         resume_run([f"resume={short.path}", "trainer.max_steps=1"])
     assert short.state() == "finished"
     assert len(short.legs()) == 1
@@ -288,7 +288,7 @@ def test_other_pixels_under_the_same_names_are_refused(short):
     digests = short.digests()
     assert set(digests) == {"train", "val", "test"}
     short.write_digests(digests | {"val": "0" * 64})
-    with pytest.raises(SystemExit):
+    with pytest.raises(SegbenchError, match="val: other pixels in images of the same names"):
         resume_run([f"resume={short.path}", "trainer.max_steps=4"])
     assert short.state() == "finished"
 

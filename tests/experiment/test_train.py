@@ -44,6 +44,8 @@ def test_a_run_directory_holds_what_it_should(tiny_run):
     assert there - {"energy.json"} == {
         *(
             "config.yaml",
+            "digests.json",
+            "history.jsonl",
             "overrides.yaml",
             "dataset.json",
             "splits.json",
@@ -283,7 +285,7 @@ def test_wandb_runs_offline_without_a_key_and_ends_in_its_true_state(tiny_config
 
 
 def test_quickstart_writes_checkpoints_often(compose):
-    assert compose("name=quickstart")["callbacks"]["checkpoint"]["every_n_train_steps"] <= 4
+    assert compose("name=quickstart").flat["callbacks.checkpoint.every_n_train_steps"] <= 4
 
 
 def test_a_sweep_runs_its_jobs_in_directories_of_their_own(tiny_overrides, tmp_path, monkeypatch):

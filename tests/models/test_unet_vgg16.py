@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from segbench.config.record import InitialWeights
 from segbench.errors import SegbenchError
 from segbench.experiment.initialise import initialise
 from segbench.models import UNetVGG16, fcn32s
@@ -165,23 +166,21 @@ def test_imagenet_weights_go_by_name_and_the_rest_is_accounted_for(vgg16, norm):
     assert report.left_over == tuple(f"{name}.{blob}" for name in ("fc6", "fc7", "fc8") for blob in ("weight", "bias"))
 
 
-def test_colours_as_rgb_turn_the_filters_round(vgg16, compose):
+def test_colours_as_rgb_turn_the_filters_round(vgg16):
     path, _ = vgg16
     bgr, rgb = net(3, 2), net(3, 2)
     load(bgr, VGG, path)
-    config = compose("name=x").replace({"weights": {"name": VGG, "path": str(path)}})
-    (report,) = initialise(rgb, config, modalities=("image",))
+    (report,) = initialise(rgb, InitialWeights(name=VGG, path=str(path)), modalities=("image",))
     image = torch.randn(1, 3, 16, 16)
     torch.testing.assert_close(rgb(image.flip(1)), bgr(image))
     assert "its first filters were reversed to take RGB" in report
 
 
-def test_grey_images_give_what_grey_on_three_channels_gives(vgg16, compose):
+def test_grey_images_give_what_grey_on_three_channels_gives(vgg16):
     path, _ = vgg16
     colour, grey = net(3, 2), net(1, 2)
     load(colour, VGG, path)
-    config = compose("name=x").replace({"weights": {"name": VGG, "path": str(path)}})
-    (report,) = initialise(grey, config, modalities=("em",))
+    (report,) = initialise(grey, InitialWeights(name=VGG, path=str(path)), modalities=("em",))
     drawn = {name: value for name, value in colour.state_dict().items() if name != "conv1_1.weight"}
     grey.load_state_dict(drawn, strict=False)
     image = torch.randn(1, 1, 32, 16)

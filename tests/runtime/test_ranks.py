@@ -12,6 +12,7 @@ import torch
 from torch.distributed import TCPStore
 
 from segbench.cli.train import main as train_main
+from segbench.config.record import Trainer
 from segbench.runs.directory import Run
 from segbench.runtime.processes import STARTED, end_with_parent, started_by
 from segbench.runtime.ranks import further_ranks, name_run, started_again
@@ -123,14 +124,14 @@ def test_a_sweep_on_ranks_of_torchrun_is_refused(on_ranks, monkeypatch, flag):
 
 def test_one_device_needs_no_further_rank(tmp_path):
     before = dict(os.environ)
-    with further_ranks("train", Run(tmp_path), {"devices": 1}):
+    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=1)):
         assert dict(os.environ) == before
 
 
 def test_processes_that_others_started_are_let_be(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     before = dict(os.environ)
-    with further_ranks("train", Run(tmp_path), {"devices": 2}):
+    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=2)):
         assert dict(os.environ) == before
 
 
@@ -202,8 +203,8 @@ def test_the_number_of_ranks_may_change_when_a_run_is_continued(compose, on_rank
     from segbench.experiment.train import train
 
     def steps(rank, count, devices):
-        config, _ = changed(compose(*SMALL), {"trainer.max_steps": str(count), "trainer.devices": str(devices)})
-        train(config, tmp_path / "run", [], resume=rank > 0 or devices > 1 or count > 3)
+        changes, _ = changed({"trainer.max_steps": str(count), "trainer.devices": str(devices)})
+        train(compose(*SMALL).replace(changes), tmp_path / "run", [], resume=rank > 0 or devices > 1 or count > 3)
 
     steps(0, 3, 1)
     on_ranks(2, lambda rank: steps(rank, 6, 2))

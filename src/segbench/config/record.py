@@ -22,10 +22,6 @@ Auto = Literal["auto"]
 """What the machine decides: `segbench.runtime.hardware.settle` replaces it."""
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
-Precision = Literal[
-    "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true",
-    "32", "64", "16", "bf16", 32, 64, 16, "transformer-engine", "transformer-engine-float16",
-]  # fmt: skip
 
 
 class Section(BaseModel):
@@ -96,7 +92,7 @@ class Trainer(Component):
     devices: Auto | int | list[int] | str = 1
     num_nodes: Count = 1
     strategy: str | dict[str, Any] = "auto"
-    precision: Precision = "auto"
+    precision: str | int = "auto"
     max_steps: Annotated[int, Field(ge=-1)] = -1
     max_epochs: Annotated[int, Field(ge=-1)] | None = None
     max_time: str | dict[str, int] | None = None

@@ -53,7 +53,7 @@ class EvaluateRequest(OfARun):
     run: str | None = None
     predictions: str | None = None
     labels: str | None = None
-    split: Literal["train", "val", "test"] = "test"
+    split: str = "test"
     logger: Components = Field(default_factory=dict)
 
 

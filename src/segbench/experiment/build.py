@@ -257,6 +257,7 @@ def refuse_misfits_of(config: Config) -> None:
     Raises:
         SegbenchError: names the key, the value and what its taker expects.
     """
+    precision_named(config.trainer.precision, "cpu")
     refuse_misfits(config.tree, {f"data.{key}": SegmentationData for key in LOADER_KEYS})
 
 

@@ -91,5 +91,7 @@ def _silence_known() -> None:
     warnings.filterwarnings("ignore", message=".*nn.functional.all_gather is deprecated.*")
     # Lightning 2.6 calls torch's pytree by its former name.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    # A run that its time limit ended goes on without one: the limit's callback is gone, as asked for.
+    warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint.*\['Timer'\].*")
     # Evaluation on several processes is exact here: padding is dropped before it reaches a metric.
     warnings.filterwarnings("ignore", message=".*it is recommended to use a single device.*", category=UserWarning)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from fixtures.masks import classes_of, page
+from tests.fixtures.masks import classes_of, page
 
 from segbench.data.files.masks import Mask
 from segbench.errors import SegbenchError

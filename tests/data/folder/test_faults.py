@@ -1,5 +1,5 @@
 import pytest
-from fixtures.masks import classes_of, page
+from tests.fixtures.masks import classes_of, page
 
 from segbench.data.folder.facts import ImageFacts, MaskFacts
 from segbench.data.folder.faults import refuse_mixed, refuse_other_sizes, refuse_unusable
