@@ -90,6 +90,19 @@ def test_a_config_without_target_is_refused(tiny):
         tiny.replace({"model": {"width": 3}})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainer.strategy": "nonsense"}, r"Trainer refuses its arguments: .*invalid strategy name"),
+        ({"trainer.max_time": "soon"}, r"Trainer refuses its arguments: .*not a valid duration"),
+        ({"trainer.gradient_clip_algorithm": "x"}, r"Trainer refuses its arguments: .*`gradient_clip_algorithm` x"),
+    ],
+)
+def test_what_another_package_refuses_is_told_in_three_parts(tiny, tmp_path, changes, message):
+    with pytest.raises(SegbenchError, match=message):
+        build_trainer(tiny.replace(changes), tmp_path, [], [])
+
+
 def test_arguments_pass_as_they_are(tmp_path):
     # Hydra alone would turn dataclasses and paths into configs.
     made = make(Component(target="segbench.training.callbacks.pictures.Panels", count=2), directory=tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from segbench.config.record import LOADER_KEYS, Component, Config, Data, InitialWeights
@@ -27,6 +29,7 @@ from segbench.data.raw import DataSet
 from segbench.data.rescaled import rescaled
 from segbench.data.weights import LossWeights
 from segbench.errors import SegbenchError
+from segbench.experiment.checks import doubtful, refuse_impossible
 from segbench.inference.stream import geometry_of
 from segbench.losses.rate import loss_rate_mismatch
 from segbench.metrics.decoding import Decoding
@@ -49,7 +52,8 @@ def make(component: Component, /, **arguments: Any) -> Any:
     """Instantiate a component with its own arguments and further ones.
 
     Raises:
-        SegbenchError: the target, or one inside it, is not on the list of `segbench.config.trust.allowed_targets`.
+        SegbenchError: the target, or one inside it, is not on the list of `segbench.config.trust.allowed_targets`; or
+            a class of another package refuses a value.
     """
     config = {"_target_": component.target, **component.arguments}
     for target in targets_in(config):
@@ -60,8 +64,19 @@ def make(component: Component, /, **arguments: Any) -> Any:
                 f"if you trust it, set SEGBENCH_TARGETS={target} (several: joined by commas), "
                 "or call segbench.config.trust.allow_target from your own code",
             )
-    # Arguments go past Hydra, which would turn dataclasses and lists among them into configs.
-    return instantiate(config, _partial_=True, _convert_="all")(**arguments)
+    try:
+        # Arguments go past Hydra, which would turn dataclasses and lists among them into configs.
+        return instantiate(config, _partial_=True, _convert_="all")(**arguments)
+    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+        own = Path(__file__).parents[1].as_posix()
+        frames = traceback.extract_tb(error.__traceback__)
+        if isinstance(error, SegbenchError) or (frames and Path(frames[-1].filename).as_posix().startswith(own)):
+            raise
+        raise SegbenchError(
+            f"{component.name} refuses its arguments: {' '.join(str(error).split())}",
+            f"arguments that {component.target} takes",
+            "correct them; `segbench train --cfg job` prints those that it is given",
+        ) from error
 
 
 def build_dataset(data: Data, begun_from: InitialWeights | None) -> DataSet:
@@ -268,6 +283,9 @@ def build_experiment(config: Config, directory: Path) -> Experiment:
     data = build_data(config, dataset, geometry_of(task.model))
     loggers = build_loggers(config.logger, config, directory)
     trainer = build_trainer(config, directory, build_callbacks(config.callbacks, directory, task), loggers)
+    refuse_impossible(config, dataset, task.infos("val"), trainer.world_size)
+    for sentence in doubtful(config):
+        log.warning("%s", sentence)
     _say_inputs(dataset.spec)
     _freeze(config, task)
     _complain_of_rate(config, dataset, task, trainer.world_size)
