@@ -1,6 +1,6 @@
 from importlib import import_module
 
-from segbench.config.former import with_current_targets
+from segbench.config.former import with_current_targets, with_former_targets
 from segbench.config.trust import allowed_targets
 
 NAMES_OF_0_1_0 = (
@@ -70,3 +70,9 @@ def test_names_are_found_at_any_depth_and_nothing_else_changes():
         "a": [{"_target_": "segbench.training.optim.sgd", "path": "segbench.optim.sgd"}],
         "_target_": 3,
     }
+
+
+def test_the_former_names_come_back():
+    config = {"a": [{"_target_": "segbench.training.optim.sgd", "lr": 1}], "b": {"_target_": "torch.nn.Linear"}}
+    assert with_current_targets(with_former_targets(config)) == config
+    assert with_former_targets(config)["a"][0]["_target_"] == "segbench.optim.sgd"

@@ -214,8 +214,9 @@ def _record(
         raise _Damaged("results.json has no table of metrics")
     legs = _legs(trained)
     steps = timing.get("steps") if path == trained else _steps(trained)
-    settings = flatten(effective(config, legs, steps))
-    if continued := continuations(config, legs, steps):
+    continued, config = continuations(config, legs, steps), effective(config, legs, steps)
+    settings = flatten(config)
+    if continued:
         settings["continued"] = "; ".join(continued)
     if "data.images" in settings and (digests := trained / "digests.json").is_file():
         # Wherever the images lie.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 _FORMER = {
@@ -13,17 +14,24 @@ _FORMER = {
 
 def with_current_targets(config: Any) -> Any:
     """A recorded configuration, nested or a part of one, with every `_target_` by its present name."""
+    return _renamed(config, _FORMER)
+
+
+def with_former_targets(config: Any) -> Any:
+    """The same by former names, as version 0.1.0 wrote and hashed it."""
+    return _renamed(config, {current: former for former, current in _FORMER.items()})
+
+
+def _renamed(config: Any, names: Mapping[str, str]) -> Any:
     if isinstance(config, dict):
         return {
-            key: _current(value) if key == "_target_" else with_current_targets(value) for key, value in config.items()
+            key: _name(value, names) if key == "_target_" else _renamed(value, names) for key, value in config.items()
         }
-    if isinstance(config, list):
-        return [with_current_targets(value) for value in config]
-    return config
+    return [_renamed(value, names) for value in config] if isinstance(config, list) else config
 
 
-def _current(target: Any) -> Any:
-    for former, current in _FORMER.items():
-        if isinstance(target, str) and target.startswith(former):
-            return current + target.removeprefix(former)
+def _name(target: Any, names: Mapping[str, str]) -> Any:
+    for old, new in names.items():
+        if isinstance(target, str) and target.startswith(old):
+            return new + target.removeprefix(old)
     return target

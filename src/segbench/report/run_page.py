@@ -239,7 +239,9 @@ def _provenance(run: RunRecord) -> str:
         "overrides": " ".join(read_yaml(overrides) or []) if overrides.is_file() else None,
         "code": code,
         "started": told.get("started"),
-        "resumed": len(told.get("resumed") or []) or None,
+        # Version 0.1.0 listed what it was resumed with.
+        "resumed": (told.get("legs") or 1) - 1 or len(told.get("resumed") or []) or None,
+        "continued": "; ".join(run.protocol.get("continued") or []) or None,
         "python": told.get("python"),
         "packages": ", ".join(f"{name} {version}" for name, version in (told.get("versions") or {}).items()),
         "platform": told.get("platform"),

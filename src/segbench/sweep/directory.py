@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import yaml
 
 from segbench import __version__
+from segbench.config.former import with_former_targets
 from segbench.config.packaged import read_yaml
 from segbench.errors import SegbenchError
 from segbench.runs.directory import not_writable
@@ -120,6 +121,8 @@ class Sweep:
             raise SegbenchError(
                 f"{self.path} is a sweep without a search", "a directory of its own", "choose another hydra.sweep.dir="
             )
+        if self.search is not None and self.search.get("base") == digest_of(with_former_targets(dict(base))):
+            new["base"] = self.search["base"]
         other = [key for key in new if self.search is not None and self.search.get(key) != new[key]]
         if self.search is not None and other:
             said = [f"{key} {self.search.get(key)}, now {new[key]}" for key in other if key != "base"]
@@ -142,9 +145,9 @@ class Sweep:
         searched = () if self.search is None else self.search["space"]
         return {job.name: label for job, label in zip(self.jobs, differing(self.jobs, searched), strict=True)}
 
-    def find(self, digest: str) -> Job | None:
-        """The job of a configuration."""
-        return next((job for job in self.jobs if job.digest == digest), None)
+    def find(self, *digests: str) -> Job | None:
+        """The job of a configuration, by its digest or, of a sweep of version 0.1.0, by that of its former names."""
+        return next((job for job in self.jobs if job.digest in digests), None)
 
     def named(self, name: str) -> Job:
         """The job of a name.

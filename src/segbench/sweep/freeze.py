@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segbench.config.composed import resolved
+from segbench.config.former import with_former_targets
 from segbench.config.record import Config
 from segbench.errors import SegbenchError
 from segbench.experiment.stages import Stage, compose_stages, directories, prepare_stages
@@ -49,9 +50,16 @@ class Composed:
         """What the job is recognised by."""
         return digest_of(self.resolved.tree, [_digest(stage) for stage in self.stages])
 
+    @property
+    def former_digest(self) -> str:
+        """What version 0.1.0 recognised it by."""
+        former = [_digest(stage, former=True) for stage in self.stages]
+        return digest_of(with_former_targets(self.resolved.tree), former)
 
-def _digest(stage: Stage) -> str:
-    return digest_of(stage.config.tree, [_digest(before) for before in stage.stages])
+
+def _digest(stage: Stage, former: bool = False) -> str:
+    tree = with_former_targets(stage.config.tree) if former else stage.config.tree
+    return digest_of(tree, [_digest(before, former) for before in stage.stages])
 
 
 def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[str], number: int) -> Composed:
@@ -119,7 +127,7 @@ def freeze_job(
         SegbenchError: a directory that two jobs would share, or one that cannot be written.
     """
     composed = compose_job(context, master, overrides, number)
-    if (known := sweep.find(composed.digest)) is not None:
+    if (known := sweep.find(composed.digest, composed.former_digest)) is not None:
         if known.state() == "missing":
             # Removed by hand, to begin it anew.
             _freeze(known.directory, composed)
