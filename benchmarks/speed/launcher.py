@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from segbench.sweep.devices import cores
+from segbench.runtime.threads import allowed_cores
 from speed.timing import Benches, Row
 
 JOBS = 10
@@ -50,7 +50,7 @@ def launching() -> list[Row]:
             in_a_row,
             "at most 0.6 of the time on two cores",
             share <= 0.6,
-            f"{share:.2f} of the time, {cores()} cores",
+            f"{share:.2f} of the time, {len(allowed_cores())} cores",
         ),
     ]
 

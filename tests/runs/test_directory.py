@@ -72,7 +72,7 @@ def test_another_process_cannot_take_a_directory_in_use(run):
     other = subprocess.run([sys.executable, "-c", code, run.path], capture_output=True, text=True, check=False)
     assert other.returncode == 1
     assert "in use by another process" in other.stderr
-    assert "expected: a directory of its own" in other.stderr
+    assert "expected: a separate directory" in other.stderr
     assert "hydra.run.dir=DIR" in other.stderr
 
 
@@ -103,7 +103,7 @@ def test_opening_what_is_no_run_names_the_missing_file(tmp_path):
 
 def test_a_config_that_is_no_mapping_is_refused(run):
     (run.path / "config.yaml").write_text("- 1\n")
-    with pytest.raises(SegbenchError, match=r"config\.yaml is no mapping"):
+    with pytest.raises(SegbenchError, match=r"config\.yaml is not a mapping"):
         run.config()
 
 

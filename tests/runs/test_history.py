@@ -10,7 +10,7 @@ LONGER = Leg(4, {"trainer.max_steps": 60})
 def test_a_leg_comes_back_and_half_a_line_is_none():
     text = BEGAN.line() + LONGER.line()
     assert read_legs(text + LONGER.line()[:-5]) == [BEGAN, LONGER]
-    with pytest.raises(ValueError, match="no leg of a run"):
+    with pytest.raises(ValueError, match="not a leg of a run"):
         read_legs('{"step": 1}\n')
 
 
@@ -34,6 +34,6 @@ def test_each_continuation_is_a_sentence_and_one_that_changed_nothing_is_none():
 
 def test_a_run_without_history_that_did_more_than_it_was_asked_for_was_continued():
     assert effective(CONFIG, [], 60.0)["trainer"]["max_steps"] == 60
-    assert continuations(CONFIG, [], 60.0) == ["trainer.max_steps 4 -> 60, at a step unknown"]
+    assert continuations(CONFIG, [], 60.0) == ["trainer.max_steps 4 -> 60, at an unknown step"]
     assert effective(CONFIG, [], 3.0) == CONFIG
     assert continuations(CONFIG, [], 4.0) == []

@@ -86,7 +86,7 @@ def test_no_number_of_processes_on_a_cpu_is_refused(tiny, devices):
 
 def test_several_machines_need_somebody_who_starts_processes_there(tiny):
     tiny = tiny.replace({"trainer.num_nodes": 2})
-    with pytest.raises(SegbenchError, match=r"num_nodes=2 in a process that neither.*\n.*\n.*torchrun --nnodes 2"):
+    with pytest.raises(SegbenchError, match=r"num_nodes=2 without torchrun or srun\n.*\n.*torchrun --nnodes 2"):
         settle(tiny)
 
 

@@ -66,7 +66,7 @@ def test_who_started_the_ranks_is_known_by_the_environment(environment, starter)
     assert started_by(environment) == starter
 
 
-def test_a_run_that_nobody_else_started_has_a_name_of_its_own(monkeypatch):
+def test_a_run_that_nobody_else_started_names_itself(monkeypatch):
     name_run()
     first = os.environ["SEGBENCH_RUN_ID"]
     monkeypatch.delenv("SEGBENCH_RUN_ID")

@@ -185,7 +185,7 @@ def test_a_search_on_the_cluster(cluster, here, call):
     given = ("hydra/sweeper=optuna", "seed=choice(1,2,3)", "hydra.sweeper.n_trials=2", "hydra.launcher.jobs=2")
     code, _, err = launched(call, *given)
     assert code == 1
-    assert "a search whose launcher leaves after the submission" in err
+    assert "a search whose launcher exits after submitting the jobs" in err
     code, out, err = launched(call, *given, "hydra.launcher.slurm.wait=true")
     assert code == 0, err
     assert "2 trials: 2 complete" in out

@@ -155,7 +155,7 @@ def test_resume_continues_what_was_cut_off_and_retry_what_failed(here, call):
     assert len(runs(here)[0]) == before + 2
 
 
-def test_a_job_whose_directory_was_removed_begins_anew_with_its_command(here, call):
+def test_a_job_whose_directory_was_removed_starts_again_with_its_command(here, call):
     import shutil
 
     launched(call, "seed=1,2")
@@ -163,7 +163,7 @@ def test_a_job_whose_directory_was_removed_begins_anew_with_its_command(here, ca
     code, out, _ = call("sweep", "resume", "sweep")
     assert code == 1
     assert "1 finished, 1 missing" in out
-    assert "a job whose directory is gone begins anew with the command that launched it\n" in out
+    assert "to restart a job whose directory is gone, repeat the command that launched it\n" in out
     code, _, err = launched(call, "seed=1,2")
     assert code == 0, err
     assert runs(here)[0] == [("0", 1), ("1", 2), ("1", 2)]
@@ -256,7 +256,7 @@ def test_an_edited_job_is_refused_before_it_begins(here, call):
     Run(file.parent).set_state("prepared")
     code, _, err = call("sweep", "resume", "sweep")
     assert code == 1
-    assert "sweep/0/config.yaml is not what was frozen at the launch" in err
+    assert "sweep/0/config.yaml differs from the config frozen at launch" in err
 
 
 def test_jobs_that_a_killed_launcher_had_frozen_are_taken_up(here, call, monkeypatch):
@@ -432,7 +432,7 @@ def final(directory):
 
 @pytest.mark.slow
 def test_in_a_sweep_two_processes_train_what_they_train_alone(tmp_path, call, tiny_overrides, monkeypatch):
-    """Under Lightning's own launcher each rank would run the whole sweep, with parameters of its own."""
+    """Under Lightning's own launcher each rank would run the whole sweep, with separate parameters."""
     monkeypatch.chdir(tmp_path)
     given = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "callbacks.panels=null", "data.test=2"]
     code, out, err = launched(call, *tiny_overrides, *given, "name=s", "seed=0,1", "optimizer.lr=1e-3")

@@ -1,1 +1,1 @@
-"""Hydra plugins of segbench: the launcher of sweeps and the search."""
+"""Hydra plugins of segbench: the sweep launcher and the search."""

@@ -1,4 +1,4 @@
-"""The launcher under `-m`: every job is a process of its own, run from the config that was frozen for it."""
+"""The launcher for `-m`: every job is a separate process, run from its frozen config."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class Outcome(JobReturn):
-    """What came of a job. A failed one has no value and raises nothing: the others go on."""
+    """Result of a job. A failed one has no value and raises nothing, so the others continue."""
 
     @property
     def return_value(self) -> Any:
-        """The score that jobs are compared by, `optimized_metric`; None where the job has none."""
+        """The score that jobs are compared by, `optimized_metric`; None if the job has none."""
         return self._return_value
 
 
@@ -34,22 +34,22 @@ class ProcessLauncher(Launcher):
     """Freezes every job's config in its directory and starts a process for each, several at once.
 
     Args:
-        settings: in words in conf/hydra/launcher/processes.yaml; they are read off the whole config.
+        settings: documented in conf/hydra/launcher/processes.yaml; read from the whole config.
     """
 
     def __init__(self, **settings: Any) -> None: ...
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives."""
+        """Keep Hydra's context, config and task."""
         self.context, self.config, self.task_function = hydra_context, config, task_function
 
     @job
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run jobs that the sweep does not have yet, or that were cut off.
+        """Run jobs that are new to the sweep or were interrupted.
 
         Args:
-            job_overrides: of each job.
-            initial_job_idx: number of the first.
+            job_overrides: overrides of each job.
+            initial_job_idx: number of the first job.
         """
         from segbench.sweep.freeze import check_frozen, freeze_job, open_sweep
         from segbench.sweep.run import run_jobs, to_run
@@ -62,7 +62,7 @@ class ProcessLauncher(Launcher):
                 for position, overrides in enumerate(job_overrides)
             ]
             sweep.save()
-            # Two commands may name one configuration, which is one job.
+            # Two sets of overrides may give one configuration, which is one job.
             jobs = to_run(sweep, list({job.name: job for job, _ in frozen}.values()), settings)
             check_frozen(jobs)
             if jobs and (stopped := run_jobs(sweep, jobs, settings)) is not None:
@@ -74,10 +74,10 @@ def settings_of(config: DictConfig) -> Launching:
     """The launcher's settings, checked.
 
     Args:
-        config: with Hydra's own part.
+        config: the whole config, Hydra's part included.
 
     Raises:
-        SegbenchError: another launcher, an unknown key, or a value out of its range.
+        SegbenchError: another launcher is set, a key is unknown, or a value is out of range.
     """
     from omegaconf import OmegaConf
 
@@ -88,7 +88,7 @@ def settings_of(config: DictConfig) -> Launching:
     if given.pop("_target_") != f"{ProcessLauncher.__module__}.{ProcessLauncher.__name__}":
         raise SegbenchError(
             f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}",
-            "the launcher whose jobs can be watched, ended and resumed",
+            "the launcher whose jobs can be watched, stopped and resumed",
             "leave out hydra/launcher=, or set hydra/launcher=processes",
         )
     return Launching.read({str(key): value for key, value in given.items()})
@@ -112,11 +112,11 @@ def _outcome(job: Job, composed: Composed, working_directory: str) -> JobReturn:
 
 
 class SweepSummary(Callback):
-    """Prints the sweep's table when it is over; the command fails where a job has."""
+    """Prints the table when a sweep ends; the command fails if a job has failed."""
 
     @job
     def on_multirun_end(self, config: DictConfig, **arguments: Any) -> None:
-        """Called by Hydra behind the last job."""
+        """Called by Hydra after the last job."""
         from segbench.sweep.directory import Sweep
         from segbench.sweep.summary import exit_code, show
 

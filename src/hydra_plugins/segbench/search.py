@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 
 class OptunaSweeper(Sweeper):
-    """Searches, by a study that lies in the sweep's directory.
+    """Searches with an Optuna study in the sweep's directory.
 
     Args:
-        settings: `segbench.sweep.search.Searching`, in words in conf/hydra/sweeper/optuna.yaml.
+        settings: `segbench.sweep.search.Searching`, documented in conf/hydra/sweeper/optuna.yaml.
     """
 
     def __init__(self, **settings: Any) -> None:
         self.given = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives."""
+        """Keep Hydra's context and config."""
         self.hydra_context, self.config = hydra_context, config
 
     @job
     def sweep(self, arguments: list[str]) -> None:
-        """Search.
+        """Run the search.
 
         Args:
-            arguments: overrides; those that stand for several values are the space.
+            arguments: overrides; those with several values are the search space.
         """
         from segbench.sweep.freeze import freeze_job, open_sweep
         from segbench.sweep.objective import objective_of
@@ -52,8 +52,8 @@ class OptunaSweeper(Sweeper):
         settings, launching = Searching.read(self.given), settings_of(config)
         if not waits(launching):
             raise SegbenchError(
-                "a search whose launcher leaves after the submission",
-                "one that hears what came of each trial",
+                "a search whose launcher exits after submitting the jobs",
+                "a launcher that waits for the result of each trial",
                 "set hydra.launcher.slurm.wait=true",
             )
         space = self._space(settings.params or {}, arguments)
@@ -94,21 +94,21 @@ class OptunaSweeper(Sweeper):
         return search_space([*parser.parse_overrides(kept), *given])
 
     def _base(self, space: Space) -> dict[str, Any]:
-        """What every trial has in common; a key that is searched has its default."""
+        """The configuration that all trials share; searched keys have their defaults."""
         from omegaconf import OmegaConf, open_dict
 
         assert self.hydra_context is not None and self.config is not None
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, space.fixed)
         with open_dict(composed):
             composed.pop("hydra")
-        # Unresolved: what is searched may have no default.
+        # Unresolved: searched keys may have no default.
         container = OmegaConf.to_container(composed, resolve=False)
         assert isinstance(container, dict)
         return {str(key): value for key, value in container.items()}
 
 
 def _compared_by(base: Mapping[str, Any]) -> tuple[str | None, Components]:
-    """The score that trials are compared by, and their metrics, of an unresolved configuration."""
+    """The score that trials are compared by, and the metrics, from an unresolved configuration."""
     from segbench.config.record import Component
 
     monitor = ((base.get("callbacks") or {}).get("checkpoint") or {}).get("monitor")

@@ -3,11 +3,11 @@
 ```
 RUN/
   config.yaml       the resolved configuration; never rewritten once the run has begun
-  history.jsonl     a line for each stretch of the run: its step, what changed, command, versions, machine
-  overrides.yaml    what the command line said
+  history.jsonl     a line for each leg of the run: its step, what changed, command, versions, machine
+  overrides.yaml    the command line's overrides
   dataset.json      modalities, heads, protocol of the data set
   splits.json       the images' names by split
-  digests.json      of some images of each split, by which data are recognised that have moved
+  digests.json      digests of some images of each split, to recognise data that moved
   provenance.json   command, git state, versions, hardware, and the settings that follow from it
   state.json        prepared | running | finished | failed | interrupted
   run.log           the log
@@ -16,9 +16,9 @@ RUN/
   results.json      {"schema": 1, "metrics", "timing", "provenance", "protocol"}
   per_image.npz     counts of every image, from which any score is recomputed
   panels/           pictures
-  predictions/      what was predicted
-  stages/           the runs that this one starts from, where it is trained in stages
-  wandb_id.txt      the id of the W&B run, where there is one
+  predictions/      predicted images
+  stages/           earlier stages that this run starts from
+  wandb_id.txt      the id of the W&B run, if there is one
 ```
 """
 
@@ -49,11 +49,11 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 _LOCK_S = 1.0
-"""How long a directory in use is waited for."""
+"""How long to wait for a directory in use."""
 
 
 class Run:
-    """A run directory; `with` lets it go at the end.
+    """A run directory; `with` releases its lock at the end.
 
     Args:
         path: the directory; `create` and `open` check it.
@@ -66,26 +66,26 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, config: Recorded, overrides: list[str]) -> Run:
-        """Take a new directory for this process and write down what will run in it.
+        """Lock a new directory for this process and record what will run in it.
 
         Args:
-            path: a directory that is empty or not there yet, or of a run whose data or settings were refused before
-                it had anything but a log: the same command, corrected, takes it again, and the log goes on.
+            path: a new or empty directory, or that of a run whose data or settings were refused before it wrote
+                anything but a log: the corrected command reuses it and appends to the log.
             config: the resolved configuration.
             overrides: the command line's.
 
         Raises:
-            SegbenchError: it cannot be written, another process works in it, or it holds a run already.
+            SegbenchError: it cannot be written, another process uses it, or it holds a run already.
         """
         run = cls(path)
         try:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             run.lock()
-            if (path / "config.yaml").exists() and not run._came_to_nothing():
+            if (path / "config.yaml").exists() and not run._wrote_nothing():
                 raise SegbenchError(
                     f"{path} holds a run already",
-                    "an empty directory, or one that is not there yet",
-                    f"choose another hydra.run.dir=DIR, or continue it with: segbench train resume={path}",
+                    "an empty or a new directory",
+                    f"choose another hydra.run.dir=DIR, or continue the run with: segbench train resume={path}",
                 )
             (path / "provenance.json").unlink(missing_ok=True)
             run._write("overrides.yaml", yaml.safe_dump(overrides))
@@ -98,14 +98,14 @@ class Run:
             raise
         return run
 
-    def _came_to_nothing(self) -> bool:
+    def _wrote_nothing(self) -> bool:
         made = ("dataset.json", "metrics.csv", "results.json", "stages")
         failed = self.state() == "failed" and self.reason() is not None
         return failed and not any(self.checkpoints.iterdir()) and not any((self.path / name).exists() for name in made)
 
     @classmethod
     def prepare(cls, path: Path, config: Recorded, overrides: list[str]) -> Run:
-        """Write down what will run in a directory, for a process that comes later; it is let go again.
+        """Record what a later process will run in a directory; the lock is released.
 
         Raises:
             SegbenchError: as `create`.
@@ -116,12 +116,12 @@ class Run:
         return run
 
     def begin(self, config: Recorded) -> None:
-        """Record what a prepared run's settings mean on the machine that it begins on; from here on they stay."""
+        """Record a prepared run's settings as settled on the machine where it begins; they are final."""
         self._write("config.yaml", yaml.safe_dump(config.tree, sort_keys=False))
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """An existing run.
+        """Open an existing run.
 
         Raises:
             SegbenchError: there is none.
@@ -136,13 +136,13 @@ class Run:
         return run
 
     def lock(self) -> None:
-        """Take the directory for this process, until `release`; the lock ends with the process, however it ends.
+        """Lock the directory for this process until `release`; the lock ends with the process, however it ends.
 
         Raises:
-            SegbenchError: another process has it.
+            SegbenchError: another process holds the lock.
         """
         self._lock = (self.path / ".lock").open("w")
-        # Who only looks at whether it is held holds it for a moment; a killed run's processes may take one to end.
+        # A check of the lock holds it briefly, and the processes of a killed run may take a moment to end.
         patience = time.monotonic() + _LOCK_S
         while True:
             try:
@@ -153,13 +153,13 @@ class Run:
                     self.release()
                     raise SegbenchError(
                         f"{self.path} is in use by another process",
-                        "a directory of its own for each run",
+                        "a separate directory for each run",
                         "choose another hydra.run.dir=DIR, or wait for that run to end",
                     ) from error
             time.sleep(0.02)
 
     def release(self) -> None:
-        """Let others take the directory."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -171,7 +171,7 @@ class Run:
         self.release()
 
     def config(self) -> Config:
-        """The effective configuration of a training run: what it began with, and what its continuations changed.
+        """The effective configuration of a training run: what it began with and what its continuations changed.
 
         Raises:
             SegbenchError: config.yaml or history.jsonl is damaged, or of no training run.
@@ -182,7 +182,7 @@ class Run:
         return Config.of(effective(recorded, self.legs(), steps), str(self.path / "config.yaml"))
 
     def legs(self) -> list[Leg]:
-        """The stretches of the run, as history.jsonl records them; empty before it begins, and of version 0.1.0."""
+        """The legs of the run in history.jsonl; empty before it begins, and for runs of version 0.1.0."""
         path = self.path / "history.jsonl"
         try:
             return read_legs(path.read_text()) if path.is_file() else []
@@ -190,17 +190,17 @@ class Run:
             raise _damaged(path, error) from error
 
     def add_leg(self, leg: Leg) -> None:
-        """Write down that a stretch of the run begins."""
+        """Append a leg that begins to history.jsonl."""
         with (self.path / "history.jsonl").open("a") as file:
             file.write(leg.line())
 
     def recorded(self) -> dict[str, Any]:
-        """The content of config.yaml: of a training run what it began with; targets by their present names."""
+        """The content of config.yaml, with targets by their current names: what a training run began with."""
         config: dict[str, Any] = with_current_targets(self.as_written())
         return config
 
     def as_written(self) -> dict[str, Any]:
-        """The content of config.yaml, to the letter."""
+        """The content of config.yaml, unchanged."""
         path = self.path / "config.yaml"
         try:
             config = read_yaml(path)
@@ -208,7 +208,7 @@ class Run:
             raise _damaged(path, error) from error
         if not isinstance(config, dict):
             raise SegbenchError(
-                f"{self.path / 'config.yaml'} is no mapping", "a run's configuration", "use another run"
+                f"{self.path / 'config.yaml'} is not a mapping", "a run's configuration", "use another run"
             )
         return config
 
@@ -220,7 +220,7 @@ class Run:
         """The file of a checkpoint.
 
         Args:
-            which: `best`, `last`, or None for best where there is one, else last.
+            which: `best`, `last`, or None for best if there is one, else last.
 
         Raises:
             SegbenchError: there is none.
@@ -235,11 +235,11 @@ class Run:
         raise SegbenchError(
             f"no {which or 'best or last'} checkpoint in {self.checkpoints} (there: {', '.join(there) or 'none'})",
             "a run that wrote a checkpoint",
-            "choose checkpoint=best|last by what is there, or train the run further",
+            "choose a checkpoint that exists with checkpoint=best|last, or train the run further",
         )
 
     def latest(self) -> list[Path]:
-        """The checkpoints that a resume may continue from, the newest first; empty where none was written yet."""
+        """The checkpoints that a resume may continue from, newest first; empty if none was written."""
         paths = (self.checkpoints / f"{name}.ckpt" for name in ("last", "previous"))
         return [path for path in paths if path.is_file()]
 
@@ -248,11 +248,11 @@ class Run:
         os.replace(self.checkpoints / "last.ckpt", self.checkpoints / "damaged.ckpt")
 
     def state(self) -> str:
-        """How the run stands; `failed` where no process could write it down, or what it wrote was lost."""
+        """The run's state; `failed` if it was not recorded or the record was lost."""
         return str(self._state().get("state", "failed"))
 
     def reason(self) -> str | None:
-        """Why the run failed, as its error said."""
+        """The error that failed the run, if recorded."""
         reason: str | None = self._state().get("reason")
         return reason
 
@@ -263,32 +263,32 @@ class Run:
             return {"reason": f"{self.path / 'state.json'} is damaged"}
 
     def set_state(self, state: str, reason: str | None = None) -> None:
-        """Write down how the run stands: prepared, running, finished, failed (and why) or interrupted."""
+        """Record the run's state: prepared, running, finished, failed (with a reason) or interrupted."""
         written = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         self._write("state.json", json.dumps(written | ({"reason": reason} if reason else {})))
 
     def ended_by(self) -> str | None:
-        """What ended the training of a finished run before its steps were through; None: nothing did."""
+        """What ended a finished run's training before its last step; None: nothing did."""
         by: str | None = (self._read("results.json").get("protocol") or {}).get("ended_by")
         return by
 
     def close(self, state: str, reason: str | None = None) -> None:
-        """As `set_state`, at the end: a disk without room does not hide what ended the run."""
+        """As `set_state`, at the end: a full disk does not hide the error that ended the run."""
         try:
             self.set_state(state, reason)
         except OSError as error:
             log.warning("%s cannot be written: %s", self.path / "state.json", error.strerror)
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
-        """Write provenance.json: what the run began with; what a resume differs in stands in history.jsonl."""
+        """Write provenance.json: what the run began with; history.jsonl has what a resume changed."""
         self._write("provenance.json", json.dumps(provenance, indent=2, default=str))
 
     def write_dataset(self, spec: Mapping[str, Any]) -> None:
-        """Write dataset.json, from which prediction knows modalities, classes and colours without the data."""
+        """Write dataset.json: modalities, classes and colours, for prediction without the data."""
         self._write("dataset.json", json.dumps(spec, indent=2))
 
     def dataset(self) -> dict[str, Any]:
-        """The content of dataset.json, empty where the run has none yet."""
+        """The content of dataset.json, empty if the run has none yet."""
         return self._read("dataset.json")
 
     def write_splits(self, ids: Mapping[str, list[str]]) -> None:
@@ -296,19 +296,19 @@ class Run:
         self._write("splits.json", json.dumps(ids, indent=0))
 
     def write_digests(self, digests: Mapping[str, str]) -> None:
-        """Write digests.json: of some images and labels of each split."""
+        """Write digests.json: digests of some images and labels of each split."""
         self._write("digests.json", json.dumps(digests, indent=2))
 
     def digests(self) -> dict[str, str]:
-        """The content of digests.json, empty where the run has none."""
+        """The content of digests.json, empty if the run has none."""
         return self._read("digests.json")
 
     def splits(self) -> dict[str, list[str]]:
-        """The content of splits.json, empty where the run has none."""
+        """The content of splits.json, empty if the run has none."""
         return self._read("splits.json")
 
     def provenance(self) -> dict[str, Any]:
-        """The content of provenance.json, empty where the run has none yet."""
+        """The content of provenance.json, empty if the run has none yet."""
         return self._read("provenance.json")
 
     def write_results(
@@ -318,7 +318,7 @@ class Run:
         provenance: Mapping[str, Any],
         protocol: Mapping[str, Any],
     ) -> None:
-        """Write results.json; scores that are not defined are null."""
+        """Write results.json; undefined scores are null."""
         finite = {key: value if np.isfinite(value) else None for key, value in metrics.items()}
         results = {
             "schema": SCHEMA,
@@ -333,7 +333,7 @@ class Run:
         """The content of results.json.
 
         Raises:
-            SegbenchError: the run has none, or damaged ones.
+            SegbenchError: the run has no results, or they are damaged.
         """
         if not (self.path / "results.json").is_file():
             raise SegbenchError(
@@ -347,10 +347,10 @@ class Run:
         """Write per_image.npz.
 
         Args:
-            split: whose images they are.
-            ids: N names.
-            counts: arrays with a leading N by `<head>/<measure>/<key>`.
-            versions: of the definitions, by `<head>/<measure>`.
+            split: the images' split.
+            ids: N image names.
+            counts: arrays with leading dimension N, by `<head>/<measure>/<key>`.
+            versions: versions of the definitions, by `<head>/<measure>`.
         """
         named = {"ids": np.array(ids), "split": np.array(split), "versions": np.array(json.dumps(dict(versions)))}
         with written_whole(self.path / "per_image.npz") as partial, partial.open("wb") as file:
@@ -374,12 +374,12 @@ def _damaged(path: Path, fault: object) -> SegbenchError:
     return SegbenchError(
         f"{path} is damaged: {' '.join(str(fault).split())}",
         "the file as the run wrote it",
-        "restore it from a copy, or start a run anew in another directory",
+        "restore it from a copy, or start a new run in another directory",
     )
 
 
 def disk_full(path: Path, error: OSError) -> SegbenchError:
-    """The error for a run whose disk has no room."""
+    """The error for a full disk."""
     return SegbenchError(
         f"{error.filename or path} cannot be written: {error.strerror}",
         "a disk with room for the run's log, tables and three checkpoints",
@@ -388,7 +388,7 @@ def disk_full(path: Path, error: OSError) -> SegbenchError:
 
 
 def not_writable(path: Path, error: OSError) -> SegbenchError:
-    """The error for an output directory that cannot be written."""
+    """The error for an unwritable output directory."""
     return SegbenchError(
         f"{path} cannot be written: {error.strerror or error}",
         "a directory that this user may create and fill",
@@ -397,4 +397,4 @@ def not_writable(path: Path, error: OSError) -> SegbenchError:
 
 
 class Refused(SegbenchError):
-    """A run that is not continued: nothing of it has changed."""
+    """A run was not continued, and nothing in it has changed."""

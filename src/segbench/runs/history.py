@@ -1,4 +1,4 @@
-"""What a run really did: the configuration that it began with, and what each continuation changed."""
+"""What a run really did: its first configuration and the changes of each continuation."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from segbench.config.flat import changed, flatten
 
 @dataclass(frozen=True)
 class Leg:
-    """A stretch of a run, from its beginning or a resume to its end or the next resume.
+    """A leg of a run, from its start or a resume to its end or the next resume.
 
     Attributes:
-        step: of the training at which it began.
-        changes: other values than before, by dotted key.
-        settled: what `auto` means on the machine of this leg, by dotted key; of the first leg the keys that were left
-            to the machine.
+        step: the training step at which it began.
+        changes: changed values, by dotted key.
+        settled: values of `auto` on this leg's machine, by dotted key; the first leg lists the keys that were `auto`.
         provenance: command, code, versions and machine.
     """
 
@@ -33,10 +32,10 @@ class Leg:
 
 
 def read_legs(text: str) -> list[Leg]:
-    """The legs in the text of history.jsonl; a line that a full disk or a kill cut short is none.
+    """The legs in the text of history.jsonl; a line cut short by a full disk or a kill is skipped.
 
     Raises:
-        ValueError: a whole line that is no leg.
+        ValueError: a complete line is not a leg.
     """
     legs = []
     for line in text.splitlines(keepends=True):
@@ -45,19 +44,19 @@ def read_legs(text: str) -> list[Leg]:
             try:
                 leg = Leg(int(read["step"]), *(dict(read[name]) for name in ("changes", "settled", "provenance")))
             except (TypeError, KeyError) as error:
-                raise ValueError(f"no leg of a run: {line[:80]}") from error
+                raise ValueError(f"not a leg of a run: {line[:80]}") from error
             legs.append(leg)
     return legs
 
 
 def effective(config: Mapping[str, Any], legs: Sequence[Leg], steps: float | None = None) -> dict[str, Any]:
-    """The configuration that holds at a run's end.
+    """The configuration in force at the end of a run.
 
     Args:
-        config: that it began with, nested.
-        legs: of the run.
-        steps: that it was trained for, as far as is known. A run of version 0.1.0 kept no history: more steps than its
-            configuration asks for tell that it was continued.
+        config: the one it began with, nested.
+        legs: those of the run.
+        steps: that it trained for, if known. A run of version 0.1.0 has no history: more steps than configured mean
+            that it was continued.
     """
     for leg in legs[1:] if legs and legs[0].step == 0 else legs:
         config = changed(config, leg.changes)
@@ -68,20 +67,22 @@ def effective(config: Mapping[str, Any], legs: Sequence[Leg], steps: float | Non
 
 
 def continuations(config: Mapping[str, Any], legs: Sequence[Leg], steps: float | None = None) -> list[str]:
-    """What a run's continuations changed, a sentence each; empty for a run that was at most cut off and went on.
+    """What the continuations of a run changed, a sentence each; empty if none changed anything.
 
     Args:
-        config: that it began with, nested.
-        legs: of the run.
+        config: the one it began with, nested.
+        legs: those of the run.
         steps: as for `effective`.
     """
-    said, before = [], flatten(config)
+    sentences, before = [], flatten(config)
     for leg in legs:
         if leg.step and leg.changes:
             parts = [f"{key} {before.get(key)} -> {value}" for key, value in leg.changes.items()]
-            said.append(f"at step {leg.step}: {', '.join(parts)}")
+            sentences.append(f"at step {leg.step}: {', '.join(parts)}")
         before |= leg.changes
     now = flatten(effective(config, legs, steps))
     if not legs and now != before:
-        said.append(f"trainer.max_steps {before['trainer.max_steps']} -> {now['trainer.max_steps']}, at a step unknown")
-    return said
+        sentences.append(
+            f"trainer.max_steps {before['trainer.max_steps']} -> {now['trainer.max_steps']}, at an unknown step"
+        )
+    return sentences

@@ -1,8 +1,7 @@
-"""What makes a run differ from another of the same configuration."""
+"""What may make runs of one configuration differ."""
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import subprocess
@@ -12,11 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from segbench.runtime.threads import allowed_cores
+
 _PACKAGES = ("torch", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy", "numba")
 
 
 def provenance() -> dict[str, Any]:
-    """Command, code, versions, machine and time, as they are now."""
+    """Command, code, versions, machine and time."""
     return {
         "command": _command(),
         "git": _git(),
@@ -24,14 +25,14 @@ def provenance() -> dict[str, Any]:
         "versions": {name: _version(name) for name in ("segbench", *_PACKAGES)},
         "platform": platform.platform(),
         "processor": _processor(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": len(allowed_cores()),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
 def _command() -> str:
     program = Path(sys.argv[0])
-    # However it was started, it is the sub-command of that name.
+    # However it was started, report the subcommand of that name.
     package = Path(__file__).absolute().parents[1]
     own = program.parent.absolute() in (package, package / "cli")
     return shlex.join([*(("segbench", program.stem) if own else (program.name,)), *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""A run while it runs: its signals, its log, its state at the end, however that comes."""
+"""A run in progress: its signals, its log, and its final state, however it ends."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def running(run: Run) -> Iterator[None]:
-    """Run the block as the owner of a directory, or as a further process of its owner's.
+    """Run the block as the owner of a run directory, or as a further rank of the owner.
 
     Raises:
-        Stopped: a signal ended it; also in place of what broke because of the signal.
+        Stopped: a signal ended it; also replaces errors that the signal caused.
         SegbenchError: the disk is full.
     """
     first = is_main_process()
@@ -37,12 +37,12 @@ def running(run: Run) -> Iterator[None]:
         except BaseException as error:
             state, reason = _ended(error)
             if isinstance(error, Refused) and before == "finished":
-                # Its results are still those of its checkpoint.
+                # Its results still match its checkpoint.
                 state, reason = before, None
             if signum := received():
-                _say_stopped(run, signum, error)
+                _log_stopped(run, signum, error)
                 if not isinstance(error, Stopped):
-                    # A worker or a rank that the same signal reached failed on the way.
+                    # The same signal also reached a worker or a rank, which failed.
                     raise Stopped(signum) from error
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise disk_full(run.path, error) from error
@@ -60,7 +60,7 @@ def _ended(error: BaseException) -> tuple[str, str | None]:
     return "failed", f"{error}" if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}"
 
 
-def _say_stopped(run: Run, signum: int, error: BaseException) -> None:
+def _log_stopped(run: Run, signum: int, error: BaseException) -> None:
     if isinstance(error, Exception):
         log.warning("%s: %s", type(error).__name__, error)
     name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name

@@ -1,4 +1,4 @@
-"""Output whose reader has left, as `segbench predict ... | head` does: the command ends, and no traceback is shown."""
+"""A closed output pipe, as in `segbench predict ... | head`, ends the command without a traceback."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def ends_quietly() -> Iterator[None]:
-    """End the process as SIGPIPE would where standard output or error is a pipe that nobody reads any more.
+    """End the process as SIGPIPE would when standard output or error is a closed pipe.
 
-    The signal itself stays ignored: it would also end a process that lost a connection, which can be mended.
+    The signal itself stays ignored: it would also kill a process that lost a network connection, which it can restore.
 
     Raises:
-        SystemExit: with 141, the status that shells give to SIGPIPE.
+        SystemExit: with 141, the shell's status for SIGPIPE.
     """
     try:
         yield
@@ -29,13 +29,13 @@ def ends_quietly() -> Iterator[None]:
             raise
         with open(os.devnull, "w") as nowhere:
             for stream in closed:
-                # What is left in its buffer is written when Python ends.
+                # Python flushes the rest of the buffer at exit.
                 os.dup2(nowhere.fileno(), stream.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def _is_closed(stream: TextIO) -> bool:
-    # Asked, not tried by a flush: an unbuffered stream has nothing left to flush.
+    # Polled, since flushing an unbuffered stream would do nothing.
     asked = select.poll()
     asked.register(stream, 0)
     return bool(asked.poll(0))

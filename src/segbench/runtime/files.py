@@ -1,4 +1,4 @@
-"""Files written whole, and folders walked once: a reader finds the old content or the new one."""
+"""Write files atomically, so that a reader finds the old or the new content, and walk folders once each."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PARTIAL = re.compile(r"\..+\.\d+\.partial")
-"""Names of files that are being written: the final name and a number."""
+"""Names of unfinished files: the final name and a number."""
 
 
 def partial_name(path: Path) -> Path:
-    """A hidden name beside a path that no other process or thread writes to."""
+    """A hidden name beside a path, unique to this call."""
     return path.with_name(f".{path.name}.{secrets.randbits(32)}.partial")
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A file under another name beside its place, which it takes when it is whole.
+    """Write a file under a temporary name, then move it into place.
 
     Args:
-        path: its place. What is there stays until then, and if an error is raised; what was written so far is then
-            removed.
+        path: the final path. Its old content stays until then, and after an error, which removes the temporary file.
 
     Yields:
         the path to write to.
@@ -43,7 +42,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file of UTF-8 text, or leave what was there.
+    """Write a UTF-8 text file, or keep the old one.
 
     Raises:
         OSError: it cannot be written.
@@ -53,15 +52,15 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """As `os.walk` from the top, in the order of names; links to folders are followed, and each folder is met once.
+    """As `os.walk` from the top, sorted by name; follows links to folders and visits each folder once.
 
-    A folder comes before links to it that lie beside it.
+    A folder comes before links to it in the same parent.
 
     Args:
-        folder: where to begin.
+        folder: the root.
 
     Yields:
-        a folder's path, its folders, which the caller may reduce, and its files.
+        a folder's path, its folders, which the caller may prune, and its files.
     """
     met: set[str] = set()
     for where, folders, files in os.walk(folder, followlinks=True):

@@ -1,4 +1,4 @@
-"""What the settings that are left to the machine mean on this one, and what of it decides about a result."""
+"""What `auto` settings mean on this machine, and which of its properties affect results."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from segbench.runtime.threads import settle_threads
 
 
 def settle(config: Config) -> tuple[Config, list[str]]:
-    """Replace every `auto` that depends on the machine by what it means here.
+    """Replace every `auto` that depends on the machine by its value here.
 
-    Under torchrun, and under srun with several tasks, the processes are theirs: `trainer.devices` and
-    `trainer.num_nodes` follow from their number.
+    Under torchrun, and under srun with several tasks, they start the processes: `trainer.devices` and
+    `trainer.num_nodes` follow from the number of processes.
 
     Returns:
-        the settled configuration, and sentences for the log, one for each setting.
+        the settled configuration, and a sentence for the log for each setting.
 
     Raises:
-        SegbenchError: a GPU is asked for where there is none, more devices than there are, several machines where
-            nobody started processes on the others, or no number of threads.
+        SegbenchError: there are fewer GPUs than asked for, several machines are asked for without torchrun or
+            srun, or `threads` is invalid.
     """
     trainer, gpus = config.trainer, torch.cuda.device_count()
     if trainer.on_gpu and gpus == 0:
@@ -38,32 +38,32 @@ def settle(config: Config) -> tuple[Config, list[str]]:
     if trainer.accelerator == "auto":
         changes["trainer.accelerator"] = "gpu" if gpus else "cpu"
     on_gpu = trainer.on_gpu or changes.get("trainer.accelerator") == "gpu"
-    said = [f"device: {torch.cuda.get_device_name() if on_gpu else 'CPU'}"]
+    report = [f"device: {torch.cuda.get_device_name() if on_gpu else 'CPU'}"]
     devices, nodes, sentences = _processes(trainer)
-    said += sentences
+    report += sentences
     devices = _gpus(devices, gpus) if on_gpu else _cpu_processes(devices)
     here = len(devices) if isinstance(devices, list) else devices
     changes |= {"trainer.devices": devices, "trainer.num_nodes": nodes}
     if trainer.sync_batchnorm == "auto":
-        # torch has it for GPUs only; on CPUs each process normalises its own samples.
+        # torch supports it on GPUs only; on CPUs each process normalises its own samples.
         changes["trainer.sync_batchnorm"] = on_gpu and here * nodes > 1
     bf16 = torch.cuda.is_bf16_supported() if on_gpu else _cpu_computes_bf16()
     if trainer.precision == "auto":
         precision = changes["trainer.precision"] = "bf16-mixed" if bf16 else "32-true"
-        said.append(f"precision: {precision} (trainer.precision=32-true turns bf16 off)")
+        report.append(f"precision: {precision} (trainer.precision=32-true turns bf16 off)")
     if config.task.channels_last == "auto":
         changes["task.channels_last"] = on_gpu or bf16
-        said.append(f"channels_last: {on_gpu or bf16} (task.channels_last=false turns it off)")
+        report.append(f"channels_last: {on_gpu or bf16} (task.channels_last=false turns it off)")
     changes["threads"], sentence = settle_threads(config.threads, here)
-    return config.replace(changes), [*said, sentence]
+    return config.replace(changes), [*report, sentence]
 
 
 def impossible(config: Config, settled: Collection[str]) -> dict[str, Any]:
-    """What a run settled on another machine and this one cannot do, as changes that leave it to this one.
+    """Settled values that this machine cannot provide, as changes back to `auto`.
 
     Args:
-        config: of the run.
-        settled: the keys that were `auto` when it began.
+        config: the run's.
+        settled: the keys that were `auto` when the run began.
     """
     trainer, gpus = config.trainer, torch.cuda.device_count()
     lost = trainer.on_gpu and gpus == 0
@@ -81,7 +81,7 @@ def _gpu_computes(precision: str | int) -> bool:
 
 
 def _processes(trainer: Trainer) -> tuple[Any, int, list[str]]:
-    """Devices, nodes, and what is to be said of them."""
+    """Devices, nodes, and sentences for the log."""
     starter, environment = started_by(), os.environ
     if starter == "torchrun":
         here = int(environment["LOCAL_WORLD_SIZE"])
@@ -91,8 +91,8 @@ def _processes(trainer: Trainer) -> tuple[Any, int, list[str]]:
         here = int(environment["SLURM_STEP_NUM_TASKS"]) // nodes
     elif starter is None and trainer.num_nodes > 1:
         raise SegbenchError(
-            f"trainer.num_nodes={trainer.num_nodes} in a process that neither torchrun nor srun has started",
-            "a process for each device on each machine",
+            f"trainer.num_nodes={trainer.num_nodes} without torchrun or srun",
+            "one process per device on each machine",
             "torchrun --nnodes 2 --nproc_per_node GPUS --rdzv_backend c10d --rdzv_endpoint HOST:29400 --rdzv_id ID "
             "-m segbench.train OVERRIDES, on each machine",
         )
@@ -112,7 +112,7 @@ def _gpus(devices: Any, gpus: int) -> int | list[int]:
         raise SegbenchError(
             f"trainer.devices={devices}",
             f"at most the {gpus} GPUs here, or their numbers, [0] to [{gpus - 1}]",
-            "lower it; several machines are torchrun's or Slurm's",
+            "lower it; for several machines use torchrun or Slurm",
         )
     checked: int | list[int] = devices
     return checked
@@ -127,7 +127,7 @@ def _cpu_processes(devices: Any) -> int:
 
 
 def machine(config: Config) -> dict[str, Any]:
-    """What of the machine decides about the last bits of a result; the configuration is settled."""
+    """Properties of the machine that affect the last bits of a result; takes a settled configuration."""
     trainer = config.trainer
     return {
         "device": torch.cuda.get_device_name() if trainer.on_gpu else "CPU",

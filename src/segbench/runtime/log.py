@@ -12,24 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TRACEBACK_IN = "the traceback is in "
-"""Begins the note of an error whose traceback was written down; the file follows."""
+"""Start of the note that names the file with an error's traceback."""
 
 
 class _RunLog(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        # A full disk stops the run where it writes something that counts.
+        # A full disk stops the run at its next important write, not here.
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
 
 @contextlib.contextmanager
 def log_to(path: Path | None) -> Iterator[None]:
-    """Log to standard error and to a file; a rank without a file keeps to warnings.
+    """Log to standard error and to a file; a rank without a file logs only warnings.
 
     Args:
         path: the run's log, appended to; None on ranks other than 0.
     """
-    import lightning  # noqa: F401  - it sets its loggers up at import, which would undo what is set below
+    import lightning  # noqa: F401  - it configures its loggers at import, which would undo the settings below
 
     root = logging.getLogger()
     before, root.handlers = root.handlers, []
@@ -46,7 +46,7 @@ def log_to(path: Path | None) -> Iterator[None]:
     for handler in handlers:
         root.addHandler(handler)
     for name in ("lightning.pytorch", "lightning.fabric"):
-        # Device tables and advertisements; its warnings stay.
+        # Hides device tables and advertisements; warnings stay.
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -60,7 +60,7 @@ def log_to(path: Path | None) -> Iterator[None]:
 
 
 def write_traceback(path: Path, error: Exception) -> None:
-    """Append an error's traceback to a run's log, and note in the error where it is.
+    """Append an error's traceback to a run's log, and add its place as a note to the error.
 
     Args:
         path: the run's log; further ranks append to it too.
@@ -75,23 +75,23 @@ def write_traceback(path: Path, error: Exception) -> None:
 
 
 def _silence_known() -> None:
-    # Lightning asks for more loading processes; on small data they cost more than they bring.
+    # Lightning asks for more data workers; on small data they cost more time than they save.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # An epoch may be shorter than the logging interval: steps are counted over the whole run.
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    # Values are gathered by the states before they are logged.
+    # Metric states gather values before they are logged.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     # The logger takes its name and version from the run directory, which is never empty when it starts.
     warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
-    # On a login node of a cluster a run may well be meant for this machine.
+    # On a cluster's login node, a run may be meant for this machine.
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
-    # A protocol without validation split gives no loader, which is meant.
+    # A protocol without a validation split has no loader, on purpose.
     warnings.filterwarnings("ignore", message=".*`list` across ranks is zero.*")
-    # Lightning 2.6 gathers by a function that torch 2.13 renames.
+    # Lightning 2.6 gathers with a function that torch 2.13 renames.
     warnings.filterwarnings("ignore", message=".*nn.functional.all_gather is deprecated.*")
     # Lightning 2.6 calls torch's pytree by its former name.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-    # A run that its time limit ended goes on without one: the limit's callback is gone, as asked for.
+    # A run that reached its time limit may continue without one: the Timer callback is gone on purpose.
     warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint.*\['Timer'\].*")
     # Evaluation on several processes is exact here: padding is dropped before it reaches a metric.
     warnings.filterwarnings("ignore", message=".*it is recommended to use a single device.*", category=UserWarning)

@@ -1,4 +1,4 @@
-"""The processes of a run: who started them, which one this is, and that none outlives its parent."""
+"""The processes of a run: who started them, which one this is, and how they end with their parent."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ Starter = Literal["torchrun", "srun", "segbench"]
 
 
 def end_with_parent(parent: int | None = None) -> None:
-    """Have the kernel kill this process when its parent ends, however it ends; Linux only, elsewhere nothing.
+    """Have the kernel kill this process when its parent ends, however it ends; Linux only, elsewhere a no-op.
 
-    The kernel watches the thread that started this process, not the parent as a whole: start it from a thread that
-    lives as long as the process is to live.
+    The kernel watches the thread that started this process, not the whole parent: start it from a thread that lives
+    as long as the process should.
 
     Args:
-        parent: the id of the process that started this one, where it is known: a parent that ended before this call
-            is then noticed. None takes the parent of this moment.
+        parent: the id of the parent, if known, to notice that it ended before this call. None: the current parent.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -38,23 +37,23 @@ def end_with_parent(parent: int | None = None) -> None:
 
 
 def started_by(environment: Mapping[str, str] = os.environ) -> Starter | None:
-    """Who started the ranks of this run: torchrun, srun with several tasks, this package, or (None) nobody so far."""
+    """Who started the ranks of this run: torchrun, srun with several tasks, this package, or None if not started."""
     if STARTED in environment:
         return "segbench"
     if "TORCHELASTIC_RUN_ID" in environment:
         return "torchrun"
-    # The batch script itself is no step, and a step of one task starts its further ranks like any other machine.
+    # The batch script is not a step; a step of one task starts its own ranks, as on any machine.
     if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
         return "srun"
     return None
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes: rank 0, known before any process group is."""
+    """Whether this is rank 0, the process that writes; works before the process group exists."""
     ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def choose_run_id() -> str:
-    """Name this run, once, before any process is launched: children inherit the name through the environment."""
+    """Name this run, once, before it launches processes: they inherit the name through the environment."""
     return os.environ.setdefault("SEGBENCH_RUN_ID", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(2)}")

@@ -1,7 +1,7 @@
-"""The further processes of a run on several devices: how they are started, watched and ended.
+"""Start, watch and end the further processes of a run on several devices.
 
-Each is started from the configuration that the first one has written into the run directory, so it is the same run
-wherever that was called from: a command, a sweep's job, a notebook. What a rank says is logged by the first one.
+Each reads the configuration that the first process wrote into the run directory, so it is the same run wherever it was
+called from: a command, a sweep's job, a notebook. The first process logs the output of the others.
 
     python -m segbench.cli.rank train|evaluate DIRECTORY PARENT'S_ID [trainer.max_steps=N ...]
 """
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FAILED_S = 30.0
-"""How long the first process may wait for one that has failed: it usually notices by itself, but NCCL may not."""
+"""How long the first process may take to notice a failed one: it usually does by itself, but NCCL may not."""
 _END_S = 60.0
-"""How long a rank may take to leave after the first one is through."""
+"""How long a rank may take to exit after the first one is done."""
 
 
 class _Rank:
-    """One further process; a thread logs what it prints and waits for its end."""
+    """One further process; a thread logs its output and waits for its end."""
 
     def __init__(self, number: int, command: Sequence[str], environment: Mapping[str, str], ranks: _Ranks) -> None:
         self.number, self._ranks = number, ranks
-        self.said: deque[str] = deque(maxlen=20)
+        self.printed: deque[str] = deque(maxlen=20)
         self.code: int | None = None
         self.process = subprocess.Popen(
             command,
@@ -57,23 +57,23 @@ class _Rank:
 
     def _watch(self) -> None:
         assert self.process.stdout is not None
-        with self.process.stdout as said:
-            for line in said:
-                # torch puts the rank before the lines of a traceback.
-                self.said.append(line.rstrip().removeprefix(f"[rank{self.number}]: "))
+        with self.process.stdout as output:
+            for line in output:
+                # torch prefixes the lines of a traceback with the rank.
+                self.printed.append(line.rstrip().removeprefix(f"[rank{self.number}]: "))
                 if not self._ranks.ending:
-                    log.warning("rank %d: %s", self.number, self.said[-1])
+                    log.warning("rank %d: %s", self.number, self.printed[-1])
         self.code = self.process.wait()
         if self.code != 0:
             self._ranks.lost(self)
 
     def wait(self, until: float) -> bool:
-        """Whether it has ended by that time."""
+        """Wait until a time; whether it has ended."""
         self._thread.join(max(0.0, until - time.monotonic()))
         return not self._thread.is_alive()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         self.process.kill()
         self._thread.join()
 
@@ -87,7 +87,7 @@ class _Ranks:
         self.noticed = threading.Event()
 
     def lost(self, rank: _Rank) -> None:
-        """A rank has failed; the first process is given up if it does not notice."""
+        """Record a failed rank; the first process is killed if it does not notice."""
         if self.ending or self.failed is not None:
             return
         self.failed = rank
@@ -97,17 +97,17 @@ class _Ranks:
         timer.start()
 
     def error(self) -> SegbenchError:
-        """What a failed rank means for the run."""
+        """The error of the run after a rank failed."""
         assert self.failed is not None
         code, number = self.failed.code, self.failed.number
         ended = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-        said = next((line for line in self.failed.said if line.startswith("error: ")), None)
-        said = said or (self.failed.said[-1] if self.failed.said else "it said nothing")
+        last = next((line for line in self.failed.printed if line.startswith("error: ")), None)
+        last = last or (self.failed.printed[-1] if self.failed.printed else "it printed nothing")
         return SegbenchError(
-            f"rank {number} of {len(self.ranks) + 1} {ended}: {said.removeprefix('error: ')}",
-            "all processes running to the end",
-            f"see what it said, above and in {self._run.path / 'run.log'}; "
-            f"then go on with: segbench train resume={self._run.path}",
+            f"rank {number} of {len(self.ranks) + 1} {ended}: {last.removeprefix('error: ')}",
+            "all processes to run to the end",
+            f"see its output above and in {self._run.path / 'run.log'}; "
+            f"then continue with: segbench train resume={self._run.path}",
         )
 
     def _give_up(self) -> None:
@@ -118,32 +118,32 @@ class _Ranks:
         self._run.set_state("failed", str(error))
         for rank in self.ranks:
             rank.process.kill()
-        # The main thread hangs in a collective, where no exception reaches it.
+        # The main thread hangs in a collective, where no exception can reach it.
         os._exit(1)
 
     def end(self, seconds: float) -> None:
-        """Let them leave by themselves for so long, then end them."""
+        """Wait for them to exit, then kill those that remain."""
         until = time.monotonic() + seconds
         for rank in self.ranks:
             if not rank.wait(until):
                 if seconds:
-                    log.warning("rank %d did not leave within %.0f s and was ended", rank.number, seconds)
+                    log.warning("rank %d did not exit within %.0f s and was killed", rank.number, seconds)
                 self.ending = True
                 rank.kill()
 
 
 @contextlib.contextmanager
 def further_ranks(what: str, run: Run, trainer: Trainer, arguments: Sequence[str] = ()) -> Iterator[None]:
-    """Run the block on as many processes as the Trainer has devices; nothing to do where others started them all.
+    """Run the block on as many processes as the Trainer has devices; no-op if torchrun or srun started them.
 
     Args:
         what: `train` or `evaluate`.
         run: its directory, with the configuration in it.
-        trainer: its section, `devices` settled.
-        arguments: for `segbench.cli.rank`: of a training what is changed of the recorded configuration.
+        trainer: the section, with `devices` settled.
+        arguments: for `segbench.cli.rank`: in training, changes to the recorded configuration.
 
     Raises:
-        SegbenchError: one of them failed.
+        SegbenchError: a process failed.
     """
     count = trainer.processes_here
     if count == 1 or started_by() is not None:
@@ -152,7 +152,7 @@ def further_ranks(what: str, run: Run, trainer: Trainer, arguments: Sequence[str
     import torch.distributed as dist
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    # Listening before anyone is told of it, the port is nobody else's; torch's own store for the run shares it.
+    # It listens before the port is passed on, so no one else can take it; torch's store for the run shares it.
     store = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False, multi_tenant=True)
     shared = {
         "MASTER_ADDR": "127.0.0.1",
@@ -164,7 +164,7 @@ def further_ranks(what: str, run: Run, trainer: Trainer, arguments: Sequence[str
         "SEGBENCH_TARGETS": ",".join(sorted(added_targets())),
         STARTED: "1",
     }
-    # -P: the folder that this is called from is no place for modules, unless it was one for the first process.
+    # -P: no modules from the working directory, unless the first process takes them from there.
     command = [sys.executable, "-P", "-m", "segbench.cli.rank", what, str(run.path), str(os.getpid()), *arguments]
     ranks = _Ranks(run)
     with _environment(shared | {"RANK": "0", "LOCAL_RANK": "0"}):
@@ -178,7 +178,7 @@ def further_ranks(what: str, run: Run, trainer: Trainer, arguments: Sequence[str
             ranks.end(_FAILED_S)
             raise
         except RuntimeError as error:
-            # What a process sees when another one goes, which says why when it has gone.
+            # A process sees this when another one dies; the cause is known once that has ended.
             ranks.noticed.wait(_FAILED_S if isinstance(error, dist.DistError) or "gloo" in str(error) else 0.0)
             ranks.ending = True
             if ranks.failed is not None:
@@ -195,7 +195,7 @@ def further_ranks(what: str, run: Run, trainer: Trainer, arguments: Sequence[str
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    # Lightning sets the number of threads for as long as the process lives.
+    # Lightning sets OMP_NUM_THREADS and never resets it.
     before = {name: os.environ.get(name) for name in (*variables, "OMP_NUM_THREADS")}
     os.environ.update(variables)
     try:
@@ -209,13 +209,13 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def name_run() -> None:
-    """Name this run, the same on all ranks: torchrun's agree on it by their store, srun's by the number of their job.
+    """Name this run, the same on all ranks: torchrun's agree through their store, srun's use the job's number.
 
-    A run that torchrun or Slurm starts again has the name that it had.
+    A run that torchrun or Slurm restarts keeps its name.
     """
     starter = started_by()
     if starter == "torchrun":
-        # The agent may be killed in a way in which it cannot tell its processes.
+        # The agent may be killed before it can end its processes.
         end_with_parent()
         if "SEGBENCH_RUN_ID" not in os.environ:
             os.environ["SEGBENCH_RUN_ID"] = _agreed_name()
@@ -230,12 +230,12 @@ def _agreed_name() -> str:
 
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     if os.environ["RANK"] == "0":
-        # Nothing is set where an attempt before this one has done so.
+        # Keeps the name that an earlier attempt has set.
         store.compare_set("segbench/run_id", "", choose_run_id())
     name: bytes = store.get("segbench/run_id")
     return name.decode()
 
 
 def started_again() -> bool:
-    """Whether torchrun or Slurm has started these processes before."""
+    """Whether torchrun or Slurm has restarted these processes."""
     return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))

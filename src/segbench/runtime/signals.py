@@ -1,7 +1,7 @@
-"""Signals that end a run: what is going on is brought to a point from which it can be continued.
+"""Signals that end a run: it stops at a point from which it can continue.
 
-SIGTERM, SIGHUP and Slurm's SIGUSR1 announce that the machine is wanted back: exit code 143, whichever it was, says that
-the run is to be continued. Ctrl-C: exit code 130; a second one ends at once.
+SIGTERM, SIGHUP and Slurm's SIGUSR1 mean preemption: the exit code is 143 for each of them, and the run should be
+continued. Ctrl-C: exit code 130; a second one ends the run at once.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from types import FrameType
 PREEMPTIONS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 AGAIN_S = 1.0
-"""A Ctrl-C sooner than this after the first is the same one, passed on by a launcher or a shell."""
+"""A Ctrl-C within this time of the first is the same one, forwarded by a launcher or a shell."""
 
 
 class Stopped(SystemExit):
-    """A run that ends by a signal; it leaves with exit code 143, or 130 for Ctrl-C.
+    """A signal ends the run, with exit code 143, or 130 for Ctrl-C.
 
     Args:
         signum: the signal.
@@ -33,7 +33,7 @@ class Stopped(SystemExit):
 
     @property
     def preempted(self) -> bool:
-        """Whether the machine was wanted back, rather than the run no longer."""
+        """Whether the run was preempted, not stopped by the user."""
         return self.signum != signal.SIGINT
 
 
@@ -45,15 +45,15 @@ class _Signals:
 
 
 def received() -> int:
-    """The signal that asked this process to stop, 0 if none did."""
+    """The signal that asked this process to stop, 0 if none."""
     return _Signals.received
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Turn the signals into `Stopped`; inside another `stoppable`, and in a thread that is not the main one, nothing.
+    """Turn the signals into `Stopped`; no-op inside another `stoppable` and outside the main thread.
 
-    Signals that the surroundings ignore stay ignored: a run under nohup outlives its terminal.
+    Signals ignored by the parent stay ignored: a run under nohup outlives its terminal.
     """
     if _Signals.catching or threading.current_thread() is not threading.main_thread():
         yield
@@ -71,7 +71,7 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Only note signals here: the code inside asks `received` and raises `Stopped` where it can be continued."""
+    """Only record signals in the block; its code checks `received` and raises `Stopped` at a safe point."""
     _Signals.deferring += 1
     try:
         yield
@@ -86,7 +86,7 @@ def _handle(signum: int, frame: FrameType | None) -> None:
         _Signals.received, _Signals.at = signum, time.monotonic()
         if not _Signals.deferring:
             raise Stopped(signum)
-        # Not by the log, whose lock this thread may hold.
+        # Not through the log: this thread may hold its lock.
         name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
         again = "; Ctrl-C again ends it at once" if signum == signal.SIGINT else ""
         os.write(2, f"{name}: stopping after this step, with a checkpoint{again}\n".encode())

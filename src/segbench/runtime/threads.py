@@ -1,7 +1,7 @@
-"""How many CPU threads a process of a run uses: settled once where the run begins, in force in every library.
+"""How many CPU threads a process of a run uses: settled once when the run begins, for every library.
 
-Threads of one loop wait for one another at its end. Where another program holds the core of one of them, all wait until
-the kernel gives it back, many times a step: one thread more than there are free cores makes a step slower, not faster.
+The threads of a loop wait for one another at its end. If another program holds the core of one thread, all wait until
+the kernel frees it, many times a step: one thread more than there are free cores makes a step slower, not faster.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from segbench.runtime.processes import started_by
 MOST = 1024
 """The largest `threads`: more than any machine has cores, and far fewer than a typing error asks for."""
 _SAMPLE_S = 0.2
-"""Twenty ticks of Linux's clock a core: enough to tell a busy core from an idle one."""
+"""Twenty ticks of Linux's clock per core: enough to tell busy cores from idle ones."""
 
 
 def settle_threads(setting: object, processes_here: int) -> tuple[int, str]:
-    """The number that the setting `threads` means for each process, here and now.
+    """The number of threads per process that the setting `threads` means on this machine now.
 
-    `auto` is OMP_NUM_THREADS where that is set, by the user or by a sweep that shares out the cores. Otherwise it is
-    the number of cores that are idle now, shared among the run's processes. Processes that torchrun or srun started
-    cannot agree on a measurement: they share the cores, idle or not.
+    `auto` is OMP_NUM_THREADS if set, by the user or by a sweep that divides the cores. Otherwise it is
+    the number of idle cores, divided among the run's processes. Processes that torchrun or srun started cannot agree on
+    a measurement: they divide all cores, idle or not.
 
     Args:
         setting: `auto` or a number.
-        processes_here: of this run on this machine.
+        processes_here: processes of this run on this machine.
 
     Returns:
         at least 1, and a sentence for the log.
 
     Raises:
-        SegbenchError: another word, no whole number, or one out of 1 to `MOST`.
+        SegbenchError: it is neither `auto` nor a whole number from 1 to `MOST`.
     """
     cores = len(allowed_cores())
     if setting != "auto":
@@ -43,7 +43,7 @@ def settle_threads(setting: object, processes_here: int) -> tuple[int, str]:
             raise SegbenchError(f"threads={setting}", f"auto, or a whole number from 1 to {MOST}", "correct threads=")
         more = f", more than the {cores} cores here" if setting > cores else ""
         return setting, f"threads: {setting}, as configured{more}"
-    # OpenMP takes a list, a number for each level of nested loops.
+    # OpenMP accepts a list: one number for each level of nested loops.
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if given.isdecimal() and 1 <= int(given) <= MOST:
         return int(given), f"threads: {given}, from OMP_NUM_THREADS (threads=N sets another number)"
@@ -59,19 +59,19 @@ def settle_threads(setting: object, processes_here: int) -> tuple[int, str]:
 
 
 def use_threads(count: int) -> None:
-    """Have torch, OpenCV and numba use so many threads in this process, at least 1; numba at most those it has."""
+    """Set the threads of torch, OpenCV and numba in this process, at least 1; numba's are capped at its pool size."""
     import cv2
     import numba
     import torch
 
-    # First: here numba starts its threads, and in doing so gives OpenMP, and thereby torch, the number of all cores.
+    # numba first: starting its threads sets OpenMP, and so torch, to the number of all cores.
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
 
 
 def allowed_cores() -> Set[int]:
-    """The numbers of the CPU cores that this process may use; all of the machine where the system does not say."""
+    """The numbers of the CPU cores that this process may use; all of the machine if the system does not tell."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
@@ -84,12 +84,12 @@ def free_cores(before: str, after: str, allowed: Set[int]) -> float | None:
         allowed: numbers of cores.
 
     Returns:
-        0 to their number; None where the readings do not tell.
+        0 to their number; None if the readings do not tell.
     """
     idle = total = 0
     for core, (waited, passed) in _ticks(after).items():
         if core in allowed and core in (then := _ticks(before)):
-            # Linux may take back a tick of waiting for a disk.
+            # The count of disk waits may decrease on Linux.
             idle += max(0, waited - then[core][0])
             total += passed - then[core][1]
     return len(allowed) * min(1.0, idle / total) if total > 0 else None
@@ -111,21 +111,21 @@ def _idle_cores() -> float | None:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """CPU time a second that cgroups allow this process, in cores: the least of its group's and those above it.
+    """CPU limit of this process's cgroups, in cores: the smallest of its group and the groups above.
 
     Args:
         root: of the file system, with `proc/self/cgroup` and `sys/fs/cgroup`.
 
     Returns:
-        None where there is no limit.
+        None if there is no limit.
     """
     limits = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        # Version 2 has one tree, version 1 one for each set of controllers.
+        # cgroup v2 has one tree, v1 one for each set of controllers.
         tree = root / "sys/fs/cgroup" / controllers
         own = tree / path.lstrip("/")
-        # In a container the path is often the host's: the group that is ours is then the tree's root.
+        # In a container the path is often the host's: our group is then the root of the tree.
         for group in (own, *(above for above in own.parents if above.is_relative_to(tree))):
             both = _read(group / "cpu.max") or " ".join(
                 _read(group / f"cpu.cfs_{part}_us") for part in ("quota", "period")

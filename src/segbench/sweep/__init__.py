@@ -1,1 +1,1 @@
-"""Sweeps: many runs launched as processes of their own, kept on disk, resumed, and searched."""
+"""Sweeps: many runs, each launched as a separate process, recorded on disk, resumed and searched."""

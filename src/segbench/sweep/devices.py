@@ -1,4 +1,4 @@
-"""GPUs and CPU threads, shared out among the jobs that run at once on this machine."""
+"""GPUs and CPU threads, divided among the jobs that run at once on this machine."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from segbench.errors import SegbenchError
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; asked without loading CUDA."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; does not load CUDA."""
     given = environment.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         names = [name.strip() for name in given.split(",") if name.strip()]
-        # CUDA stops at the first name that is none.
+        # CUDA stops at the first invalid name.
         return tuple(names[: names.index("-1")] if "-1" in names else names)
     if shutil.which("nvidia-smi") is None:
         return ()
@@ -26,13 +26,13 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
 
 
 class Pool:
-    """What is free.
+    """The free GPUs and the CPU threads of each job.
 
     Args:
-        gpus: by name.
+        gpus: their names.
         cores: CPU cores.
         jobs: how many run at once.
-        devices_per_job: GPUs of each; None: as many as its Trainer asks for.
+        devices_per_job: GPUs for each; None: as many as its Trainer asks for.
 
     Raises:
         SegbenchError: a job wants more than there is.
@@ -53,7 +53,7 @@ class Pool:
         """Refuse a job that cannot run here, whatever else runs.
 
         Raises:
-            SegbenchError: it wants more GPUs than there are, GPUs by their numbers, or further machines.
+            SegbenchError: it wants more GPUs than there are, specific GPUs, or several machines.
         """
         if self._wanted(trainer) > len(self._all):
             wanted = f"job {name}: trainer.devices={trainer.devices}"
@@ -61,7 +61,7 @@ class Pool:
         if not isinstance(trainer.devices, (int, str)) and self._on_gpu(trainer) and self._jobs > 1:
             raise SegbenchError(
                 f"job {name}: trainer.devices={trainer.devices} beside other jobs",
-                "a number of devices, out of which the launcher picks",
+                "a number of devices, which the launcher picks",
                 "set trainer.devices=N, or hydra.launcher.jobs=1",
             )
         if trainer.num_nodes > 1:
@@ -82,7 +82,7 @@ class Pool:
         return len(self._all) if str(trainer.devices) in ("auto", "-1") else trainer.processes_here
 
     def take(self, trainer: Trainer) -> tuple[str, ...] | None:
-        """GPUs for a job, none for one that runs on the CPU; None where too few are free now."""
+        """GPUs for a job, an empty tuple for one on the CPU; None if too few are free."""
         wanted = self._wanted(trainer)
         if wanted > len(self._free):
             return None
@@ -90,24 +90,19 @@ class Pool:
         return taken
 
     def give_back(self, gpus: Sequence[str]) -> None:
-        """They are free again."""
+        """Return GPUs to the pool."""
         self._free = [name for name in self._all if name in (*self._free, *gpus)]
 
     def environment(self, trainer: Trainer, gpus: Sequence[str]) -> dict[str, str]:
-        """What a job's process is told.
+        """Environment variables for a job's process.
 
         Args:
-            trainer: its settings.
+            trainer: the job's settings.
             gpus: from `take`.
         """
         by_number = not isinstance(trainer.devices, (int, str))
-        told = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus and not by_number else {}
-        # A number that the user gave holds for each job.
+        variables = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus and not by_number else {}
+        # A number set by the user applies to every job.
         if self._jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-            told["OMP_NUM_THREADS"] = str(max(1, self._threads // (1 if gpus else trainer.processes_here)))
-        return told
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            variables["OMP_NUM_THREADS"] = str(max(1, self._threads // (1 if gpus else trainer.processes_here)))
+        return variables

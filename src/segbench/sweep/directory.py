@@ -1,4 +1,4 @@
-"""A sweep on disk: `sweep.yaml` names its jobs, and every job is a run directory beside it.
+"""A sweep on disk: `sweep.yaml` lists the jobs; each job is a run directory beside it.
 
 ```
 SWEEP/
@@ -31,13 +31,13 @@ SCHEMA = 1
 
 
 class Sweep:
-    """A sweep directory; `with` takes it for this process.
+    """A sweep directory; `with` locks it for this process.
 
     Args:
         path: the directory; `create` and `open` check it.
-        working_directory: where relative paths of the configurations start.
-        launcher: settings by which the jobs are launched.
-        search: what a search needs to go on; None for a plain sweep.
+        working_directory: base of relative paths in the configurations.
+        launcher: settings of the launcher.
+        search: metric, direction, space and storage of a search; None for a plain sweep.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Sweep:
 
     @classmethod
     def open(cls, path: str | Path) -> Sweep:
-        """An existing sweep.
+        """Open an existing sweep.
 
         Raises:
-            SegbenchError: there is none, or one of another version.
+            SegbenchError: there is none, or it was written by another version.
         """
         path = Path(path)
         file = path / "sweep.yaml"
@@ -81,7 +81,9 @@ class Sweep:
             sweep.jobs = [Job(path, **job) for job in read["jobs"]]
         except (yaml.YAMLError, KeyError, TypeError) as error:
             raise SegbenchError(
-                f"{file} cannot be read: {error!r}", "what segbench wrote", "restore it, or launch the sweep again"
+                f"{file} cannot be read: {error!r}",
+                "the file as segbench wrote it",
+                "restore it, or launch the sweep again",
             ) from error
         return sweep
 
@@ -107,41 +109,41 @@ class Sweep:
             raise not_writable(self.path, error) from error
 
     def begin_search(self, search: Mapping[str, Any], base: Mapping[str, Any]) -> None:
-        """Make this the sweep of a search, or look at whether it is still the same one.
+        """Make this the sweep of a search, or check that it is the same search.
 
         Args:
-            search: its metric, direction and space.
-            base: the configuration that its trials have in common.
+            search: its metric, direction, space and storage.
+            base: the configuration that all trials share.
 
         Raises:
-            SegbenchError: it is another one: its trials could not be compared.
+            SegbenchError: it is a different search, whose trials are not comparable.
         """
         new = {**search, "base": digest_of(base)}
         if self.search is None and self.jobs:
             raise SegbenchError(
-                f"{self.path} is a sweep without a search", "a directory of its own", "choose another hydra.sweep.dir="
+                f"{self.path} is a sweep without a search", "a separate directory", "choose another hydra.sweep.dir="
             )
         if self.search is not None and self.search.get("base") == digest_of(with_former_targets(dict(base))):
             new["base"] = self.search["base"]
         other = [key for key in new if self.search is not None and self.search.get(key) != new[key]]
         if self.search is not None and other:
-            said = [f"{key} {self.search.get(key)}, now {new[key]}" for key in other if key != "base"]
+            changes = [f"{key} {self.search.get(key)}, now {new[key]}" for key in other if key != "base"]
             raise SegbenchError(
-                f"another search than that of {self.path}: {'; '.join(said) or 'the configs were edited since'}",
-                "the same metric, space and configuration, so that trials can be compared",
-                "restore it, or choose another hydra.sweep.dir=DIR",
+                f"the search in {self.path} is different: {'; '.join(changes) or 'the configs have changed'}",
+                "the same metric, space and configuration, so that trials are comparable",
+                "restore them, or choose another hydra.sweep.dir=DIR",
             )
         self.search = new
 
     def look(self) -> None:
-        """Ask the cluster about the jobs that were submitted to it."""
+        """Update the queue state of jobs submitted to a cluster."""
         if any(job.slurm is not None for job in self.jobs):
             from segbench.sweep.slurm import look
 
             look(self.jobs)
 
     def labels(self) -> dict[str, str]:
-        """What sets each job apart, by its name."""
+        """Text that tells each job apart, by job name."""
         searched = () if self.search is None else self.search["space"]
         return {job.name: label for job, label in zip(self.jobs, differing(self.jobs, searched), strict=True)}
 
@@ -150,7 +152,7 @@ class Sweep:
         return next((job for job in self.jobs if job.digest in digests), None)
 
     def named(self, name: str) -> Job:
-        """The job of a name.
+        """The job with this name.
 
         Raises:
             SegbenchError: there is none.
@@ -175,7 +177,7 @@ class Sweep:
             self._lock.close()
             raise SegbenchError(
                 f"{self.path} is being launched by another process",
-                "one launcher a sweep",
+                "one launcher per sweep",
                 f"wait for it, or choose another hydra.sweep.dir=DIR; segbench sweep status {self.path}",
             ) from error
         return self

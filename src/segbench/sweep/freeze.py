@@ -1,4 +1,4 @@
-"""Composing the jobs of a sweep and freezing their configs, before the first of them starts."""
+"""Compose the jobs of a sweep and freeze their configs before the first one starts."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Composed:
     """A job as Hydra composed it.
 
     Attributes:
-        name: of its directory below the sweep's.
-        config: of the task, unresolved.
-        hydra: the whole config with Hydra's own part.
-        resolved: what it says.
-        overrides: from which it was composed.
-        stages: what runs before it.
+        name: its directory below the sweep's.
+        config: the task's config, unresolved.
+        hydra: the whole config, Hydra's part included.
+        resolved: the task's config, resolved.
+        overrides: those it was composed from.
+        stages: those that run before it.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Composed:
 
     @property
     def digest(self) -> str:
-        """What the job is recognised by."""
+        """Identifies the job."""
         return digest_of(self.resolved.tree, [_digest(stage) for stage in self.stages])
 
     @property
@@ -66,13 +66,13 @@ def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[s
     """Compose one job, as Hydra's own launcher does.
 
     Args:
-        context: of the Hydra application.
+        context: the Hydra application's.
         master: the sweep's config.
-        overrides: of the job.
-        number: of the job, `${hydra:job.num}`.
+        overrides: the job's.
+        number: the job's, `${hydra:job.num}`.
 
     Raises:
-        SegbenchError: a value that must be given is not.
+        SegbenchError: a mandatory value is missing.
     """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict, read_write
@@ -97,10 +97,10 @@ def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[s
 
 
 def open_sweep(master: DictConfig, settings: Launching) -> Sweep:
-    """The sweep of a Hydra application: the one that is in its directory, else a new one; not yet written.
+    """Open the sweep in the application's directory, or make a new one, not yet written.
 
     Raises:
-        SegbenchError: one of another version.
+        SegbenchError: it was written by another version.
     """
     path = Path(str(master.hydra.sweep.dir))
     sweep = Sweep.open(path) if (path / "sweep.yaml").is_file() else Sweep(path, Path.cwd(), settings.record())
@@ -114,22 +114,22 @@ def open_sweep(master: DictConfig, settings: Launching) -> Sweep:
 def freeze_job(
     sweep: Sweep, context: HydraContext, master: DictConfig, overrides: Sequence[str], number: int
 ) -> tuple[Job, Composed]:
-    """The job of a configuration: the one that the sweep has already, else a new one, frozen in its directory.
+    """Find the job of a configuration in the sweep, or freeze a new one in its directory.
 
     Args:
-        sweep: gets the job; `sweep.save` is the caller's.
-        context: of the Hydra application.
+        sweep: gets the job; the caller calls `sweep.save`.
+        context: the Hydra application's.
         master: the sweep's config.
-        overrides: of the job.
-        number: of the job, where its directory is not taken by another.
+        overrides: the job's.
+        number: the job's, unless another job has that directory.
 
     Raises:
-        SegbenchError: a directory that two jobs would share, or one that cannot be written.
+        SegbenchError: two jobs would share a directory, or it cannot be written.
     """
     composed = compose_job(context, master, overrides, number)
     if (known := sweep.find(composed.digest, composed.former_digest)) is not None:
         if known.state() == "missing":
-            # Removed by hand, to begin it anew.
+            # Removed by hand, to start it again.
             _freeze(known.directory, composed)
             known.seconds = 0.0
         return known, composed
@@ -138,7 +138,7 @@ def freeze_job(
         if composed.name == named or _taken(sweep, composed):
             raise SegbenchError(
                 f"hydra.sweep.subdir={composed.name} for two jobs of {sweep.path}",
-                "a directory of its own for each job",
+                "a separate directory for each job",
                 "put ${hydra:job.num} or ${hydra:job.override_dirname} into hydra.sweep.subdir",
             )
     directory = sweep.path / composed.name
@@ -156,7 +156,7 @@ def _freeze(directory: Path, composed: Composed) -> None:
 
 
 def frozen_digest(directory: Path) -> str:
-    """The digest of what lies in the directory of a run that has not begun; its beginning settles every `auto`."""
+    """The digest of a prepared run's directory; once it begins, every `auto` is settled and the digest changes."""
     run = Run.open(directory)
     below = [frozen_digest(stage) for stage in directories(Config.of(run.recorded()), directory)]
     return digest_of(run.as_written(), below)
@@ -168,7 +168,7 @@ def _taken(sweep: Sweep, composed: Composed) -> bool:
     directory = sweep.path / composed.name
     if not (directory / "config.yaml").is_file():
         return False
-    # A launcher that was killed before it wrote sweep.yaml leaves frozen jobs, which are taken up.
+    # A launcher killed before it wrote sweep.yaml leaves frozen jobs, which are adopted.
     return Run(directory).state() != "prepared" or frozen_digest(directory) != composed.digest
 
 
@@ -178,15 +178,15 @@ def _free_number(sweep: Sweep) -> int:
 
 
 def check_frozen(jobs: Sequence[Job]) -> None:
-    """Refuse jobs that have not begun and whose config is not what was frozen when they were launched.
+    """Refuse prepared jobs whose config has changed since the launch.
 
     Raises:
-        SegbenchError: one was edited, or is gone.
+        SegbenchError: a config was edited or is missing.
     """
     for job in jobs:
         if job.run.state() == "prepared" and frozen_digest(job.directory) != job.digest:
             raise SegbenchError(
-                f"{job.directory / 'config.yaml'} is not what was frozen at the launch",
-                "the configuration of a job as it was launched",
-                "restore it; for another configuration launch another job: segbench train -m ...",
+                f"{job.directory / 'config.yaml'} differs from the config frozen at launch",
+                "the job's config as launched",
+                "restore it; to run another config, launch another job: segbench train -m ...",
             )

@@ -1,4 +1,4 @@
-"""A job of a sweep: one run directory, and how it stands."""
+"""A job of a sweep: one run directory and its state."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segbench.runs.directory import Run
 
-if TYPE_CHECKING:
-    pass
-
 STATES = ("prepared", "queued", "running", "finished", "pruned", "interrupted", "failed", "missing")
-"""How a job may stand. `missing`: its directory is gone."""
+"""States of a job. `missing`: its directory is gone."""
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
-"""What Slurm says of a job that waits."""
+"""Slurm's states of a waiting job."""
 
 
 def digest_of(config: Mapping[str, Any], stages: Sequence[str] = ()) -> str:
-    """What a job is recognised by: SHA-256 over its configuration and the digests of the stages before it."""
+    """Identifies a job: SHA-256 over its configuration and the digests of the stages before it."""
     parts = [config, list(stages)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -32,16 +29,16 @@ class Job:
     """One run of a sweep.
 
     Attributes:
-        sweep: directory of the sweep.
-        name: of the job, its directory below the sweep's.
+        sweep: the sweep's directory.
+        name: its directory below the sweep's.
         digest: of its frozen configuration.
-        overrides: from which the configuration was composed.
-        environment: variables that its process gets beside the launcher's (`hydra.job.env_set`).
-        seconds: that its processes took so far.
-        pruned: whether a search ended it before its time.
+        overrides: those the configuration was composed from.
+        environment: variables added to the launcher's (`hydra.job.env_set`).
+        seconds: run time so far.
+        pruned: whether a search ended it early.
         slurm: its number on the cluster, `<job>` or `<array>_<index>`.
-        on_cluster: what the cluster said of it last, e.g. PENDING; empty where it is not in the queue, None where
-            nobody has asked. It is not kept.
+        on_cluster: its last known state on the cluster, e.g. PENDING; empty if it is not in the queue, None if not
+            asked. Not saved.
     """
 
     sweep: Path
@@ -65,7 +62,7 @@ class Job:
         return Run(self.directory)
 
     def state(self) -> str:
-        """How the job stands, one of `STATES`."""
+        """The job's state, one of `STATES`."""
         if self.pruned:
             return "pruned"
         if not (self.directory / "config.yaml").is_file():
@@ -75,14 +72,14 @@ class Job:
             return state
         if self.on_cluster:
             return "queued" if self.on_cluster in _WAITING else "running"
-        # A lock says nothing of a process on another machine.
+        # A lock tells nothing about a process on another machine.
         held = self.slurm is not None and self.on_cluster is None
         if state == "running" and not held and not is_held(self.directory):
             return "interrupted"
         return state
 
     def progress(self) -> dict[str, Any]:
-        """What the run says of its training: step, total, loss, rate (steps a second); empty before its first step."""
+        """Progress of the training: step, total, loss, rate (steps per second); empty before the first step."""
         try:
             read: dict[str, Any] = json.loads((self.directory / ".progress.json").read_text())
         except (OSError, ValueError):
@@ -108,14 +105,14 @@ def counted(number: int, noun: str = "job") -> str:
 
 
 def differing(jobs: Sequence[Job], searched: Collection[str] = ()) -> list[str]:
-    """Of each job the overrides that set it apart, as one string.
+    """The overrides that tell each job apart, one string per job.
 
     Args:
-        jobs: of a sweep.
-        searched: keys of a search; none: the overrides that not all jobs share.
+        jobs: those of a sweep.
+        searched: keys of a search; if empty, the overrides that not all jobs share are used.
     """
     if searched:
-        # The last of a key is the one that holds.
+        # The last override of a key wins.
         chosen = [{key: value for key, _, value in map(_parts, job.overrides) if key in searched} for job in jobs]
         return [" ".join(f"{key}={value}" for key, value in of_job.items()) for of_job in chosen]
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if jobs else set()

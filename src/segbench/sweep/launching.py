@@ -1,4 +1,4 @@
-"""The launcher's loop: jobs are started as there is room, watched, and ended together when the launcher is."""
+"""The launcher's loop: it starts jobs as there is room, watches them, and ends them when it is stopped."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Ended:
     """A job whose process has ended.
 
     Attributes:
-        job: which.
-        code: its exit code, negative for the signal that killed it; None where nobody can say.
+        job: the job.
+        code: its exit code, negative for the signal that killed it; None if unknown.
     """
 
     job: Job
@@ -35,15 +35,15 @@ class Machine(Protocol):
     """Where jobs run."""
 
     def check(self, name: str, config: Config) -> None:
-        """Refuse a job of a name and a configuration that cannot run here, with a `SegbenchError`."""
+        """Raise `SegbenchError` for a job that cannot run here."""
         ...
 
     def room(self) -> bool:
-        """Whether a further job may run beside those that do."""
+        """Whether another job may start now."""
         ...
 
     def start(self, job: Job) -> bool:
-        """Start a job; False where the devices that it wants are not free now."""
+        """Start a job; False if its devices are not free yet."""
         ...
 
     def ended(self) -> list[Ended]:
@@ -55,77 +55,77 @@ class Machine(Protocol):
         ...
 
     def kill(self, job: Job) -> None:
-        """End a running job at once, with all that it started."""
+        """Kill a running job and all its processes."""
         ...
 
     def running(self) -> list[Job]:
-        """The jobs that were started and have not ended."""
+        """The jobs started and not yet ended."""
         ...
 
 
 class Work(Protocol):
-    """What is to be done."""
+    """The jobs to run."""
 
     def next(self) -> Job | None:
-        """The job to start next; None where there is none for now."""
+        """The job to start next; None if there is none now."""
         ...
 
     def started(self, job: Job) -> None:
-        """Take note that a job was started."""
+        """Called when a job has started."""
         ...
 
     def watch(self, running: Sequence[Job]) -> list[Job]:
-        """Of the running jobs those that are to end."""
+        """The running jobs to end early."""
         ...
 
     def ended(self, job: Job) -> None:
-        """Take note that a job has ended."""
+        """Called when a job has ended."""
         ...
 
 
 class View(Protocol):
-    """What a user sees meanwhile."""
+    """What the user sees."""
 
     def started(self, job: Job) -> None:
-        """A job was started."""
+        """Show that a job has started."""
         ...
 
     def ended(self, job: Job) -> None:
-        """A job has ended."""
+        """Show that a job has ended."""
         ...
 
     def draw(self, running: Sequence[Job]) -> None:
-        """Called many times a second."""
+        """Redraw if due; called many times a second."""
         ...
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a separate line."""
         ...
 
 
 class Listed:
-    """Jobs that are known from the beginning, one after the other."""
+    """A fixed list of jobs, in order."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._left = list(jobs)
 
     def next(self) -> Job | None:
-        """The next of the list."""
+        """The next job of the list."""
         return self._left.pop(0) if self._left else None
 
     def started(self, job: Job) -> None:
-        """Nothing follows from it."""
+        """No-op."""
 
     def watch(self, running: Sequence[Job]) -> list[Job]:
-        """None of them ends before its time."""
+        """Nothing ends early."""
         return []
 
     def ended(self, job: Job) -> None:
-        """Nothing follows from it."""
+        """No-op."""
 
 
 class _Stop:
-    """Ctrl-C, SIGTERM and SIGHUP as something to look at between two ticks."""
+    """Records Ctrl-C, SIGTERM and SIGHUP; the loop checks it between ticks."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -141,9 +141,9 @@ class _Stop:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        # What is ignored, as under nohup, stays ignored.
-        heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, self) for number in heard}
+        # Ignored signals, as under nohup, stay ignored.
+        caught = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self) for number in caught}
         try:
             yield
         finally:
@@ -152,19 +152,19 @@ class _Stop:
 
 
 def launch(machine: Machine, work: Work, view: View, grace_s: float) -> int | None:
-    """Run all the work there is.
+    """Run all jobs to their end.
 
     Call it in the main thread: signals are caught there, and the kernel ends the jobs with the thread that started
     them.
 
     Args:
-        machine: where the jobs run.
-        work: which jobs.
+        machine: runs the jobs.
+        work: chooses the jobs.
         view: what the user sees.
-        grace_s: seconds that jobs have for their checkpoints when the launcher is ended by a signal.
+        grace_s: seconds that jobs get to write their checkpoints when a signal ends the launcher.
 
     Returns:
-        the signal that ended it early, else None.
+        the signal that ended it early, or None.
     """
     stop = _Stop()
     asked: dict[str, float] = {}
@@ -191,7 +191,7 @@ def launch(machine: Machine, work: Work, view: View, grace_s: float) -> int | No
                 view.draw(machine.running())
                 time.sleep(TICK_S)
         finally:
-            # An error of the launcher's own leaves no process behind.
+            # If the launcher itself fails, no process stays behind.
             while left := machine.running():
                 for job in left:
                     machine.kill(job)
@@ -200,7 +200,7 @@ def launch(machine: Machine, work: Work, view: View, grace_s: float) -> int | No
 
 
 def _start(machine: Machine, work: Work, view: View, waiting: Job | None) -> Job | None:
-    # A search proposes its next trial when there is room for it, knowing all that has ended by then.
+    # A search proposes a trial only when there is room, so it knows every result so far.
     while machine.room() and (job := waiting or work.next()) is not None:
         if not machine.start(job):
             return job
@@ -230,13 +230,13 @@ def _kill_late(machine: Machine, asked: dict[str, float]) -> None:
 
 
 def _settle(end: Ended, asked: bool) -> None:
-    """Write down how a job stands whose process could not."""
+    """Record the state of a job whose process could not record it."""
     if not end.job.directory.is_dir():
-        # Somebody has removed it meanwhile.
+        # Removed by someone in the meantime.
         return
     state = end.job.run.state()
     if state in ("finished", "failed", "interrupted") or asked or end.code in (None, *_ENDED_BY_A_SIGNAL):
         return
-    # A process that was killed leaves `running`, which nobody holds: interrupted. One that left by itself has failed.
+    # A killed process leaves `running` and no lock, which reads as interrupted. One that exited by itself failed.
     if end.code > 0:
         end.job.run.set_state("failed")

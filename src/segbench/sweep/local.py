@@ -1,4 +1,4 @@
-"""Jobs as processes of this machine: each a session of its own, ended with the launcher however that ends."""
+"""Jobs as processes on this machine: each in a separate session, killed when the launcher dies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from segbench.config.record import Config
 from segbench.runtime.processes import end_with_parent
-from segbench.sweep.devices import Pool, cores, visible_gpus
+from segbench.runtime.threads import allowed_cores
+from segbench.sweep.devices import Pool, visible_gpus
 from segbench.sweep.job import Job
 from segbench.sweep.launching import Ended
 
@@ -21,18 +22,18 @@ _OF_THE_LAUNCHER = (
     *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_NUM_TASKS"),
     *("WANDB_RUN_ID", "WANDB_SWEEP_ID"),
 )
-"""Inside an allocation of a cluster a job is no task of it: it starts its own ranks. In W&B it is a run of its own."""
+"""Not passed on: inside a cluster's allocation a job still starts its own ranks, and W&B gets a run for each job."""
 
 
 def child_command(directory: Path) -> list[str]:
-    """What runs a job, on this machine or a node of a cluster, for the first time or after any interruption."""
-    # As in the launcher's own process, a module in the working directory hides none of the library unless -m asked.
+    """The command that starts or continues a job, on this machine or a cluster's node."""
+    # As in the launcher: modules in the working directory do not shadow the library unless -m was used.
     safe = [] if "" in sys.path or os.getcwd() in sys.path else ["-P"]
     return [sys.executable, *safe, "-m", "segbench.train", f"resume={directory.absolute()}"]
 
 
 def open_console(directory: Path, command: list[str], name: str = "console.log") -> int:
-    """A descriptor of the file that takes what a job prints, behind a line that says when it was started."""
+    """Open the file for a job's output, write the start time and the command to it, and return its descriptor."""
     descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.write(descriptor, f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
     return descriptor
@@ -50,13 +51,13 @@ class LocalJobs:
     """Starts, watches and ends jobs on this machine.
 
     Args:
-        working_directory: where they run.
+        working_directory: of the jobs.
         jobs: how many run at once.
-        devices_per_job: GPUs of each; None: as many as its Trainer asks for.
-        gpus: that may be used; None: those that are visible.
+        devices_per_job: GPUs for each; None: as many as its Trainer asks for.
+        gpus: those to use; None: all visible ones.
 
     Raises:
-        SegbenchError: fewer GPUs than asked for.
+        SegbenchError: there are fewer GPUs than asked for.
     """
 
     def __init__(
@@ -67,27 +68,27 @@ class LocalJobs:
         gpus: tuple[str, ...] | None = None,
     ) -> None:
         self._working_directory, self._limit = working_directory, jobs
-        self._pool = Pool(visible_gpus() if gpus is None else gpus, cores(), jobs, devices_per_job)
+        self._pool = Pool(visible_gpus() if gpus is None else gpus, len(allowed_cores()), jobs, devices_per_job)
         self._running: dict[str, _Process] = {}
 
     def check(self, name: str, config: Config) -> None:
         """Refuse a job that cannot run here.
 
         Args:
-            name: of the job.
-            config: its configuration.
+            name: the job's.
+            config: the job's.
 
         Raises:
-            SegbenchError: it wants more than there is.
+            SegbenchError: it wants devices or machines that are not here.
         """
         self._pool.check(config.trainer, name)
 
     def room(self) -> bool:
-        """Whether a further job may run beside those that do."""
+        """Whether another job may start now."""
         return len(self._running) < self._limit
 
     def start(self, job: Job) -> bool:
-        """Start a job; False where the GPUs that it wants are not free now."""
+        """Start a job; False if its GPUs are not free yet."""
         trainer = job.run.config().trainer
         gpus = self._pool.take(trainer)
         if gpus is None:
@@ -103,9 +104,9 @@ class LocalJobs:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
-                # Ctrl-C in the terminal reaches the launcher alone, which then ends each job in its own time.
+                # Ctrl-C in the terminal reaches only the launcher, which then ends the jobs.
                 start_new_session=True,
-                # The kernel keeps it over exec. The launcher has one thread, so nothing is locked after the fork.
+                # It survives exec. The launcher has one thread, so no lock is held after the fork.
                 preexec_fn=functools.partial(end_with_parent, os.getpid()),
             )
         finally:
@@ -115,12 +116,12 @@ class LocalJobs:
         return True
 
     def ended(self) -> list[Ended]:
-        """The jobs whose process has ended since the last call; nothing of theirs is left running."""
+        """The jobs that have ended since the last call; processes they left behind are killed."""
         done = []
         for name, running in list(self._running.items()):
             if (code := running.process.poll()) is None:
                 continue
-            # What it started and left: the group keeps its number as long as one of them lives.
+            # The group keeps its id as long as one of its processes lives.
             _kill_group(running.process.pid)
             running.job.seconds += time.monotonic() - running.started
             self._pool.give_back(running.gpus)
@@ -130,11 +131,11 @@ class LocalJobs:
 
     def end(self, job: Job) -> None:
         """Ask a running job to write its checkpoint and end."""
-        # Its own process alone: a data worker that ended at once would spoil the checkpoint.
+        # Only the main process: ending a data worker now would spoil the checkpoint.
         self._running[job.name].process.send_signal(signal.SIGTERM)
 
     def kill(self, job: Job) -> None:
-        """End a running job at once, with all that it started."""
+        """Kill a running job and all its processes."""
         _kill_group(self._running[job.name].process.pid)
 
     def running(self) -> list[Job]:

@@ -1,4 +1,4 @@
-"""What a search optimises: one score of the validation, and in which direction."""
+"""What a search optimises: one validation score, and its direction."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def objective_of(metric: str | None, metrics: Components, direction: str | None)
     """The score's name and its direction.
 
     Args:
-        metric: the score that jobs are compared by.
-        metrics: of the runs.
-        direction: `maximize`, `minimize`, or None for what the metric says of itself.
+        metric: the score to compare jobs by.
+        metrics: those of the runs.
+        direction: `maximize`, `minimize`, or None for the metric's default.
 
     Raises:
-        SegbenchError: no score, one of the test split, or one whose direction nobody says.
+        SegbenchError: no score, a score of the test split, or one of unknown direction.
     """
     if metric is None or metric.startswith("test/"):
         raise SegbenchError(
             f"a search by optimized_metric={metric}",
-            "a score of the validation, e.g. val/mean_iu: the test split is for the report",
+            "a validation score, e.g. val/mean_iu: the test split is for the report",
             "set optimized_metric=val/...",
         )
     if direction is not None:
@@ -37,19 +37,19 @@ def objective_of(metric: str | None, metrics: Components, direction: str | None)
         return metric, direction
     known = _directions(metrics)
     named = metric.split("/", 1)[-1]
-    # With several heads the head stands between split and score.
+    # With several heads, the head's name comes between split and score.
     for name, higher_is_better in known.items():
         if named == name or named.endswith(f"/{name}"):
             return metric, DIRECTIONS[0] if higher_is_better else DIRECTIONS[1]
     raise SegbenchError(
-        f"optimized_metric={metric}, of which no metric says whether higher is better",
+        f"optimized_metric={metric}: unknown whether higher is better",
         f"val/ and one of {', '.join(known)}",
         "correct it, or set hydra.sweeper.direction=maximize|minimize",
     )
 
 
 def _directions(metrics: Components) -> dict[str, bool]:
-    """Whether higher is better, by score; those of single classes need the data set and are left out."""
+    """Whether higher is better, by score; scores of single classes need the data set and are left out."""
     known: dict[str, bool] = {}
     for name, measure in metrics.items():
         if measure is None:

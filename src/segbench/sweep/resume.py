@@ -1,4 +1,4 @@
-"""Going on with a sweep: jobs that were cut off, or failed."""
+"""Continue a sweep: its interrupted or failed jobs."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ def resume(
     devices_per_job: int | None,
     search_on: Callable[[Sweep, Launching], int],
 ) -> int:
-    """Go on with a sweep.
+    """Continue a sweep.
 
     Args:
-        directory: of the sweep.
-        names: of the jobs; empty: all of them.
-        failed: whether failed jobs run again.
-        jobs: how many run at once; None: as it was launched.
-        devices_per_job: GPUs of each job; None: as it was launched.
-        search_on: proposes and runs further trials of a search, in the sweep's directory; returns an exit code.
+        directory: the sweep's.
+        names: jobs to continue; empty: all.
+        failed: whether to run failed jobs again.
+        jobs: how many run at once; None: as launched.
+        devices_per_job: GPUs for each job; None: as launched.
+        search_on: proposes and runs further trials of a search; returns an exit code.
 
     Returns:
-        an exit code: 0 where every job is finished (or queued on a cluster), 1 where one is not, 128 and the signal
-        where one ended it.
+        an exit code: 0 if every job is finished (or queued on a cluster), else 1; 128 + the signal that ended it.
 
     Raises:
-        SegbenchError: no such sweep or job, or one that is being launched.
+        SegbenchError: there is no such sweep or job, or another process is launching it.
     """
     from segbench.sweep.freeze import check_frozen
     from segbench.sweep.run import run_jobs, to_run
@@ -49,7 +48,7 @@ def resume(
         chosen = to_run(sweep, wanted, settings, failed)
         check_frozen(chosen)
         if sweep.search is not None and not names:
-            # Trials that are open are the search's own to go on with.
+            # The search itself continues open trials.
             chosen = [job for job in chosen if job.state() == "failed"]
         stopped = run_jobs(sweep, chosen, settings) if chosen else None
         if sweep.search is not None and stopped is None and chosen:

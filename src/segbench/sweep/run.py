@@ -1,4 +1,4 @@
-"""Running jobs of a sweep where its settings say, with a view of them."""
+"""Run the jobs of a sweep on this machine or a cluster, with a live view."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from segbench.sweep.settings import Launching
 from segbench.sweep.view import JobsView
 
 TO_RUN = ("prepared", "interrupted")
-"""States of jobs that a launch begins or continues; failed ones are left, unless a retry asks for them."""
+"""States of jobs that a launch starts or continues; failed ones wait for a retry."""
 
 
 def machine_of(sweep: Sweep, settings: Launching, count: int) -> Machine:
     """Where the jobs of a sweep run.
 
     Args:
-        sweep: whose.
-        settings: of the launcher.
-        count: how many jobs there are: fewer than may run at once share more cores.
+        sweep: the sweep.
+        settings: the launcher's.
+        count: number of jobs; if fewer than may run at once, each gets more cores.
 
     Raises:
-        SegbenchError: fewer devices than asked for, or no such cluster here.
+        SegbenchError: there are fewer devices than asked for, or no such cluster.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SegbenchError(
@@ -45,18 +45,18 @@ def machine_of(sweep: Sweep, settings: Launching, count: int) -> Machine:
 
 
 def run_jobs(sweep: Sweep, jobs: Sequence[Job], settings: Launching) -> int | None:
-    """Run jobs of a sweep that are frozen and wait, or were cut off; on a cluster, unless told to wait, submit them.
+    """Run prepared or interrupted jobs of a sweep; on a cluster, submit them, and wait only if configured to.
 
     Args:
-        sweep: which this process has taken.
-        jobs: of it.
-        settings: of the launcher.
+        sweep: locked by this process.
+        jobs: some of its jobs.
+        settings: the launcher's.
 
     Returns:
-        the signal that ended the launcher early, else None.
+        the signal that ended the launcher early, or None.
 
     Raises:
-        SegbenchError: a job that cannot run here.
+        SegbenchError: a job cannot run here.
     """
     machine = machine_of(sweep, settings, len(jobs))
     for job in jobs:
@@ -73,13 +73,13 @@ def waits(settings: Launching) -> bool:
 
 
 def to_run(sweep: Sweep, jobs: Sequence[Job], settings: Launching, failed: bool = False) -> list[Job]:
-    """Of some jobs those that a launch begins, continues or, on a cluster, waits for.
+    """The jobs among the given ones that a launch starts, continues or, on a cluster, waits for.
 
     Args:
-        sweep: whose.
-        jobs: some of it.
-        settings: of the launcher.
-        failed: whether failed ones are tried again.
+        sweep: the sweep.
+        jobs: some of its jobs.
+        settings: the launcher's.
+        failed: whether to include failed ones.
     """
     sweep.look()
     states = {*TO_RUN, *(("failed",) if failed else ())}
@@ -99,14 +99,14 @@ def _submit(sweep: Sweep, machine: Machine, jobs: Sequence[Job]) -> None:
 
 
 def run_work(sweep: Sweep, machine: Machine, work: Work, settings: Launching, total: int) -> int | None:
-    """Do the work, writing down in sweep.yaml what came of each job."""
+    """Run the jobs and record each result in sweep.yaml."""
     with JobsView(_Labels(sweep), total) as view:
         view.say(f"sweep: {sweep.path}, {counted(total)}")
         return launch(machine, _Saving(sweep, work), view, settings.grace_s)
 
 
 class _Saving:
-    """Work whose ends are written down."""
+    """Saves sweep.yaml as jobs are queued and end."""
 
     def __init__(self, sweep: Sweep, work: Work) -> None:
         self._sweep, self._work = sweep, work
@@ -114,7 +114,7 @@ class _Saving:
 
     def started(self, job: Job) -> None:
         if job.slurm is not None:
-            # Its number on the cluster.
+            # To keep its number on the cluster.
             self._sweep.save()
 
     def ended(self, job: Job) -> None:
@@ -123,7 +123,7 @@ class _Saving:
 
 
 class _Labels(Mapping[str, str]):
-    """What sets each job apart; a search adds jobs meanwhile."""
+    """Labels that tell the jobs apart; a search adds jobs as it runs."""
 
     def __init__(self, sweep: Sweep) -> None:
         self._sweep, self._known = sweep, dict[str, str]()

@@ -1,4 +1,4 @@
-"""What jobs are compared by: one score of each, read from its run directory without torch."""
+"""The score that jobs are compared by, read from the run directory without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segbench.runs.directory import Run
 
 
 def metric_of(config: Config) -> str | None:
-    """The name of the score, `optimized_metric`, else the one that chooses the best checkpoint.
+    """The name of the score: `optimized_metric`, or the one that selects the best checkpoint.
 
     Args:
         config: a run's.
@@ -21,12 +21,12 @@ def metric_of(config: Config) -> str | None:
 
 
 def history(run: Run, metric: str) -> list[tuple[int, float]]:
-    """(step, value) of a score over training, as far as it is written; the step is that of the update before it."""
+    """(step, value) pairs of a score, as far as written; the step is that of the last update before it."""
     try:
         text = (run.path / "metrics.csv").read_text()
     except OSError:
         return []
-    # The file may be read while it is written: half a line is half a number.
+    # The file may still be written: an incomplete line may hold half a number.
     whole = text[: text.rfind("\n") + 1]
     values = []
     for row in csv.DictReader(io.StringIO(whole)):
@@ -36,10 +36,10 @@ def history(run: Run, metric: str) -> list[tuple[int, float]]:
 
 
 def score_of(run: Run, metric: str) -> float | None:
-    """A finished run's score; None where it has none.
+    """A finished run's score; None if it has none.
 
-    One that results.json does not hold, since it reports another split, is that of the last validation before the
-    checkpoint that is reported.
+    If results.json does not hold it, since it reports another split, it is the score of the last validation before the
+    reported checkpoint.
     """
     if (results := _results(run)) is None:
         return None
@@ -52,7 +52,7 @@ def score_of(run: Run, metric: str) -> float | None:
 
 
 def reported(run: Run, metric: str) -> tuple[str, float] | None:
-    """The same score on the test split, as (name, value); None where there is none."""
+    """The same score on the test split, as (name, value); None if there is none."""
     name = f"test/{metric.split('/', 1)[-1]}"
     results = _results(run) if name != metric else None
     value = results["metrics"].get(name) if results else None
@@ -60,7 +60,7 @@ def reported(run: Run, metric: str) -> tuple[str, float] | None:
 
 
 def trained_s(run: Run) -> float:
-    """Seconds of training and scoring that a finished run noted, for jobs that no launcher has watched; 0 before."""
+    """Seconds that a finished run spent on training and scoring, for jobs that no launcher watched; else 0."""
     timing = (_results(run) or {}).get("timing", {})
     return float(timing.get("fit_s", 0.0) + timing.get("evaluate_s", 0.0))
 
@@ -70,11 +70,11 @@ def _results(run: Run) -> dict[str, Any] | None:
 
 
 def error_of(run: Run) -> str:
-    """Why a run failed: its error, else the last lines of what its process printed."""
+    """Why a run failed: its error, or the last lines that it printed."""
     if (reason := run.reason()) is not None:
         return reason
     try:
         lines = (run.path / "console.log").read_text(errors="replace").rstrip().splitlines()
     except OSError:
-        return "it left no console.log"
+        return "no console.log"
     return "\n".join(lines[-5:])

@@ -1,4 +1,4 @@
-"""A search: Optuna proposes what the next job tries, and hears what came of it. No job knows of it."""
+"""A search: Optuna proposes the next job's values and gets its score. Jobs know nothing of the search."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ENDED = ("finished", "failed", "pruned")
 
 @dataclass(frozen=True)
 class Searching:
-    """Settings of a search; conf/hydra/sweeper/optuna.yaml says what each is."""
+    """Settings of a search; conf/hydra/sweeper/optuna.yaml documents each."""
 
     n_trials: int = 20
     sampler: str = "tpe"
@@ -42,7 +42,7 @@ class Searching:
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Searching:
-        """From a config.
+        """Read them from a config.
 
         Raises:
             SegbenchError: an unknown key, or a value out of its range.
@@ -68,11 +68,11 @@ def _wrong(key: str, value: Any, expected: str) -> SegbenchError:
 
 
 def open_study(directory: Path, settings: Searching, direction: str) -> Study:
-    """The study of a sweep: the one that is there, else a new one.
+    """Open the study of a sweep, or make a new one.
 
     Args:
         directory: the sweep's.
-        settings: of the search.
+        settings: the search's.
         direction: `maximize` or `minimize`.
 
     Raises:
@@ -81,19 +81,19 @@ def open_study(directory: Path, settings: Searching, direction: str) -> Study:
     try:
         import optuna
     except ImportError as error:
-        raise SegbenchError("no Optuna here", "Optuna 4.2 or later", "pip install segbench[search]") from error
+        raise SegbenchError("Optuna is not installed", "Optuna 4.2 or later", "pip install segbench[search]") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with answering(directory, settings, OSError, RuntimeError, ImportError):
         directory.mkdir(parents=True, exist_ok=True)
-        # A study holds one search; a database that is shared, those of several.
+        # A file holds one search; a shared database holds several.
         name = STUDY if settings.storage is None else str(directory.absolute())
         study = optuna.create_study(
             storage=_address(directory, settings), study_name=name, direction=direction, load_if_exists=True
         )
-        # One that can be read may still not be written.
+        # A readable study may still be read-only.
         study.set_user_attr("opened", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
         seed = settings.seed + len(study.get_trials(deepcopy=False))
-    # A study that is taken up draws on, not again.
+    # A continued study must not draw the same values again.
     study.sampler = (
         optuna.samplers.RandomSampler(seed=seed)
         if settings.sampler == "random"
@@ -115,15 +115,15 @@ def _address(directory: Path, settings: Searching) -> str:
 
 @contextlib.contextmanager
 def answering(directory: Path, settings: Searching, *faults: type[Exception]) -> Iterator[None]:
-    """Run the block on a study that answers.
+    """Turn errors of a study in the block into a `SegbenchError`.
 
     Args:
         directory: the sweep's.
-        settings: of the search.
-        faults: errors that mean that it does not, beside those of Optuna and of the database.
+        settings: the search's.
+        faults: further errors to catch, besides those of Optuna and of the database.
 
     Raises:
-        SegbenchError: one of them came.
+        SegbenchError: the study cannot be read or written.
     """
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
@@ -131,24 +131,24 @@ def answering(directory: Path, settings: Searching, *faults: type[Exception]) ->
     try:
         yield
     except (SQLAlchemyError, OptunaError, *faults) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SegbenchError(
-            f"the study {_address(directory, settings)} does not answer: {said}",
+            f"the study {_address(directory, settings)} does not answer: {reason}",
             "an Optuna study that this user may read and write, or no file yet",
             "choose another hydra.sweep.dir=DIR (or hydra.sweeper.storage=), or restore the file",
         ) from error
 
 
 class Search:
-    """The work of a search, for `segbench.sweep.launching.launch`.
+    """The jobs of a search, for `segbench.sweep.launching.launch`.
 
     Args:
         study: from `open_study`.
-        space: what is searched.
-        sweep: its jobs are the trials.
-        freeze: makes the job of overrides and a number, or finds the one that has the same configuration.
+        space: the search space.
+        sweep: holds the trials as jobs.
+        freeze: makes a job from overrides and a number, or finds the one with the same configuration.
         metric: the score, e.g. `val/mean_iu`.
-        n_trials: in all.
+        n_trials: total number of trials.
     """
 
     def __init__(
@@ -171,11 +171,11 @@ class Search:
         self._cut_off = self._take_up()
 
     def left(self) -> int:
-        """How many trials are still to be made or continued."""
+        """How many trials are left to start or continue."""
         return len(self._cut_off) + max(0, self._n_trials - len(self._study.get_trials(deepcopy=False)))
 
     def _take_up(self) -> list[Job]:
-        """The jobs of trials that a launcher before this one left open."""
+        """The jobs of trials that an earlier launcher left open."""
         import optuna
 
         self._sweep.look()
@@ -185,22 +185,22 @@ class Search:
             trial = optuna.Trial(self._study, frozen._trial_id)
             job = names.get(str(frozen.user_attrs.get("job")))
             if job is None or job.state() == "missing":
-                self._fail([trial], "its launcher was ended before it was a job")
+                self._fail([trial], "the launcher ended before the job existed")
                 continue
             self._trials.setdefault(job.name, []).append(trial)
             open_[job.name] = job
         taken = []
         for job in open_.values():
             if (state := job.state()) in _ENDED:
-                # It ended beside its launcher, or a retry ran it.
+                # It ended without its launcher, or a retry ran it.
                 self._tell(job)
             elif state in ("prepared", "interrupted") or job.on_cluster:
-                # One in the queue of a cluster is watched; one that a process of another's works on is left to that.
+                # A job queued on a cluster is watched; one that another process runs is left alone.
                 taken.append(job)
         return taken
 
     def next(self) -> Job | None:
-        """A trial that was cut off, else a new one; None where there are enough."""
+        """An interrupted trial first, then a new one; None when there are enough."""
         if self._cut_off:
             return self._cut_off.pop(0)
         while len(self._study.get_trials(deepcopy=False)) < self._n_trials:
@@ -212,16 +212,16 @@ class Search:
             if new and job.state() in ("prepared", "interrupted"):
                 self._sweep.save()
                 return job
-            # The same configuration once more: what came of it then, or what will come of its trial that is open.
+            # The same configuration again: its result is reused, or shared once its open trial ends.
             if new:
                 self._tell(job)
         return None
 
     def started(self, job: Job) -> None:
-        """Nothing follows from it."""
+        """No-op."""
 
     def watch(self, running: Sequence[Job]) -> list[Job]:
-        """Report the validations of running jobs; those that fall behind are to end."""
+        """Report the validation scores of running jobs; return those to prune."""
         now = time.monotonic()
         if now - self._looked < LOOK_EVERY_S:
             return []
@@ -243,7 +243,7 @@ class Search:
             self._reported[job.name] = step
             for trial in trials:
                 with warnings.catch_warnings():
-                    # A trial that is continued has reported these steps before.
+                    # A continued trial has already reported these steps.
                     warnings.simplefilter("ignore", UserWarning)
                     trial.report(value, step)
             if any(trial.should_prune() for trial in trials):
@@ -251,9 +251,9 @@ class Search:
         return False
 
     def ended(self, job: Job) -> None:
-        """Tell the study; a job that was cut off stays open, for a resume."""
+        """Report the result to the study; an interrupted job stays open, for a resume."""
         if job.pruned and job.run.state() == "finished":
-            # It was through before it could be ended.
+            # It finished before it could be pruned.
             job.pruned = False
         if job.state() in _ENDED:
             self._tell(job)
@@ -278,11 +278,11 @@ class Search:
 
 
 def add_retried(study: Study, jobs: Sequence[Job], metric: str) -> None:
-    """Give a study the scores of jobs whose trials had failed and that have finished since, as trials of their own.
+    """Add the scores of retried jobs that have now finished to a study, as separate trials.
 
     Args:
-        study: whose.
-        jobs: that were run again.
+        study: gets the trials.
+        jobs: those that ran again.
         metric: the score.
     """
     from optuna.trial import TrialState, create_trial
@@ -304,7 +304,7 @@ def add_retried(study: Study, jobs: Sequence[Job], metric: str) -> None:
 
 
 def counts(study: Study) -> str:
-    """How a study stands, in words."""
+    """The trials of a study by state, as text."""
     states = [trial.state.name.lower() for trial in study.get_trials(deepcopy=False)]
-    said = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    return counted(len(states), "trial") + (f": {', '.join(said)}" if said else "")
+    parts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    return counted(len(states), "trial") + (f": {', '.join(parts)}" if parts else "")

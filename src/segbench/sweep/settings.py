@@ -1,4 +1,4 @@
-"""How the jobs of a sweep are launched: `hydra.launcher.*`, checked."""
+"""Settings that launch the jobs of a sweep: `hydra.launcher.*`, checked."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ CLUSTERS = ("local", "slurm")
 
 @dataclass(frozen=True)
 class Launching:
-    """Settings of the launcher; conf/hydra/launcher/processes.yaml says what each is.
+    """Settings of the launcher; conf/hydra/launcher/processes.yaml documents each.
 
     Attributes:
         cluster: `local` or `slurm`.
-        jobs: how many run at once; None: one here, as many as it likes on a cluster.
-        devices_per_job: GPUs of each job; None: as many as its Trainer asks for.
-        grace_s: seconds that a job has for its checkpoint when the sweep is ended.
-        slurm: settings of the cluster.
+        jobs: how many run at once; None: one on this machine, no limit on a cluster.
+        devices_per_job: GPUs for each job; None: as many as its Trainer asks for.
+        grace_s: seconds that a job gets to write its checkpoint when the sweep is stopped.
+        slurm: the cluster's settings.
     """
 
     cluster: str = "local"
@@ -31,7 +31,7 @@ class Launching:
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Launching:
-        """From a config or from sweep.yaml.
+        """Read them from a config or sweep.yaml.
 
         Raises:
             SegbenchError: an unknown key, or a value out of its range.
@@ -56,7 +56,7 @@ class Launching:
         return settings
 
     def record(self) -> dict[str, Any]:
-        """For sweep.yaml."""
+        """As written to sweep.yaml."""
         return asdict(self)
 
 

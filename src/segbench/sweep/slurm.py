@@ -1,8 +1,8 @@
-"""Jobs on a Slurm cluster, submitted through submitit: on the nodes the same command runs as on this machine.
+"""Jobs on a Slurm cluster, submitted through submitit. The nodes run the same command as this machine would.
 
 One task is one process of the run (`trainer.devices` on each of `trainer.num_nodes`). Before the time limit, and before
-a preemption where the cluster is set up so, Slurm sends SIGUSR1: the run writes its checkpoint and leaves, its job is
-requeued, and the same command goes on with it.
+a preemption if the cluster is configured for it, Slurm sends SIGUSR1: the run writes its checkpoint and exits, its job
+is requeued, and the same command continues the run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 LOOK_EVERY_S = 5.0
-"""Asking a busy cluster more often is a nuisance to its other users."""
+"""Polling more often loads a busy cluster."""
 _AGAIN = "SUBMITIT_PREEMPT_SIGNAL"
 _KEPT = (_AGAIN, "SLURM_CONF")
 _CUT_OFF = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGUSR1)
@@ -37,7 +37,7 @@ _CUT_OFF = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGUSR1)
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """Settings of the cluster; conf/hydra/launcher/processes.yaml says what each is."""
+    """Settings of the cluster; conf/hydra/launcher/processes.yaml documents each."""
 
     partition: str | None = None
     time_min: int = 60
@@ -53,7 +53,7 @@ class SlurmOptions:
 
     @classmethod
     def read(cls, given: Mapping[str, Any] | None) -> SlurmOptions:
-        """From a config or from sweep.yaml.
+        """Read them from a config or sweep.yaml.
 
         Raises:
             SegbenchError: an unknown key, or a value out of its range.
@@ -83,13 +83,13 @@ def _wrong(key: str, value: Any, expected: str) -> SegbenchError:
 
 
 class NodeTask:
-    """What one task of a Slurm job does: it runs the job's command, and hands on that it is to end.
+    """One task of a Slurm job: runs the job's command and forwards requests to end.
 
     Args:
-        command: the job's, as the launcher's machine would run it.
+        command: the job's, as on the launcher's machine.
         directory: the run's, absolute.
-        working_directory: where relative paths of the configuration start.
-        environment: variables beside the cluster's.
+        working_directory: base of relative paths in the configuration.
+        environment: variables added to the cluster's.
         grace_s: seconds that a checkpoint may take.
     """
 
@@ -103,7 +103,7 @@ class NodeTask:
         """Run the job's command to its end.
 
         Raises:
-            SystemExit: with the command's exit code, where it is not 0.
+            SystemExit: with the command's exit code, if it is not 0.
         """
         command, directory, working_directory, environment, grace_s = self._given
         rank = int(os.environ.get("SLURM_PROCID", "0"))
@@ -117,21 +117,21 @@ class NodeTask:
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,
-            # In the group of this task, so that it hears every signal of Slurm itself.
+            # In the process group of this task, so that it gets every signal from Slurm.
             preexec_fn=functools.partial(end_with_parent, os.getpid()),
         )
         os.close(console)
-        # Not `wait`, whose lock `checkpoint` would meet.
+        # Not `wait`: `checkpoint` could deadlock on its lock.
         while (code := self._child.poll()) is None:
             time.sleep(0.1)
         if code in _CUT_OFF and rank > 0:
-            # The first task has the job requeued; one that failed before would end it.
+            # The first task requeues the job; a task that fails before that would end it.
             time.sleep(grace_s)
         if code != 0:
             raise SystemExit(code if code > 0 else 128 - code)
 
     def checkpoint(self) -> DelayedSubmission:
-        """Have the run write its checkpoint and leave; submitit calls it on SIGUSR1 and then requeues the job."""
+        """Make the run write its checkpoint and exit; submitit calls this on SIGUSR1, then requeues the job."""
         from submitit.helpers import DelayedSubmission
 
         child, until = self._child, time.monotonic() + self._given[-1]
@@ -146,7 +146,7 @@ class NodeTask:
 
 
 def _has_ended(child: subprocess.Popen[bytes]) -> bool:
-    # A handler may have come in the middle of `poll`, whose lock it would wait for.
+    # A signal handler may interrupt `poll`, and would then wait for its lock.
     if child.returncode is not None:
         return True
     try:
@@ -159,11 +159,11 @@ class SlurmJobs:
     """Submits, watches and ends jobs on a cluster.
 
     Args:
-        sweep: the sweep's directory, which all nodes see.
-        working_directory: where relative paths of the configurations start.
-        options: of the cluster.
-        jobs: how many run at once; None leaves it to the cluster.
-        devices_per_job: GPUs of each job on each node; None: as its Trainer asks for.
+        sweep: the sweep's directory, visible to all nodes.
+        working_directory: base of relative paths in the configurations.
+        options: the cluster's.
+        jobs: how many run at once; None: no limit.
+        devices_per_job: GPUs for each job on each node; None: as many as its Trainer asks for.
 
     Raises:
         SegbenchError: submitit is not installed, or there is no Slurm here.
@@ -177,12 +177,14 @@ class SlurmJobs:
         jobs: int | None = None,
         devices_per_job: int | None = None,
     ) -> None:
-        # Read where submitit is imported, here and on the nodes: the signal that a run takes for a preemption.
+        # submitit reads it at import, here and on the nodes: the signal that means preemption.
         os.environ[_AGAIN] = "USR1"
         try:
             import submitit  # noqa: F401
         except ImportError as error:
-            raise SegbenchError("no submitit here", "submitit 1.5.2 or later", "pip install segbench[slurm]") from error
+            raise SegbenchError(
+                "submitit is not installed", "submitit 1.5.2 or later", "pip install segbench[slurm]"
+            ) from error
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise SegbenchError(
                 "hydra.launcher.cluster=slurm on a machine without sbatch and srun",
@@ -198,7 +200,7 @@ class SlurmJobs:
         """Refuse a job that cannot be submitted.
 
         Raises:
-            SegbenchError: its devices are named by their numbers.
+            SegbenchError: it wants specific devices.
         """
         devices = config.trainer.devices
         if not isinstance(devices, int) or devices < 1:
@@ -209,14 +211,14 @@ class SlurmJobs:
             )
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Submit jobs, those of one size as an array, and let them be.
+        """Submit jobs, those of one size as an array.
 
         Raises:
             SegbenchError: Slurm refuses them.
         """
         for job in jobs:
             if job.run.state() == "failed":
-                # Tried again; from here on the queue says how it stands.
+                # Retried; from here on the queue gives its state.
                 job.run.set_state("interrupted")
         by_size: dict[tuple[tuple[str, Any], ...], list[Job]] = {}
         for job in jobs:
@@ -254,16 +256,16 @@ class SlurmJobs:
         ]
         try:
             kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-            # Inside an allocation its variables would be taken for the new job's.
+            # Inside an allocation, its variables would leak into the new job.
             with clean_env():
                 os.environ.update(kept)
                 submitted = executor.submit_array(tasks) if len(tasks) > 1 else [executor.submit(tasks[0])]
         except (FailedJobError, subprocess.CalledProcessError, OSError) as error:
-            said = [line for line in str(error).splitlines() if line.strip()]
+            lines = [line for line in str(error).splitlines() if line.strip()]
             raise SegbenchError(
-                f"Slurm refuses the job: {said[-1] if said else type(error).__name__}",
-                "a job that the partition takes",
-                "correct hydra.launcher.slurm.*; what was submitted is in " + str(self._sweep / "slurm"),
+                f"Slurm refuses the job: {lines[-1] if lines else type(error).__name__}",
+                "a job that the partition accepts",
+                "correct hydra.launcher.slurm.*; the submitted script is in " + str(self._sweep / "slurm"),
             ) from error
         for job, handle in zip(jobs, submitted, strict=True):
             job.slurm, job.on_cluster = str(handle.job_id), "PENDING"
@@ -279,11 +281,11 @@ class SlurmJobs:
         return {"nodes": nodes, "tasks_per_node": processes, "gpus_per_node": gpus or None}
 
     def room(self) -> bool:
-        """Whether a further job may be submitted beside those that are."""
+        """Whether another job may be submitted now."""
         return self._limit is None or len(self._running) < self._limit
 
     def start(self, job: Job) -> bool:
-        """Submit a job; one that is in the queue already, of a launcher before this one, is watched."""
+        """Submit a job, or watch it if an earlier launcher has queued it."""
         if not job.on_cluster:
             self.submit([job])
         self._running[job.name] = (job, time.monotonic())
@@ -305,29 +307,29 @@ class SlurmJobs:
         return done
 
     def end(self, job: Job) -> None:
-        """Ask a job to write its checkpoint and end; one that waits is taken out of the queue."""
+        """Ask a job to write its checkpoint and end; a pending one is cancelled."""
         _scancel("--state=PENDING", str(job.slurm))
         _scancel("--signal=TERM", str(job.slurm))
 
     def kill(self, job: Job) -> None:
-        """End a job at once."""
+        """Kill a job."""
         _scancel("--signal=KILL", str(job.slurm))
         _scancel(str(job.slurm))
-        # It is Slurm's from here on.
+        # Slurm does the rest.
         self._running.pop(job.name, None)
 
     def running(self) -> list[Job]:
-        """The jobs that were submitted and are in the queue."""
+        """The jobs submitted and still in the queue."""
         return [job for job, _ in self._running.values()]
 
 
 def _scancel(*arguments: str) -> None:
-    # A job that has just left the queue is none to be cancelled.
+    # scancel fails for a job that has just left the queue.
     subprocess.run(["scancel", "--quiet", *arguments], check=False, capture_output=True)
 
 
 def look(jobs: Sequence[Job]) -> None:
-    """Ask the cluster about jobs that were submitted; where it cannot be asked, what is known of them stays."""
+    """Update the queue state of submitted jobs; if the cluster cannot be asked, they stay as they are."""
     submitted = [job for job in jobs if job.slurm is not None]
     if not submitted or shutil.which("squeue") is None:
         return

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched, and what holds for every trial.
+    """The searched keys and the fixed overrides.
 
     Attributes:
-        distributions: by key, as it stands left of `=`.
-        fixed: overrides.
-        texts: the search's overrides as they were given, by key.
+        distributions: by key, as written left of `=`.
+        fixed: overrides that every trial shares.
+        texts: the searched overrides as given, by key.
     """
 
     distributions: dict[str, BaseDistribution]
@@ -31,20 +31,20 @@ class Space:
         """The overrides of a trial.
 
         Args:
-            params: what was proposed, by key.
+            params: the proposed values, by key.
         """
-        # A choice is kept as Hydra writes it, quotes and all.
+        # A choice keeps Hydra's quotes.
         return [*self.fixed, *(f"{key}={value}" for key, value in params.items())]
 
 
 def search_space(overrides: Sequence[Override]) -> Space:
-    """Read the space off overrides.
+    """Read the search space from overrides.
 
-    `interval(1e-4, 1e-1)` and `int(interval(1, 8))` with both ends, `range(2, 5)` without the second, `choice(a, b)`
-    and `a,b`; `tag(log, ...)` searches an interval or a range on a logarithmic scale.
+    `interval(1e-4, 1e-1)` and `int(interval(1, 8))` include both ends, `range(2, 5)` excludes the second one;
+    `choice(a, b)` and `a,b` list values; `tag(log, ...)` searches an interval or a range on a logarithmic scale.
 
     Raises:
-        SegbenchError: nothing is searched, or an interval that is none.
+        SegbenchError: nothing is searched, or an interval is invalid.
     """
     distributions, fixed, texts = {}, [], {}
     for override in overrides:
@@ -56,7 +56,7 @@ def search_space(overrides: Sequence[Override]) -> Space:
             fixed.append(f"{key}={override.get_value_element_as_str()}")
     if not distributions:
         raise SegbenchError(
-            "a search without anything to search",
+            "a search with no parameters to search",
             "keys given as interval(), range() or choice()",
             'add e.g. optimizer.lr="tag(log, interval(1e-4, 1e-1))"',
         )

@@ -1,4 +1,4 @@
-"""The table of a sweep's jobs, and why those that failed did."""
+"""The table of a sweep's jobs, and why jobs failed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from segbench.sweep.view import clock
 
 
 def show(sweep: Sweep) -> dict[str, str]:
-    """Print every job with what sets it apart, its state, its score and its time; then the failures.
+    """Print each job's overrides, state, score and time, then the failures.
 
     Args:
-        sweep: whose jobs.
+        sweep: the sweep.
 
     Returns:
-        the state of each job by its name.
+        the state of each job, by name.
     """
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -45,13 +45,13 @@ def show(sweep: Sweep) -> dict[str, str]:
                 console.print(Text(f"  {line}"), soft_wrap=True)
     if sweep.search is not None and (best := _best(sweep, states, scores)) is not None:
         job, value = best
-        said = f"best {sweep.search['metric']} {value:.{decimals(value)}f}: job {job.name}, {sweep.labels()[job.name]}"
-        console.print(said, soft_wrap=True)
+        line = f"best {sweep.search['metric']} {value:.{decimals(value)}f}: job {job.name}, {sweep.labels()[job.name]}"
+        console.print(line, soft_wrap=True)
     open_ = [name for name, state in states.items() if state in ("interrupted", "prepared")]
     if open_:
         console.print(f"continue with: segbench sweep resume {sweep.path}", soft_wrap=True)
     if "missing" in states.values():
-        console.print("a job whose directory is gone begins anew with the command that launched it", soft_wrap=True)
+        console.print("to restart a job whose directory is gone, repeat the command that launched it", soft_wrap=True)
     if "failed" in states.values():
         console.print(f"try again with: segbench sweep retry {sweep.path}", soft_wrap=True)
     return states
@@ -60,7 +60,7 @@ def show(sweep: Sweep) -> dict[str, str]:
 def _all_scores(
     sweep: Sweep, states: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, float]], dict[str, SegbenchError]]:
-    """The scores of each job that has some, and what is wrong with the files of others."""
+    """The scores of each job, and the errors of jobs whose files are damaged."""
     scores: dict[str, dict[str, float]] = {}
     damaged: dict[str, SegbenchError] = {}
     for job in sweep.jobs:
@@ -81,14 +81,14 @@ def _table(sweep: Sweep, states: Mapping[str, str], scores: Mapping[str, Mapping
         table.add_column(column, justify="left" if column in ("overrides", "state") else "right")
     labels = sweep.labels()
     for job in sweep.jobs:
-        said = job.progress()
+        progress = job.progress()
         values = [(scores.get(job.name, {}).get(name), places[name]) for name in names]
         seconds = job.seconds or (trained_s(job.run) if job.name in scores else 0.0)
         table.add_row(
             job.name,
             Text(labels[job.name]),
             states[job.name],
-            f"{said['step']}/{said['total']}" if said else "",
+            f"{progress['step']}/{progress['total']}" if progress else "",
             *("" if value is None else f"{value:.{digits}f}" for value, digits in values),
             clock(seconds) if seconds else "",
         )
@@ -116,16 +116,16 @@ def _best(
 
 
 def exit_code(sweep: Sweep, states: Mapping[str, str], stopped: int | None = None) -> int:
-    """What a launcher leaves with.
+    """The launcher's exit code.
 
     Args:
-        sweep: that was launched.
-        states: of its jobs.
+        sweep: the sweep.
+        states: of its jobs, by name.
         stopped: the signal that ended it early.
 
     Returns:
-        128 and the signal; else 1 where a job neither finished nor may still do so, but in a search, whose trials may
-        fail, only where none finished or one was cut off; else 0.
+        128 + the signal if there is one; else 1 if a job neither finished nor is pruned, queued or running, else 0. A
+        search, whose trials may fail, gives 1 only if no trial finished or one was interrupted.
     """
     if stopped is not None:
         return 128 + stopped

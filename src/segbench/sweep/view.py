@@ -1,4 +1,4 @@
-"""All jobs of a sweep in one view: a line for each that runs, and one for each that has ended."""
+"""Live view of a sweep: one line per running job, one per ended job."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "prun
 
 
 class JobsView:
-    """Drawn in place on a terminal; lines, and a count every half minute, where there is none.
+    """Redraws in place on a terminal; elsewhere prints lines, and counts every half minute.
 
     Args:
-        labels: what sets each job apart, by its name; may grow meanwhile.
-        total: how many jobs there will be.
-        console: where it is drawn; None: standard error.
-        refresh_s: seconds between two drawings.
-        lines_every_s: seconds between two counts.
+        labels: text that tells each job apart, by job name; may grow.
+        total: number of jobs.
+        console: output; None: standard error.
+        refresh_s: seconds between redraws.
+        lines_every_s: seconds between counts.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class JobsView:
 
     def __enter__(self) -> JobsView:
         if self._console.is_terminal:
-            # Drawn by the loop itself: the launcher forks, so it has no other thread.
+            # The loop itself redraws: the launcher forks, so it must have no other thread.
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
         return self
@@ -59,28 +59,28 @@ class JobsView:
             self._live = None
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a separate line."""
         self._console.print(text, soft_wrap=True)
 
     def started(self, job: Job) -> None:
-        """A job was started."""
+        """Show that a job has started."""
         self._since[job.name] = time.monotonic()
         if self._live is None:
             self.say(f"job {job.name} started: {self._labels.get(job.name, '')}".rstrip(": "))
 
     def ended(self, job: Job) -> None:
-        """A job has ended."""
+        """Show that a job has ended."""
         state = job.state()
         self._counts[state] = self._counts.get(state, 0) + 1
         taken = time.monotonic() - self._since.pop(job.name, time.monotonic())
-        said = _score(job) if state == "finished" else ""
-        parts = [f"job {job.name} {state} in {clock(taken)}", self._labels.get(job.name, ""), said]
+        score = _score(job) if state == "finished" else ""
+        parts = [f"job {job.name} {state} in {clock(taken)}", self._labels.get(job.name, ""), score]
         self._console.print(
             Text(": ".join(part for part in parts if part), style=_COLOURS.get(state, "")), soft_wrap=True
         )
 
     def draw(self, running: Sequence[Job]) -> None:
-        """Draw, where it is time to."""
+        """Redraw if due."""
         now = time.monotonic()
         if now - self._drawn < self._every:
             return
@@ -103,15 +103,15 @@ class JobsView:
             table.add_column(column, no_wrap=True)
         now = time.monotonic()
         for job in running:
-            said = job.progress()
-            bar = ProgressBar(total=said.get("total") or 1, completed=said.get("step", 0), width=20)
-            rate, left = said.get("rate") or 0.0, said.get("total", 0) - said.get("step", 0)
+            progress = job.progress()
+            bar = ProgressBar(total=progress.get("total") or 1, completed=progress.get("step", 0), width=20)
+            rate, left = progress.get("rate") or 0.0, progress.get("total", 0) - progress.get("step", 0)
             table.add_row(
                 job.name,
                 Text(self._labels.get(job.name, ""), overflow="ellipsis"),
-                _step(said),
+                _step(progress),
                 bar,
-                f"{said['loss']:.4f}" if said.get("loss") is not None else "",
+                f"{progress['loss']:.4f}" if progress.get("loss") is not None else "",
                 f"{rate:.2f}/s" if rate else "",
                 clock(now - self._since.get(job.name, now)),
                 clock(left / rate) if rate else "",
@@ -125,12 +125,12 @@ def _score(job: Job) -> str:
     return "" if score is None else f"{metric} {score:.{decimals(score)}f}"
 
 
-def _step(said: Mapping[str, Any]) -> str:
-    return f"{said['step']}/{said['total']}" if said else "starting"
+def _step(progress: Mapping[str, Any]) -> str:
+    return f"{progress['step']}/{progress['total']}" if progress else "starting"
 
 
 def clock(seconds: float) -> str:
-    """h:mm:ss, without the hours where there are none."""
+    """h:mm:ss, or m:ss below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

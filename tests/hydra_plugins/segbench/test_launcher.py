@@ -329,8 +329,8 @@ def test_a_job_on_the_cpu_takes_no_gpu(standin, monkeypatch):
     assert all("CUDA_VISIBLE_DEVICES" not in environment(job) for job in jobs)
 
 
-def test_threads_are_shared_out_unless_the_user_has_said(standin, monkeypatch):
-    monkeypatch.setattr(local, "cores", lambda: 8)
+def test_threads_are_divided_unless_the_user_sets_a_number(standin, monkeypatch):
+    monkeypatch.setattr(local, "allowed_cores", lambda: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (job,) = standin("finish")
     run([job], at_once=2)
@@ -345,8 +345,8 @@ def test_threads_are_shared_out_unless_the_user_has_said(standin, monkeypatch):
 )
 def test_a_share_of_eight_cores(monkeypatch, jobs, devices, gpus, threads):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    told = Pool((), 8, jobs, None).environment(trainer_of(devices=devices), gpus)
-    assert told.get("OMP_NUM_THREADS") == threads
+    given = Pool((), 8, jobs, None).environment(trainer_of(devices=devices), gpus)
+    assert given.get("OMP_NUM_THREADS") == threads
 
 
 def test_a_job_starts_its_own_ranks_inside_an_allocation(standin, monkeypatch, tmp_path):

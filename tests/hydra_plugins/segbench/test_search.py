@@ -1,4 +1,4 @@
-"""A search proposes trials, hears what came of them and can be taken up again. Scripts stand for the runs."""
+"""A search proposes trials, gets their results and can be continued. Scripts stand for the runs."""
 
 import math
 import os
@@ -116,7 +116,7 @@ def test_trials_that_fail_or_score_nan_are_recorded_and_the_others_go_on(here, c
     assert len(trials()) == 9
     assert states == {"0.9": TrialState.FAIL, "1e-06": TrialState.FAIL, "0.001": TrialState.COMPLETE}
     assert reasons == {"0.9": "failed", "1e-06": "val/mean_iu is nan", "0.001": None}
-    # A configuration that was tried before is not tried again, and its trial hears what came of it.
+    # A configuration that was tried before is not tried again, and its trial gets the same result.
     assert len((here / "sweep" / "runs.txt").read_text().split()) == 3
     assert "9 trials: " in out
     assert "a loss of nan" in out
@@ -183,7 +183,7 @@ def test_a_trial_whose_launcher_died_before_its_job_was_there_is_a_failed_one(he
     study.ask()
     searched(call, RATES, "hydra.sweeper.n_trials=2")
     assert trials("state") == [TrialState.FAIL, TrialState.COMPLETE]
-    assert trials()[0].user_attrs["reason"] == "its launcher was ended before it was a job"
+    assert trials()[0].user_attrs["reason"] == "the launcher ended before the job existed"
 
 
 def test_a_failed_trial_that_is_retried_counts_as_a_new_one(here, call):
@@ -237,11 +237,11 @@ def test_another_search_in_the_same_place_is_refused(here, call):
     for given, message in (
         (["optimizer.lr=interval(1,2)"], "space {"),
         ([RATES, "optimized_metric=val/rand_error"], "metric val/mean_iu, now val/rand_error"),
-        ([RATES, "seed=5"], "the configs were edited since"),
+        ([RATES, "seed=5"], "the configs have changed"),
     ):
         code, _, err = searched(call, *given)
         assert code == 1
-        assert err.startswith("error: another search than that of sweep: ")
+        assert err.startswith("error: the search in sweep is different: ")
         assert message in err
     assert len(trials()) == 1
 
@@ -364,7 +364,7 @@ def test_a_space_that_is_none_is_told(text, message):
 
 
 def test_nothing_to_search_is_told():
-    with pytest.raises(SegbenchError, match=r"a search without anything to search\n(.*\n)*.*interval"):
+    with pytest.raises(SegbenchError, match=r"a search with no parameters to search\n(.*\n)*.*interval"):
         parsed("a=1")
 
 
@@ -408,7 +408,7 @@ def test_a_direction_may_be_given(objective):
     ("metric", "message"),
     [
         ("test/mean_iu", r"a search by optimized_metric=test/mean_iu\n.*the test split is for the report"),
-        ("val/warping_error", r"of which no metric says whether higher is better\n.*mean_iu"),
+        ("val/warping_error", r"val/warping_error: unknown whether higher is better\n.*mean_iu"),
         ("val/meaniu", r"optimized_metric=val/meaniu"),
     ],
 )
