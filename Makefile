@@ -25,20 +25,20 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
-# A Slurm of its own on the loopback (apt-get install slurmctld slurmd slurm-client munge); skipped, saying why, where it
-# cannot start.
+# Starts its own Slurm on the loopback (apt-get install slurmctld slurmd slurm-client munge); skipped, with the reason, if
+# it cannot start.
 test-slurm: setup
 	$(BIN)/python -m pytest -rs tests/slurm
 
-# 120 kills at random moments of small trainings, each continued to the weights of an undisturbed one: five minutes.
+# Kills small trainings at 120 random moments; each continues to the weights of an uninterrupted one: five minutes.
 test-faults: setup
 	$(BIN)/python tests/end_to_end/faults.py
 
-# The documentation site, in outputs/site.
+# Builds the documentation site in outputs/site.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Every command of the tutorials in full, on ../shared/data where it is: an hour and more.
+# Runs every command of the tutorials in full, on ../shared/data if present: over an hour.
 test-tutorials: setup
 	SEGBENCH_TUTORIALS_IN_FULL=1 $(BIN)/python -m pytest -m slow -s tests/end_to_end/test_docs.py
 
@@ -47,11 +47,11 @@ lint: setup
 	$(BIN)/ruff format --check src tests docs benchmarks
 	$(BIN)/mypy
 
-# make bench ARGS="loader_voc unet_training_step" measures these alone.
+# make bench ARGS="loader_voc unet_training_step" measures only these.
 bench: setup
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-# Images larger than memory, 2,000 to 20,000 pixels a side: ten minutes on one core, four gigabytes of disk.
+# Predicts images larger than memory, 2,000 to 20,000 pixels a side: ten minutes on one core, four gigabytes of disk.
 bench-large: setup
 	$(BIN)/python benchmarks/run.py large_image
 

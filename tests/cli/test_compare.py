@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import segbench.cli.compare as command
+from segbench.cli import main as cli
 from segbench.cli.arguments import split_arguments
 from segbench.cli.compare import run
 from segbench.errors import SegbenchError
@@ -145,7 +146,7 @@ def test_a_damaged_file_is_no_failed_job(two, capsys):
         (["sweep", "seeds=together"], r"seeds=together\n.*apart or grouped"),
         (["sweep", "draws=500", "draws=600"], r"draws= given twice"),
         (["sweep", "format=pdf"], r"format=pdf\n.*terminal, markdown"),
-        (["sweep", "output=a.pdf"], r"output=a.pdf, whose name says no format\n.*\.html"),
+        (["sweep", "output=a.pdf"], r"output=a.pdf, whose suffix names no format\n.*\.html"),
         (["sweep", "output=sweep/lr=1/results.json/a.md", "draws=500"], r"results.json/a.md cannot be written: "),
         (["nowhere"], r"no run in nowhere: no such file or folder"),
         (["wandb:alone"], r"wandb:alone\n.*wandb:ENTITY/PROJECT"),
@@ -185,9 +186,9 @@ def test_the_command_line_starts_without_torch(two):
 
 
 def test_errors_have_no_traceback(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["compare", "nowhere"])
+    monkeypatch.setattr(sys, "argv", ["segbench", "compare", "nowhere"])
     with pytest.raises(SystemExit) as ended:
-        command.main()
+        cli.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith("error: no run in nowhere")
 

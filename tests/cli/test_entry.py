@@ -6,7 +6,7 @@ import pytest
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from segbench.cli.entry import boundary, fail, hydra_entry, relative
+from segbench.cli.entry import boundary, hydra_entry, relative
 from segbench.config.composed import resolved
 from segbench.config.record import Recorded
 from segbench.errors import SegbenchError
@@ -17,8 +17,8 @@ from segbench.runtime.processes import is_main_process
 
 
 def test_an_error_is_told_in_three_parts_without_a_traceback(capsys):
-    with pytest.raises(SystemExit) as left:
-        fail(SegbenchError("a fault", "none", "mend it"))
+    with pytest.raises(SystemExit) as left, boundary():
+        raise SegbenchError("a fault", "none", "mend it")
     assert left.value.code == 1
     assert capsys.readouterr().err == "error: a fault\n  expected: none\n  to do:    mend it\n"
 
@@ -93,8 +93,8 @@ def test_what_a_class_refuses_while_hydra_builds_it_is_named(capsys):
     cause = TypeError("no argument x")
     error = InstantiationException("Error in call to target")
     error.__cause__ = cause
-    with pytest.raises(SystemExit):
-        fail(error)
+    with pytest.raises(SystemExit), boundary():
+        raise error
     assert capsys.readouterr().err.startswith("error: TypeError: no argument x; HYDRA_FULL_ERROR=1")
 
 

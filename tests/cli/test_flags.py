@@ -1,6 +1,6 @@
 import pytest
 
-from segbench.cli.flags import plain_arguments, read_flags
+from segbench.cli.flags import read_flags
 from segbench.errors import SegbenchError
 
 
@@ -16,7 +16,7 @@ from segbench.errors import SegbenchError
     ],
 )
 def test_overrides_keep_their_order(given, overrides):
-    assert plain_arguments("evaluate", given) == overrides
+    assert read_flags("evaluate", given).overrides == overrides
 
 
 def test_flags_are_read_wherever_they_stand():

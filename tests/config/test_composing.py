@@ -36,7 +36,7 @@ def test_a_users_file_wins_over_the_packaged_one(mine):
 
 def test_a_file_that_builds_on_its_own_name_is_refused(mine):
     own = mine("experiment/quickstart.yaml", "# @package _global_\ndefaults: [quickstart]\n")
-    with pytest.raises(SegbenchError, match=r"build on one another in a circle\n.*\n.*the name of a packaged file"):
+    with pytest.raises(SegbenchError, match=r"build on one another in a circle\n.*\n.*named like a packaged file"):
         composed(own)
 
 

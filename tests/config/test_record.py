@@ -74,7 +74,7 @@ def test_a_value_out_of_range_is_named_with_its_key(config, key, value, expected
     [("task.compil", "task.compile"), ("weights.nam", "weights.name"), ("task.train_onli", "task.train_only")],
 )
 def test_an_unknown_key_of_ours_is_told_its_neighbour(config, key, near):
-    with pytest.raises(SegbenchError, match=rf"{key}, which is no setting(.|\n)*write {near}"):
+    with pytest.raises(SegbenchError, match=rf"{key}, which is not a setting(.|\n)*write {near}"):
         config.replace({key: "x"})
 
 

@@ -14,8 +14,9 @@ import torch
 from segbench.cli.train import resume_run
 from segbench.errors import SegbenchError
 from segbench.experiment import build
-from segbench.experiment.resume import changed, other_machine
+from segbench.experiment.resume import changed
 from segbench.experiment.train import train
+from segbench.experiment.unchanged import other_machine
 from segbench.models.unet import UNet
 from segbench.runs.directory import Run
 from segbench.runtime import signals as stopping
@@ -436,8 +437,8 @@ def test_other_images_are_named_and_refused(interrupted, capsys):
     with pytest.raises(SegbenchError) as refused:
         resume_run([f"resume={interrupted}"])
     told = str(refused.value)
-    assert "and other data than it began with: train: 1 images gone (lost); train: 1 images new (train-0005)" in told
-    assert "to do:    restore them, or train on with what is there: resume_allow=data" in told
+    assert "changed since it began: train: 1 images gone (lost); train: 1 images new (train-0005)" in told
+    assert "to do:    restore them, or continue with the current ones: resume_allow=data" in told
     assert steps(interrupted) == {"last": 5, "previous": 4, "best": 4}
     resume_run([f"resume={interrupted}", "resume_allow=data"])
     assert Run(interrupted).state() == "finished"
@@ -448,7 +449,7 @@ def test_a_finished_run_that_is_not_continued_stays_finished(interrupted, capsys
     resume_run([f"resume={interrupted}"])
     results, recorded = Run(interrupted).results(), Run(interrupted).splits()
     Run(interrupted).write_splits(recorded | {"train": [*recorded["train"][:-1], "lost"]})
-    with pytest.raises(SegbenchError, match="and other data than it began with"):
+    with pytest.raises(SegbenchError, match="changed since it began: train"):
         resume_run([f"resume={interrupted}", "trainer.max_steps=20"])
     assert (Run(interrupted).state(), Run(interrupted).reason()) == ("finished", None)
     assert Run(interrupted).results() == results
@@ -488,7 +489,7 @@ def test_another_network_is_named_and_refused(interrupted, monkeypatch, capsys):
     with pytest.raises(SegbenchError) as refused:
         resume_run([f"resume={interrupted}"])
     told = str(refused.value)
-    assert "and another network than it trained: model.added is new" in told
+    assert "differs from its checkpoint: model.added is new" in told
     assert "resume_allow=model" in told
     resume_run([f"resume={interrupted}", "resume_allow=model,data"])
     assert Run(interrupted).state() == "finished"
@@ -497,7 +498,7 @@ def test_another_network_is_named_and_refused(interrupted, monkeypatch, capsys):
 
 
 def test_names_and_shapes_that_changed_are_named(interrupted):
-    from segbench.experiment.resume import refuse_other_model
+    from segbench.experiment.unchanged import refuse_other_model
 
     run = Run(interrupted)
     saved = {"model.a": torch.zeros(2), "model.b": torch.zeros(2, 3), "model.c": torch.zeros(1)}
@@ -566,7 +567,7 @@ def test_another_machine_is_said(interrupted):
     (interrupted / "provenance.json").write_text(json.dumps(provenance))
     resume_run([f"resume={interrupted}"])
     log = (interrupted / "run.log").read_text()
-    assert "not bit for bit the run it would have been: versions.torch is '2." in log
+    assert "not bit-identical to an uninterrupted run: versions.torch is '2." in log
     assert ", was '2.0.0'" in log
 
 

@@ -118,7 +118,7 @@ def test_whole_nets_of_another_modality_are_refused(started, vgg16):
 def test_a_start_other_than_the_papers_is_called_a_deviation(started, vgg16):
     assert not any("deviation" in report for report in started(network("rgb"), vgg16[0], "rgb", intended=VGG))
     drawn = initialise(network("rgb"), None, intended=VGG)
-    assert drawn == ["weights: all drawn", f"deviation: begun from drawn weights, the paper's from {VGG}"]
+    assert drawn == ["weights: all drawn", f"deviation: starts from drawn weights, the paper's network from {VGG}"]
 
 
 @pytest.fixture

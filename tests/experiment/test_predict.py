@@ -146,7 +146,7 @@ def test_prediction_needs_no_data_set(isbi_config, isbi, compose, tmp_path):
 
 
 def test_the_input_is_never_written_over(predicted, tmp_path, stack):
-    with pytest.raises(SegbenchError, match=r"would write over the input .*input\.tif\n.*another folder\n.*output="):
+    with pytest.raises(SegbenchError, match=r"would overwrite the input .*input\.tif\n.*another folder\n.*output="):
         predicted(output=".")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "input.tif"), stack)
 
@@ -189,7 +189,7 @@ def run_folder(compose, tiny_run, folder, tmp_path):
     def run(*overrides):
         given = (f"run={tiny_run}", f"input={folder}", f"output={tmp_path}/out", "trainer=cpu", *overrides)
         written = []
-        files = predict(compose(*given, config="predict"), told=written.append)
+        files = predict(compose(*given, config="predict"), written=written.append)
         return files, written
 
     return run
@@ -218,7 +218,7 @@ def test_a_half_done_folder_goes_on(run_folder, folder, tmp_path, capfd):
     assert {path: path.stat().st_mtime_ns for path in (files[0], files[2])} == {
         path: before[path] for path in (files[0], files[2])
     }
-    assert "2 of 3 inputs are predicted already" in capfd.readouterr().err
+    assert "2 of 3 inputs are already predicted" in capfd.readouterr().err
     assert run_folder() == (files, [])
     # An image that was changed is predicted again.
     Image.fromarray(np.zeros((50, 41), np.uint8)).save(folder / "cell2.png")
@@ -245,7 +245,7 @@ def test_what_does_not_change_a_prediction_may_change_between_two_calls(run_fold
 
 def test_an_unreadable_image_is_named_and_the_others_are_predicted(run_folder, folder, tmp_path):
     (folder / "cell1.png").write_bytes((folder / "cell1.png").read_bytes()[:100])
-    told = r"1 of 3 inputs could not be predicted:\n  .*cell1\.png cannot be decoded \(100 bytes\).*\n.*\n.*again: what"
+    told = r"1 of 3 inputs could not be predicted:\n  .*cell1\.png cannot be decoded \(100 bytes\).*\n.*\n.*again: finished"
     with pytest.raises(SegbenchError, match=told):
         run_folder()
     assert sorted(path.stem for path in (tmp_path / "out").glob("*.png")) == ["cell0", "cell2"]
@@ -338,7 +338,7 @@ def test_a_large_image_goes_window_by_window_to_the_same_result(predicted, monke
 def test_faults_of_several_kinds_get_advice_that_fits_them_all(run_folder, folder):
     (folder / "cell1.png").write_bytes((folder / "cell1.png").read_bytes()[:100])
     Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(folder / "photo.png")
-    with pytest.raises(SegbenchError, match=r"2 of 4 inputs(.|\n)*expected: whole images, of the kind(.|\n)*mend them"):
+    with pytest.raises(SegbenchError, match=r"2 of 4 inputs(.|\n)*whole images, of the kind(.|\n)*fix or remove"):
         run_folder()
 
 
@@ -360,7 +360,7 @@ def test_a_signal_ends_a_prediction_that_goes_on_later(tiny_run, folder, tmp_pat
         with pytest.raises(SystemExit) as left:
             cli.main()
     assert left.value.code == code
-    assert "stopped; the same command goes on from here" in capsys.readouterr().err
+    assert "stopped; the same command continues from here" in capsys.readouterr().err
     assert not list(output.glob(".*"))
     monkeypatch.setattr(sys, "argv", command)
     cli.main()

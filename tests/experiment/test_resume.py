@@ -288,7 +288,7 @@ def test_other_pixels_under_the_same_names_are_refused(short):
     digests = short.digests()
     assert set(digests) == {"train", "val", "test"}
     short.write_digests(digests | {"val": "0" * 64})
-    with pytest.raises(SegbenchError, match="val: other pixels in images of the same names"):
+    with pytest.raises(SegbenchError, match="val: the pixels changed in images of the same names"):
         resume_run([f"resume={short.path}", "trainer.max_steps=4"])
     assert short.state() == "finished"
 

@@ -136,9 +136,7 @@ def test_colours_are_neither_labels_nor_probabilities(tmp_path, suffix):
     )
     with pytest.raises(SegbenchError, match=told):
         read_labels(tmp_path)
-    with pytest.raises(
-        SegbenchError, match=r"\(predictions\) is a picture in colour\n.*one value a pixel.*\n.*predict"
-    ):
+    with pytest.raises(SegbenchError, match=r"\(predictions\) is a colour image\n.*one value per pixel.*\n.*predict"):
         read_probabilities(tmp_path)
 
 

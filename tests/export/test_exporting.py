@@ -246,7 +246,7 @@ def test_a_missing_extra_is_told_before_anything_is_done(exporting, monkeypatch,
 
 def test_a_file_that_is_there_is_never_written_over(exporting, tmp_path):
     (tmp_path / "m.pt2").write_text("mine")
-    with pytest.raises(SegbenchError, match=r"m\.pt2 is there already\n.*\n.*another output="):
+    with pytest.raises(SegbenchError, match=r"m\.pt2 exists already\n.*\n.*another output="):
         exporting()
     assert (tmp_path / "m.pt2").read_text() == "mine"
 

@@ -1,4 +1,4 @@
-"""`segbench reproduce`: a paper's number beside ours, in a ledger."""
+"""`segbench reproduce`: a paper's experiment trained, scored and compared, in a ledger."""
 
 import json
 import os

@@ -39,7 +39,7 @@ def test_a_prediction_ends_quietly_and_goes_on_later(tiny_run, tmp_path):
         [sys.executable, *command, f"output={tmp_path / 'out'}"], capture_output=True, text=True, check=True
     )
     assert again.stdout.splitlines() == [str(tmp_path / "out" / "b.png")]
-    assert "1 of 2 inputs are predicted already" in again.stderr
+    assert "1 of 2 inputs are already predicted" in again.stderr
 
 
 def test_another_broken_pipe_is_told():

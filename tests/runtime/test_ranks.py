@@ -211,7 +211,7 @@ def test_the_number_of_ranks_may_change_when_a_run_is_continued(compose, on_rank
     steps(0, 9, 1)
     assert Run(tmp_path / "run").results()["timing"]["steps"] == 9
     log = (tmp_path / "run" / "run.log").read_text()
-    assert "not bit for bit the run it would have been: processes is 2, was 1" in log
+    assert "not bit-identical to an uninterrupted run: processes is 2, was 1" in log
 
 
 # With the programs as users start them

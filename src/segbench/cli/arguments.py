@@ -1,4 +1,4 @@
-"""Arguments of the form key=value: taken apart here, or quoted so that Hydra takes paths as they are."""
+"""Arguments of the form key=value: parsed here, or quoted so that Hydra leaves paths as they are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BY_NAME = ("input", "init_from")
 def pairs(
     arguments: Sequence[str], keys: Collection[str] | None = None, command: str = "", quotes: bool = False
 ) -> tuple[list[str], dict[str, str]]:
-    """Take arguments apart.
+    """Split arguments into bare ones and key=value pairs.
 
     Args:
         arguments: of the command line.
@@ -78,7 +78,7 @@ def split_arguments(arguments: Sequence[str], keys: Sequence[str], command: str)
 
 
 def write_output(path: Path, text: str) -> None:
-    """Write the text that `output=` asks for, whole; its folder is made.
+    """Write a text in one piece to the file that `output=` names; creates its folder.
 
     Raises:
         SegbenchError: it cannot be written.
@@ -95,16 +95,16 @@ def write_output(path: Path, text: str) -> None:
 
 
 def unquoted(value: str) -> str:
-    """A value without the quotes that Hydra's grammar takes off; the name of a file that is there stays as it is."""
+    """A value without the quotes that Hydra's grammar removes; the name of an existing file keeps them."""
     mark = value[:1]
     if not re.fullmatch(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""", value, re.DOTALL) or os.path.exists(value):
         return value
-    # In Hydra a backslash is itself, save before a quote and at the end.
+    # In Hydra a backslash is literal, except before a quote and at the end.
     return re.sub(rf"\\+(?={mark}|\Z)", lambda found: "\\" * (len(found[0]) // 2), value[1:-1])
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:
-    """Arguments for Hydra, in which a path that its grammar would refuse, cut up or take for a number is quoted.
+    """Arguments for Hydra, in which a path that its grammar would refuse, split or read as a number is quoted.
 
     Left as they are: what is quoted, `null`, mappings by name and, in a sweep (`-m`), what lists several values.
 

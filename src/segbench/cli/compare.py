@@ -18,29 +18,29 @@ USAGE = """\
 usage: segbench compare RUN_OR_DIR ... [KEY=VALUE ...]
 
 RUN_OR_DIR    run directories, folders of them (a sweep), globs, wandb:ENTITY/PROJECT or wandb:ENTITY/PROJECT/RUN.
-              Runs that differ in their seed alone are one group.
+              Runs that differ only in their seed form one group.
 
-metric=A,B    scores to show and test, the leading one first; patterns such as iu/* are taken. Default: all
-split=NAME    whose scores; default: test where there is one
+metric=A,B    scores to show and test, the leading one first; patterns such as iu/* work. Default: all
+split=NAME    split to compare; default: test if there is one
 baseline=X    test all groups against this one (its letter, label or a run of it); default: all pairs of up to 10 groups
-seeds=apart   every run for itself; default: grouped
-ignore=A,B    settings that set no groups apart, e.g. ignore=trainer.devices
-folds=KEY     runs that differ in KEY alone (data.fold) are one cross-validation: their images are pooled
+seeds=apart   keep runs of different seeds apart; default: grouped
+ignore=A,B    settings that do not separate groups, e.g. ignore=trainer.devices
+folds=KEY     runs that differ only in KEY (data.fold) form one cross-validation: their images are pooled
 confidence=   of the intervals; default 0.95
 draws=        of the bootstrap; default 10000
 seed=         of the resampling; default 0
-images=       how many of the images that changed most; default 10
+images=       number of images to list, those that changed most; default 10
 format=       terminal, markdown, latex, csv, json or html; default: by the name of output, else terminal
 output=FILE   write there instead of printing
-wandb=        also tables and an artifact of a W&B project, PROJECT or ENTITY/PROJECT; kept here where there is no key
-table=NAME    one table alone: scores, settings, differences, classes, images, left_out or runs (the default of csv)
+wandb=        also send tables and an artifact to a W&B project, PROJECT or ENTITY/PROJECT; kept here without a key
+table=NAME    only this table: scores, settings, differences, classes, images, left_out or runs (the default of csv)
 
 examples:
   segbench compare outputs/fcn32s_voc outputs/fcn16s_voc            two experiments, each with its seeds
   segbench compare 'outputs/sweep/*' metric=mean_iu baseline=A      a sweep against its first configuration
   segbench compare A B metric=rand_error output=comparison.html     two runs
 
-exit code: 1 where runs that should have been compared could not be; a failed job of a sweep is only left out
+exit code: 1 if runs that should have been compared could not be; failed jobs of a sweep are left out
 """
 
 _TEXTS = ("format", "output", "table", "wandb")
@@ -59,23 +59,18 @@ _KEYS = (*_TEXTS, *_SETTINGS, *_READING)
 
 def main() -> None:
     """The entry point; sys.argv holds sources and key=value pairs."""
-    from segbench.cli.entry import fail
-
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return
-    try:
-        raise SystemExit(run(arguments))
-    except SegbenchError as error:
-        fail(error)
+    raise SystemExit(run(arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """What the arguments ask for.
+    """Do what the arguments ask for.
 
     Returns:
-        the exit code: 1 where something is wrong with runs that should have been compared.
+        the exit code: 1 if runs that should have been compared could not be.
 
     Raises:
         SegbenchError: anything wrong with the arguments or the sources.
@@ -94,12 +89,12 @@ def run(arguments: Sequence[str]) -> int:
     else:
         _print(comparison, form, given.get("table"))
     if "wandb" in given:
-        # Not among what another program reads.
+        # Another program may read stdout.
         print(_send(given["wandb"], sources, comparison), file=sys.stderr)
     wrong = [str(refusal.error) for refusal in comparison.refusals if refusal.wrong]
     wrong += [f"{entry.source}: {entry.reason}" for entry in comparison.table.left_out if entry.wrong]
-    for said in wrong:
-        print(f"error: {said}", file=sys.stderr)
+    for message in wrong:
+        print(f"error: {message}", file=sys.stderr)
     return 1 if wrong else 0
 
 
@@ -121,7 +116,7 @@ def settings_of(given: dict[str, str]) -> Settings:
     """The settings that the command line gives.
 
     Raises:
-        SegbenchError: a value that is no number where one is expected, or out of range.
+        SegbenchError: a value that is not a number where one is expected, or out of range.
     """
     from segbench.compare.comparison import Settings
 
@@ -136,10 +131,10 @@ def settings_of(given: dict[str, str]) -> Settings:
     return Settings(**values)
 
 
-def _seeds_apart(said: str | None) -> bool:
-    if said not in (None, "apart", "grouped"):
-        raise SegbenchError(f"seeds={said}", "apart or grouped", "correct seeds=")
-    return said == "apart"
+def _seeds_apart(value: str | None) -> bool:
+    if value not in (None, "apart", "grouped"):
+        raise SegbenchError(f"seeds={value}", "apart or grouped", "correct seeds=")
+    return value == "apart"
 
 
 def _format(given: dict[str, str]) -> str:
@@ -154,7 +149,7 @@ def _format(given: dict[str, str]) -> str:
     suffix = Path(given["output"]).suffix.lower()
     if suffix not in SUFFIXES:
         raise SegbenchError(
-            f"output={given['output']}, whose name says no format",
+            f"output={given['output']}, whose suffix names no format",
             f"a file ending in {', '.join(SUFFIXES)}, or format=",
             "add format=html, or rename the file",
         )

@@ -1,4 +1,4 @@
-"""Tab completion: `eval "$(segbench completion bash)"`; sub-commands are ours, overrides are Hydra's."""
+"""Tab completion: `eval "$(segbench completion bash)"`; overrides are completed by Hydra."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ USAGE = """\
 usage: eval "$(segbench completion bash|zsh)"
        segbench completion fish | source
 
-Prints the shell's function that completes commands, axes, options and keys by tab; put the line into ~/.bashrc,
+Prints the shell function that completes commands, axes, options and keys; add the line to ~/.bashrc,
 ~/.zshrc or ~/.config/fish/config.fish.
 """
 _BASH = r"""_segbench_complete() {
@@ -50,7 +50,7 @@ def candidates(line: str) -> list[str]:
 
     with composing(words[1]) as hydra:
         found: list[str] = BashCompletion(hydra.config_loader)._query(config_name=words[1], line=" ".join(words[2:]))
-    # Parts that several configs share are no choices.
+    # Parts that several configs share cannot be picked.
     return [candidate for candidate in found if "=_" not in candidate]
 
 

@@ -1,4 +1,4 @@
-"""Fetch data sets and look them through.
+"""Download data sets and check them.
 
 `segbench data prepare NAME [root=DIR] [parts=A,B] [mirror=URL]` and
 `segbench data check NAME [root=DIR] [limit=N] [any key of conf/data/NAME.yaml]`.
@@ -28,21 +28,21 @@ _Progress = Callable[[str, int, int | None], None]
 _PREPARE = """\
 segbench data prepare NAME [root=DIR] [parts=A,B] [mirror=URL]
 
-Fetches, checks and unpacks a data set; broken downloads go on where they broke off, what is there stays.
+Downloads, checks and unpacks a data set. Interrupted downloads resume; existing files are kept.
 
-  root=DIR    where it goes; default: the root of its config, or data/NAME
-  parts=A,B   these parts alone, or parts on request; default: all that are not in brackets below
-  mirror=URL  fetch from there
+  root=DIR    target folder; default: the root of its config, or data/NAME
+  parts=A,B   only these parts; default: all that are not in brackets below
+  mirror=URL  download from there
 
 """
 _CHECK = """\
 segbench data check NAME [root=DIR] [limit=N] [KEY=VALUE ...] [--config-dir DIR]
 
-Reads every file and counts; exit code 1 where something is wrong.
+Reads every file and counts pixels, sizes and classes; exit code 1 on any fault.
 
-  limit=N           so many images of each split
+  limit=N           only N images of each split
   KEY=VALUE         any key of the data set's config; segbench data check NAME --help lists them
-  --config-dir DIR  data configs of your own
+  --config-dir DIR  your own data configs
 
 """
 
@@ -56,15 +56,15 @@ def main() -> None:
     try:
         raise SystemExit(run(arguments))
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command continues from here", file=sys.stderr)
         raise SystemExit(130) from None
 
 
 def run(arguments: list[str]) -> int:
-    """What the arguments ask for.
+    """Do what the arguments ask for.
 
     Returns:
-        the exit code: 1 where `check` finds a fault.
+        the exit code: 1 if `check` finds a fault.
 
     Raises:
         SegbenchError: anything wrong with the arguments, the network or the data set's folder.
@@ -111,10 +111,10 @@ def _known(directories: list[Path]) -> list[str]:
 def _offer() -> str:
     from segbench.data.prepare.recipes import PARTS
 
-    lines = ["data sets that prepare knows, with their parts (those in brackets on request):"]
+    lines = ["data sets that prepare knows, with their parts (in brackets: on request only):"]
     for name, parts in PARTS.items():
-        said = ", ".join(key if part.default else f"[{key}]" for key, part in parts.items())
-        lines.append(f"  {name:<14} {said}")
+        listed = ", ".join(key if part.default else f"[{key}]" for key, part in parts.items())
+        lines.append(f"  {name:<14} {listed}")
     return "\n".join(lines) + "\n"
 
 
@@ -159,11 +159,11 @@ def _prepare(name: str, given: dict[str, str], directories: list[Path]) -> int:
         raise SegbenchError(f"{wrong[0]}={given[wrong[0]]}", "root=, parts= or mirror=", "segbench data --help")
     root = unquoted(given["root"]) if "root" in given else None
     if root is None:
-        # A recipe may serve several data sets and so have no config of its name.
+        # A recipe may serve several data sets, with no config of its name.
         root = str(_config(name, directories).get("root", f"data/{name}")) if name not in PARTS else f"data/{name}"
     parts = [part for part in given.get("parts", "").split(",") if part]
     with _progress() as (console, progress):
-        listener = Listener(say=lambda said: console.print(said, highlight=False), progress=progress)
+        listener = Listener(say=lambda text: console.print(text, highlight=False), progress=progress)
         prepare(name, Path(root), parts, given.get("mirror"), listener)
     return 0
 
@@ -178,7 +178,7 @@ def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
     config = _config(name, directories)
     limit = given.pop("limit", None)
     if limit is not None and not (limit.isdigit() and int(limit) > 0):
-        raise SegbenchError(f"limit={limit}", "a number of images a split", "correct limit=, or leave it out")
+        raise SegbenchError(f"limit={limit}", "a number of images per split", "correct limit=, or leave it out")
     for key, value in given.items():
         key = key.removeprefix("data.")
         if key not in config:
@@ -195,7 +195,7 @@ def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
             f"a value for {' and '.join(missing)}",
             f"segbench data check {name} {' '.join(f'data.{key}=...' for key in missing)}",
         )
-    with _told():
+    with _logged():
         dataset = build_dataset(Data.model_validate(config), None)
     root = config.get("root")
     with _progress() as (console, progress):
@@ -205,8 +205,8 @@ def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Print what a data set says of itself while it is built."""
+def _logged() -> Iterator[None]:
+    """Print what a data set logs while it is built."""
     logger, printing = logging.getLogger("segbench.data"), logging.StreamHandler(sys.stdout)
     level = logger.level
     logger.setLevel(logging.INFO)
@@ -220,23 +220,23 @@ def _told() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[tuple[Console, _Progress]]:
-    """A console, and on a terminal a bar for each thing that goes on."""
+    """A console and, on a terminal, a progress bar for each task."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=160)
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn()
     tasks: dict[str, Any] = {}
 
     def progress(what: str, done: int, total: int | None) -> None:
         if what not in tasks:
-            tasks[what] = bars.add_task(what, total=total, said="")
+            tasks[what] = bars.add_task(what, total=total, count="")
         # Files count in bytes, images in tens of thousands at most.
         unit, each = (" MB", 10**6) if (total or done) > 10**6 else ("", 1)
-        said = f"{done / each:.0f}" + ("" if total is None else f" of {total / each:.0f}") + unit
-        bars.update(tasks[what], completed=done, total=total, said=said)
+        count = f"{done / each:.0f}" + ("" if total is None else f" of {total / each:.0f}") + unit
+        bars.update(tasks[what], completed=done, total=total, count=count)
 
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         yield console, progress
@@ -251,12 +251,12 @@ def _show(report: Report, console: Console) -> None:
         console.print(
             f"{split.name}: sha256 of the ids {split.ids_digest[:16]}, of the labels {split.labels_digest[:16]}"
         )
-    for said in report.archives:
-        console.print(said, markup=False)
-    for said in report.notes[:10]:
-        console.print(f"note: {said}", markup=False)
-    for said in report.faults[:20]:
-        console.print(f"FAULT: {said}", style="red", markup=False)
+    for line in report.archives:
+        console.print(line, markup=False)
+    for note in report.notes[:10]:
+        console.print(f"note: {note}", markup=False)
+    for fault in report.faults[:20]:
+        console.print(f"FAULT: {fault}", style="red", markup=False)
     more = len(report.faults) - 20
     if more > 0:
         console.print(f"... and {more} more", style="red")
@@ -304,5 +304,5 @@ def _histogram(report: Report, head: str) -> Table:
         for split in labelled:
             total = max(int(split.pixels[head][:-1].sum()), 1)
             row += [f"{split.pixels[head][index] / total:.3%}", str(split.images_with[head][index])]
-        table.add_row(name + (" (in no mean)" if index in spec.excluded else ""), *row)
+        table.add_row(name + (" (not in means)" if index in spec.excluded else ""), *row)
     return table

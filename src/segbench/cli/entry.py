@@ -1,4 +1,4 @@
-"""What all entry points share: Hydra started on the packaged configs, and the edge at which every error is printed."""
+"""What all entry points share: starting Hydra on the packaged configs, and printing every error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from segbench.cli.arguments import quoted
 from segbench.config.explain import Composing, explained
@@ -72,13 +72,8 @@ def boundary() -> Iterator[None]:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        fail(error)
-
-
-def fail(error: Exception) -> NoReturn:
-    """Print an error's three parts, or one line for a fault of the program, and leave with exit code 1."""
-    print(f"error: {explained(error) or _one_line(error)}", file=sys.stderr)
-    raise SystemExit(1) from None
+        print(f"error: {explained(error) or _one_line(error)}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def _one_line(error: BaseException) -> str:
@@ -86,19 +81,19 @@ def _one_line(error: BaseException) -> str:
 
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         return _one_line(error.__cause__)
-    said = " ".join(str(error).split())
+    text = " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)
     place = f", at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(TRACEBACK_IN)]
     where = notes[0] if notes else "HYDRA_FULL_ERROR=1 shows the traceback"
-    return f"{type(error).__name__}: {said[:400]}{'...' if said[400:] else ''}{place}; {where}"
+    return f"{type(error).__name__}: {text[:400]}{'...' if text[400:] else ''}{place}; {where}"
 
 
 def _experiment_name(*, _root_: DictConfig) -> str:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    # A sweeper asks before Hydra has set its own config, a job after that was taken out of the root.
+    # A sweeper asks before Hydra sets its own config, a job after that is removed from the root.
     chosen = OmegaConf.select(_root_, "hydra.runtime.choices.experiment")
     return str(chosen or HydraConfig.get().runtime.choices["experiment"])
 
@@ -150,7 +145,7 @@ def _run(hydra: Hydra, function: Callable[[DictConfig], None], verb: str, flags:
             _check_part(hydra.compose_config(name, overrides, RunMode.RUN), flags.package)
         hydra.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
     else:
-        # As a sweep, which takes several values of a key: whether it is one is for the config to say, too.
+        # Composed as a sweep, which allows several values of a key: the config, too, may ask for one.
         config = hydra.compose_config(name, overrides, RunMode.MULTIRUN, validate_sweep_overrides=False)
         if flags.info:
             hydra.show_info(flags.info, name, overrides)
@@ -160,7 +155,7 @@ def _run(hydra: Hydra, function: Callable[[DictConfig], None], verb: str, flags:
         if not sweeps:
             _resolve(config, verb)
         if sweeps:
-            # A sweeper asks for hydra.sweep.dir, in which ${hydra:...} may stand.
+            # A sweeper reads hydra.sweep.dir, which may contain ${hydra:...}.
             HydraConfig.instance().set_config(config)
             hydra.multirun(name, function, [*overrides, "hydra.mode=MULTIRUN"])
         else:
@@ -168,14 +163,14 @@ def _run(hydra: Hydra, function: Callable[[DictConfig], None], verb: str, flags:
 
 
 def _check(config: DictConfig, verb: str, flags: argparse.Namespace) -> None:
-    """Refuse what cannot run, before anything is made."""
+    """Refuse what cannot run, before anything is written."""
     from segbench.cli.help import axes_of
 
     if config.hydra.job.chdir:
         raise SegbenchError(
             "hydra.job.chdir=true",
-            "a run that stays where the command was given: from there its relative paths are read, such as data.root",
-            "leave hydra.job.chdir away; what a run writes is in hydra.run.dir",
+            "a run that stays in the working directory: relative paths, such as data.root, are read from there",
+            "leave out hydra.job.chdir; what a run writes is in hydra.run.dir",
         )
     choices = config.hydra.runtime.choices
     without = [axis for axis in axes_of(verb) if choices.get(axis) is None]
@@ -185,8 +180,8 @@ def _check(config: DictConfig, verb: str, flags: argparse.Namespace) -> None:
         raise SegbenchError(
             f"a config without {', '.join(without)}" + (f" ({' '.join(given)})" if given else ""),
             f"an option of every axis of segbench {verb}: {', '.join(axes_of(verb))}",
-            (f"leave {' '.join(given)} away" if given else "correct the defaults of your own configs")
-            + f"; segbench list {without[0]} shows what may be picked",
+            (f"leave out {' '.join(given)}" if given else "correct the defaults of your own configs")
+            + f"; segbench list {without[0]} shows the options",
         )
     _warn_of_hidden(config)
 
@@ -195,7 +190,7 @@ def _check_part(config: DictConfig, key: str) -> None:
     from omegaconf import OmegaConf
 
     if OmegaConf.select(config, key) is None:
-        raise SegbenchError(f"--package {key}", "a key of the config that is not null", "correct it, or leave it away")
+        raise SegbenchError(f"--package {key}", "a key of the config that is not null", "correct it, or leave it out")
 
 
 def _warn_of_hidden(config: DictConfig) -> None:
@@ -211,7 +206,7 @@ def _warn_of_hidden(config: DictConfig) -> None:
 
 
 def _resolve(config: DictConfig, verb: str) -> None:
-    """Make the record of the config once, so that what is wrong is found before the run's directory is made."""
+    """Make the record of the config once, so that errors are found before the run's directory is made."""
     import copy
 
     from hydra.core.hydra_config import HydraConfig

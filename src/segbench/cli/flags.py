@@ -1,4 +1,4 @@
-"""Flags of the commands that Hydra composes, before, between or behind overrides; `--key=value` is `key=value`."""
+"""Flags of the commands that Hydra composes, in any position among overrides; `--key=value` is `key=value`."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def parser(verb: str) -> Parser:
     made = Parser(f"segbench {verb}", add_help=False, allow_abbrev=False, formatter_class=_wide)
     made.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="any key of the config")
     flag = made.add_argument
-    flag("-h", "--help", action="store_true", help="show this and stop")
+    flag("-h", "--help", action="store_true", help="show this and exit")
     flag(
         "-m",
         "--multirun",
         action="store_true",
         help="a sweep: KEY=A,B runs each; hydra.launcher.jobs=N at once, hydra.sweep.dir=DIR",
     )
-    flag("-c", "--cfg", choices=["job", "hydra", "all"], help="show the config and stop")
+    flag("-c", "--cfg", choices=["job", "hydra", "all"], help="show the config and exit")
     flag("--resolve", action="store_true", help="with --cfg: interpolations resolved")
-    flag("-p", "--package", metavar="KEY", help="with --cfg: that part alone")
-    flag("-cd", "--config-dir", metavar="DIR", help="configs of your own; a file of a packaged one's name replaces it")
-    flag("-cn", "--config-name", metavar="NAME", help=f"compose NAME in place of {verb}")
+    flag("-p", "--package", metavar="KEY", help="with --cfg: only that part")
+    flag("-cd", "--config-dir", metavar="DIR", help="your own configs; a file named like a packaged one replaces it")
+    flag("-cn", "--config-name", metavar="NAME", help=f"compose NAME instead of {verb}")
     infos = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
     flag(
         "-i",
@@ -58,8 +58,8 @@ def parser(verb: str) -> Parser:
         metavar="WHAT",
         help="what Hydra composes, and from where",
     )
-    flag("-r", "--run", action="store_true", help="one run, which is the default")
-    flag("--version", action="version", version=__version__, help="show the version and stop")
+    flag("-r", "--run", action="store_true", help="one run (default)")
+    flag("--version", action="version", version=__version__, help="show the version and exit")
     flag("--hydra-help", action="store_true", help="Hydra's own keys")
     return made
 
@@ -79,19 +79,10 @@ def read_flags(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
     given = reading.parse_intermixed_args([_as_override(argument, takes) for argument in arguments])
     alone = [f"--{name}" for name in ("multirun", "cfg", "info", "run") if getattr(given, name)]
     if len(alone) > 1:
-        raise SegbenchError(f"{' and '.join(alone)} together", "one of them", f"leave {alone[0]} away")
+        raise SegbenchError(f"{' and '.join(alone)} together", "one of them", f"leave out {alone[0]}")
     if given.resolve and not given.cfg:
         raise SegbenchError("--resolve without --cfg", "a config to show", "add --cfg job")
     return given
-
-
-def plain_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
-    """The overrides of a command line; `--key=value` as `key=value`.
-
-    Raises:
-        SegbenchError: as `read_flags`.
-    """
-    return list(read_flags(verb, arguments).overrides)
 
 
 def _as_override(argument: str, takes: dict[str, bool]) -> str:
@@ -99,7 +90,7 @@ def _as_override(argument: str, takes: dict[str, bool]) -> str:
     if not name.startswith("--") or len(name) == 2 or (name in takes and (takes[name] or not pair)):
         return argument
     if pair:
-        # As agents of sweeps write it.
+        # W&B's sweep agents write it this way.
         return f"{name[2:]}={value}"
     near = difflib.get_close_matches(name, takes, n=1)
     known = ", ".join(flag for flag in takes if flag.startswith("--"))

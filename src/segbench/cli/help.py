@@ -12,7 +12,7 @@ from segbench.config.packaged import conf_root, read_yaml
 
 _WIDTH = 118
 _NOT_SHOWN = ("defaults", "hydra", "name", "paper")
-"""Keys that a user does not set: what a command is built of, and what an experiment fills."""
+"""Keys that a user does not set: what a command is composed of, and what an experiment fills in."""
 
 
 def help_text(verb: str, own: Path | None = None) -> str:
@@ -29,11 +29,11 @@ def help_text(verb: str, own: Path | None = None) -> str:
     shown = [f"usage: segbench {verb} [FLAG ...] [KEY=VALUE ...]", "", *header]
     if axes := axes_of(verb):
         roots = [conf_root(), *([own] if own else [])]
-        shown += ["", "axes, AXIS=OPTION picks one (segbench list AXIS says what each is; * is the default):"]
+        shown += ["", "axes, AXIS=OPTION picks one (segbench list AXIS describes them; * is the default):"]
         for axis, default in axes.items():
             names = [f"{name}*" if name == default else name for name in sorted(options(axis, roots))]
             shown += textwrap.wrap(f"  {axis:<14} {', '.join(names)}", _WIDTH, subsequent_indent=" " * 17)
-    shown += ["", "keys, with their defaults:", *keys, "", "flags, anywhere among them:"]
+    shown += ["", "keys, with their defaults:", *keys, "", "flags, in any position:"]
     return "\n".join(shown) + "\n" + parser(verb).format_help().partition("options:\n")[2]
 
 

@@ -43,7 +43,7 @@ def main() -> None:
     """The entry point; sys.argv holds axes."""
     parser = Parser("segbench list", description="What each config axis offers.")
     parser.add_argument("axes", nargs="*", metavar="AXIS", help=", ".join(AXES + FURTHER))
-    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="configs of your own, shown beside ours")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="your own configs, listed too")
     given = parser.parse_args()
     for axis in given.axes:
         if axis not in AXES + FURTHER:
@@ -56,7 +56,7 @@ def main() -> None:
     for axis in given.axes or AXES + FURTHER:
         print(f"{axis}=")
         for name, header in options(axis, roots).items():
-            # Asked for by name, an axis is shown with its whole headers.
+            # An axis given by name is shown with full headers.
             print(f"  {name:<24} {header[0] if header else ''}".rstrip())
             for line in header[1:] if given.axes else []:
                 print(f"  {'':<24} {line}")

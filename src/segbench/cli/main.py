@@ -1,4 +1,4 @@
-"""The command `segbench`: sub-commands, each an entry point of its own. Imports nothing heavy."""
+"""The command `segbench`: sub-commands, each with its own entry point. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ COMMANDS = {
     "evaluate": ("segbench.cli.evaluate", "score a run, or a stack of predictions"),
     "predict": ("segbench.cli.predict", "predict images with a run's network"),
     "export": ("segbench.cli.export", "a run's network as an ONNX or torch.export file, checked"),
-    "sweep": ("segbench.cli.sweep", "how a sweep stands; go on with it, try failed jobs again"),
-    "reproduce": ("segbench.cli.reproduce", "a paper's number beside ours, and every deviation"),
-    "data": ("segbench.cli.data", "fetch a data set, or look one through"),
+    "sweep": ("segbench.cli.sweep", "show a sweep's state; resume it, retry failed jobs"),
+    "reproduce": ("segbench.cli.reproduce", "train and score a paper's experiment, compare with its numbers"),
+    "data": ("segbench.cli.data", "download a data set, or check one"),
     "report": ("segbench.cli.report", "a run or a sweep as one HTML file"),
-    "compare": ("segbench.cli.compare", "tell runs apart: settings, scores, intervals, tests"),
+    "compare": ("segbench.cli.compare", "compare runs: settings, scores, intervals, tests"),
     "list": ("segbench.cli.list", "what each config axis offers"),
     "completion": ("segbench.cli.completion", 'tab completion: eval "$(segbench completion bash)"'),
 }
 
 _HELP_OF_PARTS = ("data", "sweep")
-"""Commands whose sub-commands have help of their own."""
+"""Commands whose sub-commands have their own help."""
 _EXAMPLES = """\
 examples:
-  segbench train                                             a first look, about a minute
+  segbench train                                             a first run, about a minute
   segbench train experiment=unet_isbi_em_cpu data.root=DIR   the paper's net on real EM, two CPU cores
   segbench train optimizer.lr=1e-4 trainer.max_steps=100     any key of the config
   segbench train -m seed=0,1,2 optimizer.lr=1e-3,1e-4        a sweep; hydra.launcher.jobs=2 runs two jobs at once
-  segbench sweep status|resume|retry DIR                     how it stands; go on with it
-  segbench train --cfg job                                   show the config and stop
-  segbench train --config-dir mine experiment=e1             configs of your own
+  segbench sweep status|resume|retry DIR                     show its state; resume it
+  segbench train --cfg job                                   show the config and exit
+  segbench train --config-dir mine experiment=e1             your own configs
   segbench train resume=RUN                                  continue a run in place
   segbench evaluate run=RUN split=test                       score a run
   segbench predict run=RUN input=stack.tif output=DIR        probabilities, page by page
@@ -49,13 +49,9 @@ def usage() -> str:
     return head + "\n".join(lines) + "\n\n" + _EXAMPLES
 
 
+@boundary()
 def main() -> None:
     """Run the sub-command that sys.argv names."""
-    with boundary():
-        _run()
-
-
-def _run() -> None:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage(), end="")

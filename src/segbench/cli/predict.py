@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from segbench.cli.entry import hydra_entry
 from segbench.config.composed import resolved
 from segbench.config.requests import PredictRequest
-from segbench.experiment.predict import _say, predict
+from segbench.experiment.predict import predict
 from segbench.runtime.processes import choose_run_id
 from segbench.runtime.signals import Stopped, stoppable
 
@@ -22,9 +23,9 @@ def run_job(config: DictConfig) -> None:
 
     with log_to(None), stoppable():
         try:
-            predict(PredictRequest.of(resolved(config)), told=lambda path: print(path, flush=True))
+            predict(PredictRequest.of(resolved(config)), written=lambda path: print(path, flush=True))
         except Stopped:
-            _say("stopped; the same command goes on from here")
+            print("stopped; the same command continues from here", file=sys.stderr)
             raise
 
 

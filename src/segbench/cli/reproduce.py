@@ -1,4 +1,4 @@
-"""A paper's number beside ours: `segbench reproduce EXPERIMENT [seeds=0,1,2] [OVERRIDE ...]`."""
+"""Train and score a paper's experiment, and compare: `segbench reproduce EXPERIMENT [seeds=0,1,2] [OVERRIDE ...]`."""
 
 from __future__ import annotations
 
@@ -30,19 +30,17 @@ usage: segbench reproduce EXPERIMENT [seeds=0,1,2] [output=DIR] [ledger=DIR] [OV
 
 Prepares the data, trains every seed (stages before it included), scores by the experiment's protocol, and writes a row
 of the ledger: the paper's numbers, ours, the difference, a verdict, every deviation from the protocol, cost, command.
-The same command goes on where it was cut off; runs that are finished are taken as they are.
+The same command resumes where it was cut off; finished runs are reused.
 
-  seeds=0,1,2    one run each; without it the experiment's own seed
+  seeds=0,1,2    one run each; default: the experiment's own seed
   output=DIR     of the runs: DIR/seed_0 ...; default outputs/reproduce/EXPERIMENT
   ledger=DIR     of the rows; default benchmarks/ledger
-  --list         every row of the papers with its state; format=markdown gives the README's table of those that were run
+  --list         every row of the papers with its state; format=markdown prints the README's table of rows that were run
 """
 
 
 def main() -> None:
     """The entry point; sys.argv holds an experiment, key=value pairs and overrides."""
-    from segbench.cli.entry import fail
-
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -52,11 +50,9 @@ def main() -> None:
         if "--list" in arguments:
             _list([argument for argument in arguments if argument != "--list"])
         else:
-            raise SystemExit(_run(arguments))
-    except SegbenchError as error:
-        fail(error)
+            _run(arguments)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command continues from here", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -75,7 +71,7 @@ def _list(arguments: Sequence[str]) -> None:
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        # Nothing is cut to the width of a terminal that is not there.
+        # Without a terminal no line is cut to its width.
         console = Console(highlight=False, width=160)
     lines = table(rows, paper_blocks())
     starts = [number for number, line in enumerate(lines) if line["row"]]
@@ -118,12 +114,11 @@ def _order(arguments: Sequence[str]) -> Order:
     return Order(experiment, tuple(map(int, seeds)), output, ledger, overrides, config_dir)
 
 
-def _run(arguments: Sequence[str]) -> int:
-    # What a machine settles, and where the files lie, is no part of a command that others type.
-    told = [each for each in arguments if not each.startswith(("output=", "ledger="))]
-    command = shlex.join(["segbench", "reproduce", *(_without_paths(argument) for argument in told)])
-    reproduce(_order(arguments), command, _say)
-    return 0
+def _run(arguments: Sequence[str]) -> None:
+    # Others type the command without the paths of this machine.
+    shared = [each for each in arguments if not each.startswith(("output=", "ledger="))]
+    command = shlex.join(["segbench", "reproduce", *(_without_paths(argument) for argument in shared)])
+    reproduce(_order(arguments), command, _print)
 
 
 def _without_paths(argument: str) -> str:
@@ -133,7 +128,7 @@ def _without_paths(argument: str) -> str:
     return f"{key}=FOLDER" if "/" in value or (len(value) > 1 and Path(value).exists()) else argument
 
 
-def _say(row: Mapping[str, Any], path: Path) -> None:
+def _print(row: Mapping[str, Any], path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 

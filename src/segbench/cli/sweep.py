@@ -1,4 +1,4 @@
-"""`segbench sweep status|resume|retry DIR`: how a sweep stands, and going on with it."""
+"""`segbench sweep status|resume|retry DIR`: show the state of a sweep, and continue it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from segbench.sweep.settings import Launching
 
 _WHAT = {
     "status": "every job with its state, score and time",
-    "resume": "continue what was cut off and begin what has not begun; failed jobs are left",
-    "retry": "as resume, and failed jobs once more, each from its last checkpoint",
+    "resume": "continue interrupted jobs and start pending ones; failed jobs are left",
+    "retry": "as resume, and failed jobs again, each from its last checkpoint",
 }
 
 
 def _parser() -> Parser:
-    parser = Parser("segbench sweep", description="A sweep on disk: how it stands, and going on.")
+    parser = Parser("segbench sweep", description="Show the state of a sweep, and continue it.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, what in _WHAT.items():
         command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         command.add_argument("directory", metavar="DIR", help="as printed by segbench train -m")
         if name != "status":
             command.add_argument("names", nargs="*", metavar="JOB", help="these jobs only")
-            command.add_argument("--jobs", type=int, metavar="N", help="how many at once, instead of the launch's")
-            command.add_argument("--devices-per-job", type=int, metavar="N", help="GPUs of each job, likewise")
+            command.add_argument("--jobs", type=int, metavar="N", help="jobs at once, instead of the launch's")
+            command.add_argument("--devices-per-job", type=int, metavar="N", help="GPUs per job, likewise")
     return parser
 
 
 def _search_on(sweep: Sweep, settings: Launching) -> int:
-    """Propose and run further trials: what was launched, once more, in the same directory."""
+    """Propose and run further trials: launch the same command again in the same directory."""
     from segbench.cli import train
 
     launching = {"launcher.jobs": settings.jobs, "launcher.devices_per_job": settings.devices_per_job}

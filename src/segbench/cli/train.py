@@ -39,7 +39,7 @@ def run_job(config: DictConfig) -> None:
 
 
 def resume_run(arguments: list[str]) -> None:
-    """Continue a run in place, with its own configuration; Hydra has no part in it."""
+    """Continue a run in place, with its own configuration and without Hydra."""
     from segbench.experiment.resume import continuation
     from segbench.experiment.stages import read_stages
     from segbench.runtime.processes import is_main_process
@@ -57,13 +57,13 @@ def resume_run(arguments: list[str]) -> None:
 @boundary()
 def main() -> None:
     """The entry point; sys.argv holds overrides."""
-    from segbench.cli.flags import plain_arguments
+    from segbench.cli.flags import read_flags
     from segbench.runtime.ranks import name_run
 
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     name_run()
     # A run's configuration is read before Hydra starts, so nothing of the new command line can rewrite it.
-    arguments = plain_arguments("train", sys.argv[1:])
+    arguments = read_flags("train", sys.argv[1:]).overrides
     if any(argument.startswith("resume=") and argument != "resume=null" for argument in arguments):
         resume_run(arguments)
         return

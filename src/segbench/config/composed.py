@@ -24,14 +24,14 @@ _PATHS = (
 
 
 def resolved(config: DictConfig, start: Path | None = None) -> dict[str, Any]:
-    """What a composed config says.
+    """The plain containers of a composed config.
 
     Args:
         config: of Hydra.
         start: what relative paths are relative to; None: the working directory.
 
     Raises:
-        SegbenchError: a key that must be given is not.
+        SegbenchError: a mandatory key is missing.
     """
     from omegaconf import MissingMandatoryValue, OmegaConf
 
@@ -46,7 +46,7 @@ def resolved(config: DictConfig, start: Path | None = None) -> dict[str, Any]:
 
 
 def _absolute(value: Any, key: str, start: Path) -> Any:
-    # A run is read from other working directories than the one that it was started in.
+    # A run may be read from another working directory.
     if isinstance(value, dict):
         inside = key if f".{key}".endswith(_PATHS) else None
         return {name: _absolute(inner, inside or f"{key}.{name}", start) for name, inner in value.items()}

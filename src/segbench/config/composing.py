@@ -44,7 +44,7 @@ def composing(config_name: str, overrides: Sequence[str] = (), own: Path | None 
     hydra = Hydra.create_main_hydra2(config_name, path)
     try:
         with warnings.catch_warnings():
-            # A folder of hydra.searchpath that is missing would be passed over.
+            # Hydra would skip a missing folder of hydra.searchpath.
             warnings.filterwarnings("error", message=r"provider=.*is not available", category=UserWarning)
             yield hydra
     except SegbenchError:

@@ -62,9 +62,9 @@ class Composing:
         return next((text for text in self.overrides if text.lstrip("+~").partition("=")[0] == key), None)
 
     def options(self, group: str) -> list[str]:
-        """The options of a group; empty where it is none."""
+        """The options of a group; empty if there is no such group."""
         try:
-            # The top of the configs is no group.
+            # The top of the configs is not a group.
             return (
                 [] if not group else [name for name in self.loader.get_group_options(group) if not name.startswith("_")]
             )
@@ -104,7 +104,7 @@ def _dotted(node: Any, above: str = "") -> Iterator[str]:
 
 
 def explained(error: BaseException, composing: Composing | None = None) -> SegbenchError | None:
-    """The error in three parts; None where it is none of a user's, but a fault of the program.
+    """The error in three parts; None for a fault of the program.
 
     Args:
         error: of anything.
@@ -115,10 +115,10 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
     if isinstance(error, OSError) and error.filename is not None and not hasattr(error, "missing_cfg_file"):
         return _of_system(error)
     if isinstance(error, ValueError) and "null byte" in str(error):
-        return SegbenchError("a path with a NUL byte", "a path that a file system can hold", "take the byte out")
+        return SegbenchError("a path with a NUL byte", "a path that a file system can hold", "remove the byte")
     if isinstance(error, yaml.MarkedYAMLError):
         return _of_yaml(error)
-    # Whatever ends here has imported them, unless it is no error of theirs.
+    # Cheap here: an error of theirs means that both are imported.
     from hydra.errors import CompactHydraException, HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -134,15 +134,15 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
 
 
 def of_hydra(error: Exception, config_name: str) -> SegbenchError:
-    """What Hydra itself broke on, in three parts."""
+    """An error inside Hydra, in three parts."""
     if isinstance(error, RecursionError):
         return SegbenchError(
             "configs that build on one another in a circle",
             "a file that builds on others, not on itself",
-            "look at the defaults of your own files: one that has the name of a packaged file is taken in its place",
+            "check the defaults of your own files: one named like a packaged file replaces it",
         )
     if isinstance(error, UserWarning):
-        return SegbenchError(_joined(error), "folders that are there", "correct hydra.searchpath=")
+        return SegbenchError(_joined(error), "existing folders", "correct hydra.searchpath=")
     return SegbenchError(
         f"{type(error).__name__}: {_joined(error)}",
         "overrides that Hydra can compose",
@@ -183,32 +183,32 @@ def _of_system(error: OSError) -> SegbenchError:
 def _of_yaml(error: yaml.MarkedYAMLError) -> SegbenchError:
     mark = error.problem_mark
     place = f"{mark.name}, line {mark.line + 1}: " if mark is not None else ""
-    return SegbenchError(f"{place}{error.problem or 'no YAML'}", "a file of YAML", "correct that line")
+    return SegbenchError(f"{place}{error.problem or 'not YAML'}", "valid YAML", "correct that line")
 
 
 def _of_value(error: Any, composing: Composing | None) -> SegbenchError:
     from omegaconf import MissingMandatoryValue
 
     key = str(getattr(error, "full_key", None) or "")
-    said = str(error).splitlines()[0]
+    text = str(error).splitlines()[0]
     if isinstance(error, MissingMandatoryValue):
         return SegbenchError(f"{key} is not given", f"a value for {key}", f"add {key}=... to the command")
     given = (composing and composing.of(key)) or key or "a value"
-    if variable := re.search(r"Environment variable '(.*?)' not found", said):
+    if variable := re.search(r"Environment variable '(.*?)' not found", text):
         name = variable[1]
         return SegbenchError(
             f"{given}: the environment variable {name} is not set",
             "a variable that is set, or a default for it",
             f"export {name}=..., or write ${{oc.env:{name},DEFAULT}}",
         )
-    if missing := re.search(r"Interpolation key '(.*?)' not found", said):
+    if missing := re.search(r"Interpolation key '(.*?)' not found", text):
         meant = composing.meant(missing[1]) if composing is not None else None
         return SegbenchError(
             f"{given}: no key {missing[1]}",
             "an interpolation of a key that the config has",
             f"did you mean ${{{meant}}}?" if meant else _SHOWS,
         )
-    return SegbenchError(f"{given}: {said}", "a value that can be resolved", f"correct {key or 'it'}; {_SHOWS}")
+    return SegbenchError(f"{given}: {text}", "a value that can be resolved", f"correct {key or 'it'}; {_SHOWS}")
 
 
 def _of_composition(error: Any, composing: Composing) -> SegbenchError:
@@ -224,13 +224,13 @@ def _of_composition(error: Any, composing: Composing) -> SegbenchError:
     return SegbenchError(_joined(error), "overrides that can be composed", _SHOWS)
 
 
-def _of_grammar(override: str, said: str, composing: Composing) -> SegbenchError:
+def _of_grammar(override: str, text: str, composing: Composing) -> SegbenchError:
     if "=" not in override.lstrip("~+"):
         group = next((axis for axis in composing.keys()[0] if override in composing.options(axis)), None)
         action = f"did you mean {group}={override}?" if group else f"write {override or 'KEY'}=VALUE"
         return SegbenchError(override or "an empty override", "overrides of the form key=value", action)
     key, _, value = override.partition("=")
-    reason = said.removeprefix(f"Error parsing override '{override}' ")
+    reason = text.removeprefix(f"Error parsing override '{override}' ")
     return SegbenchError(
         f"{override}, which Hydra cannot read: {reason}",
         "key=value; a list as [1,2], a mapping as {a: 1}, text with spaces or any of ,=:()[]{} in quotes",
@@ -242,32 +242,32 @@ def _of_missing(error: Any, composing: Composing) -> SegbenchError:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     options = composing.options(group) if group else []
     if not options:
-        action = "correct its name; segbench list shows those there are" if group else "correct --config-name"
-        return SegbenchError(_joined(error), "a config that is there", action)
+        action = "correct its name; segbench list shows the existing ones" if group else "correct --config-name"
+        return SegbenchError(_joined(error), "an existing config", action)
     parent = re.match(r"In '(.*?)': ", str(error))
     where = f" (defaults of {parent[1]})" if parent and parent[1] not in (composing.config_name, "hydra/config") else ""
     where = where or ("" if composing.of(group) else " (defaults of a config)")
     meant = near(name, options)
     action = f"did you mean {group}={meant}?" if meant else f"segbench list {group}"
     if package := _PLUGINS.get(group, {}).get(name):
-        action = f"pip install {package}, or leave {group}= away"
+        action = f"pip install {package}, or leave out {group}="
         action += "; hydra.launcher.jobs=N runs N jobs at once" if group == "hydra/launcher" else ""
     return SegbenchError(f"no {group}={name}{where}", f"one of {', '.join(options)}", action)
 
 
 def _of_option(composing: Composing) -> SegbenchError:
-    """A group's option that is no name, such as null."""
+    """A group's option that is not a name, such as null."""
     if nameless := next((text for text in composing.overrides if text.startswith("=")), None):
         return SegbenchError(nameless, "overrides of the form key=value", f"write KEY{nameless}")
     given = [each for each in composing.parsed() if composing.options(each.key_or_group)]
-    # In a sweep the value that is none stands among others.
+    # In a sweep a null stands among other values.
     wrong = [each for each in given if each.is_sweep_override() or not isinstance(each.value(), (str, list, dict))]
     group, line = (wrong[0].key_or_group, wrong[0].input_line) if wrong else ("a group", "a group without an option")
     options = composing.options(group)
     meant = difflib.get_close_matches("none", options, n=1, cutoff=0.9)
-    leave = f"leave {group}= away, or pick one; segbench list {group.rpartition('/')[2]} shows what each is"
+    leave = f"leave out {group}=, or pick one; segbench list {group.rpartition('/')[2]} describes them"
     return SegbenchError(
-        f"{line}, which is no option",
+        f"{line}, which is not an option",
         f"one of {', '.join(options)}" if options else "an option of the group",
         f"did you mean {group}={meant[0]}?" if meant else leave,
     )
@@ -292,14 +292,14 @@ def _unknown(found: re.Match[str], composing: Composing) -> SegbenchError:
 def _not_deleted(found: re.Match[str], composing: Composing) -> SegbenchError:
     key = found[1].partition("=")[0]
     meant = composing.meant(key)
-    action = f"did you mean ~{meant}?" if meant else f"leave ~{key} away"
-    return SegbenchError(f"~{key}: no {key} in the config", "a key that can be taken out", action)
+    action = f"did you mean ~{meant}?" if meant else f"leave out ~{key}"
+    return SegbenchError(f"~{key}: no {key} in the config", "a key of the config", action)
 
 
 def _already(found: re.Match[str], composing: Composing) -> SegbenchError:
     key = found[1]
     given = (composing.of(key) or key).lstrip("+")
-    return SegbenchError(f"+{given}: {key} is there already", "+ with new keys only", f"write {given}")
+    return SegbenchError(f"+{given}: {key} exists already", "+ with new keys only", f"write {given}")
 
 
 def _several(found: re.Match[str], composing: Composing) -> SegbenchError:
@@ -319,4 +319,4 @@ _KNOWN: dict[str, Callable[[re.Match[str], Composing], SegbenchError]] = {
     r"Ambiguous value for argument '(.*?)'\n": _several,
     r"Sweep parameters '(.*?)' requires": _several,
 }
-"""What Hydra says, and how it is explained."""
+"""What Hydra reports, and how it is explained."""

@@ -35,7 +35,7 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys in which two flat views differ, with both values; None stands for a key that is not there."""
+    """The keys in which two flat views differ, with both values; None for a missing key."""
     keys = dict.fromkeys([*before, *now])
     return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
 
@@ -45,7 +45,7 @@ def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
     Args:
         config: nested, plain containers.
-        changes: values by dotted key; mappings that are not there yet are made.
+        changes: values by dotted key; missing mappings are created.
     """
     tree = copy.deepcopy(dict(config))
     for key, value in changes.items():

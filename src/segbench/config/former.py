@@ -1,4 +1,4 @@
-"""Where classes are now that recorded runs name by a former place."""
+"""Current names of classes that recorded runs name by former ones."""
 
 from __future__ import annotations
 

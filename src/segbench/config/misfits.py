@@ -34,7 +34,7 @@ def misfit(error: ValidationError, tree: Mapping[str, Any], source: str, section
         known = _fields(section, above)
         near = difflib.get_close_matches(last, known, n=1)
         return SegbenchError(
-            f"{key}, which is no setting",
+            f"{key}, which is not a setting",
             ", ".join(known),
             f"write {'.'.join([*above, *near])}" if near else f"leave {key} out",
         )
@@ -48,7 +48,7 @@ def misfit(error: ValidationError, tree: Mapping[str, Any], source: str, section
 
 
 def _key(tree: Any, loc: tuple[int | str, ...]) -> str:
-    """The dotted key of a fault: what pydantic adds on choices of types is no part of it."""
+    """The dotted key of a fault: without what pydantic adds for choices of types."""
     parts: list[str] = []
     node = tree
     for part in loc:

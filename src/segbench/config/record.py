@@ -42,7 +42,7 @@ class Component(Section):
     target: str = Field(alias="_target_")
 
     apart: ClassVar[frozenset[str]] = frozenset()
-    """Keys that stand beside the arguments and are no arguments of the target."""
+    """Keys beside the arguments that the target does not take."""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Trainer(Component):
 
     @property
     def processes_here(self) -> int:
-        """The number of processes on this machine; 1 where that is left to the machine."""
+        """The number of processes on this machine; 1 if the machine decides."""
         if isinstance(self.devices, list):
             return len(self.devices)
         return int(self.devices) if str(self.devices).isdecimal() else 1
@@ -140,7 +140,7 @@ class InitialWeights(Section):
 
 
 class Paper(Section):
-    """The row of a paper that a run stands beside."""
+    """The row of a paper that a run is compared with."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -164,7 +164,7 @@ Components = dict[str, Component | None]
 
 
 class Recorded(Section):
-    """What is resolved once, written to config.yaml and read back. Further keys at the top are a user's own."""
+    """What is resolved once, written to config.yaml and read back. Further keys at the top are the user's."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -188,7 +188,7 @@ class Recorded(Section):
             text = json.dumps(tree)
         except TypeError as error:
             raise SegbenchError(
-                f"{source} holds a value that is no number, text, list or mapping ({error})",
+                f"{source} holds a value that is not a number, text, list or mapping ({error})",
                 "plain values: YAML reads 2020-01-01 as a date",
                 "quote the value",
             ) from error
@@ -228,7 +228,7 @@ class Config(Recorded):
         stages: experiments that run before this one, in order or by modality.
         optimized_metric: the score that the jobs of a sweep are compared by.
         weights: published weights to start from.
-        paper: the row beside which the run stands.
+        paper: the row that the run is compared with.
         loss: by head; "" where one serves all.
     """
 

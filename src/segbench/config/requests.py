@@ -1,4 +1,4 @@
-"""What the commands on a trained run are asked for, as frozen records."""
+"""Requests to the commands on a trained run, as frozen records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of a config against the signatures of what they are given to, before anything is built."""
+"""Check the values of a config against the signatures of their targets, before anything is built."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segbench.config.trust import allowed_targets
 from segbench.errors import SegbenchError
 
 _TOP: Mapping[str, Any] = {"seed": int, "tile": int | None, "tta": str}
-"""Keys at the top of a config whose taker is no target."""
+"""Keys at the top of a config that no target takes."""
 _LEFT_TO_THE_MACHINE = ("trainer.precision", "trainer.sync_batchnorm")
 """Settings that may be `auto`, until `segbench.runtime.hardware` has looked at the machine."""
 
@@ -59,7 +59,7 @@ def _refuse_of(above: str, node: Mapping[str, Any], takers: Mapping[str, Any]) -
     for name, value in node.items():
         key = f"{above}.{name}"
         taker = takers.get(key, own)
-        # A config inside is an object by the time that it is taken.
+        # A nested config is an object when it is passed.
         if str(name).startswith("_") or _holds_config(value):
             continue
         hints, takes_any = _hints(taker)
@@ -71,7 +71,7 @@ def _refuse_of(above: str, node: Mapping[str, Any], takers: Mapping[str, Any]) -
             raise SegbenchError(
                 f"{key}, which {node['_target_']} does not take",
                 ", ".join(sorted(hints)),
-                f"write {above}.{near[0]}" if near else f"leave {key} away",
+                f"write {above}.{near[0]}" if near else f"leave out {key}",
             )
 
 
@@ -88,7 +88,7 @@ def _taker(above: str, target: str) -> Any:
 
 @cache
 def _hints(taker: Any) -> tuple[dict[str, Any], bool]:
-    """Each parameter with its type, Any where that cannot be told; and whether any other name is taken too."""
+    """Each parameter with its type, Any if unknown; and whether any other name is taken too."""
     parameters = inspect.signature(taker).parameters.values()
     names = vars(sys.modules[taker.__module__])
     hints = {}
@@ -119,7 +119,7 @@ def _refuse(key: str, value: Any, hint: Any) -> None:
         raise SegbenchError(
             f"{key}={json.dumps(value)}{inside}",
             " or ".join(wanted),
-            f"give {key} such a value; `segbench train --cfg job` prints those that it has",
+            f"correct {key}=; `segbench train --cfg job` prints the values that it has",
         ) from None
 
 

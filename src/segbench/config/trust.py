@@ -42,7 +42,7 @@ def _packaged_targets() -> frozenset[str]:
 def allowed_targets() -> frozenset[str]:
     """Exact names that a config may instantiate: those of the packaged configs and those that the user allowed.
 
-    A prefix would be no boundary (`torch.hub.load` runs code), and a config that is read from a run directory or a
+    A prefix would not protect (`torch.hub.load` runs code), and a config that is read from a run directory or a
     checkpoint cannot widen the list.
     """
     from_environment = (name.strip() for name in os.environ.get("SEGBENCH_TARGETS", "").split(","))

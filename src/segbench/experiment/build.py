@@ -60,7 +60,7 @@ def make(component: Component, /, **arguments: Any) -> Any:
         if target not in allowed_targets():
             raise SegbenchError(
                 f"_target_: {target}, which is not allowed",
-                "a target that stands in the packaged configs",
+                "a target of the packaged configs",
                 f"if you trust it, set SEGBENCH_TARGETS={target} (several: joined by commas), "
                 "or call segbench.config.trust.allow_target from your own code",
             )
@@ -126,7 +126,7 @@ def build_measures(components: Mapping[str, Component | None], spec: DatasetSpec
 
 
 def build_decoding(component: Component | None, **changes: Any) -> Decoding:
-    """How a run reads objects off probabilities; components where its config is from before there was a choice."""
+    """How a run reads objects off probabilities; components if its config predates the choice."""
     return Decoding(**changes) if component is None else make(component, **changes)
 
 
@@ -225,7 +225,7 @@ def build_trainer(
     """The Trainer. Samplers are ours: Lightning's would pad validation with samples that are then counted twice.
 
     Raises:
-        SegbenchError: a precision that there is not.
+        SegbenchError: an unknown precision.
     """
     precision_named(config.trainer.precision, "cpu")
     trainer: lightning.Trainer = make(
@@ -246,7 +246,7 @@ def build_trainer(
 
 
 def _cluster() -> ClusterEnvironment:
-    # Not by Lightning's guess: a job of one task on a Slurm cluster starts its further processes itself.
+    # Lightning would guess wrong: a job of one task on a Slurm cluster starts its further processes itself.
     match started_by():
         case "torchrun":
             return TorchElasticEnvironment()
@@ -267,10 +267,10 @@ class Experiment:
 
 
 def refuse_misfits_of(config: Config) -> None:
-    """Refuse values that their takers do not take, before anything is built.
+    """Refuse values that their targets do not take, before anything is built.
 
     Raises:
-        SegbenchError: names the key, the value and what its taker expects.
+        SegbenchError: names the key, the value and what its target expects.
     """
     precision_named(config.trainer.precision, "cpu")
     refuse_misfits(config.tree, {f"data.{key}": SegmentationData for key in LOADER_KEYS})
@@ -286,13 +286,13 @@ def build_experiment(config: Config, directory: Path) -> Experiment:
     refuse_impossible(config, dataset, task.infos("val"), trainer.world_size)
     for sentence in doubtful(config):
         log.warning("%s", sentence)
-    _say_inputs(dataset.spec)
+    _log_inputs(dataset.spec)
     _freeze(config, task)
-    _complain_of_rate(config, dataset, task, trainer.world_size)
+    _warn_of_rate(config, dataset, task, trainer.world_size)
     return Experiment(dataset, data, task, trainer)
 
 
-def _say_inputs(spec: DatasetSpec) -> None:
+def _log_inputs(spec: DatasetSpec) -> None:
     for name, modality in spec.modalities.items():
         mean, std = (", ".join(f"{value:g}" for value in values) for values in (modality.mean, modality.std))
         over = "" if set(modality.std) == {1.0} else f", over {std}"
@@ -305,7 +305,7 @@ def _freeze(config: Config, task: SegmentationTask) -> None:
         log.info("task.train_only: %s trained; %s frozen", ", ".join(trained), ", ".join(frozen))
 
 
-def _complain_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, processes: int) -> None:
+def _warn_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, processes: int) -> None:
     source = dataset.split("train")
     # A clipped gradient is of the clip's size, whatever the loss's.
     if not is_main_process() or source is None or config.trainer.gradient_clip_val:

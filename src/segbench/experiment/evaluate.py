@@ -82,18 +82,18 @@ def recorded(config: Config, given: OfARun) -> Config:
     own = {key: value for key in ("tile", "tta", "threads") if (value := getattr(given, key)) is not None}
     trainer = given.tree["trainer"]
     if given.trainer.precision == "auto":
-        # Another precision is another number: what was trained in bf16 is scored in bf16.
+        # Scores depend on the precision: what was trained in bf16 is scored in bf16.
         trainer["precision"] = config.trainer.precision
     return config.replace({**own, **given.data.changes(), "trainer": trainer})
 
 
-def evaluate(given: EvaluateRequest, directory: Path, said: list[str]) -> dict[str, float]:
+def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> dict[str, float]:
     """Score `run` in a new directory.
 
     Args:
         given: what is asked for; `run` is given.
         directory: the evaluation's own.
-        said: the command line's overrides.
+        overrides: of the command line.
 
     Returns:
         the scores that go into results.json.
@@ -107,7 +107,7 @@ def evaluate(given: EvaluateRequest, directory: Path, said: list[str]) -> dict[s
         build_task,
         build_trainer,
     )
-    from segbench.experiment.resume import refuse_other_classes
+    from segbench.experiment.unchanged import refuse_other_classes
     from segbench.inference.stream import geometry_of
     from segbench.runs.provenance import provenance
     from segbench.runs.running import running
@@ -125,7 +125,7 @@ def evaluate(given: EvaluateRequest, directory: Path, said: list[str]) -> dict[s
         # The number goes to the other processes and into the record.
         given = given.replace({"threads": config.threads})
     first = is_main_process()
-    run = Run.create(directory, given, said) if first else Run(directory)
+    run = Run.create(directory, given, overrides) if first else Run(directory)
     with running(run), further_ranks("evaluate", run, config.trainer):
         for sentence in sentences:
             log.info("%s", sentence)
@@ -148,7 +148,7 @@ def evaluate(given: EvaluateRequest, directory: Path, said: list[str]) -> dict[s
 
 
 def task_protocol(config: Config, data: SegmentationData, task: SegmentationTask, checkpoint: str) -> dict[str, Any]:
-    """How the numbers came about, for results.json."""
+    """How the scores were obtained, for results.json."""
     return {
         "dataset": data.spec.name,
         "split": data.spec.protocol,

@@ -1,4 +1,4 @@
-"""What a network starts from: published weights, or a trained run; said in the log, never silently."""
+"""Initial weights: published ones, or those of a trained run; what was loaded is always logged."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def initialise(
     Args:
         model: the network.
         weights: published ones.
-        init_from: a run directory, or one a modality (late fusion starts from trained single-modality nets). A run to
+        init_from: a run directory, or one per modality (late fusion starts from trained single-modality nets). A run to
             start from has its weights already: `weights` are then what that run began with, and are read for
             other modalities only.
         modalities: of the data. Colours come as RGB here, so sets that were trained on BGR get their first filters
-            turned round where they meet colours; HHA stays as it is.
+            reversed for colours; HHA stays as it is.
         intended: the weights that the paper started from.
 
     Returns:
-        reports for the log on what was loaded, drawn and left over, and on departures from the paper's start.
+        reports for the log on what was loaded, drawn and left over, and on deviations from the paper's initial weights.
 
     Raises:
         SegbenchError: weights that do not fit, an unknown set, no such file or run.
@@ -54,7 +54,7 @@ def initialise(
         reports.append(f"weights: all drawn{drawn and f' for {drawn}'}")
     begun = None if weights is None else weights.name
     if intended is not None and begun != intended:
-        reports.append(f"deviation: begun from {begun or 'drawn weights'}, the paper's from {intended}")
+        reports.append(f"deviation: starts from {begun or 'drawn weights'}, the paper's network from {intended}")
     return [str(report) for report in reports]
 
 
@@ -80,7 +80,7 @@ def _published(model: nn.Module, weights: InitialWeights, modalities: Collection
             f"images of {', '.join(known.inputs)}, which these weights were trained on",
             "choose data with these modalities, or other weights",
         )
-    # Whatever a data set calls its colours: HHA and depth are none.
+    # Colours under any name; HHA and depth are not colours.
     colours = set(modalities) - {"hha", "depth"}
     order = "RGB" if known is not None and "rgb" in known.inputs and colours else None
     return load(model, name, Path(path), channel_order=order, leave=tuple(weights.leave))

@@ -26,15 +26,13 @@ if TYPE_CHECKING:
     from segbench.spec import DatasetSpec
     from segbench.training.task import SegmentationTask
 
-Told = Callable[[Path], None]
-
 
 @contextlib.contextmanager
 def evaluating(task: SegmentationTask, trainer: Trainer) -> Iterator[torch.device]:
     """The network on its device, in eval mode, under the run's precision and thread count.
 
     Raises:
-        SegbenchError: a precision that there is not.
+        SegbenchError: an unknown precision.
     """
     import torch
 
@@ -55,8 +53,8 @@ def write_split(task: SegmentationTask, source: Source, directory: Path) -> list
     Args:
         task: on its device, in eval mode.
         source: the split.
-        directory: takes the files, `test-volume.tif` where there are two classes (P(second), a page an image, as the
-            ISBI challenge takes it), else a mask an image.
+        directory: takes the files, `test-volume.tif` for two classes (P(second), one page per image, as the ISBI
+            challenge takes it), else one mask per image.
 
     Raises:
         SegbenchError: an image cannot be read, or the directory cannot be written.
@@ -98,25 +96,25 @@ def _all_of(failed: dict[str, SegbenchError], inputs: int) -> SegbenchError:
         return first
     shown = [f"\n  {error.found}" for error in list(failed.values())[:10]]
     more = [f"\n  and {len(failed) - 10} more"] if len(failed) > 10 else []
-    said = {(error.expected, error.action) for error in failed.values()}
-    several = "whole images, of the kind and scale that the network was trained on", "mend them or take them out"
-    expected, action = said.pop() if len(said) == 1 else several
+    parts = {(error.expected, error.action) for error in failed.values()}
+    several = "whole images, of the kind and scale that the network was trained on", "fix or remove them"
+    expected, action = parts.pop() if len(parts) == 1 else several
     return SegbenchError(
         f"{len(failed)} of {inputs} inputs could not be predicted:{''.join(shown + more)}",
         expected,
-        f"{action}; then give the command again: what is predicted stays",
+        f"{action}; then run the command again: finished predictions are kept",
     )
 
 
-def predict(given: PredictRequest, told: Told = lambda path: None) -> list[Path]:
+def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path: None) -> list[Path]:
     """Predict `input`, or a split of the run's own data, with `run`'s network.
 
     Args:
         given: what is asked for.
-        told: is told of each file as it is written.
+        written: called with each file that is written.
 
     Returns:
-        all files of the inputs, those of an earlier call included.
+        all files of the inputs, including those of an earlier call.
 
     Raises:
         SegbenchError: bad input of any kind; inputs that could be read are predicted before it is raised.
@@ -130,7 +128,7 @@ def predict(given: PredictRequest, told: Told = lambda path: None) -> list[Path]
     run = Run.open(given.run)
     checkpoint = run.checkpoint(given.checkpoint)
     config, sentences = settle(recorded(run.config(), given))
-    said = [str(checkpoint), *sentences, f"tta={config.tta}"]
+    facts = [str(checkpoint), *sentences, f"tta={config.tta}"]
     spec = build_dataset_spec(run)
     output = Path(given.output)
     inputs = _inputs(given, config, spec, output)
@@ -141,13 +139,13 @@ def predict(given: PredictRequest, told: Told = lambda path: None) -> list[Path]
         files = {each.name: record.done(each.name, each.stamp()) for each in inputs}
         left = [each for each in inputs if files[each.name] is None]
         if len(left) < len(inputs):
-            _say(f"{len(inputs) - len(left)} of {len(inputs)} inputs are predicted already in {output}")
+            _say(f"{len(inputs) - len(left)} of {len(inputs)} inputs are already predicted in {output}")
         if left:
-            _say("; ".join(said))
+            _say("; ".join(facts))
             for name, paths in _predict_left(given, config, spec, checkpoint, left, settings, record):
                 files[name] = paths
                 for path in paths:
-                    told(path)
+                    written(path)
     if any("voc" in chosen.kinds for chosen in settings.values()):
         _say(f"for the server: tar -C {output} -czf results.tgz results")
     return [path for each in inputs for path in files[each.name] or []]
@@ -242,7 +240,7 @@ def _decoding(given: PredictRequest, config: Config) -> Decoding:
 
 
 def _made_by(given: PredictRequest, config: Config, checkpoint: Path) -> dict[str, Any]:
-    """What decides the values of a prediction; `tile` and the device only touch the last bits."""
+    """What decides the values of a prediction; `tile` and the device change only the last bits."""
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     kinds = given.format
@@ -266,7 +264,7 @@ def _refuse_over_input(each: Input, paths: Sequence[Path], output: Path) -> None
         for source in each.files:
             if path.exists() and path.samefile(source):
                 raise SegbenchError(
-                    f"output={output} would write over the input {source}", "another folder", "change output="
+                    f"output={output} would overwrite the input {source}", "another folder", "change output="
                 )
 
 

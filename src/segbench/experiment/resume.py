@@ -1,39 +1,30 @@
-"""Continuing a run: what may change beside `resume=RUN`, which checkpoint is whole, and what is no longer the same."""
+"""Continuing a run: what may change beside `resume=RUN`, and the newest intact checkpoint."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from segbench.config.flat import flatten
 from segbench.config.record import Config
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Refused, Run
 
 if TYPE_CHECKING:
     import lightning
-    from torch import Tensor
-
-    from segbench.data.raw import DataSet
 
 LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
 RESUMABLE = (*LIMITS, "trainer.devices")
 """Settings that may change when a run is continued."""
 MOVED_DATA = ("data.root", "data.images", "data.masks")
-"""Where the same data lie now."""
+"""New places of the same data."""
 _TIME = "trainer.max_time"
 ALLOWABLE = ("data", "model")
 """What may differ from the run's beginning if `resume_allow=` names it."""
-_ABOUT = ("citation", "licence")
-"""What a description says about a data set, and what is no part of it."""
-SPLITS = ("train", "val", "test", "predict")
 
 
 def changed(given: Mapping[str, str]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -69,7 +60,7 @@ def changed(given: Mapping[str, str]) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Continuation:
-    """A run that goes on.
+    """A run that continues.
 
     Attributes:
         run: its directory.
@@ -85,13 +76,13 @@ class Continuation:
 
 
 def continuation(given: Mapping[str, str]) -> Continuation | str:
-    """What `resume=RUN` and what stands beside it ask for.
+    """What `resume=RUN` and the keys beside it ask for.
 
     Args:
         given: the command's values by key, `resume` among them.
 
     Returns:
-        the run that goes on, or a sentence: it is finished.
+        the run to continue, or a sentence: it is finished.
 
     Raises:
         SegbenchError: no such run, or changes that it does not take.
@@ -112,7 +103,7 @@ def continuation(given: Mapping[str, str]) -> Continuation | str:
     if ended == _TIME and config.trainer.max_time == recorded.trainer.max_time:
         raise SegbenchError(
             f"{run.path} used up its trainer.max_time={recorded.trainer.max_time}",
-            "time that is left",
+            "remaining time",
             "add trainer.max_time=null, or a longer one (of the run as a whole)",
         )
     if not run.latest():
@@ -136,7 +127,7 @@ def how_it_ended(trainer: lightning.Trainer) -> str | None:
 
 
 def refuse_fewer_steps(run: Run, config: Config, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse to continue to a step or an epoch that lies behind.
+    """Refuse to continue to a step or an epoch that has passed.
 
     Args:
         run: the run.
@@ -163,164 +154,22 @@ def stretched(config: Config, changes: Mapping[str, Any], step: int) -> list[str
     Args:
         config: with what the command changes.
         changes: of the command.
-        step: at which the run goes on.
+        step: at which the run continues.
     """
     longer = [f"{key}={changes[key]}" for key in ("trainer.max_steps", "trainer.max_epochs") if key in changes]
     if not longer or step == 0 or config.scheduler.name == "constant":
         return []
     return [
-        f"{', '.join(longer)}: the schedule ({config.scheduler.name}) is stretched from step {step} on; its rates are "
-        "neither those that the run had planned nor those of a run of this length"
+        f"{', '.join(longer)}: the schedule ({config.scheduler.name}) is stretched from step {step} on; its rates "
+        "differ from the planned ones and from those of a run of this length"
     ]
-
-
-def data_digests(dataset: DataSet) -> dict[str, str]:
-    """SHA-256 of the first, the middle and the last image of each split, with their labels, as they are decoded."""
-    digests = {}
-    for name in SPLITS:
-        source = dataset.split(name)
-        if source is None or len(source) == 0:
-            continue
-        digest = hashlib.sha256()
-        for index in sorted({0, len(source) // 2, len(source) - 1}):
-            raw = source.read(index)
-            for key, array in sorted([*raw.images.items(), *raw.labels.items()]):
-                digest.update(f"{raw.id} {key} {array.dtype} {array.shape}".encode())
-                digest.update(array.tobytes())
-        digests[name] = digest.hexdigest()
-    return digests
-
-
-def split_ids(dataset: DataSet) -> dict[str, list[str]]:
-    """The images' names by split, in their order, of the splits that there are."""
-    splits = {name: dataset.split(name) for name in SPLITS}
-    return {name: list(source.ids) for name, source in splits.items() if source is not None}
-
-
-def refuse_other_data(run: Run, dataset: DataSet, allow: Sequence[str]) -> list[str]:
-    """What is not the same in a run's data as when it began.
-
-    Compared are the data set's description, the names of the images in each split, and some images.
-
-    Returns:
-        sentences, empty where all is the same or nothing was recorded.
-
-    Raises:
-        Refused: there are some, and `allow` does not name `data`.
-    """
-    described = {key: value for key, value in run.dataset().items() if key not in _ABOUT}
-    differences = _other_values(described, json.loads(json.dumps(dataset.spec.to_dict())))
-    ids, digests = split_ids(dataset), data_digests(dataset) if run.digests() else {}
-    for split, before in run.splits().items():
-        differences += _other_ids(split, before, ids.get(split, []))
-    if not differences:
-        other = [split for split, digest in run.digests().items() if digests.get(split) != digest]
-        differences = [f"{split}: other pixels in images of the same names" for split in other]
-    if differences and "data" not in allow:
-        raise Refused(
-            f"{run.path} and other data than it began with: {_some(differences)}",
-            "the same images and classes, in the same order",
-            "restore them, or train on with what is there: resume_allow=data",
-        )
-    return differences
-
-
-def refuse_other_classes(run: Run, dataset: DataSet) -> list[str]:
-    """What is not the same in a run's data, now that it is scored, as when it was trained.
-
-    Returns:
-        sentences on the images and the protocol, which an evaluation may choose.
-
-    Raises:
-        SegbenchError: the classes or the scale of the values are not those that the network learned.
-    """
-    differences = refuse_other_data(run, dataset, ("data",))
-    learned = [difference for difference in differences if difference.startswith(("modalities.", "heads."))]
-    if learned:
-        raise SegbenchError(
-            f"{run.path} was trained on other data: {_some(learned)}",
-            "the classes and the means that the network learned",
-            "restore the data; of data=image_folder that has grown: "
-            f"+data.lists={run.path}/splits.json takes the images of the time",
-        )
-    return differences
-
-
-def refuse_other_model(
-    run: Run, saved: Mapping[str, Tensor], network: Mapping[str, Tensor], allow: Sequence[str]
-) -> list[str]:
-    """What is not the same in a run's network as in its checkpoint.
-
-    Args:
-        run: the run.
-        saved: the checkpoint's state dict of the network.
-        network: the network's own.
-        allow: what may differ.
-
-    Returns:
-        sentences, empty where every name and shape is the same.
-
-    Raises:
-        Refused: there are some, and `allow` does not name `model`.
-    """
-    differences = []
-    for name in dict.fromkeys([*saved, *network]):
-        if name not in network:
-            differences.append(f"{name} is gone")
-        elif name not in saved:
-            differences.append(f"{name} is new")
-        elif saved[name].shape != network[name].shape:
-            differences.append(f"{name} is {tuple(network[name].shape)}, was {tuple(saved[name].shape)}")
-    if differences and "model" not in allow:
-        raise Refused(
-            f"{run.path} and another network than it trained: {_some(differences)}",
-            "the weights of the checkpoint",
-            "restore the model's code, or train on with the weights that fit: resume_allow=model (the others are drawn "
-            "anew, and the optimiser begins anew)",
-        )
-    return differences
-
-
-_MACHINE = ("versions", "device", "processor", "processes", "threads", "precision", "cuda", "cudnn")
-
-
-def other_machine(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of two provenances decides about the last bits of a result, and differs."""
-    return _other_values({key: began[key] for key in _MACHINE if key in began}, now)
-
-
-def _other_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    # What is recorded today and was not then is no difference.
-    current = flatten(now)
-    return [
-        f"{key} is {current.get(key)!r}, was {value!r}"
-        for key, value in flatten(before).items()
-        if current.get(key) != value
-    ]
-
-
-def _other_ids(split: str, before: Sequence[str], now: Sequence[str]) -> list[str]:
-    gone, new = [name for name in before if name not in set(now)], [name for name in now if name not in set(before)]
-    differences = [
-        f"{split}: {len(names)} images {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for names, what in ((gone, "gone"), (new, "new"))
-        if names
-    ]
-    if not differences and list(before) != list(now):
-        differences = [f"{split}: the same images in another order"]
-    return differences
-
-
-def _some(differences: Sequence[str], shown: int = 5) -> str:
-    more = f"; and {len(differences) - shown} more" if len(differences) > shown else ""
-    return "; ".join(differences[:shown]) + more
 
 
 def choose_checkpoint(run: Run, first: bool) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint of a run; damaged ones are set aside by the process that writes.
+    """The newest intact checkpoint of a run; damaged ones are set aside by the process that writes.
 
     Returns:
-        its path, None where none was written yet, and what is to be said about damaged ones.
+        its path, None where none was written yet, and a sentence on each damaged one.
 
     Raises:
         SegbenchError: there are checkpoints, and all are damaged.
@@ -328,9 +177,9 @@ def choose_checkpoint(run: Run, first: bool) -> tuple[Path | None, list[str]]:
     from segbench.training.checkpoint import newest_whole
 
     path, faults = newest_whole(run.latest())
-    said = []
+    sentences = []
     for fault in faults:
-        said.append(f"{fault.found}; going on from {path.name if path else 'the start'}")
+        sentences.append(f"{fault.found}; continuing from {path.name if path else 'the start'}")
         if first:
             run.set_aside()
-    return path, said
+    return path, sentences

@@ -94,8 +94,8 @@ def _grey_pages(file: Path) -> list[NDArray[np.generic]]:
     for page_HWC in pages:
         if not _is_grey(page_HWC):
             raise SegbenchError(
-                f"{file} (predictions) is a picture in colour",
-                "one value a pixel, the probability of cell in [0, 1]",
+                f"{file} (predictions) is a colour image",
+                "one value per pixel, the probability of cell in [0, 1]",
                 "give the probabilities: segbench predict format=probabilities writes them",
             )
     return [page_HWC[..., 0] for page_HWC in pages]
@@ -117,7 +117,7 @@ def _label_pages(file: Path) -> list[NDArray[np.generic]]:
                 shown = ", ".join(f"#{colour:06x}" for colour in colours[:6]) + (" ..." if len(colours) > 6 else "")
                 raise SegbenchError(
                     f"{file} (labels) holds colours: {shown}",
-                    "one number a pixel, 0 = membrane and any other = cell",
+                    "one number per pixel, 0 = membrane and any other = cell",
                     "write the labels in grey, e.g. as 8-bit PNG of 0 and 255, or with a palette whose index 0 is "
                     "membrane",
                 )
@@ -134,13 +134,13 @@ def _is_grey(image_HWC: NDArray[np.generic]) -> bool:
     return channels == 1 or (equal and opaque)
 
 
-def score_files(given: EvaluateRequest, directory: Path, said: list[str]) -> dict[str, float]:
+def score_files(given: EvaluateRequest, directory: Path, overrides: list[str]) -> dict[str, float]:
     """Score by every metric of the ISBI 2012 challenge; print a table and json, and write results.json.
 
     Args:
         given: what is asked for: `predictions` holds P(cell) in [0, 1], `labels` cells as non-zero.
         directory: the evaluation's own.
-        said: the command line's overrides.
+        overrides: of the command line.
 
     Returns:
         the scores by name.
@@ -150,7 +150,7 @@ def score_files(given: EvaluateRequest, directory: Path, said: list[str]) -> dic
     from segbench.metrics import challenge_scores
 
     prob_NHW, label_NHW = read_probabilities(Path(str(given.predictions))), read_labels(Path(str(given.labels)))
-    with Run.create(directory, given, said) as run:
+    with Run.create(directory, given, overrides) as run:
         started = time.monotonic()
         scored = challenge_scores(cast("NDArray[np.floating]", prob_NHW), label_NHW)
         values = scored.values()

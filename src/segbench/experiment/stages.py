@@ -1,8 +1,8 @@
 """Training in stages: FCN-8s starts from the FCN-16s that starts from the FCN-32s (arXiv:1411.4038, section 4.2).
 
-An experiment names what runs before it, `stages: [fcn32s_voc, fcn16s_voc]`; late fusion names one a modality,
-`stages: {rgb: fcn32s_nyudv2_rgb, hha: fcn32s_nyudv2_hha}`. Every stage is a run of its own, in
-`RUN/stages/<experiment>/`, frozen before the first one starts: a resume of RUN goes on in whichever was cut off.
+An experiment names what runs before it, `stages: [fcn32s_voc, fcn16s_voc]`; late fusion names one per modality,
+`stages: {rgb: fcn32s_nyudv2_rgb, hha: fcn32s_nyudv2_hha}`. Every stage is a separate run, in
+`RUN/stages/<experiment>/`, frozen before the first one starts: a resume of RUN continues whichever was cut off.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from segbench.runs.directory import Run
 FOLDER = "stages"
 
 _OWN = ("experiment", "name", "model", "init_from", "stages")
-"""Exact keys that a stage answers for itself: `model=` picks a net, `model.width=` holds for every stage."""
+"""Exact keys that each stage sets itself: `model=` picks a net, `model.width=` holds for every stage."""
 _OWN_GROUPS = ("optimizer", "scheduler", "loss")
 """A stage's rate is its own, a hundredth of the one before."""
 
@@ -45,7 +45,7 @@ def compose_stages(config: Config, overrides: Sequence[str]) -> tuple[Stage, ...
 
     Args:
         config: of the run. With `init_from` given nothing runs before it.
-        overrides: the command line's. Those of the optimiser, the schedule and the loss hold for the last stage alone.
+        overrides: the command line's. Those of the optimiser, the schedule and the loss apply only to the last stage.
 
     Raises:
         SegbenchError: no such experiment, or one that comes before itself.
@@ -132,12 +132,12 @@ def directories(config: Config, directory: Path) -> list[Path]:
 
 
 def start_of(config: Config, directory: Path, before: int | None = None) -> str | dict[str, str] | None:
-    """What a network starts from.
+    """Initial weights of a network.
 
     Args:
         config: of the run.
         directory: of the run.
-        before: of the run's own network None, of its n-th stage n.
+        before: None for the run's own network, n for its n-th stage.
 
     Returns:
         the run's `init_from`, else the directory of the stage before, or directories by modality; None for a first one.

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.config.flat import differences
 from segbench.errors import SegbenchError
-from segbench.experiment.resume import how_it_ended, other_machine
+from segbench.experiment.resume import how_it_ended
 from segbench.experiment.stages import FOLDER
+from segbench.experiment.unchanged import other_machine
 from segbench.runs.history import Leg, continuations
 from segbench.runtime.signals import deferred
 
@@ -36,7 +37,7 @@ def train(
     """Run one experiment in a new directory, or continue one in its own.
 
     Args:
-        config: what is to run; of a run that goes on its effective configuration, with what is to change.
+        config: of the run; for a continued run its effective configuration, changes included.
         directory: the run's own.
         given: the command line's overrides, for the record.
         resume: `directory` holds a run already: continue from its last checkpoint, or begin where it has none.
@@ -68,7 +69,7 @@ def train(
     first, asked = is_main_process(), config
     legs = Run(directory).legs() if resume else []
     if legs:
-        # What another machine settled and this one cannot do is settled here.
+        # What another machine settled and this one cannot do is settled again.
         config = config.replace(impossible(config, legs[0].settled))
     config, sentences = settle(config)
     use_threads(int(config.threads))
@@ -88,7 +89,7 @@ def train(
             if not (run.path / "provenance.json").is_file():
                 run.write_provenance(now)
             elif others := other_machine(run.provenance(), now):
-                log.warning("not bit for bit the run it would have been: %s", "; ".join(others))
+                log.warning("not bit-identical to an uninterrupted run: %s", "; ".join(others))
             if not resume:
                 prepare_stages(directory, stages)
         with further_ranks("train", run, config.trainer, [json.dumps(changes), ",".join(allow)]):
@@ -103,8 +104,9 @@ def _values(before: Config, now: Config) -> dict[str, Any]:
 def _run_experiment(config: Config, run: Run, resume: bool, leg: Leg, allow: Sequence[str]) -> dict[str, float]:
     from segbench.experiment.build import build_experiment
     from segbench.experiment.initialise import initialise
-    from segbench.experiment.resume import choose_checkpoint, data_digests, split_ids, stretched
+    from segbench.experiment.resume import choose_checkpoint, stretched
     from segbench.experiment.stages import start_of
+    from segbench.experiment.unchanged import data_digests, split_ids
     from segbench.runtime.processes import is_main_process
     from segbench.tracking.wandb_run import wandb_ending
 
@@ -134,8 +136,9 @@ def _run_experiment(config: Config, run: Run, resume: bool, leg: Leg, allow: Seq
 def _refuse_another_run(
     run: Run, experiment: Experiment, config: Config, checkpoint: Path, allow: Sequence[str]
 ) -> int:
-    """Refuse to go on with other data, another network or fewer steps; returns the step of the checkpoint."""
-    from segbench.experiment.resume import refuse_fewer_steps, refuse_other_data, refuse_other_model
+    """Refuse to continue with other data, another network or fewer steps; returns the step of the checkpoint."""
+    from segbench.experiment.resume import refuse_fewer_steps
+    from segbench.experiment.unchanged import refuse_other_data, refuse_other_model
     from segbench.training.checkpoint import read_checkpoint
 
     saved = read_checkpoint(checkpoint)
@@ -192,7 +195,7 @@ def _fit_and_test(
         split, chosen = "test", run.checkpoint()
         selected = chosen.stem
         scored = score_split(run, trainer, task, data, split, chosen, first)
-        # The last validation says nothing of an earlier checkpoint.
+        # The last validation does not apply to an earlier checkpoint.
         scores = scored.scores if selected == "best" else scores | scored.scores
         timing |= scored.timing
     if first and (unlabelled := experiment.dataset.split("predict")) is not None:

@@ -29,7 +29,7 @@ def describe(
     Args:
         config: of the run.
         spec: of its data set.
-        geometry: which sides the network takes, and what it makes of them.
+        geometry: which sides the network takes, and those of its output.
         checkpoint: `best` or `last`.
         step: at which it was written.
         size: H and W, where they are fixed.

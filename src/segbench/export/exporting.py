@@ -26,7 +26,7 @@ SIDES = ((1, 1), (33, 70), (97, 64))
 
 
 def export(given: ExportRequest) -> Path:
-    """Write `run`'s network to a file, and keep it if it gives what the network gives.
+    """Write `run`'s network to a file, and keep it if its scores are the network's.
 
     Args:
         given: what is asked for.
@@ -35,8 +35,8 @@ def export(given: ExportRequest) -> Path:
         the file.
 
     Raises:
-        SegbenchError: an unknown format or one that is not installed, a run without a checkpoint, an output that is
-            there, a network that cannot be exported, or a file that does not compute what the network does.
+        SegbenchError: an unknown format, a missing package, a run without a checkpoint, an existing
+            output, a network that cannot be exported, or a file that does not compute what the network does.
     """
     from segbench.experiment.build import build_dataset_spec, build_model
     from segbench.export.description import describe
@@ -77,7 +77,7 @@ def export(given: ExportRequest) -> Path:
     except Exception as error:
         raise SegbenchError(
             f"{type(model).__name__} cannot be written as {given.format}: {first_line(error)}",
-            "a network of operations that the format and its runtime have; all of segbench's own are such",
+            "a network of operations that the format and its runtime support, as all of segbench's own are",
             "set another format=, or change the model",
         ) from error
     return output
@@ -85,7 +85,7 @@ def export(given: ExportRequest) -> Path:
 
 def _check_output(output: Path, chosen: Format) -> None:
     if output.exists():
-        raise SegbenchError(f"{output} is there already", "a file that is not", "choose another output=, or remove it")
+        raise SegbenchError(f"{output} exists already", "a new file", "choose another output=, or remove it")
     if output.suffix != chosen.suffix:
         raise SegbenchError(
             f"output={output}", f"a file {chosen.suffix}", f"set output={output.with_suffix(chosen.suffix)}"
@@ -138,9 +138,9 @@ def _check(chosen: Format, path: Path, network: ByName, batches: Iterator[dict[s
                 raise _differs(where, f"of shape {found[head].shape} for {scores_BKhw.shape}")
             largest = float(np.abs(scores_BKhw).max())
             difference = float(np.abs(found[head] - scores_BKhw).max())
-            said = f"{where}: maximum difference {difference:.1e} at scores up to {largest:.3g}"
-            print(said, file=sys.stderr)
-            # Not the reverse, which no number would pass.
+            line = f"{where}: maximum difference {difference:.1e} at scores up to {largest:.3g}"
+            print(line, file=sys.stderr)
+            # Negated, so that NaN fails.
             if not difference <= tolerance * max(1.0, largest):
                 raise _differs(where, f"off by up to {difference:.1e} at scores up to {largest:.3g}")
 
@@ -149,5 +149,5 @@ def _differs(where: str, how: str) -> SegbenchError:
     return SegbenchError(
         f"the exported file's scores ({where}) are {how}",
         "those of the run's network, within tolerance",
-        "raise tolerance= if that will do, or set another format=; no file is kept",
+        "raise tolerance= if that is accurate enough, or set another format=; no file is kept",
     )

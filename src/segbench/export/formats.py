@@ -25,7 +25,7 @@ Scores = dict[str, NDArray[np.float32]]
 
 
 class Format(Protocol):
-    """How a file is written, and run again without the network that it came from.
+    """How a file is written, and run without the network that it came from.
 
     Attributes:
         suffix: of its files.
@@ -43,7 +43,7 @@ class Format(Protocol):
 
 
 class Onnx:
-    """One `.onnx` file, weights included; its inputs bear the modalities' names, its outputs the heads'."""
+    """One `.onnx` file, weights included; its inputs are named after the modalities, its outputs after the heads."""
 
     suffix: str = ".onnx"
     packages: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
@@ -74,7 +74,7 @@ class Onnx:
 
 
 def _name_sides(values: Iterable[Any], prefix: str, description: Mapping[str, Any]) -> None:
-    # The exporter calls them by formulas of its own symbols.
+    # The exporter names them by formulas of its symbols.
     for value in values:
         value.shape[0] = "batch"
         if description["size"] is None:
@@ -115,7 +115,7 @@ def format_named(name: str) -> Format:
     """The format.
 
     Raises:
-        SegbenchError: there is none of that name, or a package that it needs is not installed.
+        SegbenchError: an unknown name, or a package that it needs is not installed.
     """
     if name not in FORMATS:
         raise SegbenchError(f"format={name}", f"one of {', '.join(FORMATS)}", "set format=onnx or format=pt2")

@@ -53,7 +53,7 @@ def trace(
     dims: dict[int, Dim] = {0: Dim("batch", min=1)}
     if size is None:
         dims |= {2: _side("height", geometry), 3: _side("width", geometry)}
-    # Without it, sides whose maps come down to one pixel are taken for another network.
+    # Without it, sides whose maps shrink to one pixel are exported as a separate network.
     oblivious = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     try:
         with quiet(), torch.no_grad(), oblivious:
@@ -62,26 +62,26 @@ def trace(
                 (dict(images),),
                 dynamic_shapes=({name: dims for name in images},),
                 strict=False,
-                # Rounding in pooled sizes is not to be proven for all sides, but looked at when it runs.
+                # Rounding in pooled sizes is checked when it runs, not proven for all sides.
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
     except Exception as error:
         raise SegbenchError(
             f"torch.export cannot follow {type(network.model).__name__}: {first_line(error)}",
-            "a network whose course does not depend on its input's values"
-            + ("" if size is not None else " or sides; all of segbench's own are such"),
+            "a network whose control flow does not depend on its input's values"
+            + ("" if size is not None else " or sides, as all of segbench's own"),
             "correct the model" if size is not None else "fix the sides, e.g. size=[512,512]; or correct the model",
         ) from error
-    _forget_source(program)
+    _drop_source(program)
     return program
 
 
 def first_line(error: Exception) -> str:
-    """What an error says before it goes into detail."""
+    """The first line of an error's message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _forget_source(program: ExportedProgram) -> None:
+def _drop_source(program: ExportedProgram) -> None:
     """Drop the lines of source that each operation came from: they name folders of this machine."""
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
@@ -99,14 +99,14 @@ def _side(name: str, geometry: TileGeometry) -> Dim:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Torch's exporters without what they say to their own developers."""
+    """Torch's exporters without messages to their own developers."""
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     # Operators of torchvision, which is not used here.
     registration.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # The exporter copies a class that warns of its own constructor.
+            # The exporter copies a class whose constructor warns.
             warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
             yield
     finally:
