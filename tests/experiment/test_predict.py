@@ -245,7 +245,7 @@ def test_what_does_not_change_a_prediction_may_change_between_two_calls(run_fold
 
 def test_an_unreadable_image_is_named_and_the_others_are_predicted(run_folder, folder, tmp_path):
     (folder / "cell1.png").write_bytes((folder / "cell1.png").read_bytes()[:100])
-    told = r"1 of 3 inputs could not be predicted:\n  .*cell1\.png cannot be decoded \(100 bytes\).*\n.*\n.*again: finished"
+    told = r"1 of 3 inputs could not be predicted:\n  .*cell1\.png cannot be decoded.*\n.*\n.*again: finished"
     with pytest.raises(SegbenchError, match=told):
         run_folder()
     assert sorted(path.stem for path in (tmp_path / "out").glob("*.png")) == ["cell0", "cell2"]

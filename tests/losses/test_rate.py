@@ -71,6 +71,6 @@ def test_a_training_run_tells_it_at_its_start(compose, tiny_overrides, tmp_path,
     config = compose(*given.values())
     with caplog.at_level(logging.WARNING):
         build_experiment(config, tmp_path)
-    complaints = [record.getMessage() for record in caplog.records if "optimizer.lr" in record.getMessage()]
+    complaints = [record.getMessage() for record in caplog.records if record.getMessage().startswith("optimizer.lr")]
     assert len(complaints) == (told is not None)
     assert told is None or told in complaints[0]

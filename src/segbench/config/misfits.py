@@ -12,10 +12,10 @@ from segbench.errors import SegbenchError
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-    from segbench.config.record import Recorded
 
-
-def misfit(error: ValidationError, tree: Mapping[str, Any], source: str, section: type[Recorded]) -> SegbenchError:
+def misfit(
+    error: ValidationError, tree: Mapping[str, Any], source: str, section: type[BaseModel], command: str
+) -> SegbenchError:
     """The first fault that pydantic found.
 
     Args:
@@ -23,6 +23,7 @@ def misfit(error: ValidationError, tree: Mapping[str, Any], source: str, section
         tree: nested, plain containers.
         source: where it is from.
         section: the model that it was validated as.
+        command: prints the values with `--cfg job`.
     """
     faults = [(_key(tree, fault["loc"]), fault) for fault in error.errors(include_url=False)]
     key, first = faults[0]
@@ -43,7 +44,7 @@ def misfit(error: ValidationError, tree: Mapping[str, Any], source: str, section
     return SegbenchError(
         f"{key}={json.dumps(_value(tree, key), default=str)}",
         " or ".join(wanted),
-        f"correct {key}=; `{section.command} --cfg job` prints the values that it has",
+        f"correct {key}=; `{command} --cfg job` prints the values that it has",
     )
 
 

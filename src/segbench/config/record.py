@@ -196,7 +196,7 @@ class Recorded(Section):
             # JSON's rules: an integer is a number, a list is a tuple, but a word is never a number.
             config = cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            raise misfit(error, tree, source, cls) from None
+            raise misfit(error, tree, source, cls, cls.command) from None
         config._tree = copy.deepcopy(dict(tree))
         return config
 

@@ -7,14 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
-from segbench.metrics import mismatches
-from segbench.metrics.mismatches import MERGE, SPLIT
+from segbench.metrics.mismatches import HOLE_ADDITION, HOLE_DELETION, MERGE, OBJECT_ADDITION, OBJECT_DELETION, SPLIT
 
 COLOURS = {
-    mismatches.HOLE_ADDITION: (240, 228, 66),
-    mismatches.HOLE_DELETION: (0, 158, 115),
-    mismatches.OBJECT_ADDITION: (204, 121, 167),
-    mismatches.OBJECT_DELETION: (0, 114, 178),
+    HOLE_ADDITION: (240, 228, 66),
+    HOLE_DELETION: (0, 158, 115),
+    OBJECT_ADDITION: (204, 121, 167),
+    OBJECT_DELETION: (0, 114, 178),
     SPLIT: (86, 180, 233),
     MERGE: (255, 64, 0),
 }
