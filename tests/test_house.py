@@ -186,6 +186,21 @@ def test_a_run_directory_is_read_without_torch(module):
     }
 
 
+def test_below_the_entry_a_configuration_is_a_record():
+    # Comparisons read what others recorded, of which a part may be missing.
+    rooms = set(FLOOR) - {"config", "compare", "report", "cli"}
+    raw = []
+    for module in (module for module in FILES if room(module) in rooms):
+        for node in ast.walk(ast.parse(FILES[module].read_text())):
+            for argument in node.args.args if isinstance(node, ast.FunctionDef) else ():
+                kind = "" if argument.annotation is None else ast.unparse(argument.annotation)
+                if argument.arg in ("config", "trainer", "reference") and kind.startswith(("dict", "Mapping")):
+                    raw.append((module, node.name))
+    # What a run recorded is data until it is a record; a digest is of what is written.
+    data = {("segbench.runs.history", "effective"), ("segbench.runs.history", "continuations")}
+    assert set(raw) <= data | {("segbench.sweep.job", "digest_of")}
+
+
 def test_trackers_are_known_in_one_room():
     assert {room(module) for module in FILES if "wandb" in outside(module)} == {"tracking"}
 
