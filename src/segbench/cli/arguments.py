@@ -7,12 +7,13 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from segbench.config.places import PLACES
 from segbench.errors import SegbenchError
 from segbench.runtime.files import write_whole
 
 PATHS = (
-    *("run", "predictions", "labels", "input", "output", "ids", "init_from", "weights.path"),
-    *("data.root", "data.images", "data.masks", "data.lists", "loss.weight_map.folder"),
+    *("run", "predictions", "labels", "input", "output", "ids"),
+    *PLACES,
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
 )
 """Keys of the configuration whose values are paths."""

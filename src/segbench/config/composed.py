@@ -6,21 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.config.places import PLACES
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_PATHS = (
-    ".data.root",
-    ".data.images",
-    ".data.masks",
-    ".data.lists",
-    ".weights.path",
-    ".init_from",
-    ".weight_map.folder",
-)
-"""Keys that name files or folders, wherever they stand; a value below them may be a mapping of paths."""
+_ENDINGS = tuple(f".{key.removeprefix('loss.')}" for key in PLACES)
 
 
 def resolved(config: DictConfig, start: Path | None = None) -> dict[str, Any]:
@@ -48,7 +40,7 @@ def resolved(config: DictConfig, start: Path | None = None) -> dict[str, Any]:
 def _absolute(value: Any, key: str, start: Path) -> Any:
     # A run may be read from another working directory.
     if isinstance(value, dict):
-        inside = key if f".{key}".endswith(_PATHS) else None
+        inside = key if f".{key}".endswith(_ENDINGS) else None
         return {name: _absolute(inner, inside or f"{key}.{name}", start) for name, inner in value.items()}
-    named = isinstance(value, str) and value and f".{key}".endswith(_PATHS)
+    named = isinstance(value, str) and value and f".{key}".endswith(_ENDINGS)
     return os.path.normpath(start / value) if named else value

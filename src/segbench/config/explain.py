@@ -283,6 +283,14 @@ def _unknown(found: re.Match[str], composing: Composing) -> SegbenchError:
         parent = parent.rpartition(".")[0]
     beside = [each.removeprefix(f"{parent}.") for each in keys if each.startswith(f"{parent}.")] if parent else []
     beside = [each for each in beside if "." not in each and not each.startswith("_")]
+    if parent and not beside:
+        inside = "".join(f"{part}: {{" for part in key.removeprefix(f"{parent}.").split(".")[:-1])
+        whole = f"{parent}={{{inside}{key.rpartition('.')[2]}: {value}{'}' * inside.count('{')}}}"
+        return SegbenchError(
+            f"no {key} in the config ({given}): {parent} is null or a single value",
+            f"a value for the whole of {parent}",
+            f"write '{whole}', with all that belongs to it",
+        )
     expected = f"a key of {parent}: {', '.join(beside)}" if beside else "a key of the config, or an axis of it"
     meant = composing.meant(key)
     action = f"did you mean {meant}={value}?" if meant else f"{_SHOWS}; +{key}={value} adds one that its class takes"

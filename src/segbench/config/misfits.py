@@ -29,6 +29,9 @@ def misfit(
     key, first = faults[0]
     if first["type"] == "missing":
         key = ".".join(str(part) for part in first["loc"])
+        if source.endswith(".yaml"):
+            mend = "give the directory of a training run, as printed at the end of `segbench train`"
+            return SegbenchError(f"{source} without {key}", "the configuration of a training run", mend)
         return SegbenchError(f"{source} without {key}", f"a value for {key}", f"add {key}=...")
     if first["type"] == "extra_forbidden":
         *above, last = key.split(".")

@@ -29,6 +29,13 @@ def refuse_impossible(config: Config, dataset: DataSet, scores: Collection[str],
             "no such setting: Lightning replaces the sampler, which also decides the augmentation",
             "for the same few batches in each epoch: +trainer.limit_train_batches=N augment=none",
         )
+    for name in ("limit_train_batches", "limit_test_batches"):
+        if trainer.arguments.get(name) == 0:
+            raise SegbenchError(
+                f"trainer.{name}=0",
+                "a number of batches, or a share of them, above 0",
+                f"leave it out{', or set trainer.max_steps=0 to score without training' if 'train' in name else ''}",
+            )
     source = dataset.split("train")
     interval = trainer.val_check_interval
     if source and isinstance(interval, int) and trainer.check_val_every_n_epoch is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from segbench.config.places import DATA
 from segbench.config.record import Config
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Refused, Run
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
 RESUMABLE = (*LIMITS, "trainer.devices")
 """Settings that may change when a run is continued."""
-MOVED_DATA = ("data.root", "data.images", "data.masks")
-"""New places of the same data."""
 _TIME = "trainer.max_time"
 ALLOWABLE = ("data", "model")
 """What may differ from the run's beginning if `resume_allow=` names it."""
@@ -43,7 +42,7 @@ def changed(given: Mapping[str, str]) -> tuple[dict[str, Any], tuple[str, ...]]:
         raise SegbenchError(
             f"resume_allow={','.join(unknown)}", f"of {', '.join(ALLOWABLE)}, joined by commas", "correct resume_allow="
         )
-    known = (*RESUMABLE, *MOVED_DATA)
+    known = (*RESUMABLE, *DATA)
     if refused := [f"{key}={value}".removesuffix("=") for key, value in pairs.items() if key not in known]:
         raise SegbenchError(
             f"resume={run} with {', '.join(refused)}",
@@ -52,7 +51,7 @@ def changed(given: Mapping[str, str]) -> tuple[dict[str, Any], tuple[str, ...]]:
         )
     changes: dict[str, Any] = {}
     for key, value in pairs.items():
-        changes[key] = os.path.abspath(value) if key in MOVED_DATA else yaml.safe_load(value)
+        changes[key] = os.path.abspath(value) if key in DATA else yaml.safe_load(value)
         if key in ("trainer.max_steps", "trainer.max_epochs") and not isinstance(changes[key], int):
             raise SegbenchError(f"{key}={value}", "a whole number", f"correct {key}=")
     return changes, allowed

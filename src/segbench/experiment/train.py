@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.config.flat import differences
+from segbench.config.flat import differences, flatten
+from segbench.config.places import DATA
 from segbench.errors import SegbenchError
 from segbench.experiment.resume import how_it_ended
 from segbench.experiment.stages import FOLDER
@@ -155,6 +156,7 @@ def _run_stages(config: Config, run: Run, stages: Sequence[Stage], allow: Sequen
     from segbench.experiment.stages import start_of
     from segbench.runs.directory import Run
 
+    began = flatten(run.recorded())
     for number, stage in enumerate(stages):
         before = Run(run.path / FOLDER / stage.experiment)
         if before.state() == "finished":
@@ -167,6 +169,8 @@ def _run_stages(config: Config, run: Run, stages: Sequence[Stage], allow: Sequen
         if stage.config.threads == "auto":
             # Settled once for all stages and all processes; a stage that has begun keeps its own.
             own["threads"] = config.threads
+        # Data that moved have moved for the stages too.
+        own |= {key: config.flat[key] for key in DATA if began.get(key) == stage.config.flat.get(key) is not None}
         train(stage.config.replace(own), before.path, stage.overrides, True, stage.stages, allow=allow)
     if stages:
         log.info("stage %d of %d: %s in %s", len(stages) + 1, len(stages) + 1, config.name, run.path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.flat import differences
+from segbench.config.places import PLACES
 from segbench.config.record import Config, Paper
 from segbench.errors import SegbenchError
 from segbench.papers.ledger import (
@@ -25,8 +26,6 @@ from segbench.runs.directory import Run
 
 if TYPE_CHECKING:
     from segbench.experiment.stages import Stage
-
-_PLACES = ("data.root", "data.images", "data.masks", "data.lists", "weights.path", "loss.weight_map.folder")
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def _check_same(directory: Path, composed: Composed) -> None:
         f"{key}: {theirs}, now {mine}"
         for key, (mine, theirs) in differences(composed.config.flat, recorded.flat).items()
         # A paper's row is what a run is compared with, not what it does; digests tell other data.
-        if key.split(".")[0] != "paper" and key not in _PLACES and mine != "auto"
+        if key.split(".")[0] != "paper" and (key not in PLACES or key == "init_from") and mine != "auto"
     ]
     if differing:
         raise SegbenchError(

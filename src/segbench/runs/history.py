@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from segbench.config.flat import changed, flatten
+from segbench.config.places import DATA
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def effective(config: Mapping[str, Any], legs: Sequence[Leg], steps: float | Non
 
 
 def continuations(config: Mapping[str, Any], legs: Sequence[Leg], steps: float | None = None) -> list[str]:
-    """What the continuations of a run changed, a sentence each; empty if none changed anything.
+    """What the continuations of a run changed, a sentence each; empty if none changed anything but a place.
 
     Args:
         config: the one it began with, nested.
@@ -76,8 +77,8 @@ def continuations(config: Mapping[str, Any], legs: Sequence[Leg], steps: float |
     """
     sentences, before = [], flatten(config)
     for leg in legs:
-        if leg.step and leg.changes:
-            parts = [f"{key} {before.get(key)} -> {value}" for key, value in leg.changes.items()]
+        parts = [f"{key} {before.get(key)} -> {value}" for key, value in leg.changes.items() if key not in DATA]
+        if leg.step and parts:
             sentences.append(f"at step {leg.step}: {', '.join(parts)}")
         before |= leg.changes
     now = flatten(effective(config, legs, steps))
