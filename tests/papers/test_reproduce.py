@@ -22,8 +22,8 @@ trainer: {{max_steps: 2, val_check_interval: 2, precision: 32-true}}
 callbacks: {{panels: null}}
 threads: 1
 paper:
-  row: unet_isbi_em
-  method: U-Net
+  row: of_mine
+  method: mine
   source: a table
   experiment: {reference}
   metrics: {{pixel_error: 0.0611}}
@@ -35,12 +35,15 @@ def mine(tmp_path):
     folder = tmp_path / "my configs, a=b" / "experiment"
     folder.mkdir(parents=True)
     (folder / "row.yaml").write_text(EXPERIMENT.format(reference="row"))
-    (folder / "narrow.yaml").write_text(EXPERIMENT.format(reference="row").replace("width: 4", "width: 2"))
+    (folder / "narrow.yaml").write_text(EXPERIMENT.format(reference="row").replace("{width: 4,", "{width: 2,"))
     return folder.parent
 
 
 def reproduce(tmp_path, monkeypatch, *arguments):
-    given = ["segbench", "reproduce", *arguments, f"output={tmp_path / 'runs'}", f"ledger={tmp_path / 'ledger'}"]
+    # The tree that the tests run in may have changes.
+    allowed = () if any(each.startswith("allow_dirty") for each in arguments) else ("allow_dirty=true",)
+    places = (f"output={tmp_path / 'runs'}", f"ledger={tmp_path / 'ledger'}")
+    given = ["segbench", "reproduce", *arguments, *allowed, *places]
     monkeypatch.setattr(sys, "argv", given)
     try:
         cli.main()
@@ -62,7 +65,7 @@ def test_two_seeds_are_trained_once_and_stand_in_the_ledger(mine, tmp_path, monk
     assert not any("weights" in each for each in row["deviations"])
     assert row["verdict"].startswith("off by") or row["verdict"] == "reproduced"
     assert str(tmp_path) not in (tmp_path / "ledger" / "narrow.yaml").read_text()
-    assert row["command"] == "segbench reproduce narrow seeds=0,1 --config-dir DIR"
+    assert row["command"] == "segbench reproduce narrow seeds=0,1 --config-dir DIR allow_dirty=true"
     assert "pixel_error" in capfd.readouterr().out
 
     # Once more: nothing is trained again.
@@ -74,16 +77,75 @@ def test_two_seeds_are_trained_once_and_stand_in_the_ledger(mine, tmp_path, monk
     told = runs[1].provenance()
     told["git"], told["processor"] = {"commit": "f" * 40, "dirty": False}, "another"
     (runs[1].path / "provenance.json").write_text(json.dumps(told))
+    leg = json.loads((runs[1].path / "history.jsonl").read_text()) | {"provenance": told}
+    (runs[1].path / "history.jsonl").write_text(json.dumps(leg) + "\n")
     assert reproduce(tmp_path, monkeypatch, *arguments) == 0
     said = yaml.safe_load((tmp_path / "ledger" / "narrow.yaml").read_text())["deviations"]
-    assert "code: commit ffffffffff (seed 1)" in said
-    assert [each.rsplit("(", 1)[-1] for each in said if each.startswith("hardware")] == ["seed 0)", "seed 1)"]
+    assert "code: commit ffffffffff (seed_1)" in said
+    assert [each.rsplit("(", 1)[-1] for each in said if each.startswith("hardware")] == ["seed_0)", "seed_1)"]
     assert "model.width: 2 instead of 4" in said
     capfd.readouterr()
 
     # Another config in the same directory is no reproduction.
     assert reproduce(tmp_path, monkeypatch, *arguments, "optimizer.lr=1") == 1
     assert "holds a run of another config: optimizer.lr: 0.004, now 1" in capfd.readouterr().err
+
+
+def test_code_in_no_commit_is_refused_unless_the_row_shows_it(mine, tmp_path, monkeypatch, capfd):
+    from segbench.papers import reproduce as module
+
+    dirty = {"git": {"commit": "d" * 40, "dirty": True}}
+    monkeypatch.setattr(module, "provenance", lambda: dirty)
+    arguments = ("narrow", "--config-dir", str(mine), f"output={tmp_path / 'runs'}", f"ledger={tmp_path / 'ledger'}")
+    monkeypatch.setattr(sys, "argv", ["segbench", "reproduce", *arguments])
+    with pytest.raises(SystemExit):
+        cli.main()
+    printed = capfd.readouterr().err
+    assert "the code has changes that are in no commit, on top of dddddddddd" in printed
+    assert "allow_dirty=true" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+FOLDS = """\
+# @package _global_
+defaults:
+  - quickstart
+  - override /data: isbi_em
+  - override /metrics: em_challenge
+model: {width: 2, depth: 2}
+data: {tile: 40, repeats: 1}
+trainer: {max_steps: 1, val_check_interval: 1, precision: 32-true}
+callbacks: {panels: null}
+threads: 1
+paper:
+  row: of_mine
+  method: mine
+  source: a table
+  experiment: folded
+  metrics: {pixel_error: 0.0611}
+  looked_at: {"4": looked at in the making}
+"""
+
+
+def test_the_row_of_folds_has_their_mean_and_those_looked_at_stand_apart(
+    mine, drawn_isbi, tmp_path, monkeypatch, capfd
+):
+    (mine / "experiment" / "folded.yaml").write_text(FOLDS)
+    arguments = ("folded", "folds=0,1,4", "seeds=0", "--config-dir", str(mine), f"data.root={drawn_isbi}")
+    assert reproduce(tmp_path, monkeypatch, *arguments) == 0
+    row = yaml.safe_load((tmp_path / "ledger" / "folded.yaml").read_text())
+    by_fold = [
+        Run.open(tmp_path / "runs" / f"fold_{fold}" / "seed_0").results()["metrics"]["test/pixel_error"]
+        for fold in (0, 1, 4)
+    ]
+    assert row["ours"]["pixel_error"]["values"] == pytest.approx([sum(by_fold[:2]) / 2])
+    assert row["folds"]["fold_1"]["pixel_error"]["values"] == by_fold[1:2]
+    assert row["apart"]["fold_4"]["pixel_error"]["values"] == by_fold[2:]
+    assert row["cost"]["runs"] == 3
+    assert "test images that were looked at before: looked at in the making (fold_4/seed_0)" in row["deviations"]
+    assert "data.fold=0 where the row has None" in row["why"]
+    shown = capfd.readouterr().out
+    assert "not in the mean" in shown
 
 
 def test_what_could_not_be_run_says_why_in_the_ledger(mine, tmp_path, monkeypatch, capfd):
@@ -104,6 +166,9 @@ def test_what_could_not_be_run_says_why_in_the_ledger(mine, tmp_path, monkeypatc
         (["quickstart"], "reproduces no row of a paper"),
         (["no_such_experiment"], "no_such_experiment"),
         (["unet_isbi_em_cpu", "seeds=0,0"], "seeds=0,0"),
+        (["unet_isbi_em_cpu", "folds=a"], "folds=a"),
+        (["unet_isbi_em_cpu", "allow_dirty=maybe"], "allow_dirty=maybe"),
+        (["unet_isbi_em_cpu", "paper.metrics.rand_error=1", "data.root=x"], "paper.metrics.rand_error=1"),
         (["unet_isbi_em_cpu", "again"], "error: again"),
         (["unet_isbi_em_cpu", "model.nothing=1"], "nothing"),
     ],

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from segbench.cli.arguments import pairs, quoted
+from segbench.config.paper import paper_blocks
 from segbench.display.digits import number, spread
 from segbench.errors import SegbenchError
 from segbench.papers.ledger import (
     COLUMNS,
     default_folder,
     markdown,
-    paper_blocks,
     published,
     read_rows,
     reasons,
@@ -25,7 +25,8 @@ from segbench.papers.ledger import (
 from segbench.papers.reproduce import Order, reproduce
 
 USAGE = """\
-usage: segbench reproduce EXPERIMENT [seeds=0,1,2] [output=DIR] [ledger=DIR] [OVERRIDE ...] [--config-dir DIR]
+usage: segbench reproduce EXPERIMENT [seeds=0,1,2] [folds=0,1,2] [output=DIR] [ledger=DIR] [allow_dirty=true]
+                          [OVERRIDE ...] [--config-dir DIR]
        segbench reproduce --list [format=markdown] [ledger=DIR]
 
 Prepares the data, trains every seed (stages before it included), scores by the experiment's protocol, and writes a row
@@ -33,8 +34,11 @@ of the ledger: the paper's numbers, ours, the difference, a verdict, every devia
 The same command resumes where it was cut off; finished runs are reused.
 
   seeds=0,1,2    one run each; default: the experiment's own seed
-  output=DIR     of the runs: DIR/seed_0 ...; default outputs/reproduce/EXPERIMENT
+  folds=0,1,2    every seed on each of these folds (data.fold); the row has their mean, without those whose test images
+                 were looked at before, which stand apart
+  output=DIR     of the runs: DIR/seed_0 ..., DIR/fold_0/seed_0 ...; default outputs/reproduce/EXPERIMENT
   ledger=DIR     of the rows; default benchmarks/ledger
+  allow_dirty=true   run code that is in no commit; the row says so
   --list         every row of the papers with its state; format=markdown prints the README's table of rows that were run
 """
 
@@ -99,19 +103,28 @@ def _order(arguments: Sequence[str]) -> Order:
         config_dir = Path(*rest[at + 1 : at + 2])
         del rest[at : at + 2]
     experiment = rest.pop(0).removeprefix("experiment=")
-    ours = {argument for argument in rest if argument.partition("=")[0] in ("seeds", "output", "ledger")}
+    names = ("seeds", "folds", "output", "ledger", "allow_dirty")
+    ours = {argument for argument in rest if argument.partition("=")[0] in names}
     _, own = pairs([argument for argument in rest if argument in ours])
     overrides = quoted([argument for argument in rest if argument not in ours])
     bare = [a for a in overrides if "=" not in a and not a.startswith("~")]
     if bare:
         raise SegbenchError(f"{bare[0]}", "one experiment, and key=value pairs", "segbench reproduce --help")
-    seeds = [each for each in own.get("seeds", "").split(",") if each]
-    if not all(each.isdecimal() for each in seeds) or len(set(seeds)) < len(seeds):
-        raise SegbenchError(f"seeds={own['seeds']}", "different whole numbers, e.g. seeds=0,1,2", "correct seeds=")
+    if own.get("allow_dirty", "false") not in ("true", "false"):
+        raise SegbenchError(f"allow_dirty={own['allow_dirty']}", "true or false", "correct allow_dirty=")
+    seeds, folds = _numbers("seeds", own), _numbers("folds", own)
     outputs = Path(os.environ.get("SEGBENCH_OUTPUTS", "outputs"))
     output = Path(own.get("output", outputs / "reproduce" / experiment))
     ledger = Path(own.get("ledger", default_folder()))
-    return Order(experiment, tuple(map(int, seeds)), output, ledger, overrides, config_dir)
+    dirty = own.get("allow_dirty") == "true"
+    return Order(experiment, seeds, folds, output, ledger, overrides, config_dir, dirty)
+
+
+def _numbers(key: str, given: Mapping[str, str]) -> tuple[int, ...]:
+    numbers = [each for each in given.get(key, "").split(",") if each]
+    if not all(each.isdecimal() for each in numbers) or len(set(numbers)) < len(numbers):
+        raise SegbenchError(f"{key}={given[key]}", f"different whole numbers, e.g. {key}=0,1,2", f"correct {key}=")
+    return tuple(map(int, numbers))
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -145,6 +158,12 @@ def _print(row: Mapping[str, Any], path: Path) -> None:
         shown.add_row(name, number(value), *cells)
     console.print(shown)
     console.print(f"verdict: {row['verdict']}" + "".join(f"\n  {each}" for each in row.get("why", [])))
+    for each in row.get("flags", []):
+        console.print(f"check:   {each}", markup=False)
+    for name, scores in {**row.get("folds", {}), **row.get("apart", {})}.items():
+        shown_scores = ", ".join(f"{metric} {spread(got['mean'], got['std'])}" for metric, got in scores.items())
+        apart = ", not in the mean" if name in row.get("apart", {}) else ""
+        console.print(f"{name.replace('_', ' ')}:  {shown_scores}{apart}", markup=False)
     if row.get("deviations"):
         console.print("deviations from the paper's protocol:")
         for each in row["deviations"]:

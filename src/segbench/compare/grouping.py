@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from segbench.compare.columns import Column, Summary
-from segbench.compare.records import LeftOut, RunRecord, identity, is_circumstance, written
+from segbench.compare.records import LeftOut, RunRecord, identity, separating, written
 
 _LABEL = 48
 """Characters of a group's label; longer ones are cut at a setting."""
@@ -176,8 +176,9 @@ def _setting(run: RunRecord, key: str) -> Any:
 
 
 def _differing(runs: Sequence[RunRecord], ignore: tuple[str, ...]) -> tuple[str, ...]:
-    keys = dict.fromkeys(key for run in runs for key in run.settings if not is_circumstance(key, ignore))
-    return tuple(key for key in keys if len({written(run.settings.get(key)) for run in runs}) > 1)
+    settings = [separating(run.settings, ignore) for run in runs]
+    keys = dict.fromkeys(key for each in settings for key in each)
+    return tuple(key for key in keys if len({written(each.get(key)) for each in settings}) > 1)
 
 
 def _labels(groups: Sequence[Group]) -> list[str]:

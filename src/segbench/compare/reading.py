@@ -212,12 +212,7 @@ def _record(
         raise _Damaged("results.json does not match its schema")
     if not isinstance(metrics, dict) or not all(isinstance(v, int | float | None) for v in metrics.values()):
         raise _Damaged("results.json has no table of metrics")
-    legs = _legs(trained)
-    steps = timing.get("steps") if path == trained else _steps(trained)
-    continued, config = continuations(config, legs, steps), effective(config, legs, steps)
-    settings = flatten(config)
-    if continued:
-        settings["continued"] = "; ".join(continued)
+    settings, config = _effective(trained, config, timing.get("steps") if path == trained else _steps(trained), configs)
     if "data.images" in settings and (digests := trained / "digests.json").is_file():
         # Wherever the images lie.
         settings["data.images"] = hashlib.sha256(digests.read_bytes()).hexdigest()[:8]
@@ -231,9 +226,6 @@ def _record(
         settings["checkpoint"] = protocol["checkpoint"]
     if protocol.get("precision", settings.get("trainer.precision")) != settings.get("trainer.precision"):
         settings["evaluated.precision"] = protocol["precision"]
-    for key in settings:
-        if key.split(".")[0] == "init_from" and settings[key]:
-            settings[key] = _ancestor(str(settings[key]), configs)
     seed = config.get("seed")
     wandb_id = path / "wandb_id.txt"
     return RunRecord(
@@ -269,13 +261,35 @@ def _steps(path: Path) -> float | None:
     return steps if isinstance(steps, int | float) else None
 
 
-def _ancestor(run: str, configs: Configs) -> str:
+def _effective(
+    path: Path, config: Mapping[str, Any], steps: float | None, configs: Configs, above: tuple[Path, ...] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a run with those of the runs that it started from, and its configuration."""
+    legs = _legs(path)
+    continued, config = continuations(config, legs, steps), effective(config, legs, steps)
+    settings = flatten(config)
+    if continued:
+        settings["continued"] = "; ".join(continued)
+    for key in settings:
+        if key.split(".")[0] == "init_from" and settings[key]:
+            settings[key] = _ancestor(Path(str(settings[key])), configs, (*above, path))
+    stages = config.get("stages") or []
+    for name in stages.values() if isinstance(stages, dict) else stages:
+        settings[f"stage.{name}"] = _ancestor(path / "stages" / str(name), configs, (*above, path))
+    return settings, dict(config)
+
+
+def _ancestor(path: Path, configs: Configs, above: tuple[Path, ...]) -> str:
     # Seeds of one experiment start from seeds of another: their paths differ, their settings do not.
-    path = Path(run)
     if not (path / "config.yaml").is_file():
-        return run
-    config = configs.of(path)
-    return f"{config.get('name', path.name)} ({identity(flatten(config))[:8]})"
+        return path.name if path.parent.name == "stages" else str(path)
+    if path in above:
+        raise _Damaged(f"config.yaml: {path} starts from itself")
+    settings, config = _effective(path, configs.of(path), _steps(path), configs, above)
+    if path.parent.name == "stages":
+        # A stage starts from the one before it, which has a key of its own.
+        settings = {key: value for key, value in settings.items() if key.split(".")[0] != "init_from"}
+    return f"{config.get('name', path.name)} ({identity(settings)[:8]})"
 
 
 def _from_wandb(run: WandbRun) -> RunRecord | LeftOut:

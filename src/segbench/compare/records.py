@@ -6,14 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-CIRCUMSTANCES = ("name", "seed", "resume", "paper", "logger", "threads", "data.num_workers")
-"""Keys, with all below them, that do not separate runs: names, threads. `seed` makes a group."""
-PLACES = ("data.root", "weights.path", "loss.weight_map.folder")
-CIRCUMSTANCES_OF_LOADING = ("data.eval_batch_size", "callbacks.panels", "callbacks.progress", "callbacks.curves")
+from segbench.config.no_effect import counting
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,23 +70,24 @@ class LeftOut:
     wrong: bool = False
 
 
-@cache
-def is_circumstance(key: str, ignore: tuple[str, ...] = ()) -> bool:
-    """Whether a setting does not separate runs.
+def separating(settings: Mapping[str, Any], ignore: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The settings that separate runs.
 
     Args:
-        key: dotted.
-        ignore: further keys, with all below them.
+        settings: by dotted key.
+        ignore: keys that do not, with all below them, in addition to those that change no score.
     """
-    return any(
-        key == other or key.startswith(f"{other}.")
-        for other in (*CIRCUMSTANCES, *PLACES, *CIRCUMSTANCES_OF_LOADING, *ignore)
-    )
+    below = tuple(f"{key}." for key in ignore)
+    return {
+        key: value
+        for key, value in counting(settings).items()
+        if not (key in ignore or (below and key.startswith(below)))
+    }
 
 
 def identity(settings: Mapping[str, Any], ignore: tuple[str, ...] = ()) -> str:
-    """A digest of all settings except the circumstances: equal for runs that differ only in their seed."""
-    kept = {key: _whole(value) for key, value in settings.items() if not is_circumstance(key, ignore)}
+    """A digest of the settings that separate runs: equal for runs that differ only in their seed."""
+    kept = {key: _whole(value) for key, value in separating(settings, ignore).items()}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 

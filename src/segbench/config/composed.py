@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.config.paper import refuse_other_facts
 from segbench.config.places import PLACES
 from segbench.errors import SegbenchError
 
@@ -23,7 +24,7 @@ def resolved(config: DictConfig, start: Path | None = None) -> dict[str, Any]:
         start: what relative paths are relative to; None: the working directory.
 
     Raises:
-        SegbenchError: a mandatory key is missing.
+        SegbenchError: a mandatory key is missing, or a fact of a paper is changed.
     """
     from omegaconf import MissingMandatoryValue, OmegaConf
 
@@ -34,6 +35,7 @@ def resolved(config: DictConfig, start: Path | None = None) -> dict[str, Any]:
         raise SegbenchError(f"{key} is not given", f"a value for {key}", f"add {key}=... to the command") from error
     assert isinstance(container, dict)
     tree: dict[str, Any] = _absolute({str(key): value for key, value in container.items()}, "", start or Path.cwd())
+    refuse_other_facts(tree.get("paper"))
     return tree
 
 

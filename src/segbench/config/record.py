@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from segbench.config.flat import changed, flatten
 from segbench.config.misfits import misfit
+from segbench.config.paper import packaged_facts
 from segbench.errors import SegbenchError
 
 Auto = Literal["auto"]
@@ -140,7 +141,21 @@ class InitialWeights(Section):
 
 
 class Paper(Section):
-    """The row of a paper that a run is compared with."""
+    """The row of a paper that a run is compared with; of a packaged row it has the packaged facts.
+
+    Attributes:
+        row: its name in the tables of published numbers.
+        method: its line in that table.
+        source: where it is printed.
+        metrics: the printed scores.
+        experiment: the packaged experiment that is the row itself.
+        weights: the published initial weights.
+        deviations: of the packaged experiment itself from the paper, those that no setting shows.
+        not_comparable: why the scores of the experiment are of other images than the paper's.
+        symmetries: how many transformed copies of an image the paper averages over; None: it does not say.
+        looked_at: folds whose test images were looked at while the experiment was made, with the reason; `null` is the
+            default split.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -152,6 +167,8 @@ class Paper(Section):
     weights: str | None = None
     deviations: list[str] = []
     not_comparable: str | None = None
+    symmetries: int | None = None
+    looked_at: dict[str, str | None] = {}
 
 
 def _by_head(value: Any) -> Any:
@@ -241,7 +258,7 @@ class Config(Recorded):
     stages: list[str] | dict[str, str] | None = None
     optimized_metric: str | None = None
     weights: InitialWeights | None = None
-    paper: Paper | None = None
+    paper: Annotated[Paper | None, BeforeValidator(packaged_facts)] = None
     task: Task
     data: Data
     augment: Component

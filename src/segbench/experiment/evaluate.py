@@ -159,5 +159,5 @@ def task_protocol(config: Config, data: SegmentationData, task: SegmentationTask
         "tile": task.evaluation.tile,
         "threads": task.evaluation.threads,
         "versions": {key: info.version for key, info in task.infos("test").items()},
-        "paper": config.tree.get("paper"),
+        "paper": None if config.paper is None else config.paper.model_dump(exclude_unset=True),
     }

@@ -83,7 +83,7 @@ def train(
         if run.state() == "prepared":
             run.begin(config)
     with running(run):
-        now = provenance() | machine(config)
+        now = provenance(config.flat) | machine(config)
         if first:
             for sentence in sentences:
                 log.info("%s", sentence)
@@ -117,14 +117,14 @@ def _run_experiment(config: Config, run: Run, resume: bool, leg: Leg, allow: Seq
         log.warning("%s", fault)
     experiment = build_experiment(config, run.path)
     with wandb_ending(experiment.trainer.loggers):
-        step = 0 if checkpoint is None else _refuse_another_run(run, experiment, config, checkpoint, allow)
+        step, accepted = _refuse_another_run(run, experiment, config, checkpoint, allow) if checkpoint else (0, ())
         if first:
             for sentence in stretched(config, leg.changes, step):
                 log.warning("%s", sentence)
             run.write_dataset(experiment.data.spec.to_dict())
             run.write_splits(split_ids(experiment.dataset))
             run.write_digests(data_digests(experiment.dataset))
-            run.add_leg(replace(leg, step=step))
+            run.add_leg(replace(leg, step=step, accepted=accepted))
         if checkpoint is None:
             begun_from = start_of(config, run.path)
             modalities = experiment.dataset.spec.modalities
@@ -136,8 +136,12 @@ def _run_experiment(config: Config, run: Run, resume: bool, leg: Leg, allow: Seq
 
 def _refuse_another_run(
     run: Run, experiment: Experiment, config: Config, checkpoint: Path, allow: Sequence[str]
-) -> int:
-    """Refuse to continue with other data, another network or fewer steps; returns the step of the checkpoint."""
+) -> tuple[int, tuple[str, ...]]:
+    """Refuse to continue with other data, another network or fewer steps.
+
+    Returns:
+        the step of the checkpoint, and the differences that `allow` lets pass.
+    """
     from segbench.experiment.resume import refuse_fewer_steps
     from segbench.experiment.unchanged import refuse_other_data, refuse_other_model
     from segbench.training.checkpoint import read_checkpoint
@@ -149,7 +153,7 @@ def _refuse_another_run(
     experiment.task.takes_what_fits = bool(model)
     for difference in (*data, *model):
         log.warning("resume_allow: %s", difference)
-    return int(saved["global_step"])
+    return int(saved["global_step"]), (*data, *model)
 
 
 def _run_stages(config: Config, run: Run, stages: Sequence[Stage], allow: Sequence[str]) -> None:

@@ -1,133 +1,286 @@
 """How a run deviates from the protocol of the paper's row that it reproduces.
 
-An experiment's `paper.experiment` names the experiment that is the row itself; a run is compared with it key by key, so
-no setting of a config is overlooked. What no config says (data, precision, hardware) is read from the run.
+An experiment's `paper.experiment` names the packaged experiment that is the row itself. Everything in which a run's
+effective configuration, its history and its stages differ from it is a deviation; only the settings of
+`segbench.config.no_effect` are none. What no configuration shows (code, precision, hardware) is read from the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from segbench.config.flat import differences, flatten
+from segbench.config.no_effect import is_without_effect
 from segbench.config.record import Config
+from segbench.experiment.stages import FOLDER, Stage
+from segbench.inference.symmetries import symmetries
+from segbench.runs.directory import Run
+from segbench.runs.history import Leg, continuations
 
-_OF_NO_EFFECT = (
-    "name",
-    "seed",
-    "threads",
-    "resume",
-    "paper",
-    "logger",
-    "task.channels_last",
-    "task.compile",
-    "tile",
-    "stages",
-    "weights.path",
-    "init_from",
-    "data.root",
-    "data.num_workers",
-    "data.eval_batch_size",
-    "callbacks",
-    "loss.weight_map.folder",
-    "metrics",
-)
-"""Keys that change no score, or that have a sentence elsewhere."""
-_TRAINER = ("max_steps", "max_epochs", "accumulate_grad_batches", "gradient_clip_val")
-_SCORED_ON = (
-    *("data._target_", "data.protocol", "data.test", "data.fold", "data.partial", "data.depth", "data.dataset"),
-    *("data.truth", "data.by_sequence.test", "data.by_time.test"),
-)
-"""Keys that decide which images are scored: if they differ, two numbers are not comparable."""
+_TRAINS: Mapping[str, str] = {
+    "data.batch_size": "images per step",
+    "data.tile": "what is cut for training",
+    "data.surround": "what is cut for training",
+    "data.repeats": "length of an epoch",
+    "data.train": "which images train",
+    "data.by_time.train": "which images train",
+    "data.by_sequence.train": "which images train",
+    "data.by_time.val": "which images select",
+    "data.by_sequence.val": "which images select",
+    "data.val": "which images select",
+    "data.hold_out": "which images select",
+}
+"""Settings of the data that leave the scored images and their labels as they are, with what they change."""
+_BATCH = ("trainer.devices", "trainer.num_nodes", "data.batch_size", "trainer.accumulate_grad_batches")
+"""Together the effective batch, which has one sentence."""
+_FROM_THE_RUN = ("trainer.accelerator", "trainer.precision")
+"""Reported as the run had it, not as it was configured."""
 
 
-def deviations(
-    config: Config, reference: Config, results: Mapping[str, Any], provenance: Mapping[str, Any]
-) -> list[str]:
+@dataclass(frozen=True)
+class Conduct:
+    """What a run did.
+
+    Attributes:
+        config: effective, at its end.
+        began: the nested configuration that it began with.
+        legs: its history.
+        results: the content of results.json.
+        provenance: the content of provenance.json.
+        stages: what ran before it, by experiment.
+    """
+
+    config: Config
+    began: Mapping[str, Any]
+    legs: Sequence[Leg]
+    results: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    stages: Mapping[str, Conduct]
+
+    @classmethod
+    def of(cls, run: Run) -> Conduct:
+        """Read a finished run and its stages.
+
+        Raises:
+            SegbenchError: it is not finished, or a file is damaged.
+        """
+        below = sorted((run.path / FOLDER).glob("*/config.yaml"))
+        stages = {path.parent.name: cls.of(Run.open(path.parent)) for path in below}
+        return cls(run.config(), run.recorded(), run.legs(), run.results(), run.provenance(), stages)
+
+    @property
+    def provenances(self) -> list[Mapping[str, Any]]:
+        """Of every leg; version 0.1.0 recorded that of the first alone."""
+        return [leg.provenance for leg in self.legs if leg.provenance] or [self.provenance]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The effective settings by dotted key, with `auto` where the machine decided."""
+        settled = self.legs[0].settled if self.legs else {}
+        return {key: "auto" if key in settled else value for key, value in self.config.flat.items()}
+
+
+def deviations(conduct: Conduct, reference: Config, stages: Sequence[Stage] = ()) -> list[str]:
     """Every deviation, one sentence each.
 
     Args:
-        config: of the run.
+        conduct: of the run.
         reference: of the experiment that is the paper's row.
-        results: the content of results.json.
-        provenance: the content of provenance.json.
+        stages: of that experiment.
     """
-    said = [] if config.paper is None else list(config.paper.deviations)
-    said += _of_config(config, reference)
-    steps, wanted = results["timing"].get("steps"), config.trainer.max_steps
-    if steps is not None and wanted > 0 and steps < wanted:
-        said.append(f"{steps:.0f} of the {wanted} configured steps")
-    if config.init_from is not None and reference.stages:
-        said.append("started from a given run instead of the earlier stages")
-    precision = str(results["protocol"]["precision"])
+    config = conduct.config
+    reported = [] if config.paper is None else list(config.paper.deviations)
+    reported += _looked_at(config)
+    reported += _averaging(config, reference)
+    reported += _of_settings(conduct, reference)
+    reported += _of_history(conduct)
+    reported += _of_stages(conduct, reference, stages)
+    precision = str(conduct.results["protocol"]["precision"])
     if not precision.startswith("32"):
-        said.append(f"computed in {precision}, the paper in float32")
-    said.append(f"hardware: {_hardware(config, provenance)}")
-    return said
+        reported.append(f"computed in {precision}, the paper in float32")
+    reported += _of_code(conduct)
+    reported += [f"hardware: {each}" for each in dict.fromkeys(map(_hardware, conduct.provenances))]
+    return list(dict.fromkeys(reported))
 
 
 def not_comparable(config: Config, reference: Config) -> list[str]:
-    """Why the score is of other images than the paper's; empty if it is of the same."""
+    """Why the score is of other images or labels than the paper's, or otherwise computed; empty if it is not."""
     reason = None if config.paper is None else config.paper.not_comparable
-    mine, theirs = config.flat, reference.flat
-    other = [
+    return [*([reason] if reason else []), *_scored_otherwise(config, reference)]
+
+
+def _scored_otherwise(config: Config, reference: Config) -> list[str]:
+    mine, theirs = _view(config.flat), _view(reference.flat)
+    return [
         f"{key}={mine.get(key)} where the row has {theirs.get(key)}"
-        for key in _SCORED_ON
+        for key in sorted({*mine, *theirs})
         if mine.get(key) != theirs.get(key)
+        and (key.startswith("data.") or (key.startswith("metrics.") and key in mine and key in theirs))
+        and not any(key == known or key.startswith(f"{known}.") for known in _TRAINS)
     ]
-    return ([reason] if reason else []) + other
 
 
-def _of_config(config: Config, reference: Config) -> list[str]:
-    said = []
-    mine_tree, theirs_tree = config.tree, reference.tree
-    for group in sorted({*mine_tree, *theirs_tree}):
-        mine, theirs = mine_tree.get(group), theirs_tree.get(group)
-        if _told_elsewhere(group):
-            continue
-        if _target(mine) != _target(theirs):
-            said.append(f"{group}: {_whole(mine)} instead of {_whole(theirs)}")
-            continue
-        differing = differences(flatten({group: mine}), flatten({group: theirs}))
-        said += [
-            f"{key}: {ours} instead of {paper}"
-            for key, (ours, paper) in sorted(differing.items())
-            if not _told_elsewhere(key)
-        ]
-    if config.monitor != reference.monitor:
-        chosen, theirs = config.monitor or "nothing: the last one", reference.monitor or "nothing"
-        said.append(f"checkpoint chosen by {chosen} instead of {theirs}")
-    return said
+def _view(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that count; those of a metric that repeat the decoding's are left out."""
+    return {
+        key: value
+        for key, value in flat.items()
+        if not is_without_effect(key, flat) and not _repeats_decoding(key, value, flat)
+    }
 
 
-def _told_elsewhere(key: str) -> bool:
-    group, _, rest = key.partition(".")
-    if group == "trainer":
-        return bool(rest) and rest not in _TRAINER
-    return any(key == known or key.startswith(f"{known}.") for known in _OF_NO_EFFECT)
+def _repeats_decoding(key: str, value: Any, flat: Mapping[str, Any]) -> bool:
+    _, found, rest = key.partition(".decoding.")
+    return bool(found) and key.startswith("metrics.") and flat.get(f"decoding.{rest}", ...) == value
 
 
-def _target(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return None
-    inner = value.get("transforms")
-    return value.get("_target_"), tuple(each["_target_"] for each in inner) if inner else None
+def _of_settings(conduct: Conduct, reference: Config) -> list[str]:
+    config, asked = conduct.config, conduct.asked
+    mine, theirs = _view(asked), _view(reference.flat)
+    handled = {*_FROM_THE_RUN, *_BATCH}
+    if reference.paper is not None and reference.paper.symmetries is not None:
+        handled.add("tta")
+    # Runs of version 0.1.0 do not say what was `auto`.
+    unknown = set() if conduct.legs else {key for key, value in theirs.items() if value == "auto"}
+    # The runs that a run started from are on other machines in other places.
+    started = {key for key in mine if key.split(".")[0] == "init_from"}
+    kept = {*mine, *theirs} - handled - unknown - started
+    reported = list(_differing("", _tree(mine, kept), _tree(theirs, kept)))
+    if (batch := _batch(config)) != (rows := _batch(reference)):
+        reported.append(f"effective batch: {batch} instead of {rows}")
+    return reported
+
+
+def _batch(config: Config) -> str:
+    devices, nodes, images = config.trainer.processes_here, config.trainer.num_nodes, config.data.batch_size
+    accumulated = config.trainer.accumulate_grad_batches
+    total = devices * nodes * images * accumulated
+    return f"{total} (devices {devices} x nodes {nodes} x batch {images} x accumulation {accumulated})"
+
+
+def _tree(flat: Mapping[str, Any], kept: set[str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        if key in kept:
+            *above, last = key.split(".")
+            node = tree
+            for name in above:
+                node = node.setdefault(name, {})
+            node[last] = value
+    return tree
+
+
+def _differing(key: str, mine: Any, theirs: Any) -> Iterator[str]:
+    """Sentences about two trees; a class that is another is one sentence, with its settings."""
+    if mine == theirs:
+        return
+    inside = [each for each in (mine, theirs) if isinstance(each, Mapping)]
+    alike = len(inside) == 2 and _classes(mine) == _classes(theirs)
+    if alike or (len(inside) == 1 and None in (mine, theirs) and _classes(inside[0]) == [None]):
+        ours, others = mine or {}, theirs or {}
+        for name in sorted({*ours, *others}):
+            yield from _differing(f"{key}.{name}" if key else name, ours.get(name), others.get(name))
+    else:
+        yield f"{key}: {_whole(mine)} instead of {_whole(theirs)}"
+
+
+def _classes(tree: Mapping[str, Any]) -> list[Any]:
+    """The class of a mapping, or those of a numbered list; None stands for plain settings."""
+    return [each.get("_target_") for each in tree.values()] if "0" in tree else [tree.get("_target_")]
 
 
 def _whole(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value)
-    if "transforms" in value:
-        return "[" + ", ".join(_short(each) for each in value["transforms"] or []) + "]"
-    settings = ", ".join(f"{k} {v}" for k, v in value.items() if k != "_target_" and not isinstance(v, (Mapping, list)))
-    return f"{_short(value)}({settings})" if settings else _short(value)
+    if "0" in value:
+        return "[" + ", ".join(_name(each["_target_"]) for each in value.values()) + "]"
+    settings = ", ".join(f"{name} {_whole(each)}" for name, each in value.items() if name != "_target_")
+    named = _name(value["_target_"]) if "_target_" in value else ""
+    return f"{named}({settings})" if settings else named
 
 
-def _short(value: Mapping[str, Any]) -> str:
-    return str(value.get("_target_", "none")).rsplit(".", 1)[-1]
+def _name(target: Any) -> str:
+    # Another module's class of the same name is another class.
+    module, _, name = str(target).rpartition(".")
+    return name if module.split(".")[0] in ("segbench", "torch", "lightning", "albumentations") else str(target)
 
 
-def _hardware(config: Config, provenance: Mapping[str, Any]) -> str:
-    if config.trainer.on_gpu:
-        return str(provenance.get("gpu") or "GPU")
+def looked_at(config: Config) -> str | None:
+    """Why the test images of a run were looked at before; None if they were not."""
+    fold = config.data.arguments.get("fold")
+    return None if config.paper is None else config.paper.looked_at.get("null" if fold is None else str(fold))
+
+
+def _looked_at(config: Config) -> list[str]:
+    why = looked_at(config)
+    return [] if why is None else [f"test images that were looked at before: {why}"]
+
+
+def _averaging(config: Config, reference: Config) -> list[str]:
+    paper = reference.paper
+    if paper is None or paper.symmetries is None:
+        return []
+    copies = len(symmetries(config.tta))
+    if copies == paper.symmetries:
+        return []
+    return [f"averaged over {copies} symmetries (tta={config.tta}) instead of {paper.symmetries} turned copies"]
+
+
+def _of_history(conduct: Conduct) -> list[str]:
+    steps, wanted = conduct.results["timing"].get("steps"), conduct.config.trainer.max_steps
+    reported = [f"continued {each}" for each in continuations(conduct.began, conduct.legs, steps)]
+    if steps is not None and wanted > 0 and steps < wanted:
+        reported.append(f"{steps:.0f} of the {wanted} configured steps")
+    if ended := conduct.results["protocol"].get("ended_by"):
+        reported.append(f"training was ended by {ended}")
+    return reported
+
+
+def _of_stages(conduct: Conduct, reference: Config, stages: Sequence[Stage]) -> list[str]:
+    wanted = {stage.experiment: stage for stage in stages}
+    reported = []
+    if conduct.config.init_from is not None and reference.init_from is None:
+        skipped = f" instead of the stages {', '.join(wanted)}" if wanted else ""
+        reported.append(f"started from a given run{skipped}")
+    elif missing := [name for name in wanted if name not in conduct.stages]:
+        reported.append(f"stages left out: {', '.join(missing)}")
+    for name, done in conduct.stages.items():
+        if name not in wanted:
+            reported.append(f"a stage that the row does not have: {name}")
+            continue
+        stage = wanted[name]
+        found = [*_of_settings(done, stage.config), *_of_history(done), *_of_code(done)]
+        found += _of_stages(_within_a_chain(done), stage.config, stage.stages)
+        reported += [f"stage {name}: {each}" for each in found]
+    return reported
+
+
+def _within_a_chain(done: Conduct) -> Conduct:
+    # A stage starts from the one before it: that is the row's own way.
+    own = done.config.replace({"init_from": None})
+    return Conduct(own, done.began, done.legs, done.results, done.provenance, done.stages)
+
+
+def _of_code(conduct: Conduct) -> list[str]:
+    """Code that is in no commit, that changed between legs, or that is the user's own."""
+    reported = []
+    gits = [each.get("git") or {} for each in conduct.provenances]
+    commits = [str(git.get("commit") or "none")[:10] for git in gits]
+    for commit in dict.fromkeys(commit for commit, git in zip(commits, gits, strict=True) if git.get("dirty")):
+        reported.append(f"code: changes that are in no commit, on top of {commit}")
+    versions = [str((each.get("versions") or {}).get("segbench")) for each in conduct.provenances]
+    for before, now in pairwise(zip(commits, versions, strict=True)):
+        if before != now:
+            reported.append(f"code: continued by commit {now[0]} of version {now[1]}, after {before[0]} of {before[1]}")
+    for made in conduct.provenances:
+        for target, digest in (made.get("own_code") or {}).items():
+            reported.append(f"code: {target}, a class of the user's (sha256 {str(digest)[:12]})")
+    return reported
+
+
+def _hardware(provenance: Mapping[str, Any]) -> str:
+    if (device := provenance.get("device", "CPU")) != "CPU":
+        return str(device)
     return f"{provenance['processor']}, {provenance['cpus']} cores"

@@ -34,26 +34,6 @@ def default_folder() -> Path:
     return (clone if (clone / "pyproject.toml").is_file() else Path()) / "benchmarks" / "ledger"
 
 
-def paper_blocks(experiments: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The `paper:` block of every experiment that has one, merged with inherited ones; quick, as it needs no Hydra.
-
-    Args:
-        experiments: the folder; None takes the packaged one.
-    """
-    folder = experiments or conf_root() / "experiment"
-    blocks = {path.stem: _paper(folder, path.stem) for path in sorted(folder.glob("*.yaml"))}
-    return {name: block for name, block in blocks.items() if block.get("row") and not name.startswith("_")}
-
-
-def _paper(folder: Path, name: str) -> dict[str, Any]:
-    content = read_yaml(folder / f"{name}.yaml")
-    parents = [entry for entry in content.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
-    merged: dict[str, Any] = {}
-    for block in [*(_paper(folder, parent) for parent in parents), content.get("paper") or {}]:
-        merged |= block
-    return merged
-
-
 def summarise(scores: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
     """Mean, standard deviation (over seeds, n - 1) and single values of every score that all runs have."""
     names = [name for name in scores[0] if all(each.get(name) is not None for each in scores)]
@@ -66,7 +46,7 @@ def summarise(scores: Sequence[Mapping[str, float | None]]) -> dict[str, dict[st
 
 
 def verdict(paper: Mapping[str, float], ours: Mapping[str, Mapping[str, Any]], other_images: Sequence[str]) -> str:
-    """`reproduced`, `off by x (metric)`, or `not comparable`.
+    """`reproduced`, `off by x (metric)`, `incomplete: metric is not scored`, or `not comparable`.
 
     Reproduced means that every score that the paper prints is met within the tolerance, or is better.
 
@@ -76,8 +56,10 @@ def verdict(paper: Mapping[str, float], ours: Mapping[str, Mapping[str, Any]], o
         other_images: why the scores are of other images than the paper's.
     """
     common = {name: ours[name]["mean"] - value for name, value in paper.items() if name in ours}
-    if other_images or not common:
+    if other_images:
         return "not comparable"
+    if missing := [name for name in paper if name not in common]:
+        return f"incomplete: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not scored"
     worse = {name: _worse_by(name, difference, paper[name]) for name, difference in common.items()}
     name = max(worse, key=lambda each: worse[each])
     return "reproduced" if worse[name] <= 1 else f"off by {abs(common[name]):.4f} ({name})"
@@ -88,6 +70,36 @@ def _worse_by(name: str, difference: float, value: float) -> float:
     if name.endswith("_error"):
         return difference / max(ERROR_TOLERANCE * value, math.ulp(0.0))
     return -difference / TOLERANCE
+
+
+def beyond(row: str, paper: Mapping[str, float], ours: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Scores that beat the paper's and everything published on its images, a sentence each: they may be of a leak.
+
+    Args:
+        row: the paper's table.
+        paper: its scores that the experiment reproduces.
+        ours: as `summarise` gives them.
+    """
+    rows = published()
+    images = rows.get(row, {}).get("images")
+    methods = [
+        each
+        for name, entry in rows.items()
+        if name == row or (images and entry.get("images") == images)
+        for each in entry["methods"]
+    ]
+    flags = []
+    for name in (name for name in paper if name in ours):
+        plain = name.rpartition("/")[2] if name.startswith("semantic/") else name
+        known = {each["method"]: each["metrics"][plain] for each in methods if plain in each["metrics"]}
+        known["the paper"] = paper[name]
+        best = (min if name.endswith("_error") else max)(known, key=lambda method: known[method])
+        if _worse_by(name, ours[name]["mean"] - known[best], known[best]) < -1:
+            flags.append(
+                f"{name} {number(ours[name]['mean'])} is beyond the best published {number(known[best])} by {best}: "
+                "check that no test image trains, and that images and labels are the paper's"
+            )
+    return flags
 
 
 def write_row(folder: Path, row: Mapping[str, Any]) -> Path:
@@ -181,16 +193,22 @@ def reasons(rows: Mapping[str, Mapping[str, Any]], experiments: Sequence[str]) -
 
 def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The README's table: the rows that were run."""
-    lines = ["| experiment | score | paper | ours | seeds | verdict |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| experiment | score | paper | ours | seeds | verdict | run |", "| --- " * 7 + "|"]
     for experiment, row in rows.items():
-        if not row.get("ours"):
-            continue
-        name = f"`{experiment}`"
-        for metric, value in row["paper"]["metrics"].items():
-            got = row["ours"].get(metric)
-            if got is None:
-                continue
-            ours = spread(got["mean"], got["std"])
-            lines.append(f"| {name} | {metric} | {number(value)} | {ours} | {got['n']} | {row['verdict']} |")
-            name = ""
+        ours_of = row.get("ours") or {}
+        shown = {name: ours_of[name] for name in (row["paper"]["metrics"] if ours_of else ()) if name in ours_of}
+        first = (f"`{experiment}`", str(row["verdict"]), _when(row))
+        for metric, got in shown.items():
+            printed, ours = number(row["paper"]["metrics"][metric]), spread(got["mean"], got["std"])
+            lines.append(f"| {first[0]} | {metric} | {printed} | {ours} | {got['n']} | {first[1]} | {first[2]} |")
+            first = ("", "", "")
     return "\n".join(lines) + "\n"
+
+
+def _when(row: Mapping[str, Any]) -> str:
+    git = row.get("commit") or {}
+    code = (
+        f"{str(git.get('commit'))[:10]}{' and uncommitted changes' if git.get('dirty') else ''}" if git else "a wheel"
+    )
+    on = f", mean of {', '.join(name.replace('_', ' ') for name in row['folds'])}" if "folds" in row else ""
+    return f"{row.get('date')}, {code}{on}"

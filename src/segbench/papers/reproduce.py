@@ -12,20 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.flat import differences
+from segbench.config.paper import paper_blocks
 from segbench.config.places import PLACES
 from segbench.config.record import Config, Paper
 from segbench.errors import SegbenchError
-from segbench.papers.ledger import (
-    paper_blocks,
-    read_rows,
-    summarise,
-    verdict,
-    write_row,
-)
+from segbench.papers.ledger import beyond, read_rows, summarise, verdict, write_row
 from segbench.runs.directory import Run
+from segbench.runs.provenance import provenance
 
 if TYPE_CHECKING:
     from segbench.experiment.stages import Stage
+    from segbench.papers.deviations import Conduct
 
 
 @dataclass(frozen=True)
@@ -50,22 +47,30 @@ class Order:
     Attributes:
         experiment: its name.
         seeds: one run each.
+        folds: each trained with every seed; empty for the experiment's own split.
         output: where the runs go.
         ledger: where the row goes.
         overrides: Hydra's.
         config_dir: the user's own configs.
+        allow_dirty: whether code that is in no commit may run.
     """
 
     experiment: str
     seeds: tuple[int, ...]
+    folds: tuple[int, ...]
     output: Path
     ledger: Path
     overrides: list[str]
     config_dir: Path | None
+    allow_dirty: bool = False
+
+    def directory(self, composed: Composed, fold: int | None) -> Path:
+        """Of the run of a seed on a fold."""
+        return self.output / (f"fold_{fold}" if fold is not None else "") / f"seed_{composed.config.seed}"
 
 
 def reproduce(order: Order, command: str, say: Callable[[Mapping[str, Any], Path], None]) -> None:
-    """Train every seed, or continue it, and write the row of the ledger.
+    """Train every seed on every fold, or continue it, and write the row of the ledger.
 
     Args:
         order: what is asked for.
@@ -73,41 +78,52 @@ def reproduce(order: Order, command: str, say: Callable[[Mapping[str, Any], Path
         say: called with the row and its file, also for a row that could not be run.
 
     Raises:
-        SegbenchError: no row of a paper, other runs in the directory, missing data, or a failed run.
+        SegbenchError: no row of a paper, uncommitted code, other runs in the directory, missing data, or a failed run.
     """
-    composed = [_compose(order, seed) for seed in order.seeds or (None,)]
-    paper = composed[0].config.paper
+    composed = {
+        order.directory(each, fold): each
+        for fold in order.folds or (None,)
+        for each in (_compose(order, seed, fold) for seed in order.seeds or (None,))
+    }
+    first = next(iter(composed.values()))
+    paper = first.config.paper
     if paper is None or not paper.metrics:
         raise SegbenchError(
             f"experiment {order.experiment} reproduces no row of a paper",
             f"one of {', '.join(paper_blocks())}",
             "segbench reproduce --list",
         )
-    reference = _reference(order, paper)
+    _refuse_dirty(order, "the code", [provenance()])
     row: dict[str, Any] = {"experiment": order.experiment, "row": paper.row, "method": paper.method}
     row["paper"] = {"source": paper.source, "metrics": paper.metrics}
-    directories = [order.output / f"seed_{each.config.seed}" for each in composed]
-    for directory, each in zip(directories, composed, strict=True):
+    for directory, each in composed.items():
         _check_same(directory, each)
     try:
-        _have_data(composed[0])
-        for directory, each in zip(directories, composed, strict=True):
+        _have_data(first)
+        for directory, each in composed.items():
             _train(directory, order, each)
     except SegbenchError as error:
         if not _has_numbers(order):
-            why = [_without_places(error.found, order.overrides, composed[0].config)]
+            why = [_without_places(error.found, order.overrides, first.config)]
             blocked = row | {"verdict": "not run", "why": why, "command": command, "date": time.strftime("%Y-%m-%d")}
             say(blocked, write_row(order.ledger, blocked))
         raise
-    measured = (
-        row
-        | _measured(directories, reference, composed[0].config)
-        | {"command": command, "date": time.strftime("%Y-%m-%d")}
-    )
+    measured = _measured(order, list(composed), _reference(order, paper), first.config)
+    measured = row | measured | {"command": command, "date": time.strftime("%Y-%m-%d")}
     say(measured, write_row(order.ledger, measured))
 
 
-def _compose(order: Order, seed: int | None) -> Composed:
+def _refuse_dirty(order: Order, what: str, provenances: Sequence[Mapping[str, Any]]) -> None:
+    commits = [git["commit"] for each in provenances if (git := each.get("git") or {}).get("dirty")]
+    if commits and not order.allow_dirty:
+        raise SegbenchError(
+            f"{what} has changes that are in no commit, on top of {commits[0][:10]}",
+            "code that others can check out: a row of the ledger names its commit",
+            "commit the changes of src and conf, or add allow_dirty=true, which the row shows",
+        )
+
+
+def _compose(order: Order, seed: int | None, fold: int | None = None) -> Composed:
     import hydra
 
     from segbench.config.composed import resolved
@@ -116,17 +132,20 @@ def _compose(order: Order, seed: int | None) -> Composed:
 
     overrides = [f"experiment={order.experiment}", f"name={order.experiment}", *order.overrides]
     overrides += [] if seed is None else [f"seed={seed}"]
+    overrides += [] if fold is None else [f"data.fold={fold}"]
     with composing("train", overrides, order.config_dir):
         with_choices = hydra.compose("train", overrides, return_hydra_config=True)
         config = Config.of(resolved(hydra.compose("train", overrides)))
         return Composed(config, compose_stages(config, overrides), str(with_choices.hydra.runtime.choices["data"]))
 
 
-def _reference(order: Order, paper: Paper) -> Config:
-    """The experiment that is the paper's row itself; only the path of the data is ours."""
+def _reference(order: Order, paper: Paper) -> Composed:
+    """The experiment that is the paper's row itself, as packaged; only the path of the data is ours."""
     root = [override for override in order.overrides if override.startswith("data.root=")]
-    itself = replace(order, experiment=paper.experiment or order.experiment, overrides=root)
-    return _compose(itself, None).config
+    name = paper.experiment or order.experiment
+    # A row that is not packaged is the user's own.
+    own = None if name in paper_blocks() else order.config_dir
+    return _compose(replace(order, experiment=name, overrides=root, config_dir=own), None)
 
 
 def _have_data(composed: Composed) -> None:
@@ -188,53 +207,80 @@ def _has_numbers(order: Order) -> bool:
     return bool(order.ledger.is_dir() and (read_rows(order.ledger).get(order.experiment) or {}).get("ours"))
 
 
-def _measured(directories: Sequence[Path], reference: Config, now: Config) -> dict[str, Any]:
-    from segbench.papers.deviations import deviations, not_comparable
+def _measured(order: Order, directories: Sequence[Path], reference: Composed, now: Config) -> dict[str, Any]:
+    from segbench.papers.deviations import Conduct, deviations, looked_at, not_comparable
 
-    runs = [Run.open(directory) for directory in directories]
-    results, provenances = [run.results() for run in runs], [run.provenance() for run in runs]
-    # The row as it stands today, whatever stood there when the runs began.
-    configs = [run.config().replace({"paper": now.tree["paper"]}) for run in runs]
-    scores = [
-        {k.removeprefix("test/"): v for k, v in each["metrics"].items() if k.startswith("test/") and "/iu/" not in k}
-        for each in results
-    ]
-    ours = summarise(scores)
-    commits = [str((each["git"] or {}).get("commit")) for each in provenances]
-    said = {
-        str(config.seed): [
-            *deviations(config, reference, result, made),
-            *([f"code: commit {commit[:10]}"] if len(set(commits)) > 1 else []),
-        ]
-        for config, result, made, commit in zip(configs, results, provenances, commits, strict=True)
+    paper = now.paper
+    assert paper is not None
+    done = {directory: Conduct.of(Run.open(directory)) for directory in directories}
+    said: dict[str, list[str]] = {}
+    other: dict[str, None] = {}
+    scores: dict[Path, dict[str, float | None]] = {}
+    apart: dict[Path, dict[str, float | None]] = {}
+    for directory, conduct in done.items():
+        name = str(directory.relative_to(order.output))
+        _refuse_dirty(order, f"the code of {directory}", conduct.provenances)
+        said[name] = deviations(conduct, reference.config, reference.stages)
+        other |= dict.fromkeys(not_comparable(conduct.config, reference.config))
+        why = looked_at(conduct.config) if order.folds else None
+        (scores if why is None else apart)[directory] = _scores(conduct)
+    commits = {
+        name: str((each.provenance["git"] or {}).get("commit")) for name, each in zip(said, done.values(), strict=True)
     }
-    other = not_comparable(configs[0], reference)
-    protocol, printed = results[0]["protocol"], now.paper.metrics if now.paper else {}
+    for name, commit in commits.items() if len(set(commits.values())) > 1 else ():
+        said[name].append(f"code: commit {commit[:10]}")
+    ours = _over_folds(scores or apart)
+    results, first = [each.results for each in done.values()], next(iter(done.values()))
+    printed = paper.metrics
     return {
         "ours": ours,
         "difference": {name: ours[name]["mean"] - value for name, value in printed.items() if name in ours},
-        "verdict": verdict(printed, ours, other),
-        "why": other,
-        "deviations": _of_all(said),
-        "data": f"{protocol['dataset']}, {protocol['split']}",
-        "seeds": [config.seed for config in configs],
+        "verdict": verdict(printed, ours, list(other)),
+        "why": list(other),
+        **({"flags": flags} if (flags := beyond(str(paper.row), printed, ours)) else {}),
+        **({"folds": _each_fold(scores, printed)} if order.folds and scores else {}),
+        **({"apart": _each_fold(apart, printed)} if apart and scores else {}),
+        "deviations": [_without_places(each, order.overrides, now) for each in _of_all(said)],
+        "data": "; ".join(dict.fromkeys(f"{r['protocol']['dataset']}, {r['protocol']['split']}" for r in results)),
+        "seeds": sorted({each.config.seed for each in done.values()}),
         "cost": {
-            "steps": results[0]["timing"].get("steps"),
+            "steps": first.results["timing"].get("steps"),
             "hours": round(sum(each["timing"].get("fit_s", 0.0) for each in results) / 3600, 3),
+            "runs": len(done),
         },
-        "versions": provenances[0]["versions"],
-        "commit": provenances[0]["git"],
+        "versions": first.provenance["versions"],
+        "commit": first.provenance["git"],
     }
 
 
+def _scores(conduct: Conduct) -> dict[str, float | None]:
+    metrics = {key.removeprefix("test/"): v for key, v in conduct.results["metrics"].items() if key.startswith("test/")}
+    return {name: value for name, value in metrics.items() if "/iu/" not in f"/{name}"}
+
+
+def _over_folds(scores: Mapping[Path, Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
+    """Scores over seeds, each the mean over its folds."""
+    by_seed: dict[str, list[Mapping[str, float | None]]] = {}
+    for directory, each in scores.items():
+        by_seed.setdefault(directory.name, []).append(each)
+    means = [{name: each["mean"] for name, each in summarise(folds).items()} for folds in by_seed.values()]
+    return summarise(means)
+
+
+def _each_fold(
+    scores: Mapping[Path, Mapping[str, float | None]], printed: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
+    by_fold: dict[str, list[Mapping[str, float | None]]] = {}
+    for directory, each in scores.items():
+        by_fold.setdefault(directory.parent.name, []).append({name: each.get(name) for name in printed})
+    return {fold: summarise(each) for fold, each in by_fold.items()}
+
+
 def _of_all(said: Mapping[str, Sequence[str]]) -> list[str]:
-    """Sentences about the runs of all seeds, each once; one that does not apply to all names its seeds."""
+    """Sentences about all runs, each once; one that does not apply to all names its runs."""
     met = dict.fromkeys(sentence for sentences in said.values() for sentence in sentences)
-    seeds = {sentence: [seed for seed, sentences in said.items() if sentence in sentences] for sentence in met}
-    return [
-        sentence if len(of) == len(said) else f"{sentence} (seed{'s' * (len(of) > 1)} {', '.join(of)})"
-        for sentence, of in seeds.items()
-    ]
+    runs = {sentence: [run for run, sentences in said.items() if sentence in sentences] for sentence in met}
+    return [sentence if len(of) == len(said) else f"{sentence} ({', '.join(of)})" for sentence, of in runs.items()]
 
 
 def _without_places(text: str, overrides: Sequence[str], config: Config) -> str:

@@ -18,6 +18,7 @@ from segbench.compare.grouping import group_runs
 from segbench.compare.html import table
 from segbench.compare.records import RunRecord
 from segbench.config.packaged import read_yaml
+from segbench.config.paper import packaged_facts
 from segbench.display.digits import number
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
@@ -49,7 +50,7 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
 
 
 def _scores(run: RunRecord, metric: str | None) -> str:
-    paper: Mapping[str, Any] = run.config.get("paper") or {}
+    paper: Mapping[str, Any] = packaged_facts(run.config.get("paper")) or {}
     printed: Mapping[str, float] = paper.get("metrics") or {}
     infos = {}
     notes = []

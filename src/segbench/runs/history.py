@@ -20,12 +20,14 @@ class Leg:
         changes: changed values, by dotted key.
         settled: values of `auto` on this leg's machine, by dotted key; the first leg lists the keys that were `auto`.
         provenance: command, code, versions and machine.
+        accepted: differences of data or network that `resume_allow=` let pass.
     """
 
     step: int
     changes: Mapping[str, Any] = field(default_factory=dict)
     settled: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    accepted: Sequence[str] = ()
 
     def line(self) -> str:
         """A line of history.jsonl."""
@@ -43,7 +45,9 @@ def read_legs(text: str) -> list[Leg]:
         if line.endswith("\n"):
             read = json.loads(line)
             try:
-                leg = Leg(int(read["step"]), *(dict(read[name]) for name in ("changes", "settled", "provenance")))
+                changes, settled, provenance = (dict(read[name]) for name in ("changes", "settled", "provenance"))
+                accepted = tuple(map(str, read.get("accepted", ())))
+                leg = Leg(int(read["step"]), changes, settled, provenance, accepted)
             except (TypeError, KeyError) as error:
                 raise ValueError(f"not a leg of a run: {line[:80]}") from error
             legs.append(leg)
@@ -78,6 +82,7 @@ def continuations(config: Mapping[str, Any], legs: Sequence[Leg], steps: float |
     sentences, before = [], flatten(config)
     for leg in legs:
         parts = [f"{key} {before.get(key)} -> {value}" for key, value in leg.changes.items() if key not in DATA]
+        parts += leg.accepted
         if leg.step and parts:
             sentences.append(f"at step {leg.step}: {', '.join(parts)}")
         before |= leg.changes

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import platform
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,17 @@ from segbench.runtime.threads import allowed_cores
 _PACKAGES = ("torch", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy", "numba")
 
 
-def provenance() -> dict[str, Any]:
-    """Command, code, versions, machine and time."""
+def provenance(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Command, code, versions, machine and time.
+
+    Args:
+        settings: the configuration by dotted key; classes that it names outside this package and its own libraries are
+            recorded with a digest of their file.
+    """
     return {
         "command": _command(),
         "git": _git(),
+        "own_code": _own_code(settings or {}),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("segbench", *_PACKAGES)},
         "platform": platform.platform(),
@@ -52,7 +61,27 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
+def _own_code(settings: Mapping[str, Any]) -> dict[str, str]:
+    names = {str(value) for key, value in settings.items() if key.rpartition(".")[2] == "_target_"}
+    known = ("segbench", *(package for package in _PACKAGES if package != "hydra-core"))
+    return {name: _digest(name) for name in sorted(names) if name.partition(".")[0] not in known}
+
+
+def _digest(target: str) -> str:
+    module = target
+    while module := module.rpartition(".")[0]:
+        try:
+            found = importlib.util.find_spec(module)
+        except (ImportError, ValueError):
+            continue
+        if found is not None and found.origin is not None and Path(found.origin).is_file():
+            return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+    return "no file"
+
+
 def _git() -> dict[str, Any] | None:
+    """The commit that this package's files are tracked by; None outside a clone, as from a wheel."""
+
     def ask(*arguments: str) -> str | None:
         try:
             answer = subprocess.run(
@@ -62,5 +91,9 @@ def _git() -> dict[str, Any] | None:
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None
 
-    commit = ask("rev-parse", "HEAD")
-    return None if commit is None else {"commit": commit, "dirty": bool(ask("status", "--porcelain"))}
+    # A wheel may be installed below somebody's own repository, whose commit is not this code's.
+    if not ask("ls-files", "--error-unmatch", Path(__file__).name):
+        return None
+    # Results and ledger rows beside the code do not change it.
+    changed = ask("status", "--porcelain", "--", ":/src", ":/conf")
+    return {"commit": ask("rev-parse", "HEAD"), "dirty": changed != ""}
