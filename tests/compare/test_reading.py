@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from segbench.compare.reading import Configs, find_runs, read_run, read_runs
-from segbench.compare.records import LeftOut
+from segbench.compare.records import LeftOut, identity
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
 
@@ -44,6 +44,21 @@ class TestFindRuns:
         run = make_run("run")
         make_run("run/stages/first")
         assert find_runs(str(tmp_path)) == [run]
+
+    def test_how_its_stages_ran_sets_a_run_apart(self, make_run):
+        def staged(name, seed, lr):
+            run = make_run(name, seed=seed, stages=["first", "second"])
+            first = make_run(f"{name}/stages/first", seed=seed, optimizer={"lr": lr})
+            make_run(f"{name}/stages/second", seed=seed, init_from=str(first))
+            return read_run(run).settings
+
+        settings = [staged("a", 0, 0.1), staged("b", 1, 0.1), staged("c", 0, 0.2)]
+        assert identity(settings[0]) == identity(settings[1]) != identity(settings[2])
+        assert settings[0]["stage.first"] != settings[2]["stage.first"]
+        assert settings[0]["stage.second"] == settings[2]["stage.second"]
+
+    def test_a_run_that_starts_from_itself_is_damaged(self, make_run, tmp_path):
+        assert "starts from itself" in reason(make_run("run", init_from=str(tmp_path / "run")))
 
     @pytest.mark.parametrize(("name", "said"), [("nothing", "no such file or folder"), (".", "no config.yaml in it")])
     def test_nothing_there_is_told(self, tmp_path, name, said):
