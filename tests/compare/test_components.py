@@ -163,17 +163,18 @@ def effects(rng, runs, images, kind, skewed=False):
 
 
 SPREADS = {
-    "seeds": (0.25, 0.05, 0.05),
+    "seeds": (0.12, 0.05, 0.05),
     "images": (0.01, 0.6, 0.05),
     "equal": (0.15, 0.4, 0.3),
     "interaction": (0.005, 0.05, 0.8),
 }
-"""Standard deviations of the logit of being right: of seeds, of images in each group, and of both."""
+"""Standard deviations of the logit of being right: of seeds (over 30 images), of images in each group, and of both."""
 
 
 def counted(rng, runs, images, kind):
     """Two groups of runs without a difference, scored by mean IU from counts: images of many sizes, hard and easy."""
     of_seeds, of_images, of_both = SPREADS[kind]
+    of_seeds *= np.sqrt(30 / images)
     size_N1 = np.exp(rng.normal(9, 0.8, (images, 1)))
     labelled_NK = np.round(size_N1 * rng.dirichlet(np.full(4, 0.5), images)).astype(np.int64)
     hardness_NK = rng.normal(0, 1, (images, 1)) + rng.normal(0, 0.5, (images, 4))
