@@ -1,9 +1,12 @@
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from segbench.compare import components
 from segbench.compare.components import MeanSquares, mean_squares, seeds_and_images, t_test
 from segbench.compare.counts import ImageCounts
 from segbench.metrics import Overlap
@@ -22,6 +25,10 @@ SHARES = {
 def tables(seed, runs=(3, 4), images=12, spread=1.0):
     rng = np.random.default_rng(seed)
     return [rng.normal(size=(count, 1)) * spread + rng.normal(size=(count, images)) for count in runs]
+
+
+def test_examples():
+    assert doctest.testmod(components).failed == 0
 
 
 class TestMeanSquares:

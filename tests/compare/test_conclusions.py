@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from segbench.compare.comparison import Comparison, Difference, Pair, Settings
 from segbench.compare.components import MeanSquares, SeedsAndImages, TTest
-from segbench.compare.conclusions import caveats, conclude, conclusions, method, overview, p_value, plan_sentences
+from segbench.compare.conclusions import caveats, conclude, conclusions, method, overview, p_value
 from segbench.compare.grouping import RunTable
 from segbench.compare.plan import Plan, PlanRow
 from segbench.compare.resampling import Permutation
@@ -161,6 +161,10 @@ class TestAll:
             "A and B are the same in every score and every image: mean_iu, fw_iu."
         ]
 
+    def test_a_plan_comes_last(self):
+        planned = pair_of(SEEDS, plan=Plan("test/mean_iu", 0.01, ((3, 3),), (PlanRow(100, 7, (0.02,)),)))
+        assert conclusions(comparison_of(planned), planned)[-2].startswith("With 80 % power, A and B with 3 and 3 runs")
+
     def test_of_many_pairs_those_that_differ_are_told(self):
         unclear = [replace(UNCLEAR, first=f, second=s) for f, s in (("A", "C"), ("B", "C"))]
         pairs = [pair_of(CLEAR), *(pair_of(d, first=d.first, second=d.second) for d in unclear)]
@@ -193,29 +197,3 @@ def test_p_values():
     assert p_value(0.0002) == "p < 0.001"
     assert p_value(0.0449) == "p = 0.045"
     assert p_value(float("nan")) == "p undefined"
-
-
-class TestPlan:
-    def said(self, *rows, runs=((3, 3),), difference=0.01):
-        return plan_sentences(pair_of(SEEDS, plan=Plan("test/mean_iu", difference, runs, rows)))
-
-    def test_runs_that_are_enough_on_the_present_images(self):
-        (said,) = self.said(PlanRow(100, 7, (0.02,)), PlanRow(200, 5, (0.015,)))
-        assert said.startswith(
-            "With 80 % power, A and B with 3 and 3 runs on 100 images show a difference in mean_iu of 0.0200 or more. "
-            "To show 0.0100, train 7 runs a side and score 100 images. The spread of seeds"
-        )
-
-    def test_more_images_are_needed(self):
-        (said,) = self.said(PlanRow(100, None, (0.02,)), PlanRow(200, 5, (0.015,)))
-        assert "train 5 runs a side and score 200 images. On 100 images no number of runs is enough." in said
-
-    def test_nothing_is_enough(self):
-        (said,) = self.said(PlanRow(100, None, (0.02,)), PlanRow(200, None, (0.015,)))
-        assert "No number of runs shows 0.0100 on up to 200 images: score more images." in said
-
-    def test_single_runs(self):
-        first, second = self.said(PlanRow(100, None, (0.02,)), runs=((1, 1),))
-        assert first.endswith("between these two trained networks; 0.0100 takes about 400 images.")
-        assert second.startswith("How many seeds show 0.0100 between the configurations is unknown")
-        assert plan_sentences(pair_of(CLEAR)) == []

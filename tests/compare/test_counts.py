@@ -108,6 +108,14 @@ class TestSwapped:
         mixed = np.where([False, True, False, False], matrices[1], matrices[0]).sum()
         assert ours["test/pixel_acc"][2] == pytest.approx(mixed / (4 * 132))
 
+    def test_what_only_one_of_them_counts_is_left(self, tiny_run):
+        counts = counts_of(tiny_run)
+        key = ("semantic", "pixel_error")
+        more = {key: counts.counts[key] | {"more": np.ones(5, np.int64)}}
+        first, second = counts.only({key}), replace(counts.only({key}), counts=more)
+        for one, other in ((first, second), (second, first)):
+            assert one.swapped(other, np.zeros((1, 5)))[0]["test/pixel_error"][0] == first.of_all()["test/pixel_error"]
+
 
 class TestRead:
     def test_scores_of_all_images_are_those_of_results_to_the_last_bit(self, tiny_run):

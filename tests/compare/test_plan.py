@@ -8,7 +8,17 @@ from scipy import stats
 
 import segbench.compare.plan as module
 from segbench.compare.components import MeanSquares, mean_squares, seeds_and_images
-from segbench.compare.plan import POWER, Spread, plan, power, seeds_needed, smallest_difference
+from segbench.compare.plan import (
+    POWER,
+    Plan,
+    PlanRow,
+    Spread,
+    plan,
+    plan_sentences,
+    power,
+    seeds_needed,
+    smallest_difference,
+)
 
 
 def test_examples():
@@ -46,6 +56,12 @@ class TestSpread:
         tables = [rng.normal(size=(5, 1)) + rng.normal(size=30) + rng.normal(size=(5, 30)) for _ in range(2)]
         squares = mean_squares(tables)
         assert Spread.of(squares, (5, 5), 30).error((5, 5), 30) == pytest.approx(squares.error((5, 5), 30))
+
+    def test_shares_of_the_variance_by_hand(self):
+        # 4 / 2 + 4 / 4 of seeds, 40 / 20 of images, (20 / 2 + 60 / 4) / 20 of both.
+        shares = Spread((4.0, 4.0), (20.0, 60.0), 40.0, 0.0).shares((2, 4), 20)
+        assert shares == pytest.approx((3 / 6.25, 2 / 6.25, 1.25 / 6.25))
+        assert Spread((0.0,), (0.0,), 0.0, 0.0).shares((3,), 20) == (0.0, 0.0, 0.0)
 
     def test_single_runs_vary_by_images_alone(self):
         squares = mean_squares([np.zeros((1, 9)), np.arange(9.0)[None]])
@@ -102,12 +118,39 @@ class TestPlan:
         made = plan("test/mean_iu", 0.02, self.SQUARES, (1, 4), 50, 0.95)
         assert made.runs == ((1, 4), (2, 8), (4, 16))
 
-    def test_single_runs_have_no_spread_of_seeds(self):
-        squares = mean_squares([np.zeros((1, 9)), np.arange(9.0)[None]])
+    @pytest.mark.parametrize("tables", [(np.zeros((1, 9)), np.arange(9.0)[None]), (np.arange(9.0)[None],)])
+    def test_single_runs_have_no_spread_of_seeds(self, tables):
+        squares = mean_squares(tables)
         made = plan("test/mean_iu", 0.02, squares, (1, 1), 9, 0.95)
         assert made.seeds_unknown
         assert [row.seeds for row in made.rows] == [None, None, None]
         assert [len(row.smallest) for row in made.rows] == [1, 1, 1]
+
+
+class TestSentences:
+    def said(self, *rows, runs=((3, 3),), difference=0.01):
+        return plan_sentences(Plan("test/mean_iu", difference, runs, rows, (0.5, 0.3, 0.2)), "A", "B")
+
+    def test_runs_that_are_enough_on_the_present_images(self):
+        first, second = self.said(PlanRow(100, 7, (0.02,)), PlanRow(200, 5, (0.015,)))
+        assert first == (
+            "With 80 % power, A and B with 3 and 3 runs on 100 images show a difference in mean_iu of 0.0200 or more. "
+            "To show 0.0100, train 7 runs a side and score 100 images."
+        )
+        assert second.startswith("Of the variance of the difference 50 % is of seeds, 30 % of images, and 20 % of what")
+
+    def test_more_images_are_needed(self):
+        said = self.said(PlanRow(100, None, (0.02,)), PlanRow(200, 5, (0.015,)))[0]
+        assert "train 5 runs a side and score 200 images. On 100 images no number of runs is enough." in said
+
+    def test_nothing_is_enough(self):
+        said = self.said(PlanRow(100, None, (0.02,)), PlanRow(200, None, (0.015,)))[0]
+        assert "No number of runs shows 0.0100 on up to 200 images: score more images." in said
+
+    def test_single_runs(self):
+        first, second = self.said(PlanRow(100, None, (0.02,)), runs=((1, 1),))
+        assert first.endswith("between these two trained networks; 0.0100 takes about 400 images.")
+        assert second.startswith("How many seeds show 0.0100 between the configurations is unknown")
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ class MeanSquares:
         Returns:
             0 and infinity if nothing varies.
         """
-        shares = _shares(runs)
+        shares = side_shares(runs)
         # Squares of A, B and E, each over its degrees of freedom.
         seeds = both = of_seeds = of_both = 0.0
         for share, count, a, e in zip(shares, runs, self.seeds, self.both, strict=True):
@@ -73,7 +73,7 @@ class MeanSquares:
     def of_seeds(self, runs: Sequence[int]) -> tuple[float, float]:
         """As `error`, on these very images: with two groups of several runs that of Welch's t test."""
         parts = [
-            (share * a, count - 1) for share, count, a in zip(_shares(runs), runs, self.seeds, strict=True) if share
+            (share * a, count - 1) for share, count, a in zip(side_shares(runs), runs, self.seeds, strict=True) if share
         ]
         total = sum(part for part, _ in parts)
         if total <= _NOTHING**2:
@@ -81,8 +81,13 @@ class MeanSquares:
         return float(np.sqrt(total)), total**2 / sum(part**2 / freedom for part, freedom in parts)
 
 
-def _shares(runs: Sequence[int]) -> list[float]:
-    """How much a side's variance counts; 0 of a single run, whose part its other side takes over."""
+def side_shares(runs: Sequence[int]) -> list[float]:
+    """How much each side's variance counts in that of a difference; 0 of a single run, whose part its other side takes.
+
+    Example:
+        >>> side_shares([2, 4]), side_shares([1, 4])
+        ([0.5, 0.25], [0.0, 1.25])
+    """
     alone = sum(1.0 for count in runs if count == 1)
     return [0.0 if count == 1 else 1 / count + alone for count in runs]
 

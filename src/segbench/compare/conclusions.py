@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from segbench.compare.comparison import FEWEST_IMAGES, Comparison, Difference, Pair
-from segbench.compare.plan import Plan
+from segbench.compare.plan import plan_sentences
 from segbench.display.digits import number, percent, span
 
 _ALONE = 3
@@ -134,47 +134,15 @@ def _scope_of_scoring(runs: Mapping[str, int], images: int) -> str:
     )
 
 
-def plan_sentences(pair: Pair) -> list[str]:
-    """How many seeds and images are enough; empty without a plan."""
-    plan = pair.plan
-    if plan is None:
-        return []
-    score, wanted = plan.key.split("/", 1)[1], number(plan.difference)
-    smallest, images = number(plan.rows[0].smallest[0]), plan.rows[0].images
-    if plan.seeds_unknown:
-        return [
-            f"With 80 % power, {images} images show a difference in {score} of {smallest} or more between these two "
-            f"trained networks; {wanted} takes about {_images_needed(plan)} images.",
-            f"How many seeds show {wanted} between the configurations is unknown, since {pair.first} and {pair.second} "
-            "have a single run each: train two seeds or more of each (segbench train -m seed=0,1,2), and plan again.",
-        ]
-    present = f"{pair.first} and {pair.second} with {plan.runs[0][0]} and {plan.runs[0][1]} runs on {images} images"
-    enough = next((row for row in plan.rows if row.seeds is not None), None)
-    if enough is None:
-        needed = f"No number of runs shows {wanted} on up to {plan.rows[-1].images} images: score more images."
-    else:
-        needed = f"To show {wanted}, train {enough.seeds} runs a side and score {enough.images} images."
-        if enough is not plan.rows[0]:
-            needed += f" On {images} images no number of runs is enough."
-    return [
-        f"With 80 % power, {present} show a difference in {score} of {smallest} or more. {needed} The spread of seeds "
-        "is found from these runs: with few of them, take the plan as a rough one."
-    ]
-
-
-def _images_needed(plan: Plan) -> int:
-    # The standard error falls with the root of the number of images.
-    return math.ceil(plan.rows[0].images * (plan.rows[0].smallest[0] / plan.difference) ** 2)
-
-
 def conclusions(comparison: Comparison, pair: Pair) -> list[str]:
     """All sentences about a pair: the leading score, the others, the classes, and the caveats for all of them."""
     confidence = comparison.settings.confidence
     pairs = len(comparison.pairs)
     if not (pair.differences or pair.classes):
         return [f"{pair.first} and {pair.second} are the same in every score and every image: {_names(pair.equal)}."]
+    planned = [] if pair.plan is None else plan_sentences(pair.plan, pair.first, pair.second)
     if not pair.differences:
-        return [*caveats([pair]), *plan_sentences(pair)]
+        return [*caveats([pair]), *planned]
     said = [conclude(pair.differences[0], confidence, pairs)]
     others = pair.differences[1:]
     if len(others) < _ALONE:
@@ -183,7 +151,7 @@ def conclusions(comparison: Comparison, pair: Pair) -> list[str]:
         said.append(_summed_up(f"Of the {len(others)} other scores", pair, others, confidence))
     if pair.classes:
         said.append(_summed_up(f"Of the {len(pair.classes)} classes", pair, pair.classes, confidence))
-    return said + caveats([pair]) + plan_sentences(pair)
+    return [*said, *caveats([pair]), *planned]
 
 
 def overview(comparison: Comparison) -> list[str]:

@@ -127,10 +127,11 @@ class ImageCounts:
             for side in sides:
                 side[key] = {}
             for name, ours in self.counts[key].items():
-                theirs = other.counts[key][name]
-                # What a swap adds to one it takes from the other.
-                moved = weighted_sums(np.subtract(theirs, ours), swaps_DN)
-                sides[0][key][name], sides[1][key][name] = ours.sum(0) + moved, theirs.sum(0) - moved
+                # A run of another version may count less.
+                if (theirs := other.counts[key].get(name)) is not None:
+                    # What a swap adds to one it takes from the other.
+                    moved = weighted_sums(np.subtract(theirs, ours), swaps_DN)
+                    sides[0][key][name], sides[1][key][name] = ours.sum(0) + moved, theirs.sum(0) - moved
         return self._scores(sides[0]), other._scores(sides[1])
 
     def influences(self) -> dict[str, NDArray[np.float64]]:

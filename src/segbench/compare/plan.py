@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segbench.compare.components import MeanSquares
+from segbench.compare.components import MeanSquares, side_shares
+from segbench.display.digits import number
 
 POWER = 0.8
 """The probability with which a planned comparison shows the difference, if it is there."""
@@ -42,12 +44,14 @@ class Plan:
         runs: numbers of runs of both groups, for each column of `smallest`; only (1, 1) if the spread of seeds is
             unknown.
         rows: the present images first, then their multiples.
+        shares: of seeds, of images and of both together in the variance of the present difference; 0 if nothing varies.
     """
 
     key: str
     difference: float
     runs: tuple[tuple[int, int], ...]
     rows: tuple[PlanRow, ...]
+    shares: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def seeds_unknown(self) -> bool:
@@ -93,6 +97,16 @@ class Spread:
             self.kurtosis,
         )
         return expected.error(runs, images)
+
+    def shares(self, runs: Sequence[int], images: int) -> tuple[float, float, float]:
+        """How much of a difference's variance is of seeds, of images and of both; 0 if nothing varies."""
+        of_seeds, of_both = (
+            sum(share * part for share, part in zip(side_shares(runs), parts, strict=True))
+            for parts in (self.seeds, self.both)
+        )
+        parts = (of_seeds, self.images / images, of_both / images)
+        total = sum(parts)
+        return (parts[0] / total, parts[1] / total, parts[2] / total) if total else (0.0, 0.0, 0.0)
 
 
 def power(difference: float, error: float, freedom: float, confidence: float) -> float:
@@ -169,17 +183,54 @@ def plan(
         confidence: of the test.
     """
     paired = len(squares.seeds) == 1
-    spread = Spread.of(squares, runs[:1] if paired else runs, images)
+    present = runs[:1] if paired else runs
+    spread = Spread.of(squares, present, images)
     unknown = max(runs) == 1
     several = tuple((runs[0] * times, runs[1] * times) for times in (TIMES[:1] if unknown else TIMES))
     rows = []
-    for number in (images * times for times in TIMES):
-        errors = [spread.error(counts[:1] if paired else counts, number) for counts in several]
+    for more in (images * times for times in TIMES):
+        errors = [spread.error(counts[:1] if paired else counts, more) for counts in several]
         rows.append(
             PlanRow(
-                number,
-                None if unknown else seeds_needed(spread, difference, number, confidence),
+                more,
+                None if unknown else seeds_needed(spread, difference, more, confidence),
                 tuple(smallest_difference(*error, confidence) for error in errors),
             )
         )
-    return Plan(key, difference, several, tuple(rows))
+    return Plan(key, difference, several, tuple(rows), spread.shares(present, images))
+
+
+def plan_sentences(plan: Plan, first: str, second: str) -> list[str]:
+    """How many seeds and images are enough, as text.
+
+    Args:
+        plan: of two groups.
+        first: the letter of one.
+        second: of the other.
+    """
+    score, wanted = plan.key.split("/", 1)[1], number(plan.difference)
+    smallest, images = number(plan.rows[0].smallest[0]), plan.rows[0].images
+    if plan.seeds_unknown:
+        # The standard error falls with the root of the number of images.
+        needed = math.ceil(images * (plan.rows[0].smallest[0] / plan.difference) ** 2)
+        return [
+            f"With 80 % power, {images} images show a difference in {score} of {smallest} or more between these two "
+            f"trained networks; {wanted} takes about {needed} images.",
+            f"How many seeds show {wanted} between the configurations is unknown, since {first} and {second} "
+            "have a single run each: train two seeds or more of each (segbench train -m seed=0,1,2), and plan again.",
+        ]
+    runs = f"{plan.runs[0][0]} and {plan.runs[0][1]} runs"
+    enough = next((row for row in plan.rows if row.seeds is not None), None)
+    if enough is None:
+        said = f"No number of runs shows {wanted} on up to {plan.rows[-1].images} images: score more images."
+    else:
+        said = f"To show {wanted}, train {enough.seeds} runs a side and score {enough.images} images."
+        if enough is not plan.rows[0]:
+            said += f" On {images} images no number of runs is enough."
+    of_seeds, of_images, of_both = (f"{share:.0%}".replace("%", " %") for share in plan.shares)
+    return [
+        f"With 80 % power, {first} and {second} with {runs} on {images} images show a difference in {score} of "
+        f"{smallest} or more. {said}",
+        f"Of the variance of the difference {of_seeds} is of seeds, {of_images} of images, and {of_both} of what a "
+        "seed does on an image. This is found from the present runs: with few of them, take the plan as a rough one.",
+    ]
