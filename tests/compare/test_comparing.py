@@ -60,7 +60,7 @@ def test_it_is_what_its_steps_are(four):
 
 
 def test_the_other_settings_reach_it(four):
-    found = segbench.compare.compare(four[0], seeds_apart=True, ignore=["trainer.devices"], draws=500, images=2)
+    found = segbench.compare.compare(Path(four[0]), seeds_apart=True, ignore=["trainer.devices"], draws=500, images=2)
     assert [group.label for group in found.table.groups] == ["seed=0", "seed=1"]
     assert len(found.pairs[0].changed) == 2
 

@@ -155,6 +155,13 @@ class TestAll:
         )
         assert said[2] == "Of the 2 classes: B is better in dog; no difference is shown in the other 1."
 
+    def test_those_summed_up_also_follow_p(self):
+        pair = pair_of(
+            CLEAR, classes=[replace(UNCLEAR, key="test/iu/cat", low=0.01), replace(CLEAR, key="test/iu/dog")]
+        )
+        said = conclusions(comparison_of(pair), pair)
+        assert "In cat p and the interval disagree: follow p, since the permutation test is exact" in said[1]
+
     def test_nothing_at_all_differs(self):
         pair = Pair("A", "B", 5, (), (), (), equal=("test/mean_iu", "test/fw_iu"))
         assert conclusions(comparison_of(pair), pair) == [

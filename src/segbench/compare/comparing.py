@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from segbench.compare.comparison import Comparison, Settings
 from segbench.compare.grouping import group_runs
@@ -13,7 +14,7 @@ from segbench.errors import SegbenchError
 
 
 def compare(
-    sources: Sequence[str],
+    sources: str | Path | Sequence[str | Path],
     *,
     metric: str | Sequence[str] = (),
     split: str | None = None,
@@ -71,7 +72,9 @@ def compare(
         images=images,
         plan=plan,
     )
-    records, left_out = read_runs([sources] if isinstance(sources, str) else sources)
+    records, left_out = read_runs(
+        [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
+    )
     if not records:
         said = "; ".join(f"{entry.source}: {entry.reason}" for entry in left_out[:5])
         raise SegbenchError(

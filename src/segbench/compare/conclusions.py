@@ -12,8 +12,8 @@ from segbench.display.digits import number, percent, span
 _ALONE = 3
 """Up to this many scores each get a sentence; more are summarised."""
 _FOLLOW_P = (
-    "p and the interval disagree: follow p, since the permutation test is exact over any number of images and the "
-    "bootstrap interval is an approximation, too narrow over few."
+    "follow p, since the permutation test is exact over any number of images and the bootstrap interval is an "
+    "approximation, too narrow over few."
 )
 
 
@@ -41,7 +41,7 @@ def conclude(difference: Difference, confidence: float, comparisons: int = 1) ->
     certainty = f"{percent(confidence)} interval {span(d.low, d.high)}, {p_value(d.p_adjusted)}{adjusted}"
     if d.difference == 0 and d.low == d.high == 0:
         return f"{d.name} is the same for {d.first} and {d.second}, and in every draw of images: {ours}."
-    disagree = f" {_FOLLOW_P}" if d.disagrees(confidence) else ""
+    disagree = f" p and the interval disagree: {_FOLLOW_P}" if d.disagrees(confidence) else ""
     if d.is_shown(confidence):
         worse = d.first if d.better == d.second else d.second
         return f"{d.better} is better than {worse} in {d.name}: {found} ({certainty}).{disagree}"
@@ -179,7 +179,10 @@ def _summed_up(of: str, pair: Pair, differences: Sequence[Difference], confidenc
     rest = len(differences) - len(shown)
     if rest:
         parts.append(f"no difference is shown in {'any' if not shown else f'the other {rest}'}")
-    return f"{of}: {'; '.join(parts)}."
+    said = f"{of}: {'; '.join(parts)}."
+    if disagree := [d.name.removeprefix("iu/") for d in differences if d.disagrees(confidence)]:
+        said += f" In {', '.join(disagree)} p and the interval disagree: {_FOLLOW_P}"
+    return said
 
 
 def method(comparison: Comparison) -> list[str]:
