@@ -157,13 +157,15 @@ class TestProperties:
 
 
 def effects(rng, runs, images, kind, skewed=False):
-    """Two groups without a difference, whose difference has a variance of 1."""
+    """Two groups without a difference, whose difference has a variance of 1; `runs` of both, or of each."""
     of_seeds, of_images, of_both = SHARES[kind]
+    counts = (runs, runs) if isinstance(runs, int) else runs
+    per_run = 1 / sum(1 / count for count in counts)
     image_N = rng.exponential(size=images) - 1 if skewed else rng.normal(size=images)
     made = [
-        rng.normal(size=(runs, 1)) * np.sqrt(of_seeds * runs / 2)
-        + rng.normal(size=(runs, images)) * np.sqrt(of_both * runs * images / 2)
-        for _ in range(2)
+        rng.normal(size=(count, 1)) * np.sqrt(of_seeds * per_run)
+        + rng.normal(size=(count, images)) * np.sqrt(of_both * per_run * images)
+        for count in counts
     ]
     hardness_N = rng.normal(size=images) * 3 * np.sqrt(of_images * images)
     return made[0] + hardness_N, made[1] + hardness_N + image_N * np.sqrt(of_images * images)
@@ -217,12 +219,12 @@ def test_the_simulated_tables_are_those_of_counts():
     np.testing.assert_allclose(run.of_all()[score] + run.influences()[score], ours[0], rtol=1e-5)
 
 
-def rejected(draw, shift=0.0, simulations=SIMULATIONS):
+def rejected(draw, shift=0.0, simulations=SIMULATIONS, paired=False):
     """The share of simulations whose p is below 0.05; the share whose 95 % interval misses the truth is the same."""
     found = []
     for _ in range(simulations):
         first_SN, second_SN = draw()
-        test = seeds_and_images(first_SN, second_SN + shift, False, 0.95).both
+        test = seeds_and_images(first_SN, second_SN + shift, paired, 0.95).both
         assert (test.p < 0.05) == (test.low > 0 or test.high < 0)
         found.append(test.p < 0.05)
     return float(np.mean(found))
@@ -254,6 +256,23 @@ def test_size_with_counts_of_images(runs, images, kind):
     size = rejected(lambda: counted(rng, runs, images, kind))
     print(f"counts {runs} seeds, {images} images, {kind}: size {size:.4f}")
     assert (0.015 if kind == "interaction" else 0.035) <= size <= 0.09
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("runs", "paired"), [((3, 10), False), ((1, 5), False), ((5, 5), True), ((2, 2), False)])
+def test_size_with_other_numbers_of_runs(runs, paired, kind):
+    rng = np.random.default_rng(0)
+
+    def draw():
+        first_SN, second_SN = effects(rng, runs, 30, kind)
+        # What all scorings of a network share does not count.
+        network_S1 = 5 * rng.normal(size=(runs[0], 1)) if paired else 0.0
+        return first_SN + network_S1, second_SN + network_S1
+
+    size = rejected(draw, paired=paired)
+    print(f"{'pairs of ' if paired else ''}{runs} seeds, 30 images, {kind}: size {size:.4f}")
+    assert (0.015 if kind == "interaction" else 0.035) <= size <= 0.075
 
 
 @pytest.mark.slow
