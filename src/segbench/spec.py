@@ -78,6 +78,8 @@ class DatasetSpec:
         citation: whom to cite.
         licence: terms of use.
         protocol: the split as text, for a run's provenance.
+        dependence: what the images of a split are of one of, such as `frames of one sequence`; empty if they are
+            independent. A comparison of runs over few independent images must not be too sure.
     """
 
     name: str
@@ -86,6 +88,7 @@ class DatasetSpec:
     citation: str
     licence: str
     protocol: str
+    dependence: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, for a run directory."""

@@ -157,8 +157,9 @@ def _without_repetitions(
     kept: dict[Any, RunRecord] = {}
     twice: list[LeftOut] = []
     for record in records:
-        same = (record.split, record.seed, digests[record.source])
-        scores = tuple(sorted((k, v) for k, v in record.metrics.items() if k.startswith(f"{record.split}/")))
+        split = record.split
+        same = (split, record.seed, digests[record.source])
+        scores = tuple(sorted((k, v) for k, v in record.metrics.items() if k.startswith(f"{split}/")))
         network = ("network", record.trained, *same) if record.trained is not None else None
         keys = [key for key in (network, ("scores", *same, scores) if scores else None) if key is not None]
         before = next((kept[key] for key in keys if key in kept), None)
