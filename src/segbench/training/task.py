@@ -22,7 +22,7 @@ from segbench.metrics.states import MeasureState
 from segbench.runtime.threads import use_threads
 from segbench.spec import Batch, DatasetSpec, ScoreInfo
 from segbench.training.checkpoint import keep_what_fits
-from segbench.training.lightning_internals import logs_now
+from segbench.training.lightning_internals import batches_of_step, logs_now
 from segbench.training.optim import Schedule
 
 OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
@@ -126,14 +126,19 @@ class SegmentationTask(lightning.LightningModule):
                     "set trainer.devices=1, or for LovaszSoftmax per_image=true",
                 )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The sum of the heads' losses.
 
-        Where n batches are accumulated (`trainer.accumulate_grad_batches`), Lightning divides each one's loss by n: the
-        gradient is the mean of the batches' gradients. Compared with one large batch, it is the same for a mean over
-        pixels if all batches have equally many labelled ones (else pixels of batches with few of them count more), 1/n
-        of it for a sum over pixels (as Caffe's `iter_size`), and different for losses of a set of pixels (Dice).
-        Several processes are another case: their pixels count as one batch, whatever the loss.
+        Where a step takes n batches, its gradient is the mean of their gradients. n is
+        `trainer.accumulate_grad_batches`; the last step of an epoch takes the batches that are left. Compared with one
+        large batch, the gradient is the same for a mean over pixels if all batches have equally many labelled ones
+        (else pixels of batches with few of them count more), 1/n of it for a sum over pixels (as Caffe's `iter_size`),
+        and different for losses of a set of pixels (Dice). Several processes are another case: their pixels count as
+        one batch, whatever the loss.
+
+        Returns:
+            `batch_loss`: the batch's loss, which is logged and shown; `loss`: the same, from which Lightning takes the
+            gradient once it has divided it by `accumulate_grad_batches`, so larger by as much as n is smaller.
         """
         self._seed_dropout(batch_idx)
         logits = self(batch.images)
@@ -141,7 +146,8 @@ class SegmentationTask(lightning.LightningModule):
         loss = torch.stack([self._loss(head, logits[head], batch, logged) for head in self.spec.heads]).sum()
         if logged:
             self.log("train/loss", loss.detach(), batch_size=len(batch.ids))
-        return loss
+        every, held = self.trainer.accumulate_grad_batches, batches_of_step(self.trainer, batch_idx)
+        return {"loss": loss if held == every else loss * (every / held), "batch_loss": loss.detach()}
 
     def _seed_dropout(self, batch_idx: int) -> None:
         # Dropout is counted, not drawn: a resume or another number of workers changes nothing.
