@@ -11,6 +11,7 @@ import pytest
 
 from segbench.cli import main as cli
 from segbench.cli.report import run
+from segbench.display import digits
 from segbench.errors import SegbenchError
 from segbench.report.figures import COLOURS, bars, confusion, curves, parallel_coordinates
 from segbench.report.page import report
@@ -69,6 +70,15 @@ def test_the_papers_row_stands_beside(tiny_config, tiny_run, tmp_path):
     assert f">{mine - 0.0611:+.4f}</td>" in text
     assert "Not comparable: other images." in text
     assert "The paper prints forward_ms" in text
+
+
+def test_each_class_has_its_iu_and_dice(tiny_run):
+    text = report([str(tiny_run)])
+    scores = Run(tiny_run).results()["metrics"]
+    for name in ("membrane", "cell"):
+        row = re.search(rf'<tr><th scope="row" >{name}</th>(.*?)</tr>', text, re.DOTALL)[1]
+        shown = re.findall(r">([^<>]+)</td>", row)[:2]
+        assert shown == [digits.number(scores[f"test/{family}/{name}"]) for family in ("iu", "dice")]
 
 
 def test_the_papers_scores_lead_or_the_one_that_is_asked_for(tiny_run, tmp_path):

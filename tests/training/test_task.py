@@ -219,6 +219,21 @@ def test_gradients_are_clipped_by_norm_or_by_value():
     same_direction_and_size(by_value, gradient.clamp(-clip, clip))
 
 
+def test_a_validation_without_a_labelled_pixel_is_told_once_and_leaves_its_scores_undefined(caplog):
+    made = task(unet(dropout=0)).eval()
+    made.log_dict = lambda *arguments, **named: None
+    void = batch(1, void=60)
+    with caplog.at_level("WARNING"):
+        for _ in range(2):
+            made.on_validation_epoch_start()
+            made.validation_step(void, 0)
+            made.on_validation_epoch_end()
+    assert all(math.isnan(value) for value in made.scores["val"].values())
+    (told,) = caplog.messages
+    assert told.startswith("no pixel of the val images is labelled, all are void (semantic: 255)")
+    assert "no best checkpoint is chosen; check the label files" in told
+
+
 def test_the_loss_is_that_of_the_cropped_target():
     made = training(task(unet(dropout=0)))
     given = batch(1)

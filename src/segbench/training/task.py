@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from segbench.losses.loss import Sums
 from segbench.metrics.measure import ImageResult, Measure
 from segbench.metrics.states import MeasureState
 from segbench.runtime.threads import use_threads
-from segbench.spec import Batch, DatasetSpec, ScoreInfo
+from segbench.spec import Batch, DatasetSpec, ScoreInfo, of_class
 from segbench.training.checkpoint import keep_what_fits
 from segbench.training.lightning_internals import batches_of_step, logs_now
 from segbench.training.optim import Schedule
+
+log = logging.getLogger(__name__)
 
 OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -91,6 +94,7 @@ class SegmentationTask(lightning.LightningModule):
             }
         )
         self.scores: dict[str, dict[str, float]] = {}
+        self._told_of_void: set[str] = set()
         self.test_split = "test"
         self.takes_what_fits = False
 
@@ -277,10 +281,25 @@ class SegmentationTask(lightning.LightningModule):
 
     def _finish(self, stage: str) -> None:
         scores: dict[str, float] = {}
+        labelled: dict[str, int] = {}
         for (head, _), state in self.states_of(stage).items():
             scores |= {self.key(stage, head, name): value for name, value in state.scores().items()}
+            labelled[head] = state.counted().labelled
         self.scores[stage] = scores
-        self.log_dict({key: value for key, value in scores.items() if "/iu/" not in key}, rank_zero_only=False)
+        self._tell_of_void(stage, [head for head, pixels in labelled.items() if pixels == 0])
+        self.log_dict({key: value for key, value in scores.items() if of_class(key) is None}, rank_zero_only=False)
+
+    def _tell_of_void(self, stage: str, heads: Sequence[str]) -> None:
+        if not heads or stage in self._told_of_void or self.global_rank > 0:
+            return
+        self._told_of_void.add(stage)
+        split = self.test_split if stage == "test" else stage
+        ignored = ", ".join(f"{head}: {self.spec.heads[head].ignore_index}" for head in heads)
+        log.warning(
+            "no pixel of the %s images is labelled, all are void (%s): their scores are undefined%s; check the label "
+            "files of that split, or score other images",
+            *(split, ignored, ", so no best checkpoint is chosen" if stage == "val" else ""),
+        )
 
     def states_of(self, stage: str) -> dict[tuple[str, str], MeasureState]:
         """The states of a stage by (head, measure)."""
