@@ -81,6 +81,17 @@ def test_each_class_has_its_iu_and_dice(tiny_run):
         assert shown == [digits.number(scores[f"test/{family}/{name}"]) for family in ("iu", "dice")]
 
 
+def test_a_run_of_a_part_of_its_split_says_so_and_has_no_paper_beside(tiny_run, tmp_path):
+    copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
+    paper = {"row": "r", "method": "U-Net", "source": "a table", "metrics": {"pixel_error": 0.0611}}
+    copied.begin(copied.config().replace({"paper": paper}))
+    results = copied.results()
+    (copied.path / "results.json").write_text(json.dumps(results | {"partial": {"counted": 2, "of": 5}}))
+    text = report([str(copied.path)])
+    assert f"Partial: 2 of 5 images of test were counted. Score it whole: segbench evaluate run={copied.path}" in text
+    assert ">0.0611</td>" not in text and "The paper" not in text
+
+
 def test_the_papers_scores_lead_or_the_one_that_is_asked_for(tiny_run, tmp_path):
     copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
     paper = {"row": "r", "method": "U-Net", "source": "a table", "metrics": {"rand_error": 0.0382}}

@@ -10,10 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from segbench.runs.partial import Partial
+
 CIRCUMSTANCES = ("name", "seed", "resume", "paper", "logger", "threads", "data.num_workers")
 """Keys, with all below them, that do not separate runs: names, threads. `seed` makes a group."""
 PLACES = ("data.root", "weights.path", "loss.weight_map.folder")
 CIRCUMSTANCES_OF_LOADING = ("data.eval_batch_size", "callbacks.panels", "callbacks.progress", "callbacks.curves")
+CIRCUMSTANCES_OF_SCORING = ("trainer.limit_test_batches",)
+"""Runs that it cut are left out; those that were scored again without it are whole."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +37,7 @@ class RunRecord:
         provenance: command, code, versions, machine.
         timing: seconds and steps.
         trained: where the network was trained, resolved; of an evaluation another directory than `path`.
+        partial: how much of the split was counted; None: each image once.
         wandb_id: of the W&B run, if there is one.
         folds: the runs whose images are pooled in this one; empty for a plain run.
     """
@@ -49,6 +54,7 @@ class RunRecord:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, float] = field(default_factory=dict)
     trained: Path | None = None
+    partial: Partial | None = None
     wandb_id: str | None = None
     folds: tuple[RunRecord, ...] = ()
 
@@ -84,7 +90,7 @@ def is_circumstance(key: str, ignore: tuple[str, ...] = ()) -> bool:
     """
     return any(
         key == other or key.startswith(f"{other}.")
-        for other in (*CIRCUMSTANCES, *PLACES, *CIRCUMSTANCES_OF_LOADING, *ignore)
+        for other in (*CIRCUMSTANCES, *PLACES, *CIRCUMSTANCES_OF_LOADING, *CIRCUMSTANCES_OF_SCORING, *ignore)
     )
 
 

@@ -109,16 +109,34 @@ def print_results(
     split: str,
     protocol: Mapping[str, Any],
     timing: Mapping[str, float],
+    partial: object = None,
+    partial_validation: object = None,
 ) -> None:
-    """Print the table, its protocol and times, and where the run is."""
+    """Print the table, its protocol and times, and where the run is.
+
+    Args:
+        config: of the run.
+        directory: the run's.
+        scores: by key.
+        split: whose scores are shown.
+        protocol: how they were computed.
+        timing: seconds and steps.
+        partial: how much of the split was counted, as it is printed; no paper stands beside such scores. None: all.
+        partial_validation: likewise of the validations.
+    """
     # Without a terminal, lines are not cut to its width.
     console = Console(highlight=False, soft_wrap=True)
     if any(key.startswith(f"{split}/") for key in scores):
         title = f"{config.name}: {split}, {protocol['checkpoint']} checkpoint, tta {protocol['tta']}"
-        console.print(score_table(scores, split, title, config.model.name, config.paper))
+        if partial is not None:
+            title = f"PARTIAL, {partial}: {title}"
+        paper = config.paper if partial is None else None
+        console.print(score_table(scores, split, title, config.model.name, paper))
         if (classes := class_table(scores, split)) is not None:
             console.print(classes)
     console.print(f"data:  {protocol['dataset']}, {protocol['split']}")
+    if partial_validation is not None and split != "val":
+        console.print(f"       validated on {partial_validation}, by which the best checkpoint is chosen")
     steps = f"{timing['steps']:.0f} steps in {timing['fit_s']:.0f} s; " if "fit_s" in timing else ""
     console.print(f"time:  {steps}evaluation {timing.get('evaluate_s', 0):.0f} s")
     console.print(f"run:   {directory}")

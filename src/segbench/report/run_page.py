@@ -50,10 +50,15 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
 
 
 def _scores(run: RunRecord, metric: str | None) -> str:
-    paper: Mapping[str, Any] = run.config.get("paper") or {}
+    # The paper scored every image.
+    paper: Mapping[str, Any] = (run.config.get("paper") or {}) if run.partial is None else {}
     printed: Mapping[str, float] = paper.get("metrics") or {}
     infos = {}
     notes = []
+    if run.partial is not None:
+        notes.append(
+            f"Partial: {run.partial} of {run.split} were counted. Score it whole: segbench evaluate run={run.trained}"
+        )
     try:
         infos = score_infos(run)
     except SegbenchError as error:
@@ -141,7 +146,7 @@ def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
                 if name in (None, "epoch", "step") or not text or of_class(name) or name.split("/")[-1] in VARIANTS:
                     continue
                 value = float(text)
-                if math.isfinite(value) and not name.startswith(("test/", "val/threshold")):
+                if math.isfinite(value) and not name.startswith(("test/", "val/threshold", "partial/")):
                     steps, values = found.setdefault(name, ([], []))
                     steps.append(float(row["step"]))
                     values.append(value)

@@ -94,6 +94,8 @@ class SegmentationTask(lightning.LightningModule):
             }
         )
         self.scores: dict[str, dict[str, float]] = {}
+        self.visits: dict[str, list[int]] = {}
+        """How often each image of the last validation or test was counted that was counted at all, by stage."""
         self._told_of_void: set[str] = set()
         self.test_split = "test"
         self.takes_what_fits = False
@@ -280,11 +282,14 @@ class SegmentationTask(lightning.LightningModule):
             state.reset()
 
     def _finish(self, stage: str) -> None:
+        if self.trainer.sanity_checking:
+            return
         scores: dict[str, float] = {}
         labelled: dict[str, int] = {}
         for (head, _), state in self.states_of(stage).items():
             scores |= {self.key(stage, head, name): value for name, value in state.scores().items()}
-            labelled[head] = state.counted().labelled
+            counted = state.counted()
+            labelled[head], self.visits[stage] = counted.labelled, counted.visits.tolist()
         self.scores[stage] = scores
         self._tell_of_void(stage, [head for head, pixels in labelled.items() if pixels == 0])
         self.log_dict({key: value for key, value in scores.items() if of_class(key) is None}, rank_zero_only=False)

@@ -122,6 +122,8 @@ class Checkpoints(Checkpoint):
         self._last_step = trainer.max_steps if ended and due and not validated else None
         if record and isinstance(pl_module, SegmentationTask):
             pl_module.scores["val"] = record["scores"]
+            if "visits" in record:
+                pl_module.visits["val"] = record["visits"]
         state = checkpoint["callbacks"][self.state_key]
         self._seconds_before = state.get("seconds", 0.0)
         for logger in self._loggers:
@@ -222,8 +224,9 @@ class Checkpoints(Checkpoint):
         log.info("step %d: best %s so far, %.4f", trainer.global_step, monitor, score)
 
     def _record_validation(self, step: int, module: lightning.LightningModule) -> None:
-        scores = module.scores.get("val", {}) if isinstance(module, SegmentationTask) else {}
-        record = {"step": step, "into_step": self._into_step, "rows": self._rows, "scores": scores}
+        record: dict[str, Any] = {"step": step, "into_step": self._into_step, "rows": self._rows, "scores": {}}
+        if isinstance(module, SegmentationTask):
+            record |= {"scores": module.scores.get("val", {}), "visits": module.visits.get("val", [])}
         write_whole(self._directory / VALIDATION, json.dumps(record))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
