@@ -283,6 +283,26 @@ class TileGeometry:
         return self.nearest(output + 2 * self.margin)[1]
 
 
+OF_CLASSES = ("iu", "dice")
+"""Scores that each class has for itself, as `iu/<class>`."""
+
+
+def of_class(key: str) -> tuple[str, str] | None:
+    """Which class a score is of, and which of `OF_CLASSES` it is; None for a score over all classes.
+
+    Args:
+        key: a score's name, with or without its split and head.
+
+    Example:
+        >>> of_class("test/iu/cell"), of_class("dice/cat"), of_class("test/mean_iu")
+        (('iu', 'cell'), ('dice', 'cat'), None)
+    """
+    parts = key.split("/")
+    # A class may be called as a score, or have slashes in its name: the first part that is a score's is it.
+    place = next((place for place, part in enumerate(parts[:-1]) if part in OF_CLASSES), None)
+    return None if place is None else (parts[place], "/".join(parts[place + 1 :]))
+
+
 @dataclass(frozen=True)
 class ScoreInfo:
     """A score's name and meaning.

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import yaml
 
+from segbench.compare.grouping import group_runs
 from segbench.compare.reading import Configs, find_runs, read_run, read_runs
 from segbench.compare.records import LeftOut, identity
 from segbench.errors import SegbenchError
@@ -64,6 +65,65 @@ class TestFindRuns:
     def test_nothing_there_is_told(self, tmp_path, name, said):
         with pytest.raises(SegbenchError, match=rf"no run in .*: {said}.*\n.*expected: a run directory.*\n.*outputs/"):
             find_runs(str(tmp_path / name))
+
+
+def made_partial(run, **keys):
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(results | keys))
+
+
+PART = {"counted": 2, "of": 231}
+
+
+class TestPartialRuns:
+    def test_they_are_left_out_with_what_to_do(self, make_run, tmp_path):
+        whole, part = make_run("sweep/whole"), make_run("sweep/part", seed=1)
+        made_partial(part, partial=PART)
+        records, (left,) = read_runs([str(tmp_path / "sweep")])
+        assert [record.path for record in records] == [whole]
+        assert left.source == str(part) and not left.wrong
+        assert left.reason.startswith("partial: 2 of 231 images of test were counted, expected: each image once; ")
+        assert f"(segbench evaluate run={part})" in left.reason
+        _, (named,) = read_runs([str(whole), str(part)])
+        assert named.wrong
+
+    def test_an_evaluation_names_the_run_to_evaluate(self, make_run, make_evaluation):
+        run = make_run("run", split="val")
+        evaluation = make_evaluation("evaluation", run)
+        made_partial(evaluation, partial=PART)
+        _, (left,) = read_runs([str(evaluation)])
+        assert f"(segbench evaluate run={run} split=val)" in left.reason
+
+    def test_the_only_one_is_read_where_it_is_asked_for(self, make_run):
+        runs = [make_run(str(seed), seed=seed) for seed in range(2)]
+        for run in runs:
+            made_partial(run, partial=PART)
+        (record,), _ = read_runs([str(runs[0])], partial=True)
+        assert str(record.partial) == "2 of 231 images"
+        records, left = read_runs(list(map(str, runs)), partial=True)
+        assert (records, len(left)) == ([], 2)
+
+    def test_runs_of_version_0_1_0_are_told_by_their_counts(self, make_run):
+        run = make_run("run", images=3)
+        results = json.loads((run / "results.json").read_text())
+        del results["partial"]
+        (run / "results.json").write_text(json.dumps(results))
+        ids = [f"image-{number:03d}" for number in range(3)]
+        for splits, left_out in (({"test": ids}, 0), ({"test": [*ids, "further"]}, 1)):
+            Run(run).write_splits(splits)
+            assert len(read_runs([str(run)])[1]) == left_out
+
+    def test_validations_of_a_part_lend_no_score(self, make_run):
+        run = make_run("run")
+        results = json.loads((run / "results.json").read_text())
+        made_partial(run, metrics=results["metrics"] | {"val/mean_iu": 0.5}, partial_validation=PART)
+        assert "val/mean_iu" not in read_run(run).metrics
+        assert read_run(run).metrics.keys() == results["metrics"].keys()
+
+    def test_what_cut_a_test_sets_no_whole_run_apart(self, make_run):
+        runs = [make_run(str(seed), seed=seed, trainer={"limit_test_batches": seed}) for seed in range(2)]
+        records, _ = read_runs(list(map(str, runs)))
+        assert len(group_runs(records).groups) == 1
 
 
 class TestReadRun:

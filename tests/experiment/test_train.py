@@ -16,6 +16,7 @@ from segbench.errors import SegbenchError
 from segbench.experiment.build import build_dataset, build_measures
 from segbench.experiment.train import train
 from segbench.runs.directory import Run
+from segbench.runs.partial import Partial
 from segbench.training.callbacks.progress import RunProgress
 
 SEGBENCH = Path(sys.executable).with_name("segbench")
@@ -282,6 +283,49 @@ def test_wandb_runs_offline_without_a_key_and_ends_in_its_true_state(tiny_config
         (folder,) = (tmp_path / name / "wandb").glob("offline-run-*")
         assert folder.name.endswith((tmp_path / name / "wandb_id.txt").read_text())
         assert (tmp_path / name / "metrics.csv").is_file()
+
+
+def test_a_part_of_the_test_or_of_the_validations_is_marked_and_no_paper_stands_beside(tiny_config, tmp_path, capsys):
+    limits = ("+trainer.limit_test_batches=2", "+trainer.limit_val_batches=1")
+    paper = ("+paper.method=U-Net", "+paper.source=a table", "+paper.metrics={mean_iu: 0.9}")
+    train(tiny_config(*limits, *paper), tmp_path / "run", [])
+    results = Run(tmp_path / "run").results()
+    assert results["partial"] == {"counted": 2, "of": 5}
+    assert results["partial_validation"] == {"counted": 1, "of": 2}
+    shown = capsys.readouterr().out
+    assert "PARTIAL, 2 of 5 images: " in shown
+    assert "validated on 1 of 2 images" in shown
+    assert "paper" not in shown.replace("no paper's data", "")
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert log.count("trainer.limit_val_batches=1: validations may count a part") == 1
+
+
+def test_validations_are_the_score_where_there_is_no_test(tiny_config, tmp_path):
+    train(tiny_config("data.test=0", "+trainer.limit_val_batches=1"), tmp_path / "run", [])
+    assert Run(tmp_path / "run").partial() == Partial(1, 2)
+
+
+def test_a_resumed_run_knows_what_its_last_validation_counted(tiny_config, tmp_path, monkeypatch):
+    given = ("data.test=0", "+trainer.limit_val_batches=1", "trainer.max_steps=2")
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "write_results", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny_config(*given), tmp_path / "run", [])
+    train(tiny_config(*given), tmp_path / "run", [], resume=True)
+    assert Run(tmp_path / "run").partial() == Partial(1, 2)
+
+
+def test_a_quick_try_of_everything_is_a_partial_run(tiny_config, tmp_path):
+    train(tiny_config("+trainer.fast_dev_run=true"), tmp_path / "run", [])
+    assert Run(tmp_path / "run").partial() == Partial(1, 5)
+
+
+def test_the_scores_of_a_sanity_check_are_no_validations(tiny_config, tmp_path):
+    given = ("trainer.num_sanity_val_steps=1", "trainer.val_check_interval=100")
+    train(tiny_config(*given), tmp_path / "run", [])
+    results = Run(tmp_path / "run").results()
+    assert "partial_validation" not in results
+    assert not any(key.startswith("val/") for key in results["metrics"])
 
 
 def test_quickstart_writes_checkpoints_often(compose):

@@ -11,7 +11,7 @@ from segbench.compare.grouping import RunTable
 from segbench.compare.plan import Plan
 from segbench.compare.resampling import Permutation
 from segbench.errors import SegbenchError
-from segbench.spec import ScoreInfo
+from segbench.spec import ScoreInfo, of_class
 
 FEWEST_IMAGES = 20
 """Below it a test over seeds and images can be too sure: a 5 % test errs in up to 15 % of cases over 6 images."""
@@ -111,6 +111,15 @@ class Difference:
     def interval(self) -> tuple[float, float]:
         """`low` and `high`."""
         return self.low, self.high
+
+    @property
+    def class_name(self) -> str | None:
+        """The class whose score it is, with its head if there are several; None for a score over all classes."""
+        found = of_class(self.name)
+        if found is None:
+            return None
+        family, name = found
+        return self.name.removesuffix(f"{family}/{name}") + name
 
     @property
     def seeds_only(self) -> TTest | None:

@@ -173,7 +173,7 @@ def _summed_up(of: str, pair: Pair, differences: Sequence[Difference], confidenc
     shown = [d for d in differences if d.is_shown(confidence)]
     parts = []
     for letter in (pair.first, pair.second):
-        names = [d.name.removeprefix("iu/") for d in shown if d.better == letter]
+        names = [d.class_name or d.name for d in shown if d.better == letter]
         if names:
             parts.append(f"{letter} is better in {', '.join(names)}")
     rest = len(differences) - len(shown)

@@ -354,8 +354,13 @@ def pool(folds: Sequence[ImageCounts], source: str) -> ImageCounts:
             "folds that differ only in their images",
             "correct folds=, or leave it out",
         )
+    # What later versions count too is left out unless all folds have it.
     counts = {
-        key: {name: np.concatenate([fold.counts[key][name] for fold in folds]) for name in first.counts[key]}
+        key: {
+            name: np.concatenate([fold.counts[key][name] for fold in folds])
+            for name in first.counts[key]
+            if all(name in fold.counts[key] for fold in folds)
+        }
         for key in first.counts
     }
     return replace(first, source=source, ids=ids, counts=counts, network="")

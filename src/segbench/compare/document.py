@@ -276,7 +276,7 @@ def _difference_row(
     p_seeds = "" if d.seeds_only is None else _bare(d.seeds_only.p)
     return (
         *((f"{d.first}, {d.second}",) if several else ()),
-        d.name.split("iu/", 1)[-1] if of_class else d.name,
+        d.class_name or d.name if of_class else d.name,
         number(d.scores[0]),
         number(d.scores[1]),
         number(d.difference, sign=True),

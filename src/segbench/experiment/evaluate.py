@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.runs.directory import Run
+from segbench.runs.partial import Partial
 from segbench.runtime.signals import deferred
 
 if TYPE_CHECKING:
@@ -29,10 +30,12 @@ class Scored:
     Attributes:
         scores: by key.
         timing: seconds and steps.
+        partial: how much of the split was counted; None: each image once.
     """
 
     scores: dict[str, float]
     timing: dict[str, float]
+    partial: Partial | None
 
 
 def score_split(
@@ -43,6 +46,7 @@ def score_split(
     split: str,
     checkpoint: Path,
     first: bool,
+    trained: Path | None = None,
 ) -> Scored:
     """Score a checkpoint on a split and write per_image.npz.
 
@@ -54,6 +58,7 @@ def score_split(
         split: `train`, `val` or `test`.
         checkpoint: the file.
         first: whether this process writes.
+        trained: the directory of the run whose checkpoint it is; None: `run` itself.
     """
     from segbench.training.checkpoint import load_weights
 
@@ -69,7 +74,14 @@ def score_split(
     if first:
         versions = {f"{head}/{name}": state.measure.version for (head, name), state in task.states_of("test").items()}
         run.write_per_image(split, [source.ids[index] for index in indices], counts, versions)
-    return Scored(task.scores["test"], {"evaluate_s": seconds, "checkpoint_step": float(step)})
+    partial = Partial.of_visits(task.visits["test"], len(source)) if "test" in task.visits else None
+    if first and partial is not None:
+        again = f"segbench evaluate run={trained or run.path}{'' if split == 'test' else f' split={split}'}"
+        log.warning("partial: %s of %s were counted. Score it whole: %s", partial, split, again)
+        for logger in trainer.loggers:
+            logged = {f"partial/{name}": float(number) for name, number in partial.record().items()}
+            logger.log_metrics(logged, step=trainer.global_step)
+    return Scored(task.scores["test"], {"evaluate_s": seconds, "checkpoint_step": float(step)}, partial)
 
 
 def recorded(config: Config, given: OfARun) -> Config:
@@ -107,6 +119,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         build_task,
         build_trainer,
     )
+    from segbench.experiment.checks import refuse_limits
     from segbench.experiment.unchanged import refuse_other_classes
     from segbench.inference.stream import geometry_of
     from segbench.runs.provenance import provenance
@@ -132,18 +145,19 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         dataset = build_dataset(config.data, config.weights)
         for difference in refuse_other_classes(trained, dataset):
             log.warning("other data than the run was trained on: %s", difference)
+        refuse_limits(config, dataset, {"test": given.split}, config.trainer.processes)
         task = build_task(config, dataset.spec)
         data = build_data(config, dataset, geometry_of(task.model))
         drawing = {name: config.callbacks.get(name) for name in ("panels", "extremes")}
         with wandb_ending(build_loggers(given.logger, config, directory)) as loggers:
             callbacks = build_callbacks(drawing, directory, task)
             trainer = build_trainer(config, directory, callbacks, loggers)
-            scored = score_split(run, trainer, task, data, given.split, checkpoint, first)
+            scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path)
         if first:
             protocol = task_protocol(config, data, task, checkpoint.stem)
             recorded_now = provenance() | machine(config) | {"run": str(trained.path)}
-            run.write_results(scored.scores, scored.timing, recorded_now, protocol)
-            print_results(config, run.path, scored.scores, given.split, protocol, scored.timing)
+            run.write_results(scored.scores, scored.timing, recorded_now, protocol, scored.partial)
+            print_results(config, run.path, scored.scores, given.split, protocol, scored.timing, scored.partial)
     return scored.scores
 
 

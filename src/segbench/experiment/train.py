@@ -20,9 +20,12 @@ from segbench.runtime.signals import deferred
 
 if TYPE_CHECKING:
     from segbench.config.record import Config
+    from segbench.data.datamodule import SegmentationData
     from segbench.experiment.build import Experiment
     from segbench.experiment.stages import Stage
     from segbench.runs.directory import Run
+    from segbench.runs.partial import Partial
+    from segbench.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +200,9 @@ def _fit_and_test(
     checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
     timing = {"fit_s": checkpoints.seconds, "steps": float(trainer.global_step)}
     scores = dict(task.scores.get("val", {}))
-    if experiment.dataset.split("test") is None:
+    validated = _partial_validation(task, data) if scores else None
+    partial = validated
+    if not experiment.dataset.split("test"):
         split, selected = "val" if scores else "none", "last"
     else:
         split, chosen = "test", run.checkpoint()
@@ -205,6 +210,7 @@ def _fit_and_test(
         scored = score_split(run, trainer, task, data, split, chosen, first)
         # The last validation does not apply to an earlier checkpoint.
         scores = scored.scores if selected == "best" else scores | scored.scores
+        partial = scored.partial
         timing |= scored.timing
     if first and (unlabelled := experiment.dataset.split("predict")) is not None:
         load_weights(task.model, run.checkpoint(selected))
@@ -213,6 +219,13 @@ def _fit_and_test(
     if first:
         protocol = task_protocol(config, data, task, selected)
         protocol |= {"ended_by": ended, "continued": continuations(run.recorded(), run.legs())}
-        run.write_results(scores, timing, run.provenance() | {"legs": len(run.legs())}, protocol)
-        print_results(config, run.path, scores, split, protocol, timing)
+        made = run.provenance() | {"legs": len(run.legs())}
+        run.write_results(scores, timing, made, protocol, partial, validated)
+        print_results(config, run.path, scores, split, protocol, timing, partial, validated)
     return scores
+
+
+def _partial_validation(task: SegmentationTask, data: SegmentationData) -> Partial | None:
+    from segbench.runs.partial import Partial
+
+    return Partial.of_visits(task.visits["val"], len(data.require("val"))) if "val" in task.visits else None

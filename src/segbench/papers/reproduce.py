@@ -19,6 +19,7 @@ from segbench.errors import SegbenchError
 from segbench.papers.ledger import beyond, read_rows, summarise, verdict, write_row
 from segbench.runs.directory import Run
 from segbench.runs.provenance import provenance
+from segbench.spec import of_class
 
 if TYPE_CHECKING:
     from segbench.experiment.stages import Stage
@@ -123,6 +124,15 @@ def _refuse_dirty(order: Order, what: str, provenances: Sequence[Mapping[str, An
         )
 
 
+def _refuse_partial(directory: Path) -> None:
+    if (partial := Run.open(directory).partial()) is not None:
+        raise SegbenchError(
+            f"{directory}: {partial} of the test were counted",
+            "a test that counted each image once",
+            "leave out what limits the test (trainer.limit_test_batches), and choose another output=DIR",
+        )
+
+
 def _compose(order: Order, seed: int | None, fold: int | None = None) -> Composed:
     import hydra
 
@@ -220,6 +230,7 @@ def _measured(order: Order, directories: Sequence[Path], reference: Composed, no
     for directory, conduct in done.items():
         name = str(directory.relative_to(order.output))
         _refuse_dirty(order, f"the code of {directory}", conduct.provenances)
+        _refuse_partial(directory)
         said[name] = deviations(conduct, reference.config, reference.stages)
         other |= dict.fromkeys(not_comparable(conduct.config, reference.config))
         why = looked_at(conduct.config) if order.folds else None
@@ -255,7 +266,7 @@ def _measured(order: Order, directories: Sequence[Path], reference: Composed, no
 
 def _scores(conduct: Conduct) -> dict[str, float | None]:
     metrics = {key.removeprefix("test/"): v for key, v in conduct.results["metrics"].items() if key.startswith("test/")}
-    return {name: value for name, value in metrics.items() if "/iu/" not in f"/{name}"}
+    return {name: value for name, value in metrics.items() if of_class(name) is None}
 
 
 def _over_folds(scores: Mapping[Path, Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
