@@ -188,7 +188,7 @@ def _others(value):
     return [*flipped, *numbers, "rot4", "other", 3, 0.5, True, False, None, [], ["other"], {"key": 1}]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(picks=st.tuples(*[st.integers(0, 2**16)] * 3))
 def test_each_setting_of_every_experiment_is_named_or_known_to_have_no_effect(picks):
     name = sorted(rows())[picks[0] % len(rows())]
@@ -200,6 +200,9 @@ def test_each_setting_of_every_experiment_is_named_or_known_to_have_no_effect(pi
     try:
         other = config.replace({key: value})
     except SegbenchError:
+        return
+    if key == "trainer.devices" and other.trainer.processes == config.trainer.processes:
+        # Other devices, as many.
         return
     before, after = (deviations(conduct(each), reference) for each in (config, other))
     same_as_the_row = json.dumps(other.flat.get(key)) == json.dumps(reference.flat.get(key))

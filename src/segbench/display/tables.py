@@ -52,6 +52,7 @@ def score_table(scores: Mapping[str, float], split: str, title: str, model: str,
     for name in (name for name in published if name not in shown):
         table.add_row(name, "", *([""] if baseline is not None else []), _show(published[name]))
     captions = [f"paper: {paper.source or ''}"] if paper else []
+    captions += [f"not comparable: {paper.not_comparable}"] if paper and paper.not_comparable else []
     if "rand_error_pairs" in shown:
         captions.append(RAND_DEFINITIONS)
     table.caption = "\n".join(captions)
@@ -130,7 +131,8 @@ def print_results(
         title = f"{config.name}: {split}, {protocol['checkpoint']} checkpoint, tta {protocol['tta']}"
         if partial is not None:
             title = f"PARTIAL, {partial}: {title}"
-        paper = config.paper if partial is None else None
+        # What the paper prints is of its test images, each of them counted.
+        paper = config.paper if partial is None and split == "test" else None
         console.print(score_table(scores, split, title, config.model.name, paper))
         if (classes := class_table(scores, split)) is not None:
             console.print(classes)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from segbench.config.no_effect import is_without_effect
+from segbench.config.no_effect import counting
 from segbench.config.record import Config
 from segbench.experiment.stages import FOLDER, Stage
 from segbench.inference.symmetries import symmetries
@@ -112,7 +112,7 @@ def not_comparable(config: Config, reference: Config) -> list[str]:
 
 
 def _scored_otherwise(config: Config, reference: Config) -> list[str]:
-    mine, theirs = _view(config.flat), _view(reference.flat)
+    mine, theirs = _views(config.flat, reference.flat)
     return [
         f"{key}={mine.get(key)} where the row has {theirs.get(key)}"
         for key in sorted({*mine, *theirs})
@@ -122,23 +122,26 @@ def _scored_otherwise(config: Config, reference: Config) -> list[str]:
     ]
 
 
-def _view(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that count; those of a metric that repeat the decoding's are left out."""
-    return {
-        key: value
-        for key, value in flat.items()
-        if not is_without_effect(key, flat) and not _repeats_decoding(key, value, flat)
+def _views(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings that count; those of a metric that repeat the decoding's, on both sides, are left out."""
+    ours, others = counting(mine), counting(theirs)
+    repeated = {
+        key for key in {*ours, *others} if all(_repeats_decoding(key, flat) for flat in (ours, others) if key in flat)
     }
+    for key in repeated:
+        ours.pop(key, None)
+        others.pop(key, None)
+    return ours, others
 
 
-def _repeats_decoding(key: str, value: Any, flat: Mapping[str, Any]) -> bool:
+def _repeats_decoding(key: str, flat: Mapping[str, Any]) -> bool:
     _, found, rest = key.partition(".decoding.")
-    return bool(found) and key.startswith("metrics.") and flat.get(f"decoding.{rest}", ...) == value
+    return bool(found) and key.startswith("metrics.") and flat.get(f"decoding.{rest}", ...) == flat[key]
 
 
 def _of_settings(conduct: Conduct, reference: Config) -> list[str]:
     config, asked = conduct.config, conduct.asked
-    mine, theirs = _view(asked), _view(reference.flat)
+    mine, theirs = _views(asked, reference.flat)
     handled = {*_FROM_THE_RUN, *_BATCH}
     if reference.paper is not None and reference.paper.symmetries is not None:
         handled.add("tta")

@@ -51,8 +51,9 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
 
 
 def _scores(run: RunRecord, metric: str | None) -> str:
-    # The paper scored every image.
-    paper: Mapping[str, Any] = (packaged_facts(run.config.get("paper")) if run.partial is None else None) or {}
+    # What the paper prints is of its test images, each of them counted.
+    comparable = run.partial is None and run.split == "test"
+    paper: Mapping[str, Any] = (packaged_facts(run.config.get("paper")) if comparable else None) or {}
     printed: Mapping[str, float] = paper.get("metrics") or {}
     infos = {}
     notes = []
