@@ -109,3 +109,13 @@ def test_a_run_without_scores_still_says_where_it_is(capsys, tmp_path):
     print_results(config, tmp_path, {}, "none", protocol, {"steps": 5.0, "fit_s": 61.0})
     told = capsys.readouterr().out
     assert told == f"data:  isbi_em, all 30\ntime:  5 steps in 61 s; evaluation 0 s\nrun:   {tmp_path}\n"
+
+
+@pytest.mark.parametrize(("split", "beside"), [("test", True), ("val", False), ("train", False)])
+def test_the_paper_stands_beside_test_scores_alone(split, beside, capsys, tmp_path, compose):
+    config = compose("experiment=unet_isbi_em", "name=x", "data.root=folder")
+    protocol = {"checkpoint": "last", "tta": "none", "dataset": "isbi_em", "split": "all 30"}
+    print_results(config, tmp_path, {f"{split}/rand_error": 0.1}, split, protocol, {})
+    shown = capsys.readouterr().out
+    assert ("0.0382" in shown) == beside
+    assert ("not comparable: slices 24-29" in shown) == beside

@@ -386,3 +386,12 @@ def test_sums_of_losses_clipping_and_accumulation_in_one_run(tiny_config, tmp_pa
     assert [rate for _, rate in rates] == pytest.approx([1e-2 * (1 - step / 3) ** 0.9 for step in range(3)])
     # Logged before it is clipped.
     assert all(norm > 1e-3 for _, norm in norms)
+
+
+@pytest.mark.parametrize("accumulated", [4, 17], ids=["whole steps", "steps of the batches that are left"])
+def test_the_loss_on_show_is_the_logged_one(tiny_config, tmp_path, accumulated):
+    # Twenty batches an epoch; the last step is shown, however short the run.
+    train(tiny_config(f"trainer.accumulate_grad_batches={accumulated}", "trainer.max_steps=2"), tmp_path, [])
+    (_, logged) = rows(tmp_path, "train/loss")[-1]
+    assert json.loads((tmp_path / ".progress.json").read_text())["loss"] == pytest.approx(logged, rel=1e-12)
+    assert f"step 2 of 2, loss {logged:.4f}" in (tmp_path / "run.log").read_text()
