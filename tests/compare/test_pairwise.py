@@ -384,6 +384,22 @@ class TestRefused:
         assert "in results.json and" in refusal.error.found
         assert refusal.error.expected == "two files of one evaluation"
 
+    def test_a_number_recorded_for_what_is_undefined_now_is_no_contradiction(self, make_run, compared):
+        # No image has a dog: its IU is undefined.
+        for name, accuracy in (("a", 0.7), ("b", 0.9)):
+            path = make_run(name, accuracy=accuracy, optimizer={"lr": accuracy}) / "results.json"
+            results = json.loads(path.read_text())
+            with np.load(path.parent / "per_image.npz") as stored:
+                arrays = {key: stored[key] for key in stored.files}
+            matrices = arrays["semantic/confusion/matrix"]
+            matrices[:, :, 0] += matrices[:, :, 2]
+            matrices[:, 2] = matrices[:, :, 2] = 0
+            np.savez(path.parent / "per_image.npz", **arrays)
+            total = matrices.sum(0)
+            results["metrics"] = {"test/pixel_acc": np.trace(total) / total.sum(), "test/iu/dog": 0.0}
+            path.write_text(json.dumps(results))
+        assert compared().refusals == ()
+
     def test_other_definitions_are_not_compared(self, make_run, compared):
         make_run("a", accuracy=0.7, optimizer={"lr": 1}, version="fcn-0")
         make_run("b", accuracy=0.9, optimizer={"lr": 2})
