@@ -287,9 +287,9 @@ def test_five_seeds_have_four_fifths_of_the_power_of_a_test_that_knows_the_varia
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("images", "share"), [(6, 0.15), (10, 0.11), (20, 0.07)])
+@pytest.mark.parametrize(("images", "share"), [(6, 0.13), (10, 0.11), (20, 0.07)])
 def test_over_few_images_it_is_as_wrong_as_the_caveat_says(images, share):
     rng = np.random.default_rng(0)
     size = rejected(lambda: counted(rng, 5, images, "images"))
     print(f"counts 5 seeds, {images} images, images: size {size:.4f}")
-    assert size == pytest.approx(share, abs=0.02)
+    assert size == pytest.approx(share, abs=0.015)

@@ -14,7 +14,7 @@ from segbench.errors import SegbenchError
 from segbench.spec import ScoreInfo, of_class
 
 FEWEST_IMAGES = 20
-"""Below it a test over seeds and images can be too sure: a 5 % test errs in up to 15 % of cases over 6 images."""
+"""Below it a test over seeds and images can be too sure: a 5 % test errs in 13 % of cases over 6 images."""
 MOST_GROUPS = 10
 """With more groups, pairs are tested only on request."""
 

@@ -74,7 +74,7 @@ def caveats(pairs: Sequence[Pair]) -> list[str]:
     if few:
         said.append(
             f"With {few[0].images} images, p and the interval can be too sure where a few images decide: a 5 % test is "
-            f"then wrong in 15 % of cases over 6 images, in 11 % over 10, in 7 % from {FEWEST_IMAGES} on."
+            f"then wrong in 13 % of cases over 6 images, in 11 % over 10, in 7 % from {FEWEST_IMAGES} on."
         )
     if any(d.seeds_only is not None for d in differences):
         test = "the t test of pairs" if all(pair.same_networks for pair in pairs) else "Welch's t test"
