@@ -27,7 +27,7 @@ def refuse_impossible(config: Config, dataset: DataSet, scores: Collection[str],
         raise SegbenchError(
             f"trainer.overfit_batches={trainer.arguments['overfit_batches']}",
             "no such setting: Lightning replaces the sampler, which also decides the augmentation",
-            "for the same few batches in each epoch: +trainer.limit_train_batches=N augment=none",
+            "train on a few images with augment=none: data.train=N of drawn ones, or a folder of a few of your own",
         )
     refuse_limits(config, dataset, {name: name for name in ("train", "val", "test")}, processes)
     source = dataset.split("train")
