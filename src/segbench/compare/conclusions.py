@@ -81,8 +81,8 @@ def caveats(pairs: Sequence[Pair]) -> list[str]:
         if 1 in runs.values():
             test = "a t test"
         said.append(
-            f"p (seeds only) is {test} of the runs' scores: sure about other seeds on these very images, "
-            "whatever the images are."
+            f"p (seeds only) is {test} of the runs' scores: it holds for other seeds on these very images, however few "
+            "or alike they are."
         )
     exact = [d for d in differences if d.permutation is not None and d.permutation.exact and d.images <= 10]
     if exact:
