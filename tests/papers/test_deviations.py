@@ -22,7 +22,7 @@ from segbench.runs.history import Leg
 PROVENANCE = {"processor": "a processor", "cpus": 2, "versions": {"segbench": "1"}, "git": {"commit": "a" * 40}}
 RESULTS = {"timing": {"steps": 30000.0}, "protocol": {"precision": "32-true"}}
 ONE_LEG = (Leg(0, provenance=PROVENANCE),)
-OF_SEVENS = "averaged over 8 symmetries (tta=d4) instead of 7 turned copies"
+OF_SEVENS = "averaged over 8 symmetries (tta=d4), the paper averages over 7 turned copies"
 
 
 def conduct(config, legs=ONE_LEG, results=RESULTS, stages=None):
@@ -68,7 +68,7 @@ def test_what_changes_no_score_is_not_named(reference):
         ({"callbacks.checkpoint.monitor": None}, "callbacks.checkpoint.monitor: None instead of val/rand_error"),
         ({"init_from": "run"}, "started from a given run"),
         ({"my_own": {"key": 1}}, "my_own.key: 1 instead of None"),
-        ({"tta": "none"}, "averaged over 1 symmetries (tta=none) instead of 7 turned copies"),
+        ({"tta": "none"}, "not averaged over symmetries (tta=none), the paper averages over 7 turned copies"),
         (
             {"callbacks.ema": {"_target_": "mine.Averaging", "decay": 0.9}},
             "callbacks.ema: mine.Averaging(decay 0.9) instead of None",

@@ -81,6 +81,13 @@ def test_each_class_has_its_iu_and_dice(tiny_run):
         assert shown == [digits.number(scores[f"test/{family}/{name}"]) for family in ("iu", "dice")]
 
 
+def test_deviations_from_the_paper_stand_on_the_page(tiny_run, tmp_path):
+    copied = Run.open(shutil.copytree(tiny_run, tmp_path / "run"))
+    copied.write_deviations({"deviations": ["model.width: <4> instead of 64"]})
+    text = report([str(copied.path)])
+    assert "model.width: &lt;4&gt; instead of 64" in text
+
+
 def test_a_run_of_a_part_of_its_split_says_so_and_has_no_paper_beside(tiny_run, tmp_path):
     copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
     paper = {"row": "r", "method": "U-Net", "source": "a table", "metrics": {"pixel_error": 0.0611}}

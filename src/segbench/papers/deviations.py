@@ -228,7 +228,8 @@ def _averaging(config: Config, reference: Config) -> list[str]:
     copies = len(symmetries(config.tta))
     if copies == paper.symmetries:
         return []
-    return [f"averaged over {copies} symmetries (tta={config.tta}) instead of {paper.symmetries} turned copies"]
+    averaged = f"averaged over {copies} symmetries" if copies > 1 else "not averaged over symmetries"
+    return [f"{averaged} (tta={config.tta}), the paper averages over {paper.symmetries} turned copies"]
 
 
 def _of_history(conduct: Conduct) -> list[str]:

@@ -23,6 +23,7 @@ from segbench.display.digits import number
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences
+from segbench.runs.directory import Run
 from segbench.spec import of_class
 
 _MAX_PICTURES = 12
@@ -41,6 +42,7 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
     assert run.path is not None
     return {
         "Scores": _scores(run, metric),
+        "Deviations": _deviations(run),
         "Curves": _curves(run.trained or run.path),
         "Classes": _classes(run),
         "Images": _pictures(run.path),
@@ -92,6 +94,12 @@ def _scores(run: RunRecord, metric: str | None) -> str:
         "precision": run.protocol.get("precision"),
     }
     return facts(how) + table(shown) + sentences(notes)
+
+
+def _deviations(run: RunRecord) -> str:
+    assert run.path is not None
+    found = Run(run.path).deviations().get("deviations")
+    return sentences([str(each) for each in found]) if isinstance(found, list) else ""
 
 
 def _curves(directory: Path) -> str:

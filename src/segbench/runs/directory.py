@@ -293,6 +293,14 @@ class Run:
         """The content of dataset.json, empty if the run has none yet."""
         return self._read("dataset.json")
 
+    def write_deviations(self, found: Mapping[str, Any]) -> None:
+        """Write deviations.json: how the run deviates from the paper that stands beside its scores."""
+        self._write("deviations.json", json.dumps(found, indent=2))
+
+    def deviations(self) -> dict[str, Any]:
+        """The content of deviations.json, empty if no paper stands beside the run's scores."""
+        return self._read("deviations.json")
+
     def write_splits(self, ids: Mapping[str, list[str]]) -> None:
         """Write splits.json: the images' names by split, in their order."""
         self._write("splits.json", json.dumps(ids, indent=0))
