@@ -212,6 +212,13 @@ def test_each_setting_of_every_experiment_is_named_or_known_to_have_no_effect(pi
     assert (before == after) == hidden or same_as_the_row, (name, key, value)
 
 
+@pytest.mark.parametrize(("monitor", "scored", "named"), [("val/rand_error", "last", True), (None, "last", False)])
+def test_another_checkpoint_than_the_run_s_own_is_named(reference, monitor, scored, named):
+    results = RESULTS | {"protocol": {"precision": "32-true", "checkpoint": scored}}
+    done = replace(conduct(reference.replace({"callbacks.checkpoint.monitor": monitor})), results=results)
+    assert ("scored by its last checkpoint instead of its best one" in deviations(done, reference)) == named
+
+
 def test_precision_is_named_by_what_the_run_computed_in(reference):
     half = replace(conduct(reference), results=RESULTS | {"protocol": {"precision": "16-mixed"}})
     assert "computed in 16-mixed, the paper in float32" in deviations(half, reference)

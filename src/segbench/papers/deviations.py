@@ -97,6 +97,9 @@ def deviations(conduct: Conduct, reference: Config, stages: Sequence[Stage] = ()
     reported += _of_settings(conduct, reference)
     reported += _of_history(conduct)
     reported += _of_stages(conduct, reference, stages)
+    own = "last" if config.monitor is None else "best"
+    if (scored := conduct.results["protocol"].get("checkpoint", own)) != own:
+        reported.append(f"scored by its {scored} checkpoint instead of its {own} one")
     precision = str(conduct.results["protocol"]["precision"])
     if not precision.startswith("32"):
         reported.append(f"computed in {precision}, the paper in float32")
