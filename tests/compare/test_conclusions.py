@@ -78,7 +78,7 @@ class TestOneScore:
 
     def test_nothing_differs(self):
         same = replace(CLEAR, scores=(0.7, 0.7), low=0.0, high=0.0, p=1.0, p_adjusted=1.0)
-        assert conclude(same, 0.95) == "mean_iu is the same for A and B, and in every draw of images: 0.7000."
+        assert conclude(same, 0.95) == "mean_iu is the same for A and B, whatever images are drawn: 0.7000."
 
     def test_not_defined(self):
         undefined = replace(CLEAR, scores=(float("nan"), 0.7), p=float("nan"), p_adjusted=float("nan"))

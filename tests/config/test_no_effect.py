@@ -30,5 +30,12 @@ def test_a_callback_is_known_by_its_class_and_not_by_its_key():
     assert counting({"callbacks.averaged_weights": None}) == {}
 
 
+def test_a_class_of_others_below_a_known_key_counts():
+    assert counting({"logger.csv._target_": "segbench.x.RunCsv", "logger.csv.a": 1}) == {}
+    own = {"logger.mine._target_": "mine.Logger", "logger.mine.a": 1, "trainer.profiler._target_": "mine.Profiler"}
+    assert counting(own) == own
+    assert counting({"trainer.profiler": "simple"}) == {}
+
+
 def test_every_entry_has_a_reason():
     assert all(len(reason) > 10 for reason in NO_EFFECT.values())

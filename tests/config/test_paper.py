@@ -40,8 +40,32 @@ def test_blocks_are_what_hydra_composes():
     ],
 )
 def test_an_override_of_a_fact_is_refused(override):
-    with pytest.raises(SegbenchError, match="where the packaged experiment has"):
+    with pytest.raises(SegbenchError, match="leave it out; paper=null"):
         composed(override)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("paper.row=mine", "paper.experiment=mine", "paper.metrics.rand_error=0.9"),
+        ("paper.row=null",),
+        ("++paper.looked_at=null",),
+        ("paper={row: mine, metrics: {rand_error: 0.9}}",),
+    ],
+)
+def test_no_override_of_the_paper_passes(overrides):
+    with pytest.raises(SegbenchError, match="leave it out; paper=null"):
+        composed(*overrides)
+
+
+def test_a_row_of_another_name_on_a_packaged_experiment_is_no_way_round(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults: [unet_isbi_em]\npaper: {row: mine, metrics: {rand_error: 0.9}}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    with pytest.raises(SegbenchError, match="where the packaged experiment has"):
+        composed("experiment=mine", own=tmp_path)
+    with pytest.raises(SegbenchError, match="where the packaged experiment has"):
+        refuse_other_facts({"row": None, "experiment": "unet_isbi_em", "metrics": {"rand_error": 0.9}})
 
 
 def test_no_paper_or_one_of_the_users_own_is_accepted():
@@ -79,6 +103,6 @@ def test_the_command_refuses_in_three_parts(tmp_path):
     command = [sys.executable, "-m", "segbench.train", "experiment=unet_isbi_em", "data.root=x", "paper.source=mine"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: paper.source=mine, where the packaged experiment has Ronneberger")
+    assert done.stderr.startswith("error: paper.source=mine")
     assert "expected:" in done.stderr and "to do:" in done.stderr
     assert not (tmp_path / "outputs").exists()

@@ -11,7 +11,7 @@ import yaml
 from segbench.data import datamodule
 from segbench.data.sampler import Draw, EvaluationSampler
 from segbench.errors import SegbenchError
-from segbench.experiment.evaluate import evaluate, recorded
+from segbench.experiment.evaluate import evaluate
 from segbench.experiment.train import train
 from segbench.runs.directory import Run
 
@@ -218,9 +218,9 @@ def test_data_may_have_moved(scored, isbi_config, isbi, tmp_path):
 
 def test_what_was_trained_in_bf16_is_scored_in_bf16(tiny_config, compose):
     run = tiny_config("trainer.precision=bf16-mixed", "tile=8", "tta=d4", "threads=2")
-    merged = recorded(run, compose("run=x", "tta=none", "data.num_workers=3", config="evaluate"))
+    merged = compose("run=x", "tta=none", "data.num_workers=3", config="evaluate").applied_to(run)
     assert (merged.trainer.precision, merged.trainer.max_steps) == ("bf16-mixed", -1)
     assert (merged.data.num_workers, merged.tile, merged.tta, merged.threads) == (3, 8, "none", 2)
     assert merged.data.arguments == run.data.arguments
     asked = compose("run=x", "trainer.precision=32-true", config="evaluate")
-    assert recorded(run, asked).trainer.precision == "32-true"
+    assert asked.applied_to(run).trainer.precision == "32-true"

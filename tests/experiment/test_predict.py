@@ -15,7 +15,7 @@ from segbench.data.drawn_em.slices import draw_slice
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
 from segbench.experiment.build import build_data, build_dataset, build_dataset_spec, build_task, build_trainer
-from segbench.experiment.evaluate import recorded, score_split
+from segbench.experiment.evaluate import score_split
 from segbench.experiment.predict import predict
 from segbench.experiment.train import train
 from segbench.prediction import files, outputs, pages
@@ -74,9 +74,8 @@ class Capture(lightning.Callback):
 )
 def test_a_prediction_is_what_an_evaluation_scores_in_every_precision(compose, tiny_run, tmp_path, precision):
     run = Run.open(tiny_run)
-    config = recorded(
-        run.config(), compose(f"run={tiny_run}", "trainer=cpu", f"trainer.precision='{precision}'", config="evaluate")
-    )
+    given = compose(f"run={tiny_run}", "trainer=cpu", f"trainer.precision='{precision}'", config="evaluate")
+    config = given.applied_to(run.config())
     config, _ = settle(config)
     dataset = build_dataset(config.data, config.weights)
     task, capture = build_task(config, dataset.spec), Capture()

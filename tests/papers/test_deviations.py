@@ -125,7 +125,7 @@ def test_history_precision_and_code_are_named(reference):
         "training was ended by trainer.max_time",
         "computed in bf16-mixed, the paper in float32",
         "code: changes that are in no commit, on top of bbbbbbbbbb",
-        "code: continued by commit bbbbbbbbbb of version 1, after aaaaaaaaaa of 1",
+        "code: goes on with commit bbbbbbbbbb of version 1, after aaaaaaaaaa of 1",
         "code: mine.Loss, a class of the user's (sha256 cccccccccccc)",
     ):
         assert each in named

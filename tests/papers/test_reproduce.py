@@ -106,6 +106,12 @@ def test_code_in_no_commit_is_refused_unless_the_row_shows_it(mine, tmp_path, mo
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_packaged_name_in_ones_own_directory_is_no_row(tmp_path, monkeypatch, capfd, mine):
+    (mine / "experiment" / "unet_isbi_em_cpu.yaml").write_text(EXPERIMENT.format(reference="row"))
+    assert reproduce(tmp_path, monkeypatch, "unet_isbi_em_cpu", "--config-dir", str(mine)) == 1
+    assert "another experiment of the packaged name unet_isbi_em_cpu" in capfd.readouterr().err
+
+
 FOLDS = """\
 # @package _global_
 defaults:
@@ -168,7 +174,7 @@ def test_what_could_not_be_run_says_why_in_the_ledger(mine, tmp_path, monkeypatc
         (["unet_isbi_em_cpu", "seeds=0,0"], "seeds=0,0"),
         (["unet_isbi_em_cpu", "folds=a"], "folds=a"),
         (["unet_isbi_em_cpu", "allow_dirty=maybe"], "allow_dirty=maybe"),
-        (["unet_isbi_em_cpu", "paper.metrics.rand_error=1", "data.root=x"], "paper.metrics.rand_error=1"),
+        (["unet_isbi_em_cpu", "paper.row=mine", "paper.metrics.rand_error=1", "data.root=x"], "paper.row=mine"),
         (["unet_isbi_em_cpu", "again"], "error: again"),
         (["unet_isbi_em_cpu", "model.nothing=1"], "nothing"),
     ],

@@ -11,6 +11,7 @@ import pytest
 
 from segbench.cli import main as cli
 from segbench.cli.report import run
+from segbench.config.paper import paper_blocks
 from segbench.display import digits
 from segbench.errors import SegbenchError
 from segbench.report.figures import COLOURS, bars, confusion, curves, parallel_coordinates
@@ -60,10 +61,30 @@ def test_energy_is_told_where_it_was_read(tiny_run, tmp_path):
     assert "2.000 kWh" in report([str(copied.path)])
 
 
+def beside(run, paper):
+    run.begin(run.config().replace({"paper": paper}))
+    results = run.results()
+    results["protocol"]["paper"] = paper
+    (run.path / "results.json").write_text(json.dumps(results))
+
+
+def test_a_packaged_row_stands_beside_recorded_deviations_alone(tiny_run, tmp_path):
+    copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
+    beside(copied, paper_blocks()["unet_isbi_em_cpu"])
+    text = report([str(copied.path)])
+    assert ">0.0611</td>" not in text
+    assert "deviations are not recorded: segbench train resume=" in text
+    copied.write_deviations({"not_comparable": ["other images"], "deviations": ["model.width: 4 instead of 64"]})
+    text = report([str(copied.path)])
+    assert ">0.0611</td>" in text
+    assert "Not comparable: other images." in text
+
+
 def test_the_papers_row_stands_beside(tiny_config, tiny_run, tmp_path):
     copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
     paper = {"row": "r", "method": "U-Net", "source": "a table", "not_comparable": "other images"}
-    copied.begin(copied.config().replace({"paper": paper | {"metrics": {"pixel_error": 0.0611, "forward_ms": 50.0}}}))
+    paper |= {"metrics": {"pixel_error": 0.0611, "forward_ms": 50.0}}
+    beside(copied, paper)
     text = report([str(copied.path)])
     mine = copied.results()["metrics"]["test/pixel_error"]
     assert ">0.0611</td>" in text
@@ -91,7 +112,7 @@ def test_deviations_from_the_paper_stand_on_the_page(tiny_run, tmp_path):
 def test_a_run_of_a_part_of_its_split_says_so_and_has_no_paper_beside(tiny_run, tmp_path):
     copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
     paper = {"row": "r", "method": "U-Net", "source": "a table", "metrics": {"pixel_error": 0.0611}}
-    copied.begin(copied.config().replace({"paper": paper}))
+    beside(copied, paper)
     results = copied.results()
     (copied.path / "results.json").write_text(json.dumps(results | {"partial": {"counted": 2, "of": 5}}))
     text = report([str(copied.path)])
@@ -102,7 +123,7 @@ def test_a_run_of_a_part_of_its_split_says_so_and_has_no_paper_beside(tiny_run, 
 def test_the_papers_scores_lead_or_the_one_that_is_asked_for(tiny_run, tmp_path):
     copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
     paper = {"row": "r", "method": "U-Net", "source": "a table", "metrics": {"rand_error": 0.0382}}
-    copied.begin(copied.config().replace({"paper": paper}))
+    beside(copied, paper)
 
     def order(metric=None):
         return re.findall(r'<tr><th scope="row" >(\w+)</th>', report([str(copied.path)], metric))

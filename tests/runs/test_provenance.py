@@ -2,6 +2,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from importlib.metadata import FileHash, PackagePath
 from pathlib import Path
 
 import segbench
@@ -26,26 +27,49 @@ def test_only_a_clone_of_this_code_has_a_commit(tmp_path, monkeypatch):
     def git(*arguments):
         subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *arguments], cwd=tmp_path, check=True)
 
-    package = tmp_path / "src" / "package"
-    package.mkdir(parents=True)
-    (package / "code.py").write_text("")
-    (tmp_path / ".gitignore").write_text("site")
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "code.py").write_text("")
+    clone = tmp_path / "in a larger repository"
+    package = clone / "src" / "package"
+    for folder in (package / "runs", clone / "conf"):
+        folder.mkdir(parents=True)
+    for file in (package / "errors.py", clone / "pyproject.toml"):
+        file.write_text("")
+    monkeypatch.setattr(module, "conf_root", lambda: clone / "conf")
+    monkeypatch.setattr(module, "__file__", str(package / "runs" / "provenance.py"))
+    # Neither a commit nor a wheel: nobody else can have this code.
+    assert provenance()["git"] == {"commit": "unknown", "dirty": True}
     git("init", "--quiet")
     git("add", "--all")
     git("commit", "--quiet", "--message", "first")
-    monkeypatch.setattr(module, "__file__", str(package / "code.py"))
     assert provenance()["git"]["dirty"] is False
     # A result beside the code is no change of it, another line of code is.
     (tmp_path / "row.yaml").write_text("")
     assert provenance()["git"]["dirty"] is False
-    (package / "code.py").write_text("x = 1")
+    (package / "errors.py").write_text("x = 1")
     assert provenance()["git"]["dirty"] is True
-    # Installed below somebody's repository, which is not this code's.
-    monkeypatch.setattr(module, "__file__", str(site / "code.py"))
+    monkeypatch.setenv("PATH", "")
+    assert provenance()["git"] == {"commit": "unknown", "dirty": True}
+
+
+def test_a_wheel_has_no_commit_unless_it_was_changed(tmp_path, monkeypatch):
+    from segbench.runs import provenance as module
+
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "errors.py").write_text("")
+    monkeypatch.setattr(module, "conf_root", lambda: tmp_path / "conf")
+
+    class Packed(PackagePath):
+        hash = FileHash(f"sha256={module._hash(tmp_path / 'errors.py')}")
+
+        def locate(self):
+            return tmp_path / self.name
+
+    class Wheel:
+        files = (Packed("segbench/errors.py"),)
+
+    monkeypatch.setattr(module, "distribution", lambda name: Wheel)
     assert provenance()["git"] is None
+    (tmp_path / "errors.py").write_text("x = 1")
+    assert provenance()["git"] == {"commit": "a wheel", "dirty": True}
 
 
 def test_classes_of_the_user_are_named_with_the_digest_of_their_file(tmp_path, monkeypatch):

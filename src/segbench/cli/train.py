@@ -44,12 +44,15 @@ def resume_run(arguments: list[str]) -> None:
     """Continue a run in place, with its own configuration and without Hydra."""
     from segbench.experiment.resume import continuation
     from segbench.experiment.stages import read_stages
+    from segbench.runs.directory import Run
 
     bare, given = pairs(arguments)
     asked = continuation(given | dict.fromkeys(bare, ""))
     if isinstance(asked, str):
         if is_main_process():
             print(asked)
+            if not Run(Path(given["resume"])).deviations():
+                name_deviations(Path(given["resume"]))
         return
     run, config = asked.run, asked.config
     train(config, run.path, arguments, True, read_stages(config, run.path), allow=asked.allow)

@@ -40,7 +40,7 @@ def conclude(difference: Difference, confidence: float, comparisons: int = 1) ->
     adjusted = f" adjusted for {comparisons} comparisons" if comparisons > 1 else ""
     certainty = f"{percent(confidence)} interval {span(d.low, d.high)}, {p_value(d.p_adjusted)}{adjusted}"
     if d.difference == 0 and d.low == d.high == 0:
-        return f"{d.name} is the same for {d.first} and {d.second}, and in every draw of images: {ours}."
+        return f"{d.name} is the same for {d.first} and {d.second}, whatever images are drawn: {ours}."
     disagree = f" p and the interval disagree: {_FOLLOW_P}" if d.disagrees(confidence) else ""
     if d.is_shown(confidence):
         worse = d.first if d.better == d.second else d.second
@@ -107,13 +107,11 @@ def _scope(runs: Mapping[str, int], images: int) -> str:
         counted = f"{max(runs.values())} per group"
     if len(single) == len(runs):
         return (
-            f"This compares the trained networks, {counted}, on images like the {images} that were scored. It does not "
+            f"This compares the trained networks, {counted}, {_on(images)}. It does not "
             "compare the configurations, since another seed may reverse the result: train several seeds of each."
         )
-    said = (
-        f"Seeds and images both count as chance ({counted}): this compares the configurations, on images like the "
-        f"{images} that were scored."
-    )
+    chance = "Seeds and images both count as chance" if images > 1 else "Seeds alone count as chance"
+    said = f"{chance} ({counted}): this compares the configurations, {_on(images)}."
     if single:
         said += (
             f" The spread of seeds is not known of {', '.join(single)}, a single run: that of the group it is compared "
@@ -124,14 +122,17 @@ def _scope(runs: Mapping[str, int], images: int) -> str:
     return said
 
 
+def _on(images: int) -> str:
+    if images == 1:
+        return "on the one image that was scored: nothing is known of others"
+    return f"on images like the {images} that were scored"
+
+
 def _scope_of_scoring(runs: Mapping[str, int], images: int) -> str:
     count = max(runs.values())
     networks = "The same trained network" if count == 1 else f"The same {count} trained networks"
     paired = "" if count == 1 else " and compared in pairs"
-    return (
-        f"{networks}, scored in two ways{paired}: this compares the two ways of scoring, on images like the {images} "
-        "that were scored."
-    )
+    return f"{networks}, scored in two ways{paired}: this compares the two ways of scoring, {_on(images)}."
 
 
 def conclusions(comparison: Comparison, pair: Pair) -> list[str]:

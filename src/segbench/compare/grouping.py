@@ -133,6 +133,8 @@ def group_runs(
     """
     ignored = tuple(ignore)
     digests = {record.source: identity(record.settings, ignored) for record in records}
+    records = _with_data(records, digests)
+    digests |= {r.source: identity(r.settings, ignored) for r in records if "data.digest" in r.settings}
     once, twice = _without_repetitions(records, digests)
     members: dict[Any, list[RunRecord]] = {}
     for number, record in enumerate(once):
@@ -150,6 +152,19 @@ def group_runs(
     groups = tuple(replace(group, label=label) for group, label in zip(groups, labels, strict=True))
     notes = (*_repeated_seeds(groups), *circumstances(once))
     return RunTable(groups, differing, (*left_out, *twice), notes)
+
+
+def _with_data(records: Sequence[RunRecord], digests: Mapping[str, str]) -> list[RunRecord]:
+    """The runs, with the digest of their data as a setting where it separates them."""
+    met: dict[str, set[str]] = {}
+    for record in records:
+        met.setdefault(digests[record.source], set()).update({record.data_digest} - {None})  # type: ignore[arg-type]
+    return [
+        replace(record, settings={**record.settings, "data.digest": record.data_digest})
+        if record.data_digest is not None and len(met[digests[record.source]]) > 1
+        else record
+        for record in records
+    ]
 
 
 def _without_repetitions(
@@ -240,29 +255,30 @@ def _repeated_seeds(groups: Sequence[Group]) -> list[str]:
 def circumstances(runs: Sequence[RunRecord]) -> list[str]:
     """Differences that no configuration shows, one sentence each."""
     notes: list[str] = []
-    commits = Counter(_commit(run) for run in runs)
+    commits = Counter(commit for run in runs for commit in sorted({_commit(made) for made in run.provenances}))
     if len(commits) > 1:
-        said = ", ".join(f"{commit} ({count})" for commit, count in commits.most_common(5))
-        notes.append(f"The runs used different code: {said}{', ...' if len(commits) > 5 else ''}.")
-    changed = sum(bool((run.provenance.get("git") or {}).get("dirty")) for run in runs)
+        shown = ", ".join(f"{commit} ({count})" for commit, count in commits.most_common(5))
+        notes.append(f"The runs used different code: {shown}{', ...' if len(commits) > 5 else ''}.")
+    changed = sum(any((made.get("git") or {}).get("dirty") for made in run.provenances) for run in runs)
     if changed:
         notes.append(f"{changed} of {len(runs)} runs were made with uncommitted changes to the code.")
-    for name in sorted({name for run in runs for name in run.provenance.get("versions") or {}}):
-        met = {str((run.provenance.get("versions") or {}).get(name)) for run in runs if run.provenance.get("versions")}
+    made_by = [made for run in runs for made in run.provenances]
+    for name in sorted({name for made in made_by for name in made.get("versions") or {}}):
+        met = {str(made["versions"].get(name)) for made in made_by if made.get("versions")}
         if len(met) > 1:
             notes.append(f"Versions of {name} differ: {', '.join(sorted(met))}.")
-    for key, said in (("processor", "Processors"), ("platform", "Platforms")):
-        met = {str(run.provenance[key]) for run in runs if run.provenance.get(key)}
+    for key, named in (("device", "Devices"), ("processor", "Processors"), ("platform", "Platforms")):
+        met = {str(made[key]) for made in made_by if made.get(key)}
         if len(met) > 1:
-            notes.append(f"{said} differ: {', '.join(sorted(met))}.")
+            notes.append(f"{named} differ: {', '.join(sorted(met))}.")
     threads = {run.settings["threads"] for run in runs if "threads" in run.settings}
     if len(threads) > 1:
         notes.append(f"Scored with different numbers of CPU threads: {', '.join(sorted(map(str, threads)))}.")
     return notes + _unrecorded(runs)
 
 
-def _commit(run: RunRecord) -> str:
-    git = run.provenance.get("git") or {}
+def _commit(provenance: Mapping[str, Any]) -> str:
+    git = provenance.get("git") or {}
     return str(git["commit"])[:10] if git.get("commit") else "not recorded"
 
 

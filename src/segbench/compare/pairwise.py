@@ -289,7 +289,8 @@ def _pair(
         else:
             both = [tables.table(name, key) for name in (first, second)]
             analysis = seeds_and_images(both[0], both[1], same_networks, settings.confidence)
-            test = analysis.both
+            # One image has no spread.
+            test = analysis.both if blank.images > 1 else analysis.seeds
             found = replace(blank, low=test.low, high=test.high, p=test.p, analysis=analysis)
         differences.append(found)
     leading = tuple(d for d in differences if d.key in wanted)
@@ -308,6 +309,12 @@ def _networks(group: Sequence[ImageCounts]) -> tuple[str, ...] | None:
 def _planned(d: Difference, tables: _Tables, same_networks: bool, settings: Settings) -> Plan | None:
     if settings.plan is None or not np.isfinite(d.difference):
         return None
+    if d.images < 2:
+        raise SegbenchError(
+            f"plan={settings.plan:g} for {d.first} and {d.second}, which were scored on one image",
+            "two images or more: a plan is made from their spread",
+            "score more images, or leave out plan=",
+        )
     first_SN, second_SN = tables.table(d.first, d.key), tables.table(d.second, d.key)
     squares = mean_squares([second_SN - first_SN] if same_networks else [first_SN, second_SN])
     return plan(d.key, settings.plan, squares, d.seeds, d.images, settings.confidence)

@@ -229,15 +229,21 @@ def _record(
     if not isinstance(metrics, dict) or not all(isinstance(v, int | float | None) for v in metrics.values()):
         raise _Damaged("results.json has no table of metrics")
     settings, config = _effective(trained, config, timing.get("steps") if path == trained else _steps(trained), configs)
-    if "data.images" in settings and (digests := trained / "digests.json").is_file():
+    digests = trained / "digests.json"
+    digest = hashlib.sha256(digests.read_bytes()).hexdigest()[:8] if digests.is_file() else None
+    if "data.images" in settings and digest is not None:
         # Wherever the images lie.
-        settings["data.images"] = hashlib.sha256(digests.read_bytes()).hexdigest()[:8]
+        settings["data.images"] = digest
         settings.pop("data.masks", None)
     # Runs of which it cut the test are left out; what is scored was scored whole.
     settings.pop("trainer.limit_test_batches", None)
     if "partial_validation" in results and any(not key.startswith("val/") for key in metrics):
         # Of a part of the images.
         metrics = {key: value for key, value in metrics.items() if not key.startswith("val/")}
+    if path != trained:
+        # What an evaluation set of the data; it has other images then.
+        given = flatten({"data": configs.of(path).get("data") or {}})
+        settings |= {key: value for key, value in given.items() if value is not None and key != "data"}
     for key in ("tta", "tile", "threads"):
         if key in protocol:
             settings[key] = protocol[key]
@@ -262,6 +268,8 @@ def _record(
         provenance=provenance,
         timing=timing,
         trained=trained.resolve(),
+        data_digest=digest,
+        legs=tuple(leg.provenance for leg in _legs(trained)),
         partial=_partial(path, trained),
         wandb_id=wandb_id.read_text().strip() if wandb_id.is_file() else None,
     )
@@ -297,6 +305,9 @@ def _effective(
     legs = _legs(path)
     continued, config = continuations(config, legs, steps), effective(config, legs, steps)
     settings = flatten(config)
+    # Classes of the user's: the same name is the same code in files of one digest alone.
+    own = {name: digest for leg in legs for name, digest in (leg.provenance.get("own_code") or {}).items()}
+    settings |= {f"own_code.{name}": digest for name, digest in own.items()}
     if continued:
         settings["continued"] = "; ".join(continued)
     for key in settings:

@@ -28,7 +28,9 @@ class RunRecord:
         config: the nested configuration of the training.
         protocol: how the scores were computed.
         provenance: command, code, versions, machine.
+        legs: those of every stretch of the training; empty if not recorded.
         timing: seconds and steps.
+        data_digest: of some of its images and labels; None if not recorded.
         trained: where the network was trained, resolved; of an evaluation another directory than `path`.
         partial: how much of the split was counted; None: each image once.
         wandb_id: of the W&B run, if there is one.
@@ -45,11 +47,18 @@ class RunRecord:
     config: Mapping[str, Any] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    legs: tuple[Mapping[str, Any], ...] = ()
     timing: Mapping[str, float] = field(default_factory=dict)
+    data_digest: str | None = None
     trained: Path | None = None
     partial: Partial | None = None
     wandb_id: str | None = None
     folds: tuple[RunRecord, ...] = ()
+
+    @property
+    def provenances(self) -> tuple[Mapping[str, Any], ...]:
+        """Everything that made the run: its stretches, and what scored it."""
+        return (*self.legs, self.provenance)
 
     @property
     def split(self) -> str:

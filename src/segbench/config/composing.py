@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from segbench.config.explain import Composing, explained, of_hydra
 from segbench.config.packaged import conf_root
+from segbench.config.paper import refuse_overrides
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def composing(config_name: str, overrides: Sequence[str] = (), own: Path | None 
 
     if own is not None and not own.is_dir():
         raise SegbenchError(f"no folder {own}", "a config directory", "correct --config-dir")
+    refuse_overrides(overrides)
     version.setbase("1.3")
     path = create_config_search_path(str(conf_root()))
     if own is not None:

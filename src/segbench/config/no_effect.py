@@ -51,18 +51,27 @@ _RECORDERS: Mapping[str, str] = {
 _TABLE = re.compile("|".join(re.escape(key).replace(r"\*", ".*") for key in NO_EFFECT))
 
 
+_KNOWN_PACKAGES = ("segbench.", "lightning.", "torch.", "albumentations.")
+
+
 def is_without_effect(key: str, settings: Mapping[str, Any]) -> bool:
     """Whether a setting changes no score.
 
     Args:
         key: dotted.
-        settings: the flat view that it is from, which names the class of a callback.
+        settings: the flat view that it is from, which names the classes. What a class of others does is not known.
     """
     if not key.startswith("callbacks."):
-        return _in_table(key)
+        return _in_table(key) and not _below_others(key, settings)
     name = ".".join(key.split(".")[:2])
     absent = key == name and settings[key] is None
     return absent or settings.get(f"{name}._target_") in _RECORDERS or _in_table(key)
+
+
+def _below_others(key: str, settings: Mapping[str, Any]) -> bool:
+    ends = (at for at, sign in enumerate(key) if sign == ".")
+    classes = (settings.get(f"{key[:end]}._target_") for end in ends)
+    return any(name is not None and not str(name).startswith(_KNOWN_PACKAGES) for name in classes)
 
 
 @cache

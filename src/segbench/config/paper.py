@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,14 +72,31 @@ def refuse_other_facts(block: Any) -> None:
     Raises:
         SegbenchError: it does.
     """
-    if not isinstance(block, Mapping) or not block.get("row") or dict(block) in _packaged():
+    if not isinstance(block, Mapping) or not (block.get("row") or block.get("metrics")) or dict(block) in _packaged():
         return
-    packaged = _packaged_of(block)
-    if packaged is None and not any(block["row"] == each["row"] for each in _packaged()):
+    packaged = _packaged_of(block) or paper_blocks().get(str(block.get("experiment")))
+    if packaged is None and block.get("row") and not any(block["row"] == each["row"] for each in _packaged()):
         return
     key, (theirs, mine) = next(iter(differences(flatten(packaged or {}), flatten(block)).items()))
     raise SegbenchError(
         f"paper.{key}={mine}, where the packaged experiment has {theirs}",
         "the facts of a paper's row as they are packaged",
-        f"leave out paper.{key}; for another paper give your experiment a paper.row of its own name",
+        f"leave out paper.{key}; an experiment of yours that reproduces another paper has a paper.row and a "
+        "paper.experiment of its own",
     )
+
+
+def refuse_overrides(overrides: Sequence[str]) -> None:
+    """Refuse overrides that change the paper; without it, `paper=null`, a run can be made.
+
+    Raises:
+        SegbenchError: there is one.
+    """
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key.split(".")[0] == "paper" and not (key == "paper" and value == "null"):
+            raise SegbenchError(
+                override,
+                "the facts of a paper as the experiment has them",
+                "leave it out; paper=null makes a run that no paper stands beside",
+            )

@@ -43,6 +43,15 @@ class OfARun(Recorded):
     data: OtherData = OtherData()
     trainer: Trainer
 
+    def applied_to(self, config: Config) -> Config:
+        """A run's configuration with what is given here."""
+        own = {key: value for key in ("tile", "tta", "threads") if (value := getattr(self, key)) is not None}
+        trainer = self.tree["trainer"]
+        if self.trainer.precision == "auto":
+            # Scores depend on the precision: what was trained in bf16 is scored in bf16.
+            trainer["precision"] = config.trainer.precision
+        return config.replace({**own, **self.data.changes(), "trainer": trainer})
+
 
 class EvaluateRequest(OfARun):
     """`segbench evaluate`: a run, or predictions beside labels."""

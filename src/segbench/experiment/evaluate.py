@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import lightning
 
     from segbench.config.record import Config
-    from segbench.config.requests import EvaluateRequest, OfARun
+    from segbench.config.requests import EvaluateRequest
     from segbench.data.datamodule import SegmentationData
     from segbench.training.task import SegmentationTask
 
@@ -84,21 +84,6 @@ def score_split(
     return Scored(task.scores["test"], {"evaluate_s": seconds, "checkpoint_step": float(step)}, partial)
 
 
-def recorded(config: Config, given: OfARun) -> Config:
-    """A run's configuration with what an evaluation or a prediction may change of it.
-
-    Args:
-        config: the run's.
-        given: of the new command; None keeps the run's.
-    """
-    own = {key: value for key in ("tile", "tta", "threads") if (value := getattr(given, key)) is not None}
-    trainer = given.tree["trainer"]
-    if given.trainer.precision == "auto":
-        # Scores depend on the precision: what was trained in bf16 is scored in bf16.
-        trainer["precision"] = config.trainer.precision
-    return config.replace({**own, **given.data.changes(), "trainer": trainer})
-
-
 def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> dict[str, float]:
     """Score `run` in a new directory.
 
@@ -132,7 +117,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
 
     trained = Run.open(str(given.run))
     checkpoint = trained.checkpoint(given.checkpoint)
-    config, sentences = settle(recorded(trained.config(), given))
+    config, sentences = settle(given.applied_to(trained.config()))
     use_threads(int(config.threads))
     if given.threads == "auto":
         # The number goes to the other processes and into the record.
@@ -143,7 +128,10 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         for sentence in sentences:
             log.info("%s", sentence)
         dataset = build_dataset(config.data, config.weights)
-        for difference in refuse_other_classes(trained, dataset):
+        if others := refuse_other_classes(trained, dataset):
+            # The paper stands beside the run's own images alone.
+            config = config.replace({"paper": None})
+        for difference in others:
             log.warning("other data than the run was trained on: %s", difference)
         refuse_limits(config, dataset, {"test": given.split}, config.trainer.processes)
         task = build_task(config, dataset.spec)
@@ -155,7 +143,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path)
         if first:
             protocol = task_protocol(config, data, task, checkpoint.stem)
-            recorded_now = provenance() | machine(config) | {"run": str(trained.path)}
+            recorded_now = provenance(config.flat) | machine(config) | {"run": str(trained.path)}
             run.write_results(scored.scores, scored.timing, recorded_now, protocol, scored.partial)
             print_results(config, run.path, scored.scores, given.split, protocol, scored.timing, scored.partial)
     return scored.scores

@@ -120,14 +120,13 @@ def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path
         SegbenchError: bad input of any kind; inputs that could be read are predicted before it is raised.
     """
     from segbench.experiment.build import build_dataset_spec
-    from segbench.experiment.evaluate import recorded
     from segbench.prediction.settings import check_settings
     from segbench.runs.directory import Run
     from segbench.runtime.hardware import settle
 
     run = Run.open(given.run)
     checkpoint = run.checkpoint(given.checkpoint)
-    config, sentences = settle(recorded(run.config(), given))
+    config, sentences = settle(given.applied_to(run.config()))
     facts = [str(checkpoint), *sentences, f"tta={config.tta}"]
     spec = build_dataset_spec(run)
     output = Path(given.output)

@@ -110,7 +110,7 @@ def _run_experiment(config: Config, run: Run, resume: bool, leg: Leg, allow: Seq
     from segbench.experiment.initialise import initialise
     from segbench.experiment.resume import choose_checkpoint, stretched
     from segbench.experiment.stages import start_of
-    from segbench.experiment.unchanged import data_digests, split_ids
+    from segbench.experiment.unchanged import data_digests, split_ids, weights_digest
     from segbench.runtime.processes import is_main_process
     from segbench.tracking.wandb_run import wandb_ending
 
@@ -127,7 +127,8 @@ def _run_experiment(config: Config, run: Run, resume: bool, leg: Leg, allow: Seq
             run.write_dataset(experiment.data.spec.to_dict())
             run.write_splits(split_ids(experiment.dataset))
             run.write_digests(data_digests(experiment.dataset))
-            run.add_leg(replace(leg, step=step, accepted=accepted))
+            made = {**leg.provenance, **({} if checkpoint else weights_digest(config))}
+            run.add_leg(replace(leg, step=step, accepted=accepted, provenance=made))
         if checkpoint is None:
             begun_from = start_of(config, run.path)
             modalities = experiment.dataset.spec.modalities

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.flat import flatten
@@ -14,6 +15,8 @@ from segbench.runs.directory import Refused, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from segbench.config.record import Config
 
 _ABOUT = ("citation", "licence")
 """What a description notes about a data set, without effect on the data."""
@@ -35,6 +38,15 @@ def data_digests(dataset: DataSet) -> dict[str, str]:
                 digest.update(array.tobytes())
         digests[name] = digest.hexdigest()
     return digests
+
+
+def weights_digest(config: Config) -> dict[str, str]:
+    """SHA-256 of the file of initial weights, for the provenance; empty where there is none."""
+    path = None if config.weights is None or config.weights.path is None else Path(config.weights.path)
+    if path is None or not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        return {"weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def split_ids(dataset: DataSet) -> dict[str, list[str]]:

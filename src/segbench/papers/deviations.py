@@ -8,12 +8,13 @@ effective configuration, its history and its stages differ from it is a deviatio
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from segbench.config.no_effect import counting
 from segbench.config.record import Config
+from segbench.config.requests import EvaluateRequest
 from segbench.experiment.stages import FOLDER, Stage
 from segbench.inference.symmetries import symmetries
 from segbench.runs.directory import Run
@@ -50,6 +51,7 @@ class Conduct:
         results: the content of results.json.
         provenance: the content of provenance.json.
         stages: what ran before it, by experiment.
+        evaluation: the content of results.json of a later evaluation, if that is what is scored.
     """
 
     config: Config
@@ -58,6 +60,7 @@ class Conduct:
     results: Mapping[str, Any]
     provenance: Mapping[str, Any]
     stages: Mapping[str, Conduct]
+    evaluation: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, run: Run) -> Conduct:
@@ -70,10 +73,24 @@ class Conduct:
         stages = {path.parent.name: cls.of(Run.open(path.parent)) for path in below}
         return cls(run.config(), run.recorded(), run.legs(), run.results(), run.provenance(), stages)
 
+    def scored_again(self, evaluation: Run) -> Conduct:
+        """The same training, scored by an evaluation of it."""
+        asked = EvaluateRequest.of(evaluation.recorded())
+        # The evaluation's trainer trained nothing.
+        config = asked.applied_to(self.config).replace({"trainer": self.config.tree["trainer"]})
+        return replace(self, config=config, evaluation=evaluation.results())
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """How it was scored."""
+        protocol: Mapping[str, Any] = (self.evaluation or self.results)["protocol"]
+        return protocol
+
     @property
     def provenances(self) -> list[Mapping[str, Any]]:
-        """Of every leg; version 0.1.0 recorded that of the first alone."""
-        return [leg.provenance for leg in self.legs if leg.provenance] or [self.provenance]
+        """Of every leg and of the evaluation; version 0.1.0 recorded that of the first leg alone."""
+        trained = [leg.provenance for leg in self.legs if leg.provenance] or [self.provenance]
+        return trained if self.evaluation is None else [*trained, self.evaluation["provenance"]]
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -98,13 +115,9 @@ def deviations(conduct: Conduct, reference: Config, stages: Sequence[Stage] = ()
     reported += _of_history(conduct)
     reported += _of_stages(conduct, reference, stages)
     own = "last" if config.monitor is None else "best"
-    if (scored := conduct.results["protocol"].get("checkpoint", own)) != own:
+    if (scored := conduct.protocol.get("checkpoint", own)) != own:
         reported.append(f"scored by its {scored} checkpoint instead of its {own} one")
-    precision = str(conduct.results["protocol"]["precision"])
-    if not precision.startswith("32"):
-        reported.append(f"computed in {precision}, the paper in float32")
-    reported += _of_code(conduct)
-    reported += [f"hardware: {each}" for each in dict.fromkeys(map(_hardware, conduct.provenances))]
+    reported += [*_of_precision(conduct), *_of_code(conduct), *_of_hardware(conduct)]
     return list(dict.fromkeys(reported))
 
 
@@ -258,7 +271,8 @@ def _of_stages(conduct: Conduct, reference: Config, stages: Sequence[Stage]) -> 
             reported.append(f"a stage that the row does not have: {name}")
             continue
         stage = wanted[name]
-        found = [*_of_settings(done, stage.config), *_of_history(done), *_of_code(done)]
+        found = [*_of_settings(done, stage.config), *_of_history(done), *_of_precision(done), *_of_code(done)]
+        found += [each for each in _of_hardware(done) if each not in _of_hardware(conduct)]
         found += _of_stages(_within_a_chain(done), stage.config, stage.stages)
         reported += [f"stage {name}: {each}" for each in found]
     return reported
@@ -266,8 +280,7 @@ def _of_stages(conduct: Conduct, reference: Config, stages: Sequence[Stage]) -> 
 
 def _within_a_chain(done: Conduct) -> Conduct:
     # A stage starts from the one before it: that is the row's own way.
-    own = done.config.replace({"init_from": None})
-    return Conduct(own, done.began, done.legs, done.results, done.provenance, done.stages)
+    return replace(done, config=done.config.replace({"init_from": None}))
 
 
 def _of_code(conduct: Conduct) -> list[str]:
@@ -280,11 +293,23 @@ def _of_code(conduct: Conduct) -> list[str]:
     versions = [str((each.get("versions") or {}).get("segbench")) for each in conduct.provenances]
     for before, now in pairwise(zip(commits, versions, strict=True)):
         if before != now:
-            reported.append(f"code: continued by commit {now[0]} of version {now[1]}, after {before[0]} of {before[1]}")
+            reported.append(f"code: goes on with commit {now[0]} of version {now[1]}, after {before[0]} of {before[1]}")
     for made in conduct.provenances:
         for target, digest in (made.get("own_code") or {}).items():
             reported.append(f"code: {target}, a class of the user's (sha256 {str(digest)[:12]})")
     return reported
+
+
+def _of_precision(conduct: Conduct) -> list[str]:
+    trained, scored = (str(each["precision"]) for each in (conduct.results["protocol"], conduct.protocol))
+    reported = [] if trained.startswith("32") else [f"computed in {trained}, the paper in float32"]
+    if any(made.get("tf32") for made in conduct.provenances):
+        reported.append("float32 products were computed in TF32")
+    return reported + ([] if scored == trained else [f"scored in {scored}, trained in {trained}"])
+
+
+def _of_hardware(conduct: Conduct) -> list[str]:
+    return [f"hardware: {each}" for each in dict.fromkeys(map(_hardware, conduct.provenances))]
 
 
 def _hardware(provenance: Mapping[str, Any]) -> str:

@@ -40,9 +40,9 @@ def summarise(scores: Sequence[Mapping[str, float | None]]) -> dict[str, dict[st
     names = [name for name in scores[0] if all(each.get(name) is not None for each in scores)]
     table = {}
     for name in names:
-        values = [float(each[name] or 0.0) for each in scores]
-        spread = statistics.stdev(values) if len(values) > 1 else None
-        table[name] = {"mean": statistics.fmean(values), "std": spread, "n": len(values), "values": values}
+        values = [value for each in scores if (value := each[name]) is not None]
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        table[name] = {"mean": statistics.fmean(values), "std": deviation, "n": len(values), "values": values}
     return table
 
 

@@ -79,6 +79,13 @@ def reproduce(order: Order, command: str, say: Callable[[Mapping[str, Any], Path
             f"one of {', '.join(paper_blocks())}",
             "segbench reproduce --list",
         )
+    packaged = paper_blocks().get(order.experiment)
+    if packaged is not None and first.config.tree["paper"] != packaged:
+        raise SegbenchError(
+            f"another experiment of the packaged name {order.experiment} in --config-dir",
+            "the packaged facts of the paper, or an experiment of another name",
+            "rename yours",
+        )
     _refuse_dirty(order, "the code", [provenance()])
     row: dict[str, Any] = {"experiment": order.experiment, "row": paper.row, "method": paper.method}
     row["paper"] = {"source": paper.source, "metrics": paper.metrics}
@@ -152,7 +159,7 @@ def _check_same(directory: Path, composed: Composed) -> None:
     differing = [
         f"{key}: {theirs}, now {mine}"
         for key, (mine, theirs) in differences(composed.config.flat, recorded.flat).items()
-        # A paper's row is what a run is compared with, not what it does; digests tell other data.
+        # A paper's row is what a run is compared with, not what it does; other files are found by their digests.
         if key.split(".")[0] != "paper" and (key not in PLACES or key == "init_from") and mine != "auto"
     ]
     if differing:
@@ -202,6 +209,7 @@ def _measured(order: Order, directories: Sequence[Path], reference: Composed, no
         other |= dict.fromkeys(not_comparable(conduct.config, reference.config))
         why = looked_at(conduct.config) if order.folds else None
         (scores if why is None else apart)[directory] = _scores(conduct)
+    files = _same_files(done)
     commits = {
         name: str((each.provenance["git"] or {}).get("commit")) for name, each in zip(said, done.values(), strict=True)
     }
@@ -220,6 +228,7 @@ def _measured(order: Order, directories: Sequence[Path], reference: Composed, no
         **({"apart": _each_fold(apart, printed)} if apart and scores else {}),
         "deviations": [_without_places(each, order.overrides, now) for each in _of_all(said)],
         "data": "; ".join(dict.fromkeys(f"{r['protocol']['dataset']}, {r['protocol']['split']}" for r in results)),
+        **files,
         "seeds": sorted({each.config.seed for each in done.values()}),
         "cost": {
             "steps": first.results["timing"].get("steps"),
@@ -229,6 +238,23 @@ def _measured(order: Order, directories: Sequence[Path], reference: Composed, no
         "versions": first.provenance["versions"],
         "commit": first.provenance["git"],
     }
+
+
+def _same_files(done: Mapping[Path, Conduct]) -> dict[str, Any]:
+    """Digests of what the runs read; those of seeds of one fold must be the same, wherever the files lay."""
+    data = {directory: Run(directory).digests() for directory in done}
+    weights = {d: [leg.provenance.get("weights_sha256") for leg in each.legs[:1]] for d, each in done.items()}
+    for digests, what in ((data, "data"), (weights, "initial weights")):
+        for directory, digest in digests.items():
+            first = next(other for other in digests if other.parent == directory.parent)
+            if digests[first] != digest:
+                raise SegbenchError(
+                    f"{directory} and {first} read other {what}",
+                    f"the same {what} for every seed of a row",
+                    "choose another output=DIR, and train them with the same files",
+                )
+    read = {"data_sha256": next(iter(data.values())).get("test"), "weights_sha256": next(iter(weights.values()), [])}
+    return {key: value for key, value in read.items() if value and value != [None]}
 
 
 def _scores(conduct: Conduct) -> dict[str, float | None]:

@@ -18,7 +18,7 @@ from segbench.compare.grouping import group_runs
 from segbench.compare.html import table
 from segbench.compare.records import RunRecord
 from segbench.config.packaged import read_yaml
-from segbench.config.paper import packaged_facts
+from segbench.config.paper import packaged_facts, paper_blocks
 from segbench.display.digits import number
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
@@ -53,12 +53,10 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
 
 
 def _scores(run: RunRecord, metric: str | None) -> str:
-    # What the paper prints is of its test images, each of them counted.
-    comparable = run.partial is None and run.split == "test"
-    paper: Mapping[str, Any] = (packaged_facts(run.config.get("paper")) if comparable else None) or {}
+    paper, why_not = _paper(run)
     printed: Mapping[str, float] = paper.get("metrics") or {}
     infos = {}
-    notes = []
+    notes = list(why_not)
     if run.partial is not None:
         notes.append(
             f"Partial: {run.partial} of {run.split} were counted. Score it whole: segbench evaluate run={run.trained}"
@@ -96,10 +94,25 @@ def _scores(run: RunRecord, metric: str | None) -> str:
     return facts(how) + table(shown) + sentences(notes)
 
 
+def _paper(run: RunRecord) -> tuple[Mapping[str, Any], list[str]]:
+    """The paper's row, if it stands beside this run's scores, and why it does not."""
+    assert run.path is not None
+    paper: Mapping[str, Any] = packaged_facts(run.config.get("paper")) or {}
+    # What the paper prints is of its test images, each of them counted.
+    if not paper or run.partial is not None or run.split != "test" or run.protocol.get("paper", paper) is None:
+        return {}, []
+    if paper.get("experiment") in paper_blocks() and not Run(run.path).deviations():
+        writes = f"segbench train resume={run.path}" if run.path == run.trained else "evaluate the run again"
+        return {}, [f"No paper stands beside it, as its deviations are not recorded: {writes}."]
+    return paper, []
+
+
 def _deviations(run: RunRecord) -> str:
     assert run.path is not None
-    found = Run(run.path).deviations().get("deviations")
-    return sentences([str(each) for each in found]) if isinstance(found, list) else ""
+    found = Run(run.path).deviations()
+    reasons, named = (found.get(key) for key in ("not_comparable", "deviations"))
+    listed = [f"Not comparable: {each}." for each in reasons] if isinstance(reasons, list) else []
+    return sentences([*listed, *map(str, named)]) if isinstance(named, list) else ""
 
 
 def _curves(directory: Path) -> str:

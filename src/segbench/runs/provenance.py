@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.util
 import platform
@@ -10,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
+from segbench.config.packaged import conf_root
 from segbench.runtime.threads import allowed_cores
 
 _PACKAGES = ("torch", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy", "numba")
@@ -80,20 +82,42 @@ def _digest(target: str) -> str:
 
 
 def _git() -> dict[str, Any] | None:
-    """The commit that this package's files are tracked by; None outside a clone, as from a wheel."""
+    """The commit of this code; None for an installed wheel as it was built.
+
+    Code whose commit cannot be found out, and a wheel that was changed, count as changed.
+    """
+    package = Path(__file__).resolve().parents[1]
+    clone = (conf_root().parent / "pyproject.toml").is_file()
+    if not clone:
+        return {"commit": "a wheel", "dirty": True} if _was_changed(package) else None
 
     def ask(*arguments: str) -> str | None:
         try:
             answer = subprocess.run(
-                ["git", *arguments], capture_output=True, text=True, timeout=5, cwd=Path(__file__).parent, check=False
+                ["git", *arguments], capture_output=True, text=True, timeout=5, cwd=package, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None
 
-    # A wheel may be installed below somebody's own repository, whose commit is not this code's.
-    if not ask("ls-files", "--error-unmatch", Path(__file__).name):
-        return None
+    # A source archive may be unpacked below somebody's own repository, whose commit is not this code's.
+    if not ask("ls-files", "--error-unmatch", "errors.py"):
+        return {"commit": "unknown", "dirty": True}
     # Results and ledger rows beside the code do not change it.
-    changed = ask("status", "--porcelain", "--", ":/src", ":/conf")
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": changed != ""}
+    changed = ask("status", "--porcelain", "--", str(package.parent), str(conf_root()))
+    return {"commit": ask("rev-parse", "HEAD") or "unknown", "dirty": changed != ""}
+
+
+def _was_changed(package: Path) -> bool:
+    """Whether an installed file is not the one that was packed."""
+    try:
+        files = distribution("segbench").files or []
+    except PackageNotFoundError:
+        return True
+    packed = [file for file in files if file.hash is not None and file.suffix in (".py", ".yaml")]
+    return not packed or any(_hash(Path(str(file.locate()))) != file.hash.value for file in packed if file.hash)
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b""
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -132,6 +132,7 @@ def machine(config: Config) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name() if trainer.on_gpu else "CPU",
         "cuda": torch.version.cuda if trainer.on_gpu else None,
+        "tf32": trainer.on_gpu and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32),
         "cudnn": torch.backends.cudnn.version() if trainer.on_gpu else None,  # type: ignore[no-untyped-call]
         "processes": trainer.processes,
         "threads": config.threads,
