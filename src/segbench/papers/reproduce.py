@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.flat import differences
+from segbench.config.no_effect import counting
 from segbench.config.paper import paper_blocks
 from segbench.config.places import PLACES
 from segbench.config.record import Config
@@ -156,11 +157,12 @@ def _check_same(directory: Path, composed: Composed) -> None:
     if not (directory / "config.yaml").is_file():
         return
     recorded = Run.open(directory).config()
+    # Other files in the places of data and weights are found by their digests.
+    wanted, found = ({"seed": each.seed, **counting(each.flat)} for each in (composed.config, recorded))
     differing = [
         f"{key}: {theirs}, now {mine}"
-        for key, (mine, theirs) in differences(composed.config.flat, recorded.flat).items()
-        # A paper's row is what a run is compared with, not what it does; other files are found by their digests.
-        if key.split(".")[0] != "paper" and (key not in PLACES or key == "init_from") and mine != "auto"
+        for key, (mine, theirs) in differences(wanted, found).items()
+        if mine != "auto" and (key not in PLACES or key == "init_from")
     ]
     if differing:
         raise SegbenchError(
