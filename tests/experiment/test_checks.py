@@ -28,7 +28,7 @@ def test_a_monitor_that_is_no_score_is_refused_unless_nothing_is_validated(tiny_
 
 
 def test_overfitting_batches_names_another_way(tiny_config):
-    with pytest.raises(SegbenchError, match="limit_train_batches"):
+    with pytest.raises(SegbenchError, match="train on a few images"):
         checked(tiny_config("+trainer.overfit_batches=1"))
 
 

@@ -287,7 +287,7 @@ def test_wandb_runs_offline_without_a_key_and_ends_in_its_true_state(tiny_config
 
 def test_a_part_of_the_test_or_of_the_validations_is_marked_and_no_paper_stands_beside(tiny_config, tmp_path, capsys):
     limits = ("+trainer.limit_test_batches=2", "+trainer.limit_val_batches=1")
-    paper = ("+paper.method=U-Net", "+paper.source=a table", "+paper.metrics={mean_iu: 0.9}")
+    paper = ("+paper.row=of_mine", "+paper.method=U-Net", "+paper.source=a table", "+paper.metrics={mean_iu: 0.9}")
     train(tiny_config(*limits, *paper), tmp_path / "run", [])
     results = Run(tmp_path / "run").results()
     assert results["partial"] == {"counted": 2, "of": 5}

@@ -74,8 +74,14 @@ def refuse_other_facts(block: Any) -> None:
     """
     if not isinstance(block, Mapping) or not (block.get("row") or block.get("metrics")) or dict(block) in _packaged():
         return
+    if not block.get("row"):
+        raise SegbenchError(
+            "paper.metrics without paper.row",
+            "a row of a published table, or one of a name of your own",
+            "add paper.row to the experiment",
+        )
     packaged = _packaged_of(block) or paper_blocks().get(str(block.get("experiment")))
-    if packaged is None and block.get("row") and not any(block["row"] == each["row"] for each in _packaged()):
+    if packaged is None and not any(block["row"] == each["row"] for each in _packaged()):
         return
     key, (theirs, mine) = next(iter(differences(flatten(packaged or {}), flatten(block)).items()))
     raise SegbenchError(
