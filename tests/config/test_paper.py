@@ -64,7 +64,7 @@ def test_a_row_of_another_name_on_a_packaged_experiment_is_no_way_round(tmp_path
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
     with pytest.raises(SegbenchError, match="where the packaged experiment has"):
         composed("experiment=mine", own=tmp_path)
-    with pytest.raises(SegbenchError, match="without paper.row"):
+    with pytest.raises(SegbenchError, match=r"without paper\.row"):
         refuse_other_facts({"row": None, "experiment": "unet_isbi_em", "metrics": {"rand_error": 0.9}})
 
 
