@@ -68,6 +68,13 @@ def base_url() -> str:
     return (os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").rstrip("/")
 
 
+def prepare() -> None:
+    """Set what wandb reads when it is imported; what the user set stays."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    # Its own times and errors go to the server, offline too: the end of a run would wait for one that does not answer.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
+
 def silence(seconds: float = PROBE_S) -> str | None:
     """Why the server does not answer; None if it does.
 

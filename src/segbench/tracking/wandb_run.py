@@ -23,7 +23,7 @@ from segbench.runtime.files import write_whole
 from segbench.runtime.processes import is_main_process
 from segbench.spec import ScoreInfo
 from segbench.tracking.agent import ID, agents_run
-from segbench.tracking.access import Access, access, base_url, silence
+from segbench.tracking.access import Access, access, base_url, prepare, silence
 from segbench.tracking.shown import shown
 from segbench.tracking.tracker import STEP, Item, Picture, Tracker
 
@@ -210,15 +210,16 @@ class RunWandb(WandbLogger, Tracker):
             with (self.directory / FILES).open("a") as file:
                 # A run directory may move, as a whole.
                 file.write(f"{kept.relative_to(own) if kept.is_relative_to(own) else kept}\n")
-        log.info("%s", self._said(run))
+        why = f" ({self.access.why})" if self.access.why else ""
+        log.info("wandb: %s%s; %s", self.access.mode, why, self._said(run))
         return run
 
     def _go_offline(self, why: str) -> None:
-        self.access = Access("offline", why)
+        log.warning("wandb: %s; continuing offline", why)
+        self.access = Access("offline")
 
     def _start(self) -> Any:
-        # Before the import: it prints by itself.
-        os.environ.setdefault("WANDB_SILENT", "true")
+        prepare()
         import wandb
 
         given: dict[str, Any] = {**self._settings, "stop_fn": _stop}
@@ -249,15 +250,11 @@ class RunWandb(WandbLogger, Tracker):
         return None if self._run is None else self._said(self._run)
 
     def _said(self, run: Any) -> str:
-        match self.access.mode:
-            case "disabled":
-                return f"wandb: disabled ({self.access.why})"
-            case "offline":
-                return f"wandb: offline ({self.access.why}); send it later with: segbench sync {self.directory}"
-            case _ if self.lost:
-                return f"send it later with: segbench sync {self.directory}"
-            case _:
-                return f"wandb: {run.url}"
+        if self.access.mode == "disabled":
+            return "nothing is kept"
+        if self.access.mode == "offline" or self.lost:
+            return f"send it later with: segbench sync {self.directory}"
+        return str(run.url)
 
     # What is sent
 
@@ -344,7 +341,7 @@ class RunWandb(WandbLogger, Tracker):
         self._run.finish(exit_code=exit_code)
         # A separate process of W&B writes an offline run's file, and finish() does not wait for it.
         wandb.teardown()
-        log.info("%s", self.where())
+        log.info("wandb: %s", self.where())
 
 
 def _stop() -> None:
