@@ -249,11 +249,11 @@ def _fit_and_test(
         run.write_results(scores, timing, run.provenance() | {"legs": len(run.legs())}, protocol)
         print_results(config, run.path, scores, split, protocol, timing)
         # The agent of a search reads a run's score in its summary: that of the reported checkpoint, not the last one.
-        optimised = {key: validated[key] for key in (config.optimized_metric, config.monitor) if key in validated}
-        best = {f"best/{key.removeprefix('val/')}": value for key, value in validated.items()}
-        facts = {"reported/checkpoint": selected, "reported/step": timing.get("checkpoint_step", timing["steps"])}
+        summary: dict[str, Any] = {f"best/{key.removeprefix('val/')}": value for key, value in validated.items()}
+        summary |= validated | {"reported/checkpoint": selected}
+        summary |= {"reported/step": timing.get("checkpoint_step", timing["steps"])} | ({"ended_by": ended} if ended else {})
         for tracker in trackers:
-            tracker.summary(best | dict(list(optimised.items())[:1]) | facts | ({"ended_by": ended} if ended else {}))
+            tracker.summary(summary)
             tracker.made(model_item(run, config, chosen, scores))
             if predicted is not None:
                 tracker.made(predicted)

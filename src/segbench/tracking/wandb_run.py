@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 import signal
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -24,6 +23,7 @@ from segbench.runtime.processes import is_main_process
 from segbench.spec import ScoreInfo
 from segbench.tracking.agent import ID, agents_run
 from segbench.tracking.access import Access, access, base_url, prepare, silence
+from segbench.tracking.offline import FILES
 from segbench.tracking.shown import shown
 from segbench.tracking.tracker import STEP, Item, Picture, Tracker
 
@@ -33,8 +33,6 @@ INIT_S = 10.0
 """Seconds for the start of a run on a server that answers."""
 FINISH_S = 120.0
 """Seconds for what is still to be sent at the end; `segbench sync` sends the rest."""
-FILES = "wandb_files.txt"
-"""In a run directory: a line for each folder in which wandb keeps a leg of the run."""
 Parameters, Returned = ParamSpec("Parameters"), TypeVar("Returned")
 
 
@@ -115,7 +113,7 @@ class RunWandb(WandbLogger, Tracker):
         self.access = access({"mode": mode, "offline": offline})
         self.lost = False
         self._run: Any = None
-        self._began = time.time()
+        self._curves = set[str]()
         self._alerts = alerts
         self.log_model, self.log_predictions, self.reference_data = log_model, log_predictions, reference_data
         trained = config.logger.get("wandb")
@@ -252,8 +250,10 @@ class RunWandb(WandbLogger, Tracker):
     def _said(self, run: Any) -> str:
         if self.access.mode == "disabled":
             return "nothing is kept"
-        if self.access.mode == "offline" or self.lost:
+        if self.access.mode == "offline":
             return f"send it later with: segbench sync {self.directory}"
+        if self.lost:
+            return f"send the rest later with: segbench sync --online {self.directory}"
         return str(run.url)
 
     # What is sent
@@ -271,9 +271,11 @@ class RunWandb(WandbLogger, Tracker):
     def describe(self, infos: Mapping[str, ScoreInfo], optimised: str | None) -> None:
         """The summary has the best and the last of each score; of the optimised one, the reported checkpoint's."""
         for key, info in infos.items():
-            if key.startswith("val/") and "/iu/" not in key and key != optimised:
+            # The sweep of an agent may read any of them, and reads numbers alone.
+            if key.startswith("val/") and "/iu/" not in key and key != optimised and not self._of_agent:
                 best = "max" if info.higher_is_better else "min"
                 self.experiment.define_metric(key, step_metric=STEP, step_sync=True, summary=f"{best},last")
+                self._curves.add(key)
 
     @_survives
     def pictures(self, key: str, pictures: Sequence[Picture], step: int) -> None:
@@ -290,9 +292,10 @@ class RunWandb(WandbLogger, Tracker):
 
     @_survives
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Values in the run's summary."""
+        """Values in the run's summary, except of scores that have their best and last there."""
         for key, value in values.items():
-            self.experiment.summary[key] = value
+            if key not in self._curves:
+                self.experiment.summary[key] = value
 
     @_survives
     def made(self, item: Item) -> None:
