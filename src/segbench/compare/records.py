@@ -17,8 +17,8 @@ class RunRecord:
     """One scored run.
 
     Attributes:
-        source: its directory as the user would type it, or its W&B address.
-        path: its directory; None for a run that is read from W&B.
+        source: its directory as the user would type it, or its address in W&B or MLflow.
+        path: its directory; None for a run that is read from a tracker.
         name: the experiment's.
         seed: None if the configuration has none.
         settings: the configuration by dotted key, with what its evaluation set.
@@ -29,7 +29,7 @@ class RunRecord:
         provenance: command, code, versions, machine.
         timing: seconds and steps.
         trained: where the network was trained, resolved; of an evaluation another directory than `path`.
-        wandb_id: of the W&B run, if there is one.
+        tracked: the ids of its runs in W&B and MLflow.
         folds: the runs whose images are pooled in this one; empty for a plain run.
     """
 
@@ -45,7 +45,7 @@ class RunRecord:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, float] = field(default_factory=dict)
     trained: Path | None = None
-    wandb_id: str | None = None
+    tracked: tuple[str, ...] = ()
     folds: tuple[RunRecord, ...] = ()
 
     @property

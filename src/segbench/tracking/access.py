@@ -20,6 +20,8 @@ from segbench.errors import SegbenchError
 MODES = ("online", "offline", "disabled", "shared")
 _FORMER = {"dryrun": "offline", "run": "online"}
 """Names that wandb still takes for its modes."""
+INIT_S = 10.0
+"""Seconds for the start of a run on a server that answers."""
 PROBE_S = 4.0
 """Seconds in which a server has to answer a first question."""
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from numpy.typing import NDArray
 
+from segbench.errors import SegbenchError
 from segbench.runtime.processes import is_main_process
 from segbench.runtime.signals import Stopped
 from segbench.spec import ScoreInfo
@@ -22,6 +24,37 @@ log = logging.getLogger(__name__)
 
 STEP = "trainer/global_step"
 """The axis of all curves."""
+
+
+Parameters, Returned = ParamSpec("Parameters"), TypeVar("Returned")
+Self = TypeVar("Self", bound="Tracker")
+
+
+def survives(
+    method: Callable[Concatenate[Self, Parameters], Returned],
+) -> Callable[Concatenate[Self, Parameters], Returned | None]:
+    """For methods of a tracker: no-op on further ranks and after a failure. A failure is reported, and the run goes on."""
+
+    @functools.wraps(method)
+    def surviving(self: Self, *given: Parameters.args, **named: Parameters.kwargs) -> Returned | None:
+        if self.lost or not is_main_process():
+            return None
+        try:
+            return method(self, *given, **named)
+        except SegbenchError:
+            raise
+        except Exception as error:
+            self.lost = True
+            name = type(self).__name__.removeprefix("Run").lower()
+            log.warning("%s: %s; the training goes on without it; %s", name, first_line(error), self.where() or "")
+            return None
+
+    return surviving
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @dataclass(frozen=True)
@@ -91,6 +124,8 @@ class Tracker:
     lacks: tuple[str, ...] = ()
     """What it cannot show; said once at a run's start."""
     shows_pictures = False
+    lost = False
+    """Whether it failed; it is left alone since."""
 
     def begin(self) -> None:
         """The run begins."""

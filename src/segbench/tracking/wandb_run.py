@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import secrets
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
@@ -22,40 +21,15 @@ from segbench.runtime.files import write_whole
 from segbench.runtime.processes import is_main_process
 from segbench.spec import ScoreInfo
 from segbench.tracking.agent import ID, agents_run
-from segbench.tracking.access import Access, access, base_url, prepare, silence
+from segbench.tracking.access import INIT_S, Access, access, base_url, prepare, silence
 from segbench.tracking.offline import FILES
 from segbench.tracking.shown import shown
-from segbench.tracking.tracker import STEP, Item, Picture, Tracker
+from segbench.tracking.tracker import STEP, Item, Picture, Tracker, first_line, survives
 
 log = logging.getLogger(__name__)
 
-INIT_S = 10.0
-"""Seconds for the start of a run on a server that answers."""
 FINISH_S = 120.0
 """Seconds for what is still to be sent at the end; `segbench sync` sends the rest."""
-Parameters, Returned = ParamSpec("Parameters"), TypeVar("Returned")
-
-
-def _survives(
-    method: Callable[Concatenate[RunWandb, Parameters], Returned],
-) -> Callable[Concatenate[RunWandb, Parameters], Returned | None]:
-    """No-op on further ranks and after a failure; a failure of wandb is reported, and the run goes on."""
-
-    @functools.wraps(method)
-    def surviving(self: RunWandb, *given: Parameters.args, **named: Parameters.kwargs) -> Returned | None:
-        if self.lost or not is_main_process():
-            return None
-        try:
-            return method(self, *given, **named)
-        except SegbenchError:
-            raise
-        except Exception as error:
-            self.lost = True
-            log.warning("wandb: %s; the training goes on without it; %s", _line(error), self.where())
-            return None
-
-    return surviving
-
 
 class RunWandb(WandbLogger, Tracker):
     """The W&B run of a run directory.
@@ -111,7 +85,6 @@ class RunWandb(WandbLogger, Tracker):
     ) -> None:
         self.directory = Path(directory)
         self.access = access({"mode": mode, "offline": offline})
-        self.lost = False
         self._run: Any = None
         self._curves = set[str]()
         self._alerts = alerts
@@ -199,7 +172,7 @@ class RunWandb(WandbLogger, Tracker):
 
             # It holds the id of a run whose start failed until it is torn down.
             wandb.teardown()
-            self._go_offline(f"{base_url()}: {_line(error)}")
+            self._go_offline(f"{base_url()}: {first_line(error)}")
             run = self._start()
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
@@ -258,16 +231,16 @@ class RunWandb(WandbLogger, Tracker):
 
     # What is sent
 
-    @_survives
+    @survives
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Send a row."""
         self.experiment.log({**metrics, **({} if step is None else {STEP: step})})
 
-    @_survives
+    @survives
     def log_hyperparams(self, *given: Any, **named: Any) -> None:
         """No-op: the run begins with its configuration."""
 
-    @_survives
+    @survives
     def describe(self, infos: Mapping[str, ScoreInfo], optimised: str | None) -> None:
         """The summary has the best and the last of each score; of the optimised one, the reported checkpoint's."""
         for key, info in infos.items():
@@ -277,12 +250,12 @@ class RunWandb(WandbLogger, Tracker):
                 self.experiment.define_metric(key, step_metric=STEP, step_sync=True, summary=f"{best},last")
                 self._curves.add(key)
 
-    @_survives
+    @survives
     def pictures(self, key: str, pictures: Sequence[Picture], step: int) -> None:
         """Images with masks that are switched on and off; the step slider shows their progress."""
         self.log_metrics({key: [_image(picture) for picture in pictures]}, step)  # type: ignore[dict-item]
 
-    @_survives
+    @survives
     def table(self, key: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """A table, its pictures with masks."""
         import wandb
@@ -290,14 +263,14 @@ class RunWandb(WandbLogger, Tracker):
         data = [[_image(cell) if isinstance(cell, Picture) else cell for cell in row] for row in rows]
         self.experiment.log({key: wandb.Table(columns=list(columns), data=data, allow_mixed_types=True)})
 
-    @_survives
+    @survives
     def summary(self, values: Mapping[str, Any]) -> None:
         """Values in the run's summary, except of scores that have their best and last there."""
         for key, value in values.items():
             if key not in self._curves:
                 self.experiment.summary[key] = value
 
-    @_survives
+    @survives
     def made(self, item: Item) -> None:
         """An artifact of this run; a model and predictions where they are asked for, as files or by reference."""
         asked = {"model": self.log_model, "predictions": self.log_predictions}.get(item.kind, True)
@@ -305,7 +278,7 @@ class RunWandb(WandbLogger, Tracker):
             artifact = _artifact(item, by_reference=asked == "reference")
             self.experiment.log_artifact(artifact, aliases=["latest", *item.aliases])
 
-    @_survives
+    @survives
     def used(self, item: Item) -> None:
         """An artifact that this run uses; the same content is the same version, whoever sends it.
 
@@ -321,13 +294,13 @@ class RunWandb(WandbLogger, Tracker):
             use_after_commit=True,
         )
 
-    @_survives
+    @survives
     def alert(self, title: str, text: str) -> None:
         """W&B's alert, by mail or Slack."""
         if self._alerts:
             self.experiment.alert(title=title[:63], text=text, level="ERROR")
 
-    @_survives
+    @survives
     def end(self, exit_code: int, preempted: bool) -> None:
         """End the run, so that this process can start another.
 
@@ -353,10 +326,6 @@ def _stop() -> None:
 
     ends_early(lambda: True)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _is_part(directory: Path) -> bool:
