@@ -123,7 +123,7 @@ def _in_hydra(value: Any) -> str:
         case list() | tuple():
             return f"[{','.join(map(_in_hydra, value))}]"
         case str():
-            return QuotedString(value, Quote.single).with_quotes()
+            return str(QuotedString(value, Quote.single).with_quotes())
     return str(value)
 
 

@@ -17,8 +17,8 @@ FROM_ENVIRONMENT = "from_environment"
 def variables_of(config: DictConfig) -> dict[str, str]:
     """The environment variable that a key's value is out of, by dotted key.
 
-    Whatever way leads there counts: an interpolation of an interpolation, or one inside a text. A default that stands in
-    for a missing variable does not.
+    Whatever way leads there counts: an interpolation of an interpolation, or one inside a text. A default that stands
+    in for a missing variable does not.
 
     Args:
         config: composed, not yet resolved.

@@ -38,7 +38,9 @@ def data_item(config: Config, dataset: DataSet, digests: Mapping[str, str], coun
         "licence": spec.licence,
     }
     places = [str(value) for key in DATA if (value := config.flat.get(key))]
-    return Item(f"data-{spec.name}", "dataset", metadata, references=[Path(place).absolute().as_uri() for place in places])
+    return Item(
+        f"data-{spec.name}", "dataset", metadata, references=[Path(place).absolute().as_uri() for place in places]
+    )
 
 
 def model_item(run: Run, config: Config, checkpoint: Path, scores: Mapping[str, float]) -> Item:

@@ -251,7 +251,9 @@ def _fit_and_test(
         # The agent of a search reads a run's score in its summary: that of the reported checkpoint, not the last one.
         summary: dict[str, Any] = {f"best/{key.removeprefix('val/')}": value for key, value in validated.items()}
         summary |= validated | {"reported/checkpoint": selected}
-        summary |= {"reported/step": timing.get("checkpoint_step", timing["steps"])} | ({"ended_by": ended} if ended else {})
+        summary |= {"reported/step": timing.get("checkpoint_step", timing["steps"])} | (
+            {"ended_by": ended} if ended else {}
+        )
         for tracker in trackers:
             tracker.summary(summary)
             tracker.made(model_item(run, config, chosen, scores))

@@ -12,13 +12,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from segbench.errors import SegbenchError
 
-MODES = ("online", "offline", "disabled", "shared")
-_FORMER = {"dryrun": "offline", "run": "online"}
+Mode = Literal["online", "offline", "disabled", "shared"]
+MODES: tuple[Mode, ...] = ("online", "offline", "disabled", "shared")
+_FORMER: Mapping[str, Mode] = {"dryrun": "offline", "run": "online"}
 """Names that wandb still takes for its modes."""
 INIT_S = 10.0
 """Seconds for the start of a run on a server that answers."""
@@ -35,7 +36,7 @@ class Access:
         why: what decided it; empty where nothing did.
     """
 
-    mode: str
+    mode: Mode
     why: str = ""
 
 
@@ -134,11 +135,12 @@ def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off")
 
 
-def _mode(value: Any, key: str) -> str:
-    mode = _FORMER.get(str(value), str(value))
-    if mode not in MODES:
-        raise SegbenchError(f"{key}={value}", f"one of {', '.join(MODES)}", f"correct {key}")
-    return mode
+def _mode(value: Any, key: str) -> Mode:
+    name = _FORMER.get(str(value), str(value))
+    for mode in MODES:
+        if mode == name:
+            return mode
+    raise SegbenchError(f"{key}={value}", f"one of {', '.join(MODES)}", f"correct {key}")
 
 
 def _key() -> str | None:

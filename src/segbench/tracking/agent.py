@@ -1,4 +1,4 @@
-"""A run that the agent of a W&B sweep started: its directory by the run's id, and who ends it; does not import wandb."""
+"""A run that the agent of a W&B sweep started: its directory by its id, and who ends it; does not import wandb."""
 
 from __future__ import annotations
 

@@ -174,7 +174,9 @@ class RunMlflow(MLFlowLogger, Tracker):
             source="{}",
             profile=facts,
         )
-        self.client.log_inputs(self.run_id, datasets=[DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+        self.client.log_inputs(
+            self.run_id, datasets=[DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
+        )
 
     @survives
     def end(self, exit_code: int, preempted: bool) -> None:

@@ -15,7 +15,7 @@ from segbench.errors import SegbenchError
 from segbench.tracking.access import access, base_url, silence
 
 FILES = "wandb_files.txt"
-"""In a run directory: a line for each folder in which wandb keeps a leg of the run, relative to it where it lies inside."""
+"""In a run directory: a line for each folder in which wandb keeps a leg of the run, relative where it lies inside."""
 BATCH = 20
 """Legs of one call of the client."""
 _BLOCK = 32768
@@ -75,8 +75,12 @@ def _records(content: bytes, at: int) -> Iterable[bytes]:
         if not 1 <= kind <= 4:
             return
         # Whole, first, middle, last; what began before the first block read is skipped.
-        part = content[at + 7 : at + 7 + length] if kind in (1, 2) else None if part is None else part + (
+        part = (
             content[at + 7 : at + 7 + length]
+            if kind in (1, 2)
+            else None
+            if part is None
+            else part + (content[at + 7 : at + 7 + length])
         )
         at += 7 + length
         if kind in (1, 4) and part is not None:

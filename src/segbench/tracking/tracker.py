@@ -26,14 +26,15 @@ STEP = "trainer/global_step"
 """The axis of all curves."""
 
 
-Parameters, Returned = ParamSpec("Parameters"), TypeVar("Returned")
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
 Self = TypeVar("Self", bound="Tracker")
 
 
 def survives(
     method: Callable[Concatenate[Self, Parameters], Returned],
 ) -> Callable[Concatenate[Self, Parameters], Returned | None]:
-    """For methods of a tracker: no-op on further ranks and after a failure. A failure is reported, and the run goes on."""
+    """For methods of a tracker: no-op on further ranks and after a failure, which is reported, and the run goes on."""
 
     @functools.wraps(method)
     def surviving(self: Self, *given: Parameters.args, **named: Parameters.kwargs) -> Returned | None:
@@ -49,7 +50,7 @@ def survives(
             log.warning("%s: %s; the training goes on without it; %s", name, first_line(error), self.where() or "")
             return None
 
-    return surviving
+    return surviving  # type: ignore[return-value]  # mypy takes the name of `self` for a part of the type
 
 
 def first_line(error: BaseException) -> str:

@@ -20,8 +20,8 @@ from segbench.errors import SegbenchError
 from segbench.runtime.files import write_whole
 from segbench.runtime.processes import is_main_process
 from segbench.spec import ScoreInfo
+from segbench.tracking.access import INIT_S, Access, Mode, access, base_url, prepare, silence
 from segbench.tracking.agent import ID, agents_run
-from segbench.tracking.access import INIT_S, Access, access, base_url, prepare, silence
 from segbench.tracking.offline import FILES
 from segbench.tracking.shown import shown
 from segbench.tracking.tracker import STEP, Item, Picture, Tracker, first_line, survives
@@ -31,11 +31,12 @@ log = logging.getLogger(__name__)
 FINISH_S = 120.0
 """Seconds for what is still to be sent at the end; `segbench sync` sends the rest."""
 
+
 class RunWandb(WandbLogger, Tracker):
     """The W&B run of a run directory.
 
-    What is None is left to the environment (WANDB_PROJECT, WANDB_NAME, ...), and where that says nothing to the run: its
-    experiment, its directory, its setting.
+    What is None is left to the environment (WANDB_PROJECT, WANDB_NAME, ...), and where that says nothing to the run:
+    its experiment, its directory, its setting.
 
     Args:
         directory: of the run.
@@ -75,7 +76,7 @@ class RunWandb(WandbLogger, Tracker):
         tags: Sequence[str] = (),
         notes: str | None = None,
         dir: str | None = None,
-        mode: Literal["online", "offline", "disabled", "shared"] | None = None,
+        mode: Mode | None = None,
         offline: bool = False,
         log_model: bool | Literal["reference"] = False,
         log_predictions: bool | Literal["reference"] = False,
@@ -176,11 +177,12 @@ class RunWandb(WandbLogger, Tracker):
             run = self._start()
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
-        if self.access.mode != "disabled":
-            kept, own = Path(run.dir).parent.absolute(), self.directory.absolute()
-            with (self.directory / FILES).open("a") as file:
-                # A run directory may move, as a whole.
-                file.write(f"{kept.relative_to(own) if kept.is_relative_to(own) else kept}\n")
+        if self.access.mode == "disabled":
+            return run
+        kept, own = Path(run.dir).parent.absolute(), self.directory.absolute()
+        with (self.directory / FILES).open("a") as file:
+            # A run directory may move, as a whole.
+            file.write(f"{kept.relative_to(own) if kept.is_relative_to(own) else kept}\n")
         why = f" ({self.access.why})" if self.access.why else ""
         log.info("wandb: %s%s; %s", self.access.mode, why, self._said(run))
         return run
@@ -212,8 +214,11 @@ class RunWandb(WandbLogger, Tracker):
             os.environ.update(hidden)
 
     def begin(self) -> None:
-        """Begin the run now."""
-        if is_main_process():
+        """Begin the run now; a disabled one, which keeps nothing, only where the user's own code asks for it."""
+        if self.access.mode == "disabled":
+            self.lost, self.shows_pictures = True, False
+            log.info("wandb: disabled (%s)", self.access.why)
+        elif is_main_process():
             _ = self.experiment
 
     def where(self) -> str | None:
@@ -221,8 +226,6 @@ class RunWandb(WandbLogger, Tracker):
         return None if self._run is None else self._said(self._run)
 
     def _said(self, run: Any) -> str:
-        if self.access.mode == "disabled":
-            return "nothing is kept"
         if self.access.mode == "offline":
             return f"send it later with: segbench sync {self.directory}"
         if self.lost:
@@ -253,7 +256,7 @@ class RunWandb(WandbLogger, Tracker):
     @survives
     def pictures(self, key: str, pictures: Sequence[Picture], step: int) -> None:
         """Images with masks that are switched on and off; the step slider shows their progress."""
-        self.log_metrics({key: [_image(picture) for picture in pictures]}, step)  # type: ignore[dict-item]
+        self.experiment.log({key: [_image(picture) for picture in pictures], STEP: step})
 
     @survives
     def table(self, key: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -25,7 +25,7 @@ def show(trainer: lightning.Trainer, key: str, image_HWC: NDArray[np.uint8]) -> 
         key: the picture's name, `<split>/<what>`.
         image_HWC: uint8 RGB.
     """
-    folder, _, name = key.rpartition("/")
+    name = key.rpartition("/")[2]
     for tracker in trackers_of(trainer.loggers):
         tracker.pictures(key, [Picture(name, image_HWC)], trainer.global_step)
 
