@@ -34,19 +34,26 @@ Self = TypeVar("Self", bound="Tracker")
 def survives(
     method: Callable[Concatenate[Self, Parameters], Returned],
 ) -> Callable[Concatenate[Self, Parameters], Returned | None]:
-    """For methods of a tracker: no-op on further ranks and after a failure, which is reported, and the run goes on."""
+    """For methods of a tracker: no-op on further ranks and after a failure, which is reported, and the run goes on.
+
+    Where a table or an artifact fails the scores still go out; where scores fail the tracker is left alone.
+    """
 
     @functools.wraps(method)
     def surviving(self: Self, *given: Parameters.args, **named: Parameters.kwargs) -> Returned | None:
-        if self.lost or not is_main_process():
+        if self.lost or method.__name__ in self.failed or not is_main_process():
             return None
         try:
             return method(self, *given, **named)
         except SegbenchError:
             raise
         except Exception as error:
-            self.lost = True
             name = type(self).__name__.removeprefix("Run").lower()
+            self.failed = {*self.failed, method.__name__}
+            if method.__name__ not in ("begin", "log_metrics", "end"):
+                log.warning("%s: %s not sent: %s", name, method.__name__, first_line(error))
+                return None
+            self.lost = True
             log.warning("%s: %s; the training goes on without it; %s", name, first_line(error), self.where() or "")
             return None
 
@@ -127,6 +134,8 @@ class Tracker:
     shows_pictures = False
     lost = False
     """Whether it failed; it is left alone since."""
+    failed: frozenset[str] | set[str] = frozenset()
+    """Methods that failed."""
 
     def begin(self) -> None:
         """The run begins."""
