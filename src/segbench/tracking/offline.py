@@ -90,7 +90,7 @@ def _records(content: bytes, at: int) -> Iterable[bytes]:
 
 def legs_of(directory: Path) -> list[Leg]:
     """The legs of a run and of its stages, from the oldest to the newest."""
-    folders = {path.parent.absolute() for path in directory.glob("wandb/*run-*/run-*.wandb")}
+    folders = {path.parent.absolute() for path in directory.glob("wandb/offline-run-*/run-*.wandb")}
     listed = directory / FILES
     for line in listed.read_text().splitlines() if listed.is_file() else ():
         folders.add((directory / line).absolute())
