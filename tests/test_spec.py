@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segbench.errors import SegbenchError
-from segbench.spec import Batch, DatasetSpec, HeadSpec, ModalitySpec, Sample, TileGeometry, collate
+from segbench.spec import Batch, DatasetSpec, HeadSpec, ModalitySpec, Sample, TileGeometry, collate, of_class
 
 PAPER = TileGeometry(step=16, offset=60, margin=92, minimum=8, context=92)
 
@@ -19,6 +19,23 @@ def sample(height, width, index=0, **more):
         index=index,
         **more,
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        ("iu/cell", ("iu", "cell")),
+        ("test/dice/cell", ("dice", "cell")),
+        ("test/semantic/iu/tree", ("iu", "tree")),
+        ("val/iu/dice", ("iu", "dice")),
+        ("test/dice/a/b", ("dice", "a/b")),
+        ("test/mean_iu", None),
+        ("test/iu", None),
+        ("train/loss/dice", None),
+    ],
+)
+def test_a_score_of_a_class_is_told_from_one_over_all(key, found):
+    assert of_class(key) == found
 
 
 def test_an_error_has_three_parts_also_after_pickling():

@@ -78,6 +78,8 @@ class DatasetSpec:
         citation: whom to cite.
         licence: terms of use.
         protocol: the split as text, for a run's provenance.
+        dependence: what the images of a split are of one of, such as `frames of one sequence`; empty if they are
+            independent. A comparison of runs over few independent images must not be too sure.
     """
 
     name: str
@@ -86,6 +88,7 @@ class DatasetSpec:
     citation: str
     licence: str
     protocol: str
+    dependence: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, for a run directory."""
@@ -278,6 +281,26 @@ class TileGeometry:
     def input_for(self, output: int) -> int:
         """The smallest valid input side whose output covers `output` pixels."""
         return self.nearest(output + 2 * self.margin)[1]
+
+
+OF_CLASSES = ("iu", "dice")
+"""Scores that each class has for itself, as `iu/<class>`."""
+
+
+def of_class(key: str) -> tuple[str, str] | None:
+    """Which class a score is of, and which of `OF_CLASSES` it is; None for a score over all classes.
+
+    Args:
+        key: a score's name, with or without its split and head.
+
+    Example:
+        >>> of_class("test/iu/cell"), of_class("dice/cat"), of_class("test/mean_iu")
+        (('iu', 'cell'), ('dice', 'cat'), None)
+    """
+    parts = key.split("/")
+    # A class may be called as a score, or have slashes in its name: the first part that is a score's is it.
+    place = next((place for place, part in enumerate(parts[:-1]) if part in OF_CLASSES), None)
+    return None if place is None else (parts[place], "/".join(parts[place + 1 :]))
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,16 @@ def test_settings_reach_the_comparison(two, capsys):
         "draws": 700,
         "seed": 3,
         "images": 2,
+        "plan": None,
     }
     assert (data["pairs"][0]["first"], len(data["pairs"][0]["changed"])) == ("B", 2)
+
+
+def test_a_plan_of_single_runs_says_what_is_missing(two, capsys):
+    assert run(["sweep", "metric=mean_iu", "plan=0.01", "draws=500"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "How much is enough, A and B" in printed
+    assert "train two seeds or more of each (segbench train -m seed=0,1,2), and plan again" in printed
 
 
 def test_seeds_apart_and_ignored_settings(make_run, tmp_path, capsys):
@@ -141,6 +149,9 @@ def test_a_damaged_file_is_no_failed_job(two, capsys):
         ([], r"nothing to compare\n.*run directories"),
         (["sweep", "metrics=a"], r"metrics=a\n.*did you mean metric=\?\n.*segbench compare --help"),
         (["sweep", "draws=many"], r"draws=many\n.*a whole number"),
+        (["sweep", "plan=0"], r"plan=0\n.*a difference of the leading score, above 0\n.*plan=0\.01"),
+        (["sweep", "plan=-1"], r"plan=-1\n.*above 0"),
+        (["sweep", "plan=word"], r"plan=word\n.*a number\n.*correct plan="),
         (["sweep", "confidence=high"], r"confidence=high\n.*a number"),
         (["sweep", "seed=-1"], r"seed=-1\n.*0 or more"),
         (["sweep", "seeds=together"], r"seeds=together\n.*apart or grouped"),

@@ -1,8 +1,10 @@
 from dataclasses import replace
 
 from segbench.compare.comparison import Comparison, Difference, Pair, Settings
+from segbench.compare.components import MeanSquares, SeedsAndImages, TTest
 from segbench.compare.conclusions import caveats, conclude, conclusions, method, overview, p_value
 from segbench.compare.grouping import RunTable
+from segbench.compare.plan import Plan, PlanRow
 from segbench.compare.resampling import Permutation
 from segbench.spec import ScoreInfo
 
@@ -14,15 +16,18 @@ CLEAR = Difference(
     scores=(0.70, 0.72),
     low=0.01,
     high=0.03,
-    p_bootstrap=0.002,
-    undefined=0.0,
-    permutation=None,
     p=0.002,
     p_adjusted=0.002,
     images=100,
     seeds=(1, 1),
+    permutation=Permutation(0.002, 10_001, False),
 )
-UNCLEAR = replace(CLEAR, low=-0.01, high=0.05, p_bootstrap=0.2, p=0.2, p_adjusted=0.2)
+UNCLEAR = replace(CLEAR, low=-0.01, high=0.05, p=0.2, p_adjusted=0.2)
+TEST = TTest(0.01, 0.03, 0.002, 0.005, 4.0)
+SEEDS = replace(
+    CLEAR, permutation=None, analysis=SeedsAndImages(TEST, TEST, MeanSquares((1.0, 1.0), (1.0, 1.0), 1.0, 0.0))
+)
+FOLLOW = "p and the interval disagree: follow p, since the permutation test is exact over any number of images"
 ERROR = replace(CLEAR, key="test/rand_error", info=ScoreInfo("rand_error", (0.0, 1.0), False, "1"))
 
 
@@ -62,9 +67,14 @@ class TestOneScore:
         assert "p = 0.200 adjusted for 10 comparisons" in said
         assert "on its own it would be shown" in said
 
-    def test_where_the_permutation_test_disagrees_with_the_interval(self):
-        said = conclude(replace(CLEAR, p=0.2, p_adjusted=0.2), 0.95)
-        assert "the interval excludes zero, but the permutation test, which assumes less, shows no difference" in said
+    def test_where_p_and_the_interval_disagree_p_is_followed(self):
+        narrow = conclude(replace(CLEAR, p=0.2, p_adjusted=0.2), 0.95)
+        assert narrow.startswith("No difference between A and B is shown")
+        assert f"That does not make them equal. {FOLLOW}" in narrow
+        wide = conclude(replace(CLEAR, low=-0.01, p=0.04, p_adjusted=0.04), 0.95)
+        assert wide.startswith("B is better than A")
+        assert FOLLOW in wide
+        assert not any(FOLLOW in conclude(d, 0.95) for d in (CLEAR, UNCLEAR, SEEDS))
 
     def test_nothing_differs(self):
         same = replace(CLEAR, scores=(0.7, 0.7), low=0.0, high=0.0, p=1.0, p_adjusted=1.0)
@@ -84,42 +94,41 @@ class TestCaveats:
         assert "another seed may reverse the result" in said
 
     def test_many_seeds_do(self):
-        (said,) = caveats([pair_of(replace(CLEAR, seeds=(10, 12)))])
-        assert said.startswith("Images and seeds are resampled together (10 runs of A, 12 runs of B)")
-        assert "this compares the configurations" in said
+        (said,) = caveats([pair_of(replace(SEEDS, seeds=(10, 12)))])
+        assert said.startswith("Seeds and images both count as chance (10 runs of A, 12 runs of B)")
+        assert "this compares the configurations, on images like the 100 that were scored" in said
 
     def test_one_run_against_several(self):
-        said = caveats([pair_of(replace(CLEAR, seeds=(1, 10)))])
-        assert "except the single run of A" in said[0]
+        (said,) = caveats([pair_of(replace(SEEDS, seeds=(1, 10)))])
+        assert "The spread of seeds is not known of A, a single run: that of the group it is compared with" in said
 
     def test_ways_of_scoring_the_same_networks(self):
         (one,) = caveats([pair_of(CLEAR, same_networks=True)])
         assert one.startswith("The same trained network, scored in two ways: this compares the two ways of scoring")
-        said = caveats([pair_of(replace(CLEAR, seeds=(12, 12)), same_networks=True)])
-        assert said[0].startswith("The same 12 trained networks, scored in two ways, with seeds drawn together")
+        (said,) = caveats([pair_of(replace(SEEDS, seeds=(12, 12)), same_networks=True)])
+        assert said.startswith("The same 12 trained networks, scored in two ways and compared in pairs: this compares")
 
-    def test_few_seeds_are_flagged(self):
-        assert (
-            "With fewer than 10 runs the spread of seeds is poorly known"
-            in caveats([pair_of(replace(CLEAR, seeds=(3, 3)))])[1]
+    def test_few_images_send_the_reader_to_the_test_over_seeds(self):
+        said = caveats([pair_of(replace(SEEDS, images=6, seeds=(3, 3)))])
+        assert said[1].startswith("With 6 images, p and the interval can be too sure where a few images decide")
+        assert said[2].startswith("p (seeds only) is Welch's t test of the runs' scores")
+        paired = caveats([pair_of(replace(SEEDS, images=6, seeds=(3, 3)), same_networks=True)])
+        assert paired[2].startswith("p (seeds only) is the t test of pairs")
+
+    def test_so_do_images_that_are_not_independent(self):
+        said = caveats([pair_of(replace(SEEDS, seeds=(3, 3), dependence="slices of one stack"))])
+        assert said[1] == (
+            "The images are slices of one stack, so they are not independent: "
+            "p and the interval are too sure about others."
         )
+        assert said[2].startswith("p (seeds only)")
+        single = caveats([pair_of(replace(CLEAR, dependence="slices of one stack"))])
+        assert single[1].startswith("The images are slices of one stack")
+        assert len(single) == 2
 
-    def test_few_images_are_flagged_with_the_permutation_test(self):
-        few = replace(CLEAR, images=6, permutation=Permutation(0.03, 64, True))
-        said = caveats([pair_of(few)])[1]
-        assert said.startswith("With 6 images the interval is too narrow: a 95 % interval covers 84 % with 6 images")
-        assert "a permutation test over all 64 swaps of the paired images" in said
-        assert "With 6 images no p is below 0.031" in said
-
-    def test_drawn_swaps_and_seeds(self):
-        few = replace(CLEAR, images=20, seeds=(3, 3), permutation=Permutation(0.03, 10_001, False))
-        said = caveats([pair_of(few)])[1]
-        assert "over 10001 random swaps" in said
-        assert "or from the bootstrap if that p is larger" in said
-
-    def test_without_a_permutation_test(self):
-        said = caveats([pair_of(replace(CLEAR, images=6, seeds=(1, 2)))])[1]
-        assert "There is no permutation test" in said
+    def test_the_smallest_p_of_few_swaps(self):
+        said = caveats([pair_of(replace(CLEAR, images=6, permutation=Permutation(0.03, 64, True)))])
+        assert said[1] == "With 6 images no p of a permutation test is below 0.031."
 
     def test_what_was_not_tested_and_what_is_equal(self):
         said = caveats([pair_of(CLEAR, untested=("test/v_rand",), equal=("test/threshold_mean_iu",))])
@@ -146,11 +155,22 @@ class TestAll:
         )
         assert said[2] == "Of the 2 classes: B is better in dog; no difference is shown in the other 1."
 
+    def test_those_summed_up_also_follow_p(self):
+        pair = pair_of(
+            CLEAR, classes=[replace(UNCLEAR, key="test/iu/cat", low=0.01), replace(CLEAR, key="test/iu/dog")]
+        )
+        said = conclusions(comparison_of(pair), pair)
+        assert "In cat p and the interval disagree: follow p, since the permutation test is exact" in said[1]
+
     def test_nothing_at_all_differs(self):
         pair = Pair("A", "B", 5, (), (), (), equal=("test/mean_iu", "test/fw_iu"))
         assert conclusions(comparison_of(pair), pair) == [
             "A and B are the same in every score and every image: mean_iu, fw_iu."
         ]
+
+    def test_a_plan_comes_last(self):
+        planned = pair_of(SEEDS, plan=Plan("test/mean_iu", 0.01, ((3, 3),), (PlanRow(100, 7, (0.02,)),)))
+        assert conclusions(comparison_of(planned), planned)[-2].startswith("With 80 % power, A and B with 3 and 3 runs")
 
     def test_of_many_pairs_those_that_differ_are_told(self):
         unclear = [replace(UNCLEAR, first=f, second=s) for f, s in (("A", "C"), ("B", "C"))]
@@ -161,13 +181,20 @@ class TestAll:
 
     def test_the_method_names_seed_draws_and_adjustment(self):
         said = method(comparison_of(pair_of(CLEAR, classes=(CLEAR, CLEAR)), pair_of(CLEAR)))
-        assert "10000 draws of images" in said[0]
-        assert "Resampling seed 0" in said[0]
-        assert said[1] == (
+        assert said[1].startswith("Two single runs: p by a permutation test, 10000 random swaps of the two results")
+        assert "10000 draws of images" in said[1]
+        assert "Resampling seed 0" in said[1]
+        assert said[2] == (
             "p values are adjusted by Holm's procedure over the 2 pairs for each score "
             "and over all 2 comparisons of classes."
         )
         assert method(comparison_of()) == []
+
+    def test_the_method_says_of_each_kind_of_pair_how_it_was_tested(self):
+        several = method(comparison_of(pair_of(SEEDS)))
+        assert several[1].startswith("Several runs: p and interval by Student's t.")
+        assert not any("bootstrap" in sentence or "permutation" in sentence for sentence in several)
+        assert len(method(comparison_of(pair_of(SEEDS), pair_of(CLEAR)))) == 4
 
     def test_scores_are_not_adjusted_for_and_that_is_said(self):
         assert "p values are not adjusted for the number of scores" in method(comparison_of(pair_of(CLEAR, ERROR)))[-1]

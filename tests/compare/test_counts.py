@@ -1,5 +1,6 @@
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,6 +56,65 @@ class TestWeightedSums:
     def test_sums_that_no_integer_holds_are_refused(self):
         with pytest.raises(SegbenchError, match=r"sums reach .*\n.*64-bit integers"):
             weighted_sums(np.full((4, 1), 2**62), np.ones((1, 4)))
+
+
+class TestInfluences:
+    def test_of_a_mean_they_are_the_values_minus_it(self, make_run):
+        # Images of one size: the pixel accuracy is the mean of the images' accuracies.
+        counts = counts_of(make_run("run"))
+        each, mean = counts.of_each()["test/pixel_acc"], counts.of_all()["test/pixel_acc"]
+        np.testing.assert_allclose(counts.influences()["test/pixel_acc"], each - mean, atol=1e-9)
+
+    def test_of_an_overlap_by_hand(self, make_run):
+        # The derivative of h / u by an image's weight is (h_n - h / u u_n) / u.
+        path = make_run("run", images=7)
+        matrix = np.load(path / "per_image.npz")["semantic/confusion/matrix"]
+        hit_N, union_N = matrix[:, 1, 1], matrix[:, 1].sum(-1) + matrix[:, :, 1].sum(-1) - matrix[:, 1, 1]
+        hit, union = hit_N.sum(), union_N.sum()
+        by_hand = 7 * (hit_N - hit / union * union_N) / union
+        np.testing.assert_allclose(counts_of(path).influences()["test/iu/cat"], by_hand, atol=1e-6)
+
+    def test_of_every_score_they_are_the_derivatives_by_an_image_s_weight(self, tiny_run):
+        counts = counts_of(tiny_run)
+        weights = np.full((10, 5), 1000.0) + np.kron([[1.0], [-1.0]], np.eye(5))
+        for key, scores in counts.scores(weights).items():
+            slopes = (scores[:5] - scores[5:]) / 2e-3 * 5
+            np.testing.assert_allclose(counts.influences()[key], slopes - slopes.mean(), atol=2e-4, err_msg=key)
+
+    def test_their_variance_is_the_bootstrap_s(self, make_run):
+        counts = counts_of(make_run("run", images=200))
+        weights = np.random.default_rng(0).multinomial(200, np.full(200, 1 / 200), size=4000).astype(np.float64)
+        drawn = counts.scores(weights)["test/mean_iu"]
+        influence = counts.influences()["test/mean_iu"]
+        assert np.sqrt((influence**2).mean() / 200) == pytest.approx(drawn.std(), rel=0.05)
+
+    def test_sums_that_no_integer_holds_are_refused(self, tiny_run):
+        counts = counts_of(tiny_run)
+        key = ("semantic", "rand_error")
+        huge = {name: np.full_like(array, 2**59) for name, array in counts.counts[key].items()}
+        with pytest.raises(SegbenchError, match=r"sums reach .*\n.*64-bit integers"):
+            replace(counts.only({key}), counts={key: huge}).influences()
+
+
+class TestSwapped:
+    def test_a_swapped_image_counts_for_the_other_run(self, make_run):
+        first, second = (counts_of(make_run(name, accuracy=a, images=4)) for name, a in (("a", 0.7), ("b", 0.9)))
+        ours, theirs = first.swapped(second, np.array([[0.0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0]]))
+        for key, value in first.of_all().items():
+            other = second.of_all()[key]
+            assert (ours[key][0], theirs[key][0]) == pytest.approx((value, other))
+            assert (ours[key][1], theirs[key][1]) == pytest.approx((other, value))
+        matrices = [run.counts["semantic", "pixel_acc"]["hit"].sum(1) for run in (first, second)]
+        mixed = np.where([False, True, False, False], matrices[1], matrices[0]).sum()
+        assert ours["test/pixel_acc"][2] == pytest.approx(mixed / (4 * 132))
+
+    def test_what_only_one_of_them_counts_is_left(self, tiny_run):
+        counts = counts_of(tiny_run)
+        key = ("semantic", "pixel_error")
+        more = {key: counts.counts[key] | {"more": np.ones(5, np.int64)}}
+        first, second = counts.only({key}), replace(counts.only({key}), counts=more)
+        for one, other in ((first, second), (second, first)):
+            assert one.swapped(other, np.zeros((1, 5)))[0]["test/pixel_error"][0] == first.of_all()["test/pixel_error"]
 
 
 class TestRead:

@@ -85,7 +85,6 @@ class TestDocument:
         assert len(blocks["Differences"].rows) == 15
         assert blocks["Differences"].header[0] == "pair"
         assert "p (adjusted)" in blocks["Differences"].header
-        assert "p (permutation)" in blocks["Differences"].header
         assert not any(title.startswith("Images") for title in blocks)
 
     def test_what_is_not_shown_to_be_more_than_noise_stands_in_brackets(self, comparison, many):
@@ -93,10 +92,37 @@ class TestDocument:
         assert {row[-1] for row in shown.rows} == {"B"}
         (unsure,) = [block for block in document(many).blocks if block.title == "Differences"]
         assert "(F)" in {row[-1] for row in unsure.rows}
-        assert all(row[5].endswith("!") for row in unsure.rows)
+        assert not any(row[5].endswith("!") for row in unsure.rows)
         asked = replace(many, settings=replace(many.settings, metrics=("pixel_acc", "mean_iu")))
         (all_asked,) = [block for block in document(asked).blocks if block.title == "Differences"]
         assert len(all_asked.rows) == 15 * 7
+
+    def test_the_test_over_seeds_stands_beside_where_images_are_few(self, make_run, tmp_path):
+        for seed in range(2):
+            for rate, accuracy in ((1, 0.7), (2, 0.9)):
+                make_run(f"few/{rate}-{seed}", seed=seed, accuracy=accuracy, images=6, optimizer={"lr": rate})
+        found = compare_groups(group_runs(*read_runs([str(tmp_path / "few")])))
+        (table,) = [block for block in document(found).blocks if block.title == "Differences"]
+        place = table.header.index("p (seeds only)")
+        assert table.header[place - 1] == "p"
+        assert all(row[place] and row[place - 2].endswith("!") for row in table.rows)
+        assert "! the images are few or not independent: see p (seeds only)." in table.caption
+
+    def test_a_plan_is_a_table(self, make_run, tmp_path):
+        for seed in range(2):
+            for rate, accuracy in ((1, 0.7), (2, 0.9)):
+                make_run(f"{rate}-{seed}", seed=seed, accuracy=accuracy, optimizer={"lr": rate})
+        found = compare_groups(group_runs(*read_runs([str(tmp_path)])), Settings(plan=0.05))
+        (table,) = [block for block in document(found).blocks if block.title == "How much is enough, A and B"]
+        assert table.header[:3] == ("images", "runs a side for 0.0500", "smallest, 2 runs a side")
+        assert [row[0] for row in table.rows] == ["40", "80", "160"]
+        plan = found.pairs[0].plan
+        assert len(rows_of(write(found, "csv", "plan"))) == 9
+        data = json.loads(write(found, "json"))["pairs"][0]["plan"]
+        assert data[0]["smallest_difference"] == plan.rows[0].smallest[0]
+        assert data[0]["runs_needed"] == plan.rows[0].seeds
+        for form in ("markdown", "latex", "html", "terminal"):
+            assert "smallest, 4 runs a side" in write(found, form)
 
     def test_one_group_has_a_hint(self, make_run, tmp_path):
         for seed in range(2):
@@ -171,7 +197,8 @@ class TestCsv:
         d = comparison.pairs[0].differences[0]
         assert rows[0]["score"] == d.key
         assert (float(rows[0]["low"]), float(rows[0]["p_adjusted"])) == (d.low, d.p_adjusted)
-        assert rows[0]["interval_too_narrow"] == "False"
+        assert float(rows[0]["p_seeds_only"]) == d.analysis.seeds.p
+        assert (rows[0]["permutation_swaps"], rows[0]["images_dependent"]) == ("", "")
         assert len(rows_of(write(comparison, "csv", "classes"))) == 3
         assert rows_of(write(comparison, "csv", "left_out"))[0]["reason"].startswith("failed")
 

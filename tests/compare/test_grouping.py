@@ -88,6 +88,18 @@ def test_a_long_label_is_cut_at_a_setting(make_run, tmp_path):
     assert table.groups[0].label == "a_rather_long_setting_0=0, ..."
 
 
+def test_a_run_repeated_by_a_version_with_more_scores_of_classes_is_one_run(make_run, tmp_path):
+    run = make_run("a_new")
+    results = json.loads((run / "results.json").read_text())
+    old = make_run("b_old")
+    scores = {key: value for key, value in results["metrics"].items() if "/dice/" not in key}
+    (old / "results.json").write_text(json.dumps(results | {"metrics": scores}))
+    assert len(scores) < len(results["metrics"])
+    table = group_runs(*read_runs([str(tmp_path)]))
+    assert [record.source for record in table.runs] == [str(run)]
+    assert table.left_out[0].reason == f"the same run as {run}: counted once"
+
+
 def test_a_run_scored_twice_is_one_run(make_run, make_evaluation, tmp_path):
     run = make_run("run")
     make_evaluation("scored", run)

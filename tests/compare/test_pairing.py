@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,15 @@ def test_folds_are_pooled(counts):
     )
     iu = hit / (labelled + predicted - hit)
     assert pooled.of_all()["test/mean_iu"] == pytest.approx(iu.mean(), abs=1e-15)
+
+
+def test_what_only_later_versions_count_is_left_out_of_pooled_folds(counts):
+    names = [f"n{number}" for number in range(4)]
+    old, new = counts("a", images=2, ids=names[:2]), counts("b", images=2, ids=names[2:], labels_seed=1)
+    (key,) = new.counts
+    new = replace(new, counts={key: {**new.counts[key], "further": np.ones(2)}})
+    for folds in ([old, new], [new, old]):
+        assert pool(folds, "both").counts[key].keys() == old.counts[key].keys()
 
 
 def test_folds_that_share_images_are_refused(counts):

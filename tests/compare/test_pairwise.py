@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from segbench.compare.columns import choose_columns
 from segbench.compare.comparison import Settings
@@ -51,13 +52,17 @@ class TestTwoRuns:
         assert 0 < d.low < d.difference < d.high
         assert d.better == "B"
         assert d.is_shown(0.95)
-        assert (d.images, d.seeds, d.permutation) == (40, (1, 1), None)
+        assert (d.images, d.seeds, d.analysis, d.seeds_only) == (40, (1, 1), None, None)
+        assert (d.p, d.permutation.swaps, d.permutation.exact) == (d.permutation.p, 1001, False)
         assert comparison.refusals == ()
 
     def test_every_score_that_the_files_carry_is_tested(self, two, tmp_path):
         (pair,) = two().pairs
         keys = {d.key for d in (*pair.differences, *pair.classes)}
-        assert keys == read_run(tmp_path / "a").metrics.keys()
+        # The Dice of a class is a function of its IU.
+        recorded = read_run(tmp_path / "a").metrics
+        assert keys == {key for key in recorded if "/dice/" not in key}
+        assert len(recorded) == len(keys) + 3
         assert [d.name for d in pair.classes] == ["iu/background", "iu/cat", "iu/dog"]
 
     def test_the_same_command_gives_the_same_numbers_in_any_order_of_the_images(self, make_run, compared):
@@ -120,54 +125,99 @@ class TestTwoRuns:
         assert d.better == "A"
         assert d.permutation.exact
         assert d.permutation.swaps == 32
-        assert d.few_images
         assert {"test/threshold_mean_iu", "test/rand_error", "test/mean_iu"} <= set(pair.equal)
 
 
-class TestFewImages:
-    def test_the_interval_is_flagged_and_a_permutation_test_stands_beside_it(self, make_run, compared):
-        make_run("a", accuracy=0.7, images=6, optimizer={"lr": 1})
-        make_run("b", accuracy=0.9, images=6, optimizer={"lr": 2})
-        (pair,) = compared().pairs
-        d = by_name(pair.differences)["pixel_acc"]
-        assert d.few_images
-        assert (d.permutation.swaps, d.permutation.exact) == (64, True)
-        assert d.p == d.permutation.p >= 2 / 64
-
-    def test_thirty_images_are_not_few(self, make_run, compared):
-        make_run("a", accuracy=0.7, images=30, optimizer={"lr": 1})
-        make_run("b", accuracy=0.9, images=30, optimizer={"lr": 2})
-        d = compared().pairs[0].differences[0]
-        assert not d.few_images
-        assert d.permutation is None
-        assert d.p == d.p_bootstrap
-
-    def test_with_seeds_p_is_the_larger_of_the_two(self, make_run, compared):
-        for seed in range(3):
-            make_run(f"a{seed}", seed=seed, accuracy=0.78, images=8, optimizer={"lr": 1})
-            make_run(f"b{seed}", seed=seed, accuracy=0.82, images=8, optimizer={"lr": 2})
-        for d in compared().pairs[0].differences:
-            assert d.p == max(d.permutation.p, d.p_bootstrap)
-
-    def test_groups_of_different_sizes_have_no_permutation_test(self, make_run, compared):
-        make_run("a", accuracy=0.7, images=6, optimizer={"lr": 1})
-        for seed in range(2):
-            make_run(f"b{seed}", seed=seed, accuracy=0.9, images=6, optimizer={"lr": 2})
-        d = compared().pairs[0].differences[0]
-        assert d.permutation is None
-        assert d.p == d.p_bootstrap
-        assert d.seeds == (1, 2)
+class TestSingleRuns:
+    @pytest.mark.parametrize(("images", "swaps", "exact"), [(6, 64, True), (29, 1001, False), (31, 1001, False)])
+    def test_p_is_of_the_permutation_test_at_every_number_of_images(self, make_run, compared, images, swaps, exact):
+        make_run("a", accuracy=0.7, images=images, optimizer={"lr": 1})
+        make_run("b", accuracy=0.9, images=images, optimizer={"lr": 2})
+        d = by_name(compared().pairs[0].differences)["pixel_acc"]
+        assert (d.permutation.swaps, d.permutation.exact) == (swaps, exact)
+        assert d.p == d.permutation.p >= 2 / 64 if exact else d.p == pytest.approx(1 / 1001)
 
 
 class TestSeeds:
-    def test_seeds_widen_the_interval(self, make_run, compared):
+    @pytest.fixture
+    def six(self, make_run, compared):
+        """Three seeds a side, the second side a little better."""
         for seed, accuracy in enumerate((0.75, 0.80, 0.85)):
             make_run(f"a{seed}", seed=seed, accuracy=accuracy, optimizer={"lr": 1})
             make_run(f"b{seed}", seed=seed, accuracy=accuracy + 0.02, optimizer={"lr": 2})
-        together = by_name(compared().pairs[0].differences)["pixel_acc"]
-        alone = by_name(compared(seeds_apart=True, baseline="A").pairs[0].differences)["pixel_acc"]
+        return compared
+
+    def test_seeds_widen_the_interval(self, six):
+        together = by_name(six().pairs[0].differences)["pixel_acc"]
+        alone = by_name(six(seeds_apart=True, baseline="A").pairs[0].differences)["pixel_acc"]
         assert together.seeds == (3, 3)
+        assert together.permutation is None
         assert together.high - together.low > 2 * (alone.high - alone.low)
+
+    def test_p_and_interval_say_the_same(self, six):
+        pairs = [pair for confidence in (0.6, 0.8, 0.95) for pair in six(confidence=confidence).pairs]
+        for d in (d for pair in pairs for d in (*pair.differences, *pair.classes)):
+            assert d.interval == (d.analysis.both.low, d.analysis.both.high)
+            assert d.p == d.analysis.both.p
+            assert not d.disagrees(0.95)
+
+    def test_welch_s_t_test_of_the_scores_is_kept_beside(self, six):
+        comparison = six()
+        d = by_name(comparison.pairs[0].differences)["mean_iu"]
+        column = next(column for column in comparison.columns if column.name == "mean_iu")
+        ours, theirs = (group.values(column) for group in comparison.table.groups)
+        assert d.analysis.seeds.p == pytest.approx(stats.ttest_ind(theirs, ours, equal_var=False).pvalue)
+        assert d.seeds_only is None
+
+    def test_it_stands_in_the_table_where_images_are_few_or_dependent(self, make_run, compared, tmp_path):
+        for seed in range(2):
+            for rate, accuracy in ((1, 0.7), (2, 0.8)):
+                path = make_run(f"{rate}-{seed}", seed=seed, accuracy=accuracy, optimizer={"lr": rate})
+                described = json.loads((path / "dataset.json").read_text()) | {"dependence": "frames of one sequence"}
+                (path / "dataset.json").write_text(json.dumps(described))
+        (pair,) = compared().pairs
+        assert pair.differences[0].seeds_only == pair.differences[0].analysis.seeds
+        assert any(said.startswith("The images are frames of one sequence, so they are") for said in pair.sentences)
+
+    def test_one_run_against_several_takes_their_spread(self, make_run, compared):
+        make_run("a", accuracy=0.7, images=25, optimizer={"lr": 1})
+        for seed in range(3):
+            make_run(f"b{seed}", seed=seed, accuracy=0.9, images=25, optimizer={"lr": 2})
+        comparison = compared(metrics=("pixel_acc",))
+        (d,) = comparison.pairs[0].differences
+        assert d.seeds == (1, 3)
+        column = comparison.columns[0]
+        theirs = comparison.table.groups[1].values(column)
+        alone = np.var(theirs, ddof=1) * (1 + 1 / 3)
+        assert d.analysis.seeds.error == pytest.approx(np.sqrt(alone))
+        assert d.analysis.seeds.freedom == 2
+        assert "not known of A, a single run" in " ".join(comparison.pairs[0].sentences)
+
+    def test_swapped_groups_swap_the_sign(self, six):
+        forth, back = (six(baseline=letter).pairs[0] for letter in "AB")
+        for one, other in zip(forth.differences, back.differences, strict=True):
+            assert (other.low, other.high) == pytest.approx((-one.high, -one.low))
+            assert other.p == pytest.approx(one.p)
+
+    def test_a_class_that_no_image_holds_is_not_defined(self, make_run, compared, tmp_path):
+        for seed in range(2):
+            for rate, accuracy in ((1, 0.7), (2, 0.8)):
+                path = make_run(f"{rate}-{seed}", seed=seed, accuracy=accuracy, optimizer={"lr": rate})
+                stored = dict(np.load(path / "per_image.npz"))
+                matrix = stored["semantic/confusion/matrix"]
+                matrix[:, :, 0] += matrix[:, :, 2]
+                matrix[:, 2] = matrix[:, :, 2] = 0
+                np.savez(path / "per_image.npz", **stored)
+                results = json.loads((path / "results.json").read_text())
+                results["metrics"] = {"test/pixel_acc": 0.5, "test/mean_iu": 0.5, "test/iu/dog": None}
+                (path / "results.json").write_text(json.dumps(results))
+                scores = read_counts(read_run(path)).of_all()
+                results["metrics"] = {key: None if np.isnan(scores[key]) else scores[key] for key in results["metrics"]}
+                (path / "results.json").write_text(json.dumps(results))
+        (pair,) = compared(metrics=("mean_iu",)).pairs
+        dog = by_name(pair.classes)["iu/dog"]
+        assert all(math.isnan(value) for value in (dog.difference, dog.low, dog.high, dog.p, dog.p_adjusted))
+        assert math.isfinite(pair.differences[0].p)
 
     def test_the_score_of_a_group_is_the_mean_over_its_runs(self, make_run, compared):
         for seed in range(2):
@@ -179,7 +229,7 @@ class TestSeeds:
         means = tuple(group.summary(column).mean for group in comparison.table.groups)
         assert d.scores == pytest.approx(means)
 
-    def test_two_ways_of_scoring_the_same_networks_draw_the_same_seeds(self, make_run, make_evaluation, compared):
+    def test_two_ways_of_scoring_the_same_networks_are_paired(self, make_run, make_evaluation, compared):
         for seed, accuracy in enumerate((0.75, 0.80, 0.85)):
             run = make_run(f"run{seed}", seed=seed, accuracy=accuracy)
             scored = make_evaluation(f"scored{seed}", run, tta="d4")
@@ -197,7 +247,7 @@ class TestSeeds:
         (pair,) = compared(metrics=("pixel_acc",)).pairs
         assert pair.same_networks
         (d,) = pair.differences
-        # 40 pixels of 40 x 132, in every draw of images and seeds.
+        # 40 pixels of 40 x 132, whatever the image and the seed.
         assert (d.low, d.difference, d.high) == pytest.approx((1 / 132,) * 3)
 
 
@@ -247,6 +297,29 @@ class TestManyGroups:
         assert comparison.pairs == ()
         assert "No pair of the 11 groups is tested: name two groups, or set baseline=LETTER" in comparison.notes[0]
         assert len(compared(baseline="A").pairs) == 10
+
+
+class TestPlan:
+    def test_the_leading_score_is_planned_on_request(self, make_run, compared):
+        for seed, accuracy in enumerate((0.78, 0.80, 0.81)):
+            make_run(f"a{seed}", seed=seed, accuracy=accuracy, optimizer={"lr": 1})
+            make_run(f"b{seed}", seed=seed, accuracy=accuracy + 0.05, optimizer={"lr": 2})
+        assert compared().pairs[0].plan is None
+        (pair,) = compared(plan=0.02, metrics=("mean_iu", "pixel_acc")).pairs
+        assert (pair.plan.key, pair.plan.difference) == ("test/mean_iu", 0.02)
+        assert [row.images for row in pair.plan.rows] == [40, 80, 160]
+        assert pair.plan.runs == ((3, 3), (6, 6), (12, 12))
+
+    def test_single_runs_are_planned_by_images_alone(self, two):
+        (pair,) = two(plan=0.01, metrics=("mean_iu",)).pairs
+        assert pair.plan.seeds_unknown
+        assert [len(row.smallest) for row in pair.plan.rows] == [1, 1, 1]
+        assert "train two seeds or more of each" in pair.sentences[-1]
+
+    @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+    def test_a_plan_for_nothing_is_refused(self, value):
+        with pytest.raises(SegbenchError, match=r"plan=.*\n.*a difference of the leading score, above 0\n.*plan=0.01"):
+            Settings(plan=value)
 
 
 class TestRefused:
@@ -310,6 +383,22 @@ class TestRefused:
         assert refusal.wrong
         assert "in results.json and" in refusal.error.found
         assert refusal.error.expected == "two files of one evaluation"
+
+    def test_a_number_recorded_for_what_is_undefined_now_is_no_contradiction(self, make_run, compared):
+        # No image has a dog: its IU is undefined.
+        for name, accuracy in (("a", 0.7), ("b", 0.9)):
+            path = make_run(name, accuracy=accuracy, optimizer={"lr": accuracy}) / "results.json"
+            results = json.loads(path.read_text())
+            with np.load(path.parent / "per_image.npz") as stored:
+                arrays = {key: stored[key] for key in stored.files}
+            matrices = arrays["semantic/confusion/matrix"]
+            matrices[:, :, 0] += matrices[:, :, 2]
+            matrices[:, 2] = matrices[:, :, 2] = 0
+            np.savez(path.parent / "per_image.npz", **arrays)
+            total = matrices.sum(0)
+            results["metrics"] = {"test/pixel_acc": np.trace(total) / total.sum(), "test/iu/dog": 0.0}
+            path.write_text(json.dumps(results))
+        assert compared().refusals == ()
 
     def test_other_definitions_are_not_compared(self, make_run, compared):
         make_run("a", accuracy=0.7, optimizer={"lr": 1}, version="fcn-0")

@@ -5,8 +5,9 @@ import shutil
 import pytest
 import yaml
 
+from segbench.compare.grouping import group_runs
 from segbench.compare.reading import Configs, find_runs, read_run, read_runs
-from segbench.compare.records import LeftOut
+from segbench.compare.records import LeftOut, identity
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
 
@@ -45,10 +46,84 @@ class TestFindRuns:
         make_run("run/stages/first")
         assert find_runs(str(tmp_path)) == [run]
 
+    def test_how_its_stages_ran_sets_a_run_apart(self, make_run):
+        def staged(name, seed, lr):
+            run = make_run(name, seed=seed, stages=["first", "second"])
+            first = make_run(f"{name}/stages/first", seed=seed, optimizer={"lr": lr})
+            make_run(f"{name}/stages/second", seed=seed, init_from=str(first))
+            return read_run(run).settings
+
+        settings = [staged("a", 0, 0.1), staged("b", 1, 0.1), staged("c", 0, 0.2)]
+        assert identity(settings[0]) == identity(settings[1]) != identity(settings[2])
+        assert settings[0]["stage.first"] != settings[2]["stage.first"]
+        assert settings[0]["stage.second"] == settings[2]["stage.second"]
+
+    def test_a_run_that_starts_from_itself_is_damaged(self, make_run, tmp_path):
+        assert "starts from itself" in reason(make_run("run", init_from=str(tmp_path / "run")))
+
     @pytest.mark.parametrize(("name", "said"), [("nothing", "no such file or folder"), (".", "no config.yaml in it")])
     def test_nothing_there_is_told(self, tmp_path, name, said):
         with pytest.raises(SegbenchError, match=rf"no run in .*: {said}.*\n.*expected: a run directory.*\n.*outputs/"):
             find_runs(str(tmp_path / name))
+
+
+def made_partial(run, **keys):
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(results | keys))
+
+
+PART = {"counted": 2, "of": 231}
+
+
+class TestPartialRuns:
+    def test_they_are_left_out_with_what_to_do(self, make_run, tmp_path):
+        whole, part = make_run("sweep/whole"), make_run("sweep/part", seed=1)
+        made_partial(part, partial=PART)
+        records, (left,) = read_runs([str(tmp_path / "sweep")])
+        assert [record.path for record in records] == [whole]
+        assert left.source == str(part) and not left.wrong
+        assert left.reason.startswith("partial: 2 of 231 images of test were counted, expected: each image once; ")
+        assert f"(segbench evaluate run={part})" in left.reason
+        _, (named,) = read_runs([str(whole), str(part)])
+        assert named.wrong
+
+    def test_an_evaluation_names_the_run_to_evaluate(self, make_run, make_evaluation):
+        run = make_run("run", split="val")
+        evaluation = make_evaluation("evaluation", run)
+        made_partial(evaluation, partial=PART)
+        _, (left,) = read_runs([str(evaluation)])
+        assert f"(segbench evaluate run={run} split=val)" in left.reason
+
+    def test_the_only_one_is_read_where_it_is_asked_for(self, make_run):
+        runs = [make_run(str(seed), seed=seed) for seed in range(2)]
+        for run in runs:
+            made_partial(run, partial=PART)
+        (record,), _ = read_runs([str(runs[0])], partial=True)
+        assert str(record.partial) == "2 of 231 images"
+        records, left = read_runs(list(map(str, runs)), partial=True)
+        assert (records, len(left)) == ([], 2)
+
+    def test_runs_of_version_0_1_0_are_told_by_their_counts(self, make_run):
+        run = make_run("run", images=3)
+        results = json.loads((run / "results.json").read_text())
+        del results["partial"]
+        (run / "results.json").write_text(json.dumps(results))
+        ids = [f"image-{number:03d}" for number in range(3)]
+        for splits, left_out in (({"test": ids}, 0), ({"test": [*ids, "further"]}, 1)):
+            Run(run).write_splits(splits)
+            assert len(read_runs([str(run)])[1]) == left_out
+
+    def test_validations_of_a_part_lend_no_score(self, make_run):
+        run = make_run("run")
+        results = json.loads((run / "results.json").read_text())
+        made_partial(run, metrics=results["metrics"] | {"val/mean_iu": 0.5}, partial_validation=PART)
+        assert "val/mean_iu" not in read_run(run).metrics
+        assert read_run(run).metrics.keys() == results["metrics"].keys()
+
+    def test_what_cut_a_test_sets_no_whole_run_apart(self, make_run):
+        runs = [make_run(str(seed), seed=seed, trainer={"limit_test_batches": seed}) for seed in range(2)]
+        records, _ = read_runs(list(map(str, runs)))
+        assert len(group_runs(records).groups) == 1
 
 
 class TestReadRun:

@@ -89,6 +89,7 @@ def test_by_time_where_one_is_there_also_from_within_its_folder(one):
         assert [data.split(split).ids[0] for split in ("train", "val", "test")] == ["01-000", "01-006", "01-008"]
         assert "blocks of time of one sequence, so frames are correlated" in data.spec.protocol
         assert data.spec.name == "dic_hela"
+        assert data.spec.dependence == "frames of one sequence"
 
 
 def test_time_of_one_of_two_sequences_is_named(both):

@@ -25,6 +25,7 @@ def test_default_trains_on_0_to_20_selects_on_21_to_23_and_reports_24_to_29(draw
     assert slices(dataset) == {"train": [*range(21)], "val": [21, 22, 23], "test": [*range(24, 30)]}
     assert dataset.split("predict") is None
     assert dataset.spec.protocol.startswith("default: train 0-20, val 21-23, test 24-29")
+    assert dataset.spec.dependence == "slices of one stack"
 
 
 def test_all_trains_on_every_slice_and_predicts_the_test_volume(drawn_isbi):

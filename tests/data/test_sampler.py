@@ -80,6 +80,35 @@ def test_a_resume_draws_what_the_whole_run_would_have_drawn(count, batch, repeat
     assert resumed == epoch(TrainSampler(count, batch, 5, repeats), number)[entered * accumulate * batch :]
 
 
+@given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 4), st.integers(1, 12), st.integers(1, 9))
+def test_limited_epochs_are_parts_of_passes(batches, batch, accumulate, limit, epochs):
+    """Each holds as many batches as it may, none is met twice in a pass, and a resume within one goes on in it."""
+    taken, count = min(limit, batches), batches * batch
+    steps = -(-taken // accumulate)
+
+    def sampled(done):
+        return list(TrainSampler(count, batch, 5, steps_done=lambda: done, accumulate=accumulate, limit=limit))
+
+    met = {}
+    for number in range(epochs):
+        draws = sampled(number * steps)
+        assert len(draws) == taken * batch
+        for step in range(steps):
+            assert sampled(number * steps + step) == draws[step * accumulate * batch :]
+        in_pass = met.setdefault(number // (batches // taken), [])
+        in_pass += draws
+        assert len(set(in_pass)) == len(in_pass)
+
+
+def test_a_limit_that_parts_a_pass_evenly_changes_no_order():
+    whole = epoch(TrainSampler(12, 2, seed=3))
+    halves = [
+        list(TrainSampler(12, 2, 3, steps_done=lambda done=done: done, limit=limit))
+        for done, limit in ((0, 3), (3, 0.5))
+    ]
+    assert [*halves[0], *halves[1]] == whole
+
+
 def test_fewer_draws_than_a_step_takes_are_refused():
     with pytest.raises(
         SegbenchError, match=r"3 training images drawn 1 times.*\n.*2 samples on each of 2.*\n.*repeats"

@@ -135,6 +135,17 @@ def test_ranks_take_the_step_of_one_with_the_whole_batch(on_ranks, name, accumul
     assert alone.abs().max() > 1e-3
 
 
+def test_ranks_step_with_the_mean_of_the_batches_that_are_left(on_ranks):
+    def weights(ranks, accumulate):
+        return trained(ranks, 6 // ranks, steps=1, accumulate_grad_batches=accumulate, scored=1)[0]
+
+    # Two batches an epoch.
+    whole = weights(1, 2)
+    assert (weights(1, 5) - whole).abs().max() < 1e-6
+    for left in on_ranks(2, lambda rank: weights(2, 5)):
+        assert (left - whole).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("norm", [False, True], ids=["no norm", "batch norm"])
 @pytest.mark.parametrize("scored", [1, 2, 4, 7])
 def test_any_number_of_ranks_counts_the_same_integers(on_ranks, scored, norm):

@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from tests.fixtures.wandb_server import records
 
 from segbench.cli.train import resume_run
 from segbench.errors import SegbenchError
@@ -20,7 +21,6 @@ from segbench.models.unet import UNet
 from segbench.runs.directory import Run
 from segbench.runtime import signals as stopping
 from segbench.runtime.signals import Stopped, deferred, received, stoppable
-from tests.fixtures.wandb_server import records
 
 SMALL = [
     "name=small",

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.fixtures.wandb_server import WandbServer, black_hole, offline_records
 
 from segbench.experiment.evaluate import evaluate
 from segbench.experiment.train import train
 from segbench.runs.directory import Run
 from segbench.runtime.signals import EARLY, Stopped
 from segbench.sweep.scores import score_of
-from tests.fixtures.wandb_server import WandbServer, black_hole, offline_records
 
 
 def summary_of(folder):
@@ -34,7 +34,15 @@ def _offline(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-GIVEN = ("logger=wandb", "trainer.max_steps=40", "trainer.val_check_interval=20", "data.height=96", "data.width=96", "logger.wandb.log_model=true", "metrics=overlap")
+GIVEN = (
+    "logger=wandb",
+    "trainer.max_steps=40",
+    "trainer.val_check_interval=20",
+    "data.height=96",
+    "data.width=96",
+    "logger.wandb.log_model=true",
+    "metrics=overlap",
+)
 
 
 PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "wandb_masks.png"
@@ -81,7 +89,9 @@ def test_what_a_run_and_its_evaluation_leave(tiny_config, compose, tmp_path):
 
     histories = [record["history"] for record in offline_records(run / "wandb") if "history" in record]
     rows = [{"/".join(item["nested_key"]): json.loads(item["value_json"]) for item in row["item"]} for row in histories]
-    pictures = [(row["trainer/global_step"], row["val/images/captions"]) for row in rows if "val/images/captions" in row]
+    pictures = [
+        (row["trainer/global_step"], row["val/images/captions"]) for row in rows if "val/images/captions" in row
+    ]
     assert [step for step, _ in pictures] == [20, 40]
     assert pictures[0][1] == pictures[1][1] == ["val-0000", "val-0001"]
 

@@ -32,6 +32,48 @@ def test_overfitting_batches_names_another_way(tiny_config):
         checked(tiny_config("+trainer.overfit_batches=1"))
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("limit_train_batches=0", r"limit_train_batches=0\n.*above 0\n.*trainer.max_steps=0 to score"),
+        ("limit_test_batches=0", r"limit_test_batches=0\n.*above 0\n.*leave it out$"),
+        ("limit_test_batches=0.0", r"limit_test_batches=0.0\n.*above 0"),
+        ("limit_train_batches=0.01", r"0.01, where train has 20 batches on each process\n.*at least one batch"),
+        ("limit_val_batches=0.4", r"0.4, where val has 2 batches on each process\n.*at least one batch"),
+    ],
+)
+def test_a_limit_that_leaves_no_batch_is_refused(tiny_config, limit, said):
+    with pytest.raises(SegbenchError, match=said):
+        checked(tiny_config(f"+trainer.{limit}"))
+
+
+def test_a_limit_that_leaves_some_is_not(tiny_config):
+    for limit in ("limit_train_batches=0.05", "limit_test_batches=1", "limit_val_batches=0.5", "limit_val_batches=0"):
+        checked(tiny_config(f"+trainer.{limit}"))
+    checked(tiny_config("data.test=0", "+trainer.limit_test_batches=0"))
+
+
+def test_a_validation_beyond_limited_epochs_is_refused(tiny_config):
+    within = ("trainer.val_check_interval=3", "trainer.check_val_every_n_epoch=1", "+trainer.limit_train_batches=0.1")
+    with pytest.raises(SegbenchError, match=r"val_check_interval=3, where an epoch has at most 2 batches"):
+        checked(tiny_config(*within))
+
+
+def test_validations_of_a_part_or_of_nothing_are_doubtful(tiny_config):
+    def said(*overrides):
+        return doubtful(tiny_config("scheduler.warmup_steps=1", *overrides))
+
+    assert said() == said("+trainer.limit_val_batches=1.0") == []
+    assert said("+trainer.limit_val_batches=0") == [
+        "trainer.limit_val_batches=0: nothing is validated, so val/mean_iu chooses no best checkpoint and the last one "
+        "is reported"
+    ]
+    assert said("+trainer.limit_val_batches=0", "callbacks.checkpoint.monitor=null") == [
+        "trainer.limit_val_batches=0: nothing is validated"
+    ]
+    assert len(said("+trainer.limit_val_batches=1")) == len(said("+trainer.limit_val_batches=0.5")) == 1
+
+
 def test_a_warm_up_longer_than_the_run_is_doubtful(tiny_config):
     assert doubtful(tiny_config("scheduler.warmup_steps=3", "trainer.max_steps=3")) == []
     (said,) = doubtful(tiny_config("scheduler.warmup_steps=4", "trainer.max_steps=3"))

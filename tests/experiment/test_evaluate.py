@@ -1,3 +1,4 @@
+import csv
 import json
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
+from segbench.data import datamodule
+from segbench.data.sampler import Draw, EvaluationSampler
 from segbench.errors import SegbenchError
 from segbench.experiment.evaluate import evaluate, recorded
 from segbench.experiment.train import train
@@ -57,6 +60,72 @@ def test_two_processes_change_no_bit(tiny_config, tmp_path):
     assert same(tmp_path / "two", tmp_path / "one")
 
 
+def partial(directory):
+    return Run(directory).results()["partial"]
+
+
+def test_a_whole_split_is_not_partial(scored, tiny_run):
+    assert partial(tiny_run) is partial(scored()) is Run(tiny_run).partial() is None
+
+
+@pytest.mark.parametrize(("limit", "counted"), [("1", 2), ("0.7", 4)], ids=["batches", "share"])
+def test_a_part_of_a_split_is_marked_everywhere(scored, tiny_run, caplog, capsys, limit, counted):
+    directory = scored(f"+trainer.limit_test_batches={limit}", "data.eval_batch_size=2")
+    assert partial(directory) == {"counted": counted, "of": 5}
+    assert f"PARTIAL, {counted} of 5 images: " in capsys.readouterr().out
+    told = (directory / "run.log").read_text()
+    assert (
+        f"partial: {counted} of 5 images of test were counted. Score it whole: segbench evaluate run={tiny_run}" in told
+    )
+    with (directory / "metrics.csv").open() as file:
+        (row,) = [row for row in csv.DictReader(file) if row["partial/of"]]
+    assert (float(row["partial/counted"]), float(row["partial/of"])) == (counted, 5)
+
+
+def test_two_processes_know_what_both_counted(tiny_run, tmp_path):
+    ranks = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "+trainer.limit_test_batches=2")
+    command = [SEGBENCH, "evaluate", f"run={tiny_run}", *ranks, "hydra.run.dir=two"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert partial(tmp_path / "two") == {"counted": 4, "of": 5}
+    assert done.stdout.count("PARTIAL") == done.stderr.count("partial: 4 of 5 images") == 1
+
+
+class Sampled(EvaluationSampler):
+    """Images in an order of one's own."""
+
+    order: tuple[int, ...] = ()
+
+    def __iter__(self):
+        return map(Draw, self.order)
+
+    def __len__(self):
+        return len(self.order)
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ((0, 1, 2, 3, 4, 0), {"counted": 5, "of": 5, "twice": 1}),
+        ((0, 0, 2, 3, 4), {"counted": 4, "of": 5, "twice": 1}),
+        ((3, 1), {"counted": 2, "of": 5}),
+    ],
+)
+def test_whatever_a_sampler_repeats_or_leaves_out_is_told(scored, tiny_run, monkeypatch, order, expected):
+    monkeypatch.setattr(Sampled, "order", order)
+    monkeypatch.setattr(datamodule, "EvaluationSampler", Sampled)
+    directory = scored()
+    assert partial(directory) == expected
+    if expected["counted"] == 5:
+        assert same(directory, tiny_run)
+
+
+@pytest.mark.parametrize(("limit", "said"), [("0", "limit_test_batches=0"), ("0.1", "0.1, where test has 5 batches")])
+def test_a_limit_that_leaves_nothing_is_refused(scored, limit, said):
+    with pytest.raises(SegbenchError, match=rf"{said}(.|\n)*expected: a (.|\n)*leave it out"):
+        scored(f"+trainer.limit_test_batches={limit}")
+
+
 def test_best_is_scored_unless_last_is_asked_for_and_the_results_say_which(scored):
     best, last = scored(directory="best"), scored("checkpoint=last", directory="last")
     assert [Run(path).results()["protocol"]["checkpoint"] for path in (best, last)] == ["best", "last"]
@@ -82,8 +151,6 @@ def test_another_split_is_scored_under_its_name(scored, split, count):
 
 
 def test_the_validation_score_of_training_comes_back(scored, tiny_run):
-    import csv
-
     with (tiny_run / "metrics.csv").open() as file:
         logged = next(float(row["val/mean_iu"]) for row in csv.DictReader(file) if row["val/mean_iu"])
     assert Run(scored("split=val")).results()["metrics"]["val/mean_iu"] == pytest.approx(logged, abs=1e-6)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import signal
 
 import lightning
 import pytest
@@ -13,6 +14,7 @@ from segbench.experiment import build
 from segbench.experiment.resume import changed, continuation
 from segbench.experiment.train import train
 from segbench.runs.directory import Run
+from segbench.runtime.signals import Stopped
 from segbench.training.callbacks.checkpoints import Checkpoints
 
 # Seven images, two a batch: three steps are an epoch, and one image is left out of each.
@@ -53,6 +55,11 @@ SETTINGS = {
     "some epochs": [*EPOCHS, "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2"],
     # Steps of two batches and of the one that is left of an epoch; validations in the midst of a step.
     "accumulated": ["data.batch_size=1", "trainer.accumulate_grad_batches=2", "callbacks=averaged"],
+    # Passes of seven batches in epochs of three: a step of two batches and one of one.
+    "limited": [
+        *(*EPOCHS, "trainer.check_val_every_n_epoch=1", "data.batch_size=1"),
+        *("trainer.accumulate_grad_batches=2", "+trainer.limit_train_batches=3"),
+    ],
     "no validation": ["data.val=0", "callbacks.checkpoint.monitor=null"],
     "within an epoch": ["trainer.val_check_interval=2", "trainer.check_val_every_n_epoch=1", "data.repeats=2"],
 }
@@ -66,11 +73,11 @@ class Cut(RuntimeError):
 class Cutter(lightning.Callback):
     """Cuts off at the n-th time that a hook is called."""
 
-    def __init__(self, hook, number):
+    def __init__(self, hook, number, error=Cut):
         def cut(*arguments):
             self.left -= 1
             if self.left == 0:
-                raise Cut
+                raise error
 
         self.left = number
         setattr(self, hook, cut)
@@ -211,7 +218,7 @@ def test_so_it_is_with_other_intervals(whole, cut, tmp_path, name, where):
     assert_same_run(expected, tmp_path / "run")
 
 
-@pytest.mark.parametrize("name", ["epochs", "accumulated"])
+@pytest.mark.parametrize("name", ["epochs", "accumulated", "limited"])
 def test_so_it_is_in_the_midst_of_epochs_and_steps(whole, cut, tmp_path, name):
     config, expected = whole(name)
     cut("on_validation_batch_end", 4)
@@ -220,6 +227,34 @@ def test_so_it_is_in_the_midst_of_epochs_and_steps(whole, cut, tmp_path, name):
     cut("on_train_batch_end", 2)
     with pytest.raises(Cut):
         train(config(), tmp_path / "run", [], resume=True)
+    cut(None)
+    train(config(), tmp_path / "run", [], resume=True)
+    assert_same_run(expected, tmp_path / "run")
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_batch_start"])
+def test_a_signal_in_the_midst_of_a_step_changes_no_statistics(whole, monkeypatch, tmp_path, hook):
+    config, expected = whole("accumulated", "model.norm=batch", "data.val=1")
+    # Six batches of seven are done, in three steps; validations follow the third and the sixth batch.
+    number = {"on_train_batch_start": 4, "on_validation_batch_start": 1}[hook]
+    original = build.build_callbacks
+    cutter = Cutter(hook, number, Stopped(signal.SIGTERM))
+    with monkeypatch.context() as patched:
+        patched.setattr(build, "build_callbacks", lambda *arguments: [*original(*arguments), cutter])
+        with pytest.raises(Stopped):
+            train(config(), tmp_path / "run", [])
+    assert checkpoint(tmp_path / "run", "last")["global_step"] == 1
+    train(config(), tmp_path / "run", [], resume=True)
+    assert_same_run(expected, tmp_path / "run")
+
+
+def test_a_validation_in_the_midst_of_a_step_is_repeated_once(whole, cut, tmp_path):
+    # The third batch is the first of the second step; the first step's checkpoint is there.
+    config, expected = whole("accumulated", "callbacks.checkpoint.every_n_train_steps=1")
+    cut("on_train_batch_start", 4)
+    with pytest.raises(Cut):
+        train(config(), tmp_path / "run", [])
+    assert checkpoint(tmp_path / "run", "last")["global_step"] == 1
     cut(None)
     train(config(), tmp_path / "run", [], resume=True)
     assert_same_run(expected, tmp_path / "run")

@@ -10,14 +10,15 @@ import pytest
 import tifffile
 import torch
 import yaml
+from tests.fixtures.wandb_server import offline_records
 
 from segbench.cli import main as cli
 from segbench.errors import SegbenchError
 from segbench.experiment.build import build_dataset, build_measures
 from segbench.experiment.train import train
 from segbench.runs.directory import Run
+from segbench.runs.partial import Partial
 from segbench.training.callbacks.progress import RunProgress
-from tests.fixtures.wandb_server import offline_records
 
 SEGBENCH = Path(sys.executable).with_name("segbench")
 
@@ -286,6 +287,49 @@ def test_wandb_runs_offline_without_a_key_and_ends_in_its_true_state(tiny_config
         assert (tmp_path / name / "metrics.csv").is_file()
 
 
+def test_a_part_of_the_test_or_of_the_validations_is_marked_and_no_paper_stands_beside(tiny_config, tmp_path, capsys):
+    limits = ("+trainer.limit_test_batches=2", "+trainer.limit_val_batches=1")
+    paper = ("+paper.method=U-Net", "+paper.source=a table", "+paper.metrics={mean_iu: 0.9}")
+    train(tiny_config(*limits, *paper), tmp_path / "run", [])
+    results = Run(tmp_path / "run").results()
+    assert results["partial"] == {"counted": 2, "of": 5}
+    assert results["partial_validation"] == {"counted": 1, "of": 2}
+    shown = capsys.readouterr().out
+    assert "PARTIAL, 2 of 5 images: " in shown
+    assert "validated on 1 of 2 images" in shown
+    assert "paper" not in shown.replace("no paper's data", "")
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert log.count("trainer.limit_val_batches=1: validations may count a part") == 1
+
+
+def test_validations_are_the_score_where_there_is_no_test(tiny_config, tmp_path):
+    train(tiny_config("data.test=0", "+trainer.limit_val_batches=1"), tmp_path / "run", [])
+    assert Run(tmp_path / "run").partial() == Partial(1, 2)
+
+
+def test_a_resumed_run_knows_what_its_last_validation_counted(tiny_config, tmp_path, monkeypatch):
+    given = ("data.test=0", "+trainer.limit_val_batches=1", "trainer.max_steps=2")
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "write_results", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny_config(*given), tmp_path / "run", [])
+    train(tiny_config(*given), tmp_path / "run", [], resume=True)
+    assert Run(tmp_path / "run").partial() == Partial(1, 2)
+
+
+def test_a_quick_try_of_everything_is_a_partial_run(tiny_config, tmp_path):
+    train(tiny_config("+trainer.fast_dev_run=true"), tmp_path / "run", [])
+    assert Run(tmp_path / "run").partial() == Partial(1, 5)
+
+
+def test_the_scores_of_a_sanity_check_are_no_validations(tiny_config, tmp_path):
+    given = ("trainer.num_sanity_val_steps=1", "trainer.val_check_interval=100")
+    train(tiny_config(*given), tmp_path / "run", [])
+    results = Run(tmp_path / "run").results()
+    assert "partial_validation" not in results
+    assert not any(key.startswith("val/") for key in results["metrics"])
+
+
 def test_quickstart_writes_checkpoints_often(compose):
     assert compose("name=quickstart").flat["callbacks.checkpoint.every_n_train_steps"] <= 4
 
@@ -344,3 +388,12 @@ def test_sums_of_losses_clipping_and_accumulation_in_one_run(tiny_config, tmp_pa
     assert [rate for _, rate in rates] == pytest.approx([1e-2 * (1 - step / 3) ** 0.9 for step in range(3)])
     # Logged before it is clipped.
     assert all(norm > 1e-3 for _, norm in norms)
+
+
+@pytest.mark.parametrize("accumulated", [4, 17], ids=["whole steps", "steps of the batches that are left"])
+def test_the_loss_on_show_is_the_logged_one(tiny_config, tmp_path, accumulated):
+    # Twenty batches an epoch; the last step is shown, however short the run.
+    train(tiny_config(f"trainer.accumulate_grad_batches={accumulated}", "trainer.max_steps=2"), tmp_path, [])
+    (_, logged) = rows(tmp_path, "train/loss")[-1]
+    assert json.loads((tmp_path / ".progress.json").read_text())["loss"] == pytest.approx(logged, rel=1e-12)
+    assert f"step 2 of 2, loss {logged:.4f}" in (tmp_path / "run.log").read_text()

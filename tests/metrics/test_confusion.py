@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import jaccard_score
+from sklearn.metrics import f1_score, jaccard_score
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 from torchmetrics.segmentation import MeanIoU
 
@@ -54,6 +54,10 @@ def test_the_worked_example_by_hand(scores):
     assert scores["mean_acc"] == pytest.approx((9 / 10 + 1 + 10 / 14) / 3)
     assert scores["fw_iu"] == pytest.approx((10 * sky + 8 * tree + 14 * car) / 32)
     assert np.isnan(scores["iu/boat"])
+    assert np.isnan(scores["dice/boat"])
+    assert scores["dice/sky"] == pytest.approx(2 * 9 / (10 + 13))
+    assert scores["dice/building"] == 0
+    assert scores["dice/car"] == pytest.approx(2 * 10 / (14 + 10))
     # Zero by zero as one, the default of segmentation-models-pytorch.
     assert printed("segmentation-models-pytorch, macro") == round((sky + building + tree + car + 1) / 5, 4)
 
@@ -76,6 +80,15 @@ def test_what_other_packages_say_of_it(scores):
     assert every == pytest.approx(scores["mean_iu_all"])
     pairs = MeanIoU(num_classes=5, input_format="index")
     assert round(float(pairs(pred, label)), 4) == printed("torchmetrics `MeanIoU`")
+
+
+def test_the_dice_of_a_class_is_the_f1_of_its_pixels(scores):
+    labels, preds = (np.stack(sides) for sides in zip(*example(), strict=True))
+    theirs = f1_score(labels.ravel(), preds.ravel(), average=None, labels=range(5), zero_division=np.nan)
+    for name, value in zip(NAMES, theirs, strict=True):
+        np.testing.assert_allclose(scores[f"dice/{name}"], value)
+        iu = scores[f"iu/{name}"]
+        np.testing.assert_allclose(scores[f"dice/{name}"], 2 * iu / (1 + iu))
 
 
 def test_matrix_beside_torchmetrics():
@@ -115,7 +128,6 @@ def test_an_image_of_void_alone():
     measure = Overlap(("a", "b"))
     void, other = np.full((2, 2), 255), np.array([[0, 1], [1, 1]])
     alone = measure.scores(totals(measure, [(void, other)]))
-    assert np.isnan(alone["mean_iu"])
-    assert np.isnan(alone["mean_iu_per_image"])
+    assert all(np.isnan(value) for value in alone.values())
     beside = measure.scores(totals(measure, [(void, other), (other, other)]))
     assert beside["mean_iu_per_image"] == beside["mean_iu"] == 1.0

@@ -1,5 +1,7 @@
 """What every measure keeps: additive counts, scores over leading axes, and the function's value on the whole stack."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -85,8 +87,18 @@ class TestContract:
 
     def test_no_image_at_all(self, measure):
         empty = {key: np.zeros_like(value) for key, value in total(measure, [image(0)]).items()}
-        for value in measure.scores(empty).values():
-            assert np.isnan(value) or 0.0 <= value <= 1.0
+        assert all(np.isnan(value) for value in measure.scores(empty).values())
+
+    def test_no_labelled_pixel(self, measure):
+        drawn = image(3)
+        void = replace(drawn, label_HW=np.full_like(drawn.label_HW, 255))
+        scores = measure.scores(total(measure, [void, void]))
+        assert [name for name, value in scores.items() if not np.isnan(value)] == []
+
+    def test_counts_of_version_0_1_0_give_the_same_scores(self, measure):
+        counts = total(measure, [image(0), image(1)])
+        without = {key: value for key, value in counts.items() if key != "labelled"}
+        assert measure.scores(without) == measure.scores(counts)
 
     @settings(deadline=None, max_examples=15)
     @given(st.integers(0, 99), st.integers(1, 3))

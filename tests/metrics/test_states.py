@@ -107,8 +107,14 @@ def test_scores_follow_further_images():
     assert state.scores() == states([0, 1])[1].scores()
 
 
-def test_the_same_image_twice_counts_once():
+def test_the_same_image_twice_counts_once_and_is_known():
     assert flat(states([0, 1, 1])) == flat(states([0, 1]))
+    assert states([0, 1, 1, -1])[1].counted().visits.tolist() == [1, 2]
+
+
+def test_labelled_pixels_are_those_that_are_not_void():
+    expected = sum(int((image(index).label_HW != 255).sum()) for index in range(2))
+    assert states([0, 1, 1, -1])[1].counted().labelled == expected
 
 
 def test_the_same_image_with_two_results_is_refused():

@@ -22,7 +22,7 @@ from segbench.runs.history import Leg
 PROVENANCE = {"processor": "a processor", "cpus": 2, "versions": {"segbench": "1"}, "git": {"commit": "a" * 40}}
 RESULTS = {"timing": {"steps": 30000.0}, "protocol": {"precision": "32-true"}}
 ONE_LEG = (Leg(0, provenance=PROVENANCE),)
-OF_SEVENS = "averaged over 8 symmetries (tta=d4) instead of 7 turned copies"
+OF_SEVENS = "averaged over 8 symmetries (tta=d4), the paper averages over 7 turned copies"
 
 
 def conduct(config, legs=ONE_LEG, results=RESULTS, stages=None):
@@ -68,7 +68,7 @@ def test_what_changes_no_score_is_not_named(reference):
         ({"callbacks.checkpoint.monitor": None}, "callbacks.checkpoint.monitor: None instead of val/rand_error"),
         ({"init_from": "run"}, "started from a given run"),
         ({"my_own": {"key": 1}}, "my_own.key: 1 instead of None"),
-        ({"tta": "none"}, "averaged over 1 symmetries (tta=none) instead of 7 turned copies"),
+        ({"tta": "none"}, "not averaged over symmetries (tta=none), the paper averages over 7 turned copies"),
         (
             {"callbacks.ema": {"_target_": "mine.Averaging", "decay": 0.9}},
             "callbacks.ema: mine.Averaging(decay 0.9) instead of None",
@@ -188,7 +188,7 @@ def _others(value):
     return [*flipped, *numbers, "rot4", "other", 3, 0.5, True, False, None, [], ["other"], {"key": 1}]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(picks=st.tuples(*[st.integers(0, 2**16)] * 3))
 def test_each_setting_of_every_experiment_is_named_or_known_to_have_no_effect(picks):
     name = sorted(rows())[picks[0] % len(rows())]
@@ -201,12 +201,22 @@ def test_each_setting_of_every_experiment_is_named_or_known_to_have_no_effect(pi
         other = config.replace({key: value})
     except SegbenchError:
         return
+    if key == "trainer.devices" and other.trainer.processes == config.trainer.processes:
+        # Other devices, as many.
+        return
     before, after = (deviations(conduct(each), reference) for each in (config, other))
     same_as_the_row = json.dumps(other.flat.get(key)) == json.dumps(reference.flat.get(key))
     hidden = is_without_effect(key, config.flat) or key in ("trainer.accelerator", "trainer.precision")
     # A class named under a recorder's key may do anything.
     hidden = hidden and not (key.endswith("_target_") and key.startswith("callbacks."))
     assert (before == after) == hidden or same_as_the_row, (name, key, value)
+
+
+@pytest.mark.parametrize(("monitor", "scored", "named"), [("val/rand_error", "last", True), (None, "last", False)])
+def test_another_checkpoint_than_the_run_s_own_is_named(reference, monitor, scored, named):
+    results = RESULTS | {"protocol": {"precision": "32-true", "checkpoint": scored}}
+    done = replace(conduct(reference.replace({"callbacks.checkpoint.monitor": monitor})), results=results)
+    assert ("scored by its last checkpoint instead of its best one" in deviations(done, reference)) == named
 
 
 def test_precision_is_named_by_what_the_run_computed_in(reference):

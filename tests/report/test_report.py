@@ -11,6 +11,7 @@ import pytest
 
 from segbench.cli import main as cli
 from segbench.cli.report import run
+from segbench.display import digits
 from segbench.errors import SegbenchError
 from segbench.report.figures import COLOURS, bars, confusion, curves, parallel_coordinates
 from segbench.report.page import report
@@ -69,6 +70,33 @@ def test_the_papers_row_stands_beside(tiny_config, tiny_run, tmp_path):
     assert f">{mine - 0.0611:+.4f}</td>" in text
     assert "Not comparable: other images." in text
     assert "The paper prints forward_ms" in text
+
+
+def test_each_class_has_its_iu_and_dice(tiny_run):
+    text = report([str(tiny_run)])
+    scores = Run(tiny_run).results()["metrics"]
+    for name in ("membrane", "cell"):
+        row = re.search(rf'<tr><th scope="row" >{name}</th>(.*?)</tr>', text, re.DOTALL)[1]
+        shown = re.findall(r">([^<>]+)</td>", row)[:2]
+        assert shown == [digits.number(scores[f"test/{family}/{name}"]) for family in ("iu", "dice")]
+
+
+def test_deviations_from_the_paper_stand_on_the_page(tiny_run, tmp_path):
+    copied = Run.open(shutil.copytree(tiny_run, tmp_path / "run"))
+    copied.write_deviations({"deviations": ["model.width: <4> instead of 64"]})
+    text = report([str(copied.path)])
+    assert "model.width: &lt;4&gt; instead of 64" in text
+
+
+def test_a_run_of_a_part_of_its_split_says_so_and_has_no_paper_beside(tiny_run, tmp_path):
+    copied = Run(shutil.copytree(tiny_run, tmp_path / "run"))
+    paper = {"row": "r", "method": "U-Net", "source": "a table", "metrics": {"pixel_error": 0.0611}}
+    copied.begin(copied.config().replace({"paper": paper}))
+    results = copied.results()
+    (copied.path / "results.json").write_text(json.dumps(results | {"partial": {"counted": 2, "of": 5}}))
+    text = report([str(copied.path)])
+    assert f"Partial: 2 of 5 images of test were counted. Score it whole: segbench evaluate run={copied.path}" in text
+    assert ">0.0611</td>" not in text and "The paper" not in text
 
 
 def test_the_papers_scores_lead_or_the_one_that_is_asked_for(tiny_run, tmp_path):

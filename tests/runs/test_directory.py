@@ -10,6 +10,7 @@ from segbench.config.packaged import read_yaml
 from segbench.config.record import Recorded
 from segbench.errors import SegbenchError
 from segbench.runs.directory import SCHEMA, Run
+from segbench.runs.partial import Partial
 
 TREE = {"name": "tiny", "seed": 0, "model": {"_target_": "segbench.models.unet.UNet", "width": 4}}
 CONFIG = Recorded.of(TREE)
@@ -125,7 +126,8 @@ def test_files_that_a_crashed_machine_left_empty_are_named(run):
 def test_results_follow_their_schema(run):
     run.write_results({"test/mean_iu": 0.5, "test/iu/cell": float("nan")}, {"fit_s": 1.0}, {"git": None}, {"tta": "d4"})
     results = run.results()
-    assert list(results) == ["schema", "metrics", "timing", "provenance", "protocol"]
+    assert list(results) == ["schema", "metrics", "timing", "provenance", "protocol", "partial"]
+    assert results["partial"] is None
     assert results["schema"] == SCHEMA == 1
     assert results["metrics"] == {"test/mean_iu": 0.5, "test/iu/cell": None}
     assert (results["timing"], results["provenance"], results["protocol"]) == (
@@ -150,6 +152,53 @@ def test_per_image_counts_come_back_whole(run):
         for key, value in counts.items():
             np.testing.assert_array_equal(stored[key], value)
             assert stored[key].dtype == value.dtype
+
+
+def test_a_run_of_a_part_of_its_split_says_so(run):
+    run.write_results({}, {}, {}, {}, Partial(2, 231), Partial(1, 9))
+    assert run.results()["partial"] == {"counted": 2, "of": 231}
+    assert run.results()["partial_validation"] == {"counted": 1, "of": 9}
+    assert run.partial() == Partial(2, 231)
+    run.write_results({}, {}, {}, {})
+    assert run.partial() is None
+    assert "partial_validation" not in run.results()
+
+
+def of_version_0_1_0(run):
+    """Without the key."""
+    results = run.results()
+    (run.path / "results.json").write_text(json.dumps({key: results[key] for key in results if key != "partial"}))
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"), [(["a", "b", "c"], None), (["b"], Partial(1, 3)), (["x", "y"], Partial(0, 3))]
+)
+def test_counts_and_splits_tell_it_of_runs_of_version_0_1_0(run, ids, expected):
+    run.write_results({}, {}, {}, {})
+    of_version_0_1_0(run)
+    assert run.partial() is None
+    run.write_per_image("test", ids, {"semantic/x/sum": np.zeros(len(ids))}, {})
+    assert run.partial() is None
+    run.write_splits({"train": ["t"], "test": ["a", "b", "c"]})
+    assert run.partial() == expected
+
+
+def test_an_evaluation_of_version_0_1_0_is_told_by_the_splits_of_its_run(run, tmp_path):
+    run.write_splits({"test": ["a", "b", "c"]})
+    for name, data, expected in (("plain", {"root": None}, Partial(1, 3)), ("other", {"test": "list"}, None)):
+        config = Recorded.of({"name": "evaluate", "run": str(run.path), "data": data})
+        with Run.create(tmp_path / name, config, []) as evaluated:
+            evaluated.write_results({}, {}, {}, {})
+            of_version_0_1_0(evaluated)
+            evaluated.write_per_image("test", ["a"], {"semantic/x/sum": np.zeros(1)}, {})
+            assert evaluated.partial() == evaluated.partial(run) == expected
+
+
+def test_a_damaged_record_of_it_is_told(run):
+    run.write_results({}, {}, {}, {})
+    (run.path / "results.json").write_text('{"partial": {"counted": 1}}')
+    with pytest.raises(SegbenchError, match=r"results.json is damaged: partial: .*counted"):
+        run.partial()
 
 
 def test_nothing_half_written_is_left(run):

@@ -4,11 +4,11 @@ import ssl
 import time
 
 import pytest
+from tests.fixtures.wandb_server import black_hole
 
 from segbench.errors import SegbenchError
 from segbench.tracking import access as module
 from segbench.tracking.access import Access, access, silence
-from tests.fixtures.wandb_server import black_hole
 
 
 @pytest.fixture(autouse=True)

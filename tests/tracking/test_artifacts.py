@@ -44,7 +44,7 @@ def test_the_commands_send(tiny_run, tmp_path, monkeypatch, capsys):
     assert compare([str(tiny_run), "wandb=project", "format=json"]) == 0
     assert b"comparison/scores" in kept(tmp_path)
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["schema"] == 1
+    assert json.loads(printed.out)["schema"] == 2
     assert printed.err.count("wandb sync") == 2
 
 

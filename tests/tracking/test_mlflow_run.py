@@ -71,7 +71,10 @@ def test_a_run_on_a_server(client, server, tiny_config, tmp_path):
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 3
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"model", "images", "test"} <= files
-    assert {file.path for file in client.list_artifacts(run.info.run_id, "model")} == {"model/best.ckpt", "model/model.json"}
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "model")} == {
+        "model/best.ckpt",
+        "model/model.json",
+    }
     # Read back as a source: the run here is the run there.
     records, left = read_runs(["mlflow:whole", str(directory)])
     assert [record.source for record in records] == [str(directory)]

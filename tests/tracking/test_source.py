@@ -196,6 +196,12 @@ class TestComparison:
         assert records[0].metrics["test/mean_iu"] != records[0].metrics["test/mean_iu"]
         assert left[0].reason.startswith("no score of a split")
 
+    def test_a_run_of_a_part_of_its_split_is_left_out(self, sweep):
+        part = {"test/mean_iu": 0.5, "partial/counted": 2.0, "partial/of": 231.0}
+        sweep.runs[0] = node("run0", config(0, 0.1), part)
+        _, left = read_runs(["wandb:e/p"])
+        assert left[0].reason.startswith("partial: 2 of 231 images were counted")
+
     def test_without_counts_there_is_a_table_and_no_test(self, sweep):
         comparison = compare_groups(group_runs(*read_runs(["wandb:e/p"])))
         assert comparison.pairs == ()

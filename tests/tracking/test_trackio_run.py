@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("trackio", reason="pip install trackio")
 
-from segbench.tracking.trackio_run import RunTrackio
 from segbench.tracking.tracker import Picture
+from segbench.tracking.trackio_run import RunTrackio
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of Trackio's own dependencies
 

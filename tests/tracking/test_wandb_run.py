@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.fixtures.wandb_server import offline_records
 
 from segbench.errors import SegbenchError
 from segbench.spec import ScoreInfo
 from segbench.tracking import wandb_run
 from segbench.tracking.tracker import Item, Mask, Picture
 from segbench.tracking.wandb_run import RunWandb, group_of
-from tests.fixtures.wandb_server import offline_records
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from segbench.training import lightning_internals
 from segbench.training.lightning_internals import (
     Place,
+    batches_of_step,
     broadcast_no_signals,
     catch_no_signals,
     count_logged_steps,
@@ -82,6 +83,8 @@ def logging(scripted):
         (broadcast_no_signals, "fit_loop.epoch_loop._broadcast_sigterm_tensor"),
         (write_checkpoints_with, "strategy.checkpoint_io"),
         (logs_now, "log_every_n_steps"),
+        (batches_of_step, "accumulate_grad_batches"),
+        (batches_of_step, "num_training_batches"),
         (place_after, "fit_loop.setup_data"),
         (place_after, "num_training_batches"),
         (validation_due, "fit_loop.epoch_loop.val_loop.setup_data"),
@@ -189,6 +192,30 @@ def test_values_are_written_in_the_steps_that_logs_now_names(fit, logging, every
     fit(module, steps=7, logger=rows, log_every_n_steps=every, accumulate_grad_batches=accumulate)
     assert module.expected == expected
     assert rows.steps == expected, f"{INSTALLED} writes the steps {rows.steps} of 7, not those of logs_now: {expected}"
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3, 5, 7])
+def test_a_step_takes_the_batches_that_are_left_but_is_divided_by_all(fit, scripted, accumulate):
+    class Steps(lightning.Callback):
+        def __init__(self):
+            self.expected, self.batches, self.weights = [], [], []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.expected.append(batches_of_step(trainer, batch_idx))
+            if trainer.global_step > len(self.weights):
+                self.batches.append(batch_idx)
+                self.weights.append(pl_module.model.weight.item())
+
+    steps = Steps()
+    fit(scripted(), steps, steps=-1, max_epochs=1, limit_train_batches=5, accumulate_grad_batches=accumulate)
+    ends = [*range(accumulate - 1, 4, accumulate), 4]
+    held = [end - before for before, end in zip([-1, *ends], ends, strict=False)]
+    assert steps.batches == ends, f"{INSTALLED} steps after batches {steps.batches}, not {ends}: see batches_of_step"
+    assert steps.expected == [number for number in held for _ in range(number)]
+    moved = [before - after for before, after in zip([0, *steps.weights], steps.weights, strict=False)]
+    assert moved == pytest.approx([number / accumulate for number in held]), (
+        f"{INSTALLED} divides the gradients of a step by something else: see batches_of_step"
+    )
 
 
 def shape(state):

@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import lightning
@@ -49,7 +50,13 @@ def task(model=None, described=None, lr=0.1, **settings):
 def training(task, step=0, rank=0, ranks=1, accumulated=1):
     """The task as it stands in the midst of a training."""
     task._trainer = SimpleNamespace(
-        global_step=step, global_rank=rank, world_size=ranks, log_every_n_steps=1, accumulate_grad_batches=accumulated
+        global_step=step,
+        global_rank=rank,
+        world_size=ranks,
+        log_every_n_steps=1,
+        accumulate_grad_batches=accumulated,
+        num_training_batches=math.inf,
+        sanity_checking=False,
     )
     task.log = lambda *arguments, **named: None
     return task.train()
@@ -88,7 +95,7 @@ def test_dropout_is_a_function_of_seed_step_and_rank():
     def loss(step=3, rank=0, seed=0):
         made = training(task(unet(), seed=seed), step, rank)
         torch.manual_seed(torch.randint(0, 10**6, ()).item())
-        return made.training_step(batch(1), 0).item()
+        return made.training_step(batch(1), 0)["loss"].item()
 
     assert loss() == loss()
     assert len({loss(), loss(step=4), loss(rank=1), loss(seed=1)}) == 4
@@ -97,8 +104,10 @@ def test_dropout_is_a_function_of_seed_step_and_rank():
 def test_accumulated_batches_drop_other_units():
     """Batch 4 is the first of its step where two are accumulated, and as without accumulation."""
     given = batch(1)
-    losses = [training(task(unet()), accumulated=2).training_step(given, position).item() for position in (4, 5, 6)]
-    assert losses[0] == losses[2] == training(task(unet())).training_step(given, 0).item()
+    losses = [
+        training(task(unet()), accumulated=2).training_step(given, position)["loss"].item() for position in (4, 5, 6)
+    ]
+    assert losses[0] == losses[2] == training(task(unet())).training_step(given, 0)["loss"].item()
     assert losses[1] != losses[0]
 
 
@@ -123,7 +132,7 @@ def fitted(batches, loss=CrossEntropy, lr=0.1, **settings):
 
 def gradient_of(*batches, loss=CrossEntropy):
     made = training(task(unet(dropout=0), losses={"semantic": loss()}))
-    total = sum(made.training_step(given, 0) for given in batches) / len(batches)
+    total = sum(made.training_step(given, 0)["loss"] for given in batches) / len(batches)
     return torch.cat([g.flatten() for g in torch.autograd.grad(total, list(made.model.parameters()))])
 
 
@@ -153,6 +162,54 @@ def test_an_accumulated_sum_over_pixels_is_one_part_of_the_large_batchs():
     same_direction_and_size(step, gradient_of(batch(0, 2), loss=loss) / 2)
 
 
+INCOMPLETE = [batch(0), batch(2)]
+"""What is left of an epoch where a step takes more."""
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy, Focal, LovaszSoftmax])
+def test_a_step_of_the_batches_that_are_left_is_their_mean(loss):
+    step, taken = fitted(INCOMPLETE, loss, accumulate_grad_batches=7)
+    assert taken == 1
+    same_direction_and_size(step, gradient_of(batch(0, 2), loss=loss))
+
+
+def test_a_step_of_the_batches_that_are_left_divides_a_sum_over_pixels_by_their_number():
+    def loss():
+        return CrossEntropy("sum")
+
+    step, _ = fitted(INCOMPLETE, loss, lr=1e-4, accumulate_grad_batches=7)
+    same_direction_and_size(step, gradient_of(batch(0, 2), loss=loss) / 2)
+
+
+@pytest.mark.parametrize("limit", [2, 0.5], ids=["batches", "share"])
+def test_a_limit_on_an_epochs_batches_leaves_fewer_too(limit):
+    step, taken = fitted([*INCOMPLETE, batch(3), batch(4)], accumulate_grad_batches=3, limit_train_batches=limit)
+    assert taken == 1
+    same_direction_and_size(step, gradient_of(batch(0, 2)))
+
+
+def test_the_gradient_that_is_clipped_is_that_of_the_batches_that_are_left():
+    gradient = gradient_of(batch(0, 2))
+    # Divided by seven the gradient would be within the limit.
+    clip = float(gradient.norm()) / 2
+    step, _ = fitted(INCOMPLETE, accumulate_grad_batches=7, gradient_clip_val=clip)
+    same_direction_and_size(step, gradient / 2)
+
+
+def test_mixed_precision_takes_the_same_step_of_the_batches_that_are_left():
+    whole, _ = fitted(INCOMPLETE, accumulate_grad_batches=2, precision="bf16-mixed")
+    step, _ = fitted(INCOMPLETE, accumulate_grad_batches=4, precision="bf16-mixed")
+    assert torch.equal(step, whole)
+
+
+def test_a_batch_tells_its_own_loss_whatever_its_step_divides_it_by():
+    made = training(task(unet(dropout=0)), accumulated=4)
+    made.trainer.num_training_batches = 6
+    complete, left = made.training_step(batch(1), 3), made.training_step(batch(1), 4)
+    assert complete["loss"] == complete["batch_loss"] == left["batch_loss"]
+    torch.testing.assert_close(left["loss"], 2 * left["batch_loss"])
+
+
 def test_gradients_are_clipped_by_norm_or_by_value():
     gradient = gradient_of(batch(0))
     clip = float(gradient.norm()) / 3
@@ -163,12 +220,27 @@ def test_gradients_are_clipped_by_norm_or_by_value():
     same_direction_and_size(by_value, gradient.clamp(-clip, clip))
 
 
+def test_a_validation_without_a_labelled_pixel_is_told_once_and_leaves_its_scores_undefined(caplog):
+    made = training(task(unet(dropout=0))).eval()
+    made.log_dict = lambda *arguments, **named: None
+    void = batch(1, void=60)
+    with caplog.at_level("WARNING"):
+        for _ in range(2):
+            made.on_validation_epoch_start()
+            made.validation_step(void, 0)
+            made.on_validation_epoch_end()
+    assert all(math.isnan(value) for value in made.scores["val"].values())
+    (told,) = caplog.messages
+    assert told.startswith("no pixel of the val images is labelled, all are void (semantic: 255)")
+    assert "no best checkpoint is chosen; check the label files" in told
+
+
 def test_the_loss_is_that_of_the_cropped_target():
     made = training(task(unet(dropout=0)))
     given = batch(1)
     logits = made.model(given.images["em"])
     expected = nn.functional.cross_entropy(logits, given.targets["semantic"][:, 20:-20, 20:-20], ignore_index=255)
-    torch.testing.assert_close(made.training_step(given, 0), expected)
+    torch.testing.assert_close(made.training_step(given, 0)["loss"], expected)
 
 
 OVER_RANKS = {
@@ -187,7 +259,7 @@ def test_two_ranks_learn_what_one_with_twice_the_batch_learns(loss):
 
     # Rank 1 has fewer labelled pixels: a mean of means would weigh them double.
     alone = made()
-    expected = alone.training_step(batch(0, 1, void=29), 0)
+    expected = alone.training_step(batch(0, 1, void=29), 0)["loss"]
     expected.backward()
     ranks = [made(2, rank) for rank in range(2)]
     sent = []
@@ -195,7 +267,7 @@ def test_two_ranks_learn_what_one_with_twice_the_batch_learns(loss):
         for rank, mine in zip(ranks, [batch(0, void=29), batch(1, void=29)], strict=True):
             rank.zero_grad()
             rank.all_gather = gathered
-            value = rank.training_step(mine, 0)
+            value = rank.training_step(mine, 0)["loss"]
             value.backward()
     # The last loss is, on every rank, that of both.
     torch.testing.assert_close(value, expected)
@@ -221,7 +293,9 @@ def test_several_processes_refuse_a_loss_that_is_no_function_of_sums(loss):
 
 def test_any_module_is_a_loss_on_one_process():
     made = training(task(unet(dropout=0), losses={"semantic": Foreign()}))
-    torch.testing.assert_close(made.training_step(batch(1), 0), made(batch(1).images)["semantic"].square().mean())
+    torch.testing.assert_close(
+        made.training_step(batch(1), 0)["loss"], made(batch(1).images)["semantic"].square().mean()
+    )
 
 
 @pytest.mark.parametrize("heads", [("semantic",), ("semantic", "geometric")])
@@ -236,7 +310,7 @@ def test_each_term_of_a_sum_is_logged_apart(heads):
     given = Batch(
         images, {head: torch.randint(2, (1, 8, 8), generator=generator) for head in heads}, ("",), (0,), ((8, 8),)
     )
-    loss = made.training_step(given, 0).item()
+    loss = made.training_step(given, 0)["loss"].item()
     terms = {name: value for name, value in logged.items() if name != "train/loss"}
     middle = ("semantic/", "geometric/") if len(heads) > 1 else ("",)
     assert set(terms) == {f"train/{head}loss/{name}" for head in middle for name in "ab"}

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.cli.arguments import split_arguments, write_output
-from segbench.compare.pairwise import compare
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
-    from segbench.compare.comparison import Comparison, Settings
+    from segbench.compare.comparison import Comparison
 
 USAGE = """\
 usage: segbench compare RUN_OR_DIR ... [KEY=VALUE ...]
@@ -27,13 +26,14 @@ seeds=apart   keep runs of different seeds apart; default: grouped
 ignore=A,B    settings that do not separate groups, e.g. ignore=trainer.devices
 folds=KEY     runs that differ only in KEY (data.fold) form one cross-validation: their images are pooled
 confidence=   of the intervals; default 0.95
-draws=        of the bootstrap; default 10000
+draws=        of the bootstrap and the permutation test of single runs; default 10000
 seed=         of the resampling; default 0
 images=       number of images to list, those that changed most; default 10
+plan=0.01     plan seeds and images: how many show this difference in the leading score with 80 % power
 format=       terminal, markdown, latex, csv, json or html; default: by the name of output, else terminal
 output=FILE   write there instead of printing
 wandb=        also send tables and an artifact to a W&B project, PROJECT or ENTITY/PROJECT; kept here without a key
-table=NAME    only this table: scores, settings, differences, classes, images, left_out or runs (the default of csv)
+table=NAME    only this table: scores, settings, differences, classes, images, plan, left_out or runs (default of csv)
 
 examples:
   segbench compare outputs/fcn32s_voc outputs/fcn16s_voc            two experiments, each with its seeds
@@ -45,13 +45,14 @@ exit code: 1 if runs that should have been compared could not be; failed jobs of
 
 _TEXTS = ("format", "output", "table", "wandb")
 _SETTINGS: dict[str, Callable[[str], Any]] = {
-    "metric": lambda text: tuple(part for part in text.split(",") if part),
+    "metric": lambda text: [part for part in text.split(",") if part],
     "split": str,
     "baseline": str,
     "confidence": float,
     "draws": int,
     "seed": int,
     "images": int,
+    "plan": float,
 }
 _READING = ("ignore", "folds", "seeds")
 _KEYS = (*_TEXTS, *_SETTINGS, *_READING)
@@ -75,11 +76,13 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         SegbenchError: anything wrong with the arguments or the sources.
     """
+    from segbench.compare.comparing import compare
+
     sources, given = split_arguments(arguments, _KEYS, "compare")
     form = _format(given)
     comparison = compare(
         sources,
-        settings_of(given),
+        **settings_of(given),
         ignore=[key for key in given.get("ignore", "").split(",") if key],
         seeds_apart=_seeds_apart(given.get("seeds")),
         folds=given.get("folds"),
@@ -112,23 +115,21 @@ def _send(project: str, sources: Sequence[str], comparison: Comparison) -> str:
         return send(project, "comparison", f"comparison-{names}", file, tables(comparison), Path())
 
 
-def settings_of(given: dict[str, str]) -> Settings:
-    """The settings that the command line gives.
+def settings_of(given: dict[str, str]) -> dict[str, Any]:
+    """The settings that the command line gives, as arguments of `compare`.
 
     Raises:
-        SegbenchError: a value that is not a number where one is expected, or out of range.
+        SegbenchError: a value that is not a number where one is expected.
     """
-    from segbench.compare.comparison import Settings
-
     values: dict[str, Any] = {}
     for key, kind in _SETTINGS.items():
         if key in given:
             try:
-                values["metrics" if key == "metric" else key] = kind(given[key])
+                values[key] = kind(given[key])
             except ValueError as error:
                 wanted = "a whole number" if kind is int else "a number"
                 raise SegbenchError(f"{key}={given[key]}", wanted, f"correct {key}=") from error
-    return Settings(**values)
+    return values
 
 
 def _seeds_apart(value: str | None) -> bool:

@@ -6,18 +6,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segbench.cli.entry import hydra_entry, overrides
+from segbench.cli.entry import boundary, hydra_entry, overrides
 from segbench.config.composed import resolved
 from segbench.config.requests import EvaluateRequest
 from segbench.errors import SegbenchError
 from segbench.experiment.evaluate import evaluate
+from segbench.papers.named import name_deviations
+from segbench.runtime.processes import is_main_process
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def run_job(config: DictConfig) -> None:
-    """What Hydra calls with the composed config."""
+def run_job(config: DictConfig) -> Path:
+    """Score what the composed config asks for; returns the directory of the evaluation."""
     from hydra.core.hydra_config import HydraConfig
 
     from segbench.cli.entry import relative
@@ -37,12 +39,17 @@ def run_job(config: DictConfig) -> None:
             "either run=RUN, or predictions=P and labels=L",
             "segbench evaluate run=outputs/quickstart/<run id>",
         )
+    return directory
 
 
+@boundary()
 def main() -> None:
     """The entry point; sys.argv holds overrides."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     from segbench.runtime.ranks import name_run
 
     name_run()
-    hydra_entry(run_job, "evaluate")
+    done: list[Path] = []
+    hydra_entry(lambda config: done.append(run_job(config)), "evaluate")
+    for directory in done if is_main_process() else ():
+        name_deviations(directory)

@@ -12,15 +12,16 @@ from segbench.cli.entry import boundary, hydra_entry, overrides
 from segbench.config.composed import resolved
 from segbench.errors import SegbenchError
 from segbench.experiment.train import train
-from segbench.runtime.processes import started_by
+from segbench.papers.named import name_deviations
+from segbench.runtime.processes import is_main_process, started_by
 from segbench.tracking.agent import agents_run, directory_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def run_job(config: DictConfig) -> None:
-    """What Hydra calls with the composed config."""
+def run_job(config: DictConfig) -> Path:
+    """Run the composed config; returns the run's directory."""
     from hydra.core.hydra_config import HydraConfig
 
     from segbench.cli.entry import relative
@@ -34,16 +35,16 @@ def run_job(config: DictConfig) -> None:
         run = Run.open(directory)
         recorded = run.config()
         train(recorded, directory, overrides(), True, read_stages(recorded, directory))
-        return
+        return directory
     asked = Config.of(resolved(config))
     train(asked, directory, overrides(), stages=compose_stages(asked, overrides()))
+    return directory
 
 
 def resume_run(arguments: list[str]) -> None:
     """Continue a run in place, with its own configuration and without Hydra."""
     from segbench.experiment.resume import continuation
     from segbench.experiment.stages import read_stages
-    from segbench.runtime.processes import is_main_process
 
     bare, given = pairs(arguments)
     asked = continuation(given | dict.fromkeys(bare, ""))
@@ -53,6 +54,8 @@ def resume_run(arguments: list[str]) -> None:
         return
     run, config = asked.run, asked.config
     train(config, run.path, arguments, True, read_stages(config, run.path), allow=asked.allow)
+    if is_main_process():
+        name_deviations(run.path)
 
 
 def _begun_by_agent(arguments: list[str]) -> Path | None:
@@ -102,4 +105,8 @@ def main() -> None:
             "leave out torchrun or srun: segbench train -m trainer=ddp trainer.devices=N, or "
             "hydra.launcher.cluster=slurm",
         )
-    hydra_entry(run_job, "train")
+    done: list[Path] = []
+    hydra_entry(lambda config: done.append(run_job(config)), "train")
+    # Hydra has ended: the paper's own experiment is composed from the packaged configs alone.
+    for directory in done if is_main_process() else ():
+        name_deviations(directory)

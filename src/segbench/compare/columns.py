@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from segbench.compare.records import RunRecord
 from segbench.errors import SegbenchError
+from segbench.spec import of_class
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class Column:
 
     @property
     def of_class(self) -> str | None:
-        """The class whose IU this is; None for a score over all classes."""
-        parts = self.key.split("/")
-        return parts[-1] if len(parts) > 2 and parts[-2] == "iu" else None
+        """The class whose IU or Dice this is; None for a score over all classes."""
+        found = of_class(self.key)
+        return None if found is None else found[1]
 
 
 def choose_columns(

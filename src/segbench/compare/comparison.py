@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass
 
 from segbench.compare.columns import Column
+from segbench.compare.components import SeedsAndImages, TTest
 from segbench.compare.grouping import RunTable
+from segbench.compare.plan import Plan
 from segbench.compare.resampling import Permutation
 from segbench.errors import SegbenchError
-from segbench.spec import ScoreInfo
+from segbench.spec import ScoreInfo, of_class
 
-FEW_IMAGES = 30
-"""Below it a percentile interval is too narrow: over 6 images it covers 84 % where it claims 95 %, over 30 93 %."""
-FEW_SEEDS = 10
-"""Below it the spread of seeds is poorly known: where only seeds vary, 95 % covers 87 % with 3 runs per side."""
+FEWEST_IMAGES = 20
+"""Below it a test over seeds and images can be too sure: a 5 % test errs in 13 % of cases over 6 images."""
 MOST_GROUPS = 10
 """With more groups, pairs are tested only on request."""
 
@@ -32,6 +32,7 @@ class Settings:
         draws: of the bootstrap, and of a permutation test that is not exact.
         seed: of the resampling.
         images: how many of the most changed images are shown.
+        plan: a difference, in the unit of the leading score, for which to plan seeds and images; None for no plan.
     """
 
     metrics: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class Settings:
     draws: int = 10_000
     seed: int = 0
     images: int = 10
+    plan: float | None = None
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.confidence < 1:
@@ -48,6 +50,12 @@ class Settings:
         for name, least in (("draws", 100), ("seed", 0), ("images", 0)):
             if getattr(self, name) < least:
                 raise SegbenchError(f"{name}={getattr(self, name)}", f"{least} or more", f"raise {name}=")
+        if self.plan is not None and not 0 < self.plan < math.inf:
+            raise SegbenchError(
+                f"plan={self.plan:g}",
+                "a difference of the leading score, above 0",
+                "e.g. plan=0.01, one point of mean IU",
+            )
 
 
 @dataclass(frozen=True)
@@ -60,16 +68,17 @@ class Difference:
         first: the first group's letter.
         second: the second group's.
         scores: of the first and of the second group, means over their runs.
-        low: the bootstrap interval of `difference`.
-        high: likewise.
-        p_bootstrap: two-sided.
-        undefined: share of the draws in which the difference is not defined.
-        permutation: the additional test if images are few and the groups have equally many runs.
-        p: the one that conclusions use: the bootstrap's; with few images the permutation test's; with few images and
-            several seeds the larger of the two.
+        low: lower end of the interval of `difference`: of the bootstrap for two single runs, else of the t test over
+            seeds and images.
+        high: upper end.
+        p: two-sided: of the permutation test for two single runs, else of the t test over seeds and images.
         p_adjusted: `p` adjusted for the number of comparisons.
         images: N.
         seeds: runs of the first and of the second group.
+        undefined: share of the bootstrap's draws in which the difference is not defined.
+        permutation: the test of two single runs.
+        analysis: the test if a group has several runs.
+        dependence: what the images are of one of, such as "frames of one sequence"; empty if they are independent.
     """
 
     key: str
@@ -79,13 +88,14 @@ class Difference:
     scores: tuple[float, float]
     low: float
     high: float
-    p_bootstrap: float
-    undefined: float
-    permutation: Permutation | None
     p: float
     p_adjusted: float
     images: int
     seeds: tuple[int, int]
+    undefined: float = 0.0
+    permutation: Permutation | None = None
+    analysis: SeedsAndImages | None = None
+    dependence: str = ""
 
     @property
     def difference(self) -> float:
@@ -98,9 +108,29 @@ class Difference:
         return self.key.split("/", 1)[1]
 
     @property
-    def few_images(self) -> bool:
-        """Whether the interval is too narrow."""
-        return self.images < FEW_IMAGES
+    def interval(self) -> tuple[float, float]:
+        """`low` and `high`."""
+        return self.low, self.high
+
+    @property
+    def class_name(self) -> str | None:
+        """The class whose score it is, with its head if there are several; None for a score over all classes."""
+        found = of_class(self.name)
+        if found is None:
+            return None
+        family, name = found
+        return self.name.removesuffix(f"{family}/{name}") + name
+
+    @property
+    def seeds_only(self) -> TTest | None:
+        """The test that stands beside if images are too few or dependent: over seeds, on these very images."""
+        doubtful = self.images < FEWEST_IMAGES or self.dependence
+        return self.analysis.seeds if self.analysis is not None and doubtful else None
+
+    def disagrees(self, confidence: float) -> bool:
+        """Whether p and the interval, which two methods give for single runs, say different things."""
+        outside = not self.low <= 0 <= self.high
+        return self.permutation is not None and outside != (self.p < 1 - confidence)
 
     @property
     def better(self) -> str | None:
@@ -147,7 +177,9 @@ class Pair:
         changed: the images that changed most in the leading score, largest change first.
         equal: scores whose counts are the same in all runs, such as a baseline of the data.
         untested: scores that one of them lacks or defines differently.
-        same_networks: whether both are evaluations of the same trained networks, whose seeds are then drawn together.
+        same_networks: whether both are evaluations of the same trained networks, which are then compared in pairs.
+        plan: how many seeds and images show a difference in the leading score, if asked for.
+        sentences: what can be concluded, and what cannot.
     """
 
     first: str
@@ -159,6 +191,8 @@ class Pair:
     equal: tuple[str, ...] = ()
     untested: tuple[str, ...] = ()
     same_networks: bool = False
+    plan: Plan | None = None
+    sentences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,6 +221,7 @@ class Comparison:
         pairs: those tested.
         refusals: those not tested, and why.
         notes: sentences about what the tests leave out.
+        method: how the tests were done, a sentence each.
     """
 
     table: RunTable
@@ -195,3 +230,4 @@ class Comparison:
     pairs: tuple[Pair, ...]
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...]
+    method: tuple[str, ...] = ()

@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from segbench.compare.comparison import FEW_IMAGES, FEW_SEEDS, Comparison, Difference, Pair
+from segbench.compare.comparison import FEWEST_IMAGES, Comparison, Difference, Pair
+from segbench.compare.plan import plan_sentences
 from segbench.display.digits import number, percent, span
 
 _ALONE = 3
 """Up to this many scores each get a sentence; more are summarised."""
+_FOLLOW_P = (
+    "follow p, since the permutation test is exact over any number of images and the bootstrap interval is an "
+    "approximation, too narrow over few."
+)
 
 
 def p_value(p: float) -> str:
@@ -36,21 +41,18 @@ def conclude(difference: Difference, confidence: float, comparisons: int = 1) ->
     certainty = f"{percent(confidence)} interval {span(d.low, d.high)}, {p_value(d.p_adjusted)}{adjusted}"
     if d.difference == 0 and d.low == d.high == 0:
         return f"{d.name} is the same for {d.first} and {d.second}, and in every draw of images: {ours}."
+    disagree = f" p and the interval disagree: {_FOLLOW_P}" if d.disagrees(confidence) else ""
     if d.is_shown(confidence):
         worse = d.first if d.better == d.second else d.second
-        return f"{d.better} is better than {worse} in {d.name}: {found} ({certainty})."
-    return (
-        f"No difference between {d.first} and {d.second} is shown in {d.name}: {found} ({certainty}). "
-        f"That does not make them equal: {_compatible(d, confidence)}."
-    )
-
-
-def _compatible(d: Difference, confidence: float) -> str:
-    if d.low <= 0 <= d.high:
-        return f"any difference from {span(d.low, d.high)} is compatible with the result"
+        return f"{d.better} is better than {worse} in {d.name}: {found} ({certainty}).{disagree}"
+    said = f"No difference between {d.first} and {d.second} is shown in {d.name}: {found} ({certainty})."
     if d.p < 1 - confidence:
-        return "on its own it would be shown, but among this many comparisons such a difference can arise by chance"
-    return "the interval excludes zero, but the permutation test, which assumes less, shows no difference"
+        why = ": on its own it would be shown, but among this many comparisons such a difference can arise by chance."
+    elif d.low <= 0 <= d.high:
+        why = f": any difference from {span(d.low, d.high)} is compatible with the result."
+    else:
+        why = "."
+    return f"{said} That does not make them equal{why}{disagree}"
 
 
 def caveats(pairs: Sequence[Pair]) -> list[str]:
@@ -64,13 +66,28 @@ def caveats(pairs: Sequence[Pair]) -> list[str]:
         said = [_scope_of_scoring(runs, images)]
     else:
         said = [_scope(runs, images)]
-    few = [d for d in differences if d.few_images]
-    if few:
-        said.append(_few_images(few))
-    if max(runs.values()) > 1 and min(count for count in runs.values() if count > 1) < FEW_SEEDS:
+    if dependence := next((d.dependence for d in differences if d.dependence), ""):
         said.append(
-            f"With fewer than {FEW_SEEDS} runs the spread of seeds is poorly known: where seeds matter more, "
-            "a 95 % interval covers as little as 79 % with 2 runs per side, 87 % with 3, 91 % with 5, 94 % with 10."
+            f"The images are {dependence}, so they are not independent: p and the interval are too sure about others."
+        )
+    few = [d for d in differences if d.analysis is not None and d.images < FEWEST_IMAGES]
+    if few:
+        said.append(
+            f"With {few[0].images} images, p and the interval can be too sure where a few images decide: a 5 % test is "
+            f"then wrong in 13 % of cases over 6 images, in 11 % over 10, in 7 % from {FEWEST_IMAGES} on."
+        )
+    if any(d.seeds_only is not None for d in differences):
+        test = "the t test of pairs" if all(pair.same_networks for pair in pairs) else "Welch's t test"
+        if 1 in runs.values():
+            test = "a t test"
+        said.append(
+            f"p (seeds only) is {test} of the runs' scores: it holds for other seeds on these very images, however few "
+            "or alike they are."
+        )
+    exact = [d for d in differences if d.permutation is not None and d.permutation.exact and d.images <= 10]
+    if exact:
+        said.append(
+            f"With {exact[0].images} images no p of a permutation test is below {2.0 ** (1 - exact[0].images):.2g}."
         )
     if untested := dict.fromkeys(key for pair in pairs for key in pair.untested):
         said.append(f"Not tested, because a run lacks it or defines it differently: {_names(untested)}.")
@@ -93,42 +110,28 @@ def _scope(runs: Mapping[str, int], images: int) -> str:
             f"This compares the trained networks, {counted}, on images like the {images} that were scored. It does not "
             "compare the configurations, since another seed may reverse the result: train several seeds of each."
         )
-    if single:
-        return (
-            f"Images and seeds are resampled together ({counted}), except the single run of {', '.join(single)}: its "
-            "configuration may do better or worse with another seed."
-        )
-    return (
-        f"Images and seeds are resampled together ({counted}): this compares the configurations, on images like the "
+    said = (
+        f"Seeds and images both count as chance ({counted}): this compares the configurations, on images like the "
         f"{images} that were scored."
     )
+    if single:
+        said += (
+            f" The spread of seeds is not known of {', '.join(single)}, a single run: that of the group it is compared "
+            "with stands for it."
+        )
+    if len(single) > 1:
+        said += " Two single runs are compared as trained networks only."
+    return said
 
 
 def _scope_of_scoring(runs: Mapping[str, int], images: int) -> str:
     count = max(runs.values())
     networks = "The same trained network" if count == 1 else f"The same {count} trained networks"
-    drawn = "" if count == 1 else ", with seeds drawn together"
+    paired = "" if count == 1 else " and compared in pairs"
     return (
-        f"{networks}, scored in two ways{drawn}: this compares the two ways of scoring, on images like the {images} "
+        f"{networks}, scored in two ways{paired}: this compares the two ways of scoring, on images like the {images} "
         "that were scored."
     )
-
-
-def _few_images(differences: Sequence[Difference]) -> str:
-    images = differences[0].images
-    said = (
-        f"With {images} images the interval is too narrow: a 95 % interval covers 84 % with 6 images, 93 % with "
-        f"{FEW_IMAGES}. "
-    )
-    tested = [d for d in differences if d.permutation is not None]
-    if not tested:
-        return said + "There is no permutation test, because the groups have different numbers of runs."
-    permutation, seeds = tested[0].permutation, max(tested[0].seeds)
-    assert permutation is not None
-    which = f"all {permutation.swaps}" if permutation.exact else f"{permutation.swaps} random"
-    said += f"p comes from a permutation test over {which} swaps of the paired images"
-    said += " of these runs, or from the bootstrap if that p is larger." if seeds > 1 else "."
-    return said + f" With {images} images no p is below {2.0 ** (1 - images):.2g}."
 
 
 def conclusions(comparison: Comparison, pair: Pair) -> list[str]:
@@ -137,8 +140,9 @@ def conclusions(comparison: Comparison, pair: Pair) -> list[str]:
     pairs = len(comparison.pairs)
     if not (pair.differences or pair.classes):
         return [f"{pair.first} and {pair.second} are the same in every score and every image: {_names(pair.equal)}."]
+    planned = [] if pair.plan is None else plan_sentences(pair.plan, pair.first, pair.second)
     if not pair.differences:
-        return caveats([pair])
+        return [*caveats([pair]), *planned]
     said = [conclude(pair.differences[0], confidence, pairs)]
     others = pair.differences[1:]
     if len(others) < _ALONE:
@@ -147,7 +151,7 @@ def conclusions(comparison: Comparison, pair: Pair) -> list[str]:
         said.append(_summed_up(f"Of the {len(others)} other scores", pair, others, confidence))
     if pair.classes:
         said.append(_summed_up(f"Of the {len(pair.classes)} classes", pair, pair.classes, confidence))
-    return said + caveats([pair])
+    return [*said, *caveats([pair]), *planned]
 
 
 def overview(comparison: Comparison) -> list[str]:
@@ -169,13 +173,16 @@ def _summed_up(of: str, pair: Pair, differences: Sequence[Difference], confidenc
     shown = [d for d in differences if d.is_shown(confidence)]
     parts = []
     for letter in (pair.first, pair.second):
-        names = [d.name.removeprefix("iu/") for d in shown if d.better == letter]
+        names = [d.class_name or d.name for d in shown if d.better == letter]
         if names:
             parts.append(f"{letter} is better in {', '.join(names)}")
     rest = len(differences) - len(shown)
     if rest:
         parts.append(f"no difference is shown in {'any' if not shown else f'the other {rest}'}")
-    return f"{of}: {'; '.join(parts)}."
+    said = f"{of}: {'; '.join(parts)}."
+    if disagree := [d.name.removeprefix("iu/") for d in differences if d.disagrees(confidence)]:
+        said += f" In {', '.join(disagree)} p and the interval disagree: {_FOLLOW_P}"
+    return said
 
 
 def method(comparison: Comparison) -> list[str]:
@@ -183,11 +190,24 @@ def method(comparison: Comparison) -> list[str]:
     settings, pairs = comparison.settings, comparison.pairs
     if not pairs:
         return []
-    said = [
-        f"Differences are second minus first. Intervals: percentile bootstrap, {settings.draws} draws of images with "
-        f"replacement, the same for both; each draw's score is computed from its summed counts, never averaged over "
-        f"images. Resampling seed {settings.seed}: the same command gives the same numbers."
-    ]
+    differences = [d for pair in pairs for d in (*pair.differences, *pair.classes)]
+    said = ["Differences are second minus first; both are scored on the same images."]
+    if permutations := [d.permutation for d in differences if d.permutation is not None]:
+        swaps = permutations[0].swaps - (not permutations[0].exact)
+        which = f"all {swaps}" if permutations[0].exact else f"{swaps} random"
+        said.append(
+            f"Two single runs: p by a permutation test, {which} swaps of the two results of each image; interval by "
+            f"the percentile bootstrap, {settings.draws} draws of images with replacement, which covers 84 % where it "
+            "claims 95 % over 6 images, 93 % over 30. Each draw's score is computed from summed counts, never averaged "
+            f"over images. Resampling seed {settings.seed}: the same command gives the same numbers."
+        )
+    if any(d.analysis is not None for d in differences):
+        said.append(
+            "Several runs: p and interval by Student's t. Each run's score is split into its images' influences (its "
+            "derivatives by the weight of each image); a two-way analysis of variance, seeds by images, gives the "
+            "variance of the difference, so that what a seed does on one image counts once. Degrees of freedom are "
+            "Satterthwaite's, lowered where a few images decide."
+        )
     families = []
     if len(pairs) > 1:
         families.append(f"over the {len(pairs)} pairs for each score")

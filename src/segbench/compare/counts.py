@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.compare.definitions import run_measures
+from segbench.compare.definitions import run_heads, run_measures
 from segbench.compare.records import RunRecord
 from segbench.errors import SegbenchError
 from segbench.metrics.measure import Counts, Measure
@@ -25,6 +25,8 @@ from segbench.spec import ScoreInfo
 
 EXACT = 2.0**53
 """Below it float64 holds every integer, so a matrix product of integers is exact in any order."""
+_STEPS = 256
+"""A derivative is a central difference over 1 / 256 of an image's weight."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,7 @@ class ImageCounts:
         several_heads: whether score keys name the head.
         data: the data set's name.
         network: the trained network; equal for its evaluations.
+        dependence: what the images are of one of, such as "frames of one sequence"; empty if they are independent.
         unread: sentences about measures in the file that this code cannot score.
     """
 
@@ -51,6 +54,7 @@ class ImageCounts:
     several_heads: bool
     data: str = ""
     network: str = ""
+    dependence: str = ""
     unread: tuple[str, ...] = ()
 
     @cached_property
@@ -108,6 +112,62 @@ class ImageCounts:
         """The scores of each image alone, (N,): for inspection, not for averaging."""
         return self._scores(dict(self.counts))
 
+    def swapped(self, other: ImageCounts, swaps_DN: NDArray[np.float64]) -> tuple[dict[str, NDArray[np.float64]], ...]:
+        """Scores of this run and of another one, if image n swaps its two results where `swaps_DN[d, n]` is 1.
+
+        Args:
+            other: scored on the same images in the same order; it has at least one measure of this run.
+            swaps_DN: D swaps, float64 holding 0 and 1.
+
+        Returns:
+            float64 (D,) by key, of this run and of the other.
+        """
+        sides: tuple[dict[tuple[str, str], Counts], ...] = ({}, {})
+        for key in self.counts.keys() & other.counts.keys():
+            for side in sides:
+                side[key] = {}
+            for name, ours in self.counts[key].items():
+                # A run of another version may count less.
+                if (theirs := other.counts[key].get(name)) is not None:
+                    # What a swap adds to one it takes from the other.
+                    moved = weighted_sums(np.subtract(theirs, ours), swaps_DN)
+                    sides[0][key][name], sides[1][key][name] = ours.sum(0) + moved, theirs.sum(0) - moved
+        return self._scores(sides[0]), other._scores(sides[1])
+
+    def influences(self) -> dict[str, NDArray[np.float64]]:
+        """How much each image moves each score: N times the derivative of the score by the weight of the image.
+
+        The infinitesimal jackknife (Efron and Tibshirani 1993, section 22.6): under other images the score moves by
+        about the mean influence. Of a mean over images an influence is the image's value minus the mean.
+
+        Returns:
+            (N,) float64 by score, with a mean of zero; NaN if the score is not defined.
+
+        Raises:
+            SegbenchError: the sums do not fit into int64.
+        """
+        totals = {
+            key: {name: np.asarray(array.sum(0)) for name, array in arrays.items()}
+            for key, arrays in self.counts.items()
+        }
+        integers = [total for arrays in totals.values() for total in arrays.values() if total.dtype.kind in "iu"]
+        largest = max((int(np.abs(total).max(initial=0)) for total in integers), default=0)
+        steps = min(_STEPS, 2**62 // max(largest, 1))
+        if steps < 2:
+            raise _too_large(float(largest))
+        # Counts are integers: instead of 1 + 1/256 an image counts 257 times where the others count 256 times.
+        more, less = (
+            self._scores(
+                {
+                    key: {name: steps * total + sign * self.counts[key][name] for name, total in arrays.items()}
+                    for key, arrays in totals.items()
+                }
+            )
+            for sign in (1, -1)
+        )
+        moved = {key: (more[key] - less[key]) * (steps / 2 * len(self.ids)) for key in more}
+        return {key: moved_N - moved_N.mean() for key, moved_N in moved.items()}
+
     def take(self, order: NDArray[np.intp]) -> ImageCounts:
         """The images at `order`."""
         return replace(
@@ -146,15 +206,19 @@ def weighted_sums(counts_N: NDArray[np.generic], weights_DN: NDArray[np.float64]
     if largest < EXACT:
         return np.asarray(weights_DN @ integers_NP.astype(np.float64)).astype(np.int64).reshape(shape)
     if largest >= 2.0**63 or float(weights_DN.sum(1).max()) >= 2.0**21:
-        raise SegbenchError(
-            f"counts whose sums reach {largest:.1g}",
-            "sums that fit into 64-bit integers",
-            "compare fewer or smaller images",
-        )
+        raise _too_large(largest)
     # Two words of less than 2^32, whose sums stay below 2^53.
     high_NP, low_NP = integers_NP >> 32, integers_NP & 0xFFFFFFFF
     high, low = (np.asarray(weights_DN @ word.astype(np.float64)).astype(np.int64) for word in (high_NP, low_NP))
     return ((high << 32) + low).reshape(shape)
+
+
+def _too_large(largest: float) -> SegbenchError:
+    return SegbenchError(
+        f"counts whose sums reach {largest:.1g}",
+        "sums that fit into 64-bit integers",
+        "compare fewer or smaller images",
+    )
 
 
 def read_counts(run: RunRecord) -> ImageCounts:
@@ -202,6 +266,7 @@ def read_counts(run: RunRecord) -> ImageCounts:
             several_heads=several,
             data=data,
             network=str(run.trained or ""),
+            dependence=run_heads(run).dependence,
             unread=tuple(unread),
         )
         found.of_all()
@@ -290,8 +355,13 @@ def pool(folds: Sequence[ImageCounts], source: str) -> ImageCounts:
             "folds that differ only in their images",
             "correct folds=, or leave it out",
         )
+    # What later versions count too is left out unless all folds have it.
     counts = {
-        key: {name: np.concatenate([fold.counts[key][name] for fold in folds]) for name in first.counts[key]}
+        key: {
+            name: np.concatenate([fold.counts[key][name] for fold in folds])
+            for name in first.counts[key]
+            if all(name in fold.counts[key] for fold in folds)
+        }
         for key in first.counts
     }
     return replace(first, source=source, ids=ids, counts=counts, network="")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from segbench.compare.columns import Column, Summary
 from segbench.compare.comparison import Comparison, Difference, Pair
-from segbench.compare.conclusions import conclusions, method, overview, p_value
+from segbench.compare.conclusions import overview, p_value
 from segbench.compare.definitions import score_infos
 from segbench.compare.grouping import Group, show_setting
 from segbench.display.digits import number, percent, span, spread
@@ -76,11 +76,12 @@ def document(comparison: Comparison) -> Document:
     blocks: list[Table | Sentences] = [*_scores(comparison)]
     detailed = comparison.pairs if len(comparison.pairs) <= DETAILED else ()
     for pair in detailed:
-        blocks.append(Sentences(f"What can be concluded about {_names(pair)}", tuple(conclusions(comparison, pair))))
+        blocks.append(Sentences(f"What can be concluded about {_names(pair)}", pair.sentences))
     if comparison.pairs and not detailed:
         blocks.append(Sentences("What can be concluded", tuple(overview(comparison))))
     if any(pair.differences for pair in comparison.pairs):
         blocks.append(_differences(comparison))
+    blocks += [_plan(pair) for pair in detailed if pair.plan]
     for pair in detailed:
         if pair.classes:
             title = f"IU of each class, {_names(pair)}"
@@ -96,8 +97,8 @@ def document(comparison: Comparison) -> Document:
         blocks.append(Table("left_out", "Left out", ("run", "why"), rows, (False, False)))
     if notes := (*comparison.notes, *table.notes, *_hints(comparison)):
         blocks.append(Sentences("Notes", notes))
-    if how := method(comparison):
-        blocks.append(Sentences("Method", tuple(how)))
+    if comparison.method:
+        blocks.append(Sentences("Method", comparison.method))
     return Document(_title(comparison), tuple(blocks))
 
 
@@ -235,7 +236,7 @@ def _differences(comparison: Comparison) -> Table:
 def _difference_table(
     name: str, title: str, differences: Sequence[Difference], several_pairs: bool, confidence: float
 ) -> Table:
-    permuted = any(d.permutation is not None for d in differences)
+    beside = any(d.seeds_only is not None for d in differences)
     adjusted = any(d.p_adjusted != d.p for d in differences if d.p == d.p)
     first, second = (
         (differences[0].first, differences[0].second) if not several_pairs and differences else ("1st", "2nd")
@@ -247,15 +248,15 @@ def _difference_table(
         second,
         f"{second} - {first}",
         f"{percent(confidence)} interval",
-        "p (bootstrap)",
-        *(("p (permutation)",) if permuted else ()),
+        "p",
+        *(("p (seeds only)",) if beside else ()),
         *(("p (adjusted)",) if adjusted else ()),
         "better",
     )
-    rows = [_difference_row(d, several_pairs, permuted, adjusted, name == "classes", confidence) for d in differences]
+    rows = [_difference_row(d, several_pairs, beside, adjusted, name == "classes", confidence) for d in differences]
     caption: tuple[str, ...] = ("In brackets: not shown to be more than noise.",)
-    if any(d.few_images for d in differences):
-        caption += ("! too narrow: fewer than 30 images.",)
+    if beside:
+        caption += ("! the images are few or not independent: see p (seeds only).",)
     undefined = [d for d in differences if d.undefined > 0.05]
     if undefined:
         caption += (
@@ -269,22 +270,47 @@ def _difference_table(
 
 
 def _difference_row(
-    d: Difference, several: bool, permuted: bool, adjusted: bool, of_class: bool, confidence: float
+    d: Difference, several: bool, beside: bool, adjusted: bool, of_class: bool, confidence: float
 ) -> tuple[str, ...]:
-    flag = " !" if d.few_images else ""
-    p = "" if d.permutation is None else _bare(d.permutation.p)
+    flag = "" if d.seeds_only is None else " !"
+    p_seeds = "" if d.seeds_only is None else _bare(d.seeds_only.p)
     return (
         *((f"{d.first}, {d.second}",) if several else ()),
-        d.name.split("iu/", 1)[-1] if of_class else d.name,
+        d.class_name or d.name if of_class else d.name,
         number(d.scores[0]),
         number(d.scores[1]),
         number(d.difference, sign=True),
         f"{span(d.low, d.high)}{flag}",
-        _bare(d.p_bootstrap),
-        *((p,) if permuted else ()),
+        _bare(d.p),
+        *((p_seeds,) if beside else ()),
         *((_bare(d.p_adjusted),) if adjusted else ()),
         "" if d.better is None else d.better if d.is_shown(confidence) else f"({d.better})",
     )
+
+
+def _plan(pair: Pair) -> Table:
+    assert pair.plan is not None
+    plan, score = pair.plan, pair.plan.key.split("/", 1)[1]
+
+    def runs(counts: tuple[int, int]) -> str:
+        first, second = counts
+        return f"{first} run{'s' * (first > 1)} a side" if first == second else f"{first} and {second} runs"
+
+    header = (
+        "images",
+        *(() if plan.seeds_unknown else (f"runs a side for {number(plan.difference)}",)),
+        *(f"smallest, {runs(counts)}" for counts in plan.runs),
+    )
+    rows = [
+        (
+            str(row.images),
+            *(() if plan.seeds_unknown else ("no number" if row.seeds is None else str(row.seeds),)),
+            *(number(smallest) for smallest in row.smallest),
+        )
+        for row in plan.rows
+    ]
+    caption = (f"Smallest: the difference in {score} that is shown with 80 % power.",)
+    return Table("plan", f"How much is enough, {_names(pair)}", header, tuple(rows), (True,) * len(header), caption)
 
 
 def _bare(p: float) -> str:

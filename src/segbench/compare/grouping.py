@@ -14,6 +14,7 @@ import numpy as np
 
 from segbench.compare.columns import Column, Summary
 from segbench.compare.records import LeftOut, RunRecord, identity, separating, written
+from segbench.spec import of_class
 
 _LABEL = 48
 """Characters of a group's label; longer ones are cut at a setting."""
@@ -157,8 +158,11 @@ def _without_repetitions(
     kept: dict[Any, RunRecord] = {}
     twice: list[LeftOut] = []
     for record in records:
-        same = (record.split, record.seed, digests[record.source])
-        scores = tuple(sorted((k, v) for k, v in record.metrics.items() if k.startswith(f"{record.split}/")))
+        split = record.split
+        same = (split, record.seed, digests[record.source])
+        of_split = (item for item in record.metrics.items() if item[0].startswith(f"{split}/"))
+        # Scores of classes are more in later versions.
+        scores = tuple(sorted(item for item in of_split if of_class(item[0]) is None))
         network = ("network", record.trained, *same) if record.trained is not None else None
         keys = [key for key in (network, ("scores", *same, scores) if scores else None) if key is not None]
         before = next((kept[key] for key in keys if key in kept), None)

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from segbench.errors import SegbenchError
-
-if TYPE_CHECKING:
-    from segbench.compare.comparison import Comparison, Settings
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segbench.compare.columns import Column, choose_columns
-from segbench.compare.comparison import (
-    FEW_IMAGES,
-    MOST_GROUPS,
-    Comparison,
-    Difference,
-    ImageChange,
-    Pair,
-    Refusal,
-    Settings,
-)
+from segbench.compare.comparison import MOST_GROUPS, Comparison, Difference, ImageChange, Pair, Refusal, Settings
+from segbench.compare.components import mean_squares, seeds_and_images
+from segbench.compare.conclusions import conclusions, method
 from segbench.compare.counts import ImageCounts, read_counts
 from segbench.compare.definitions import alike
 from segbench.compare.grouping import Group, RunTable
 from segbench.compare.pairing import check_same_images
-from segbench.compare.resampling import Permutation, bootstrap_scores, holm, interval, networks_of, permutation_test
-from segbench.spec import ScoreInfo
+from segbench.compare.plan import Plan, plan
+from segbench.compare.resampling import bootstrap_scores, holm, interval, permutation_test
+from segbench.errors import SegbenchError
+from segbench.spec import ScoreInfo, of_class
 
 Runs = Mapping[str, Sequence[ImageCounts]]
 """Counts of the runs of each group, by its letter."""
@@ -73,7 +60,9 @@ def compare_groups(table: RunTable, settings: Settings | None = None) -> Compari
             f"No pair of the {len(table.groups)} groups is tested: name two groups, or set baseline=LETTER "
             "to test all others against one."
         )
-    return Comparison(table, columns, settings, tuple(_adjusted(tested)), tuple(refusals), tuple(notes))
+    found = Comparison(table, columns, settings, tuple(_adjusted(tested)), tuple(refusals), tuple(notes))
+    said = tuple(replace(pair, sentences=tuple(conclusions(found, pair))) for pair in found.pairs)
+    return replace(found, pairs=said, method=tuple(method(found)))
 
 
 def _pairs(table: RunTable, settings: Settings) -> list[tuple[Group, Group]]:
@@ -115,7 +104,12 @@ def _read(groups: Sequence[Group]) -> tuple[dict[str, list[ImageCounts]], list[R
 
 def _check_agreement(counts: ImageCounts, recorded: Mapping[str, float]) -> None:
     for key, value in counts.of_all().items():
-        if key in recorded and not np.isclose(value, recorded[key], rtol=1e-9, atol=1e-12, equal_nan=True):
+        # Version 0.1.0 recorded 0 for some scores over no labelled pixel.
+        if (
+            key in recorded
+            and np.isfinite(value)
+            and not np.isclose(value, recorded[key], rtol=1e-9, atol=1e-12, equal_nan=True)
+        ):
             raise SegbenchError(
                 f"{counts.source}: {key} is {recorded[key]:.6g} in results.json and {value:.6g} by per_image.npz",
                 "two files of one evaluation",
@@ -176,17 +170,17 @@ def _test(
     keys = [*wanted, *(key for key in _class_keys(known, wanted) if key not in wanted)]
     measured = {run.measure_of[key] for group in groups for run in runs[group.name] for key in keys if key in run.infos}
     constant = {name for name in measured if _is_constant(name, [run for g in groups for run in runs[g.name]])}
-    used = {group.name: [run.only(measured - constant) for run in runs[group.name]] for group in groups}
-    drawn_GMD = bootstrap_scores([used[group.name] for group in groups], keys, settings.draws, settings.seed)
-    drawn = dict(zip((group.name for group in groups), drawn_GMD, strict=True))
+    tables = _Tables({group.name: [run.only(measured - constant) for run in runs[group.name]] for group in groups})
+    singles = [pair for pair in pairs if all(len(runs[group.name]) == 1 for group in pair)]
+    tables.draw(list(dict.fromkeys(group.name for pair in singles for group in pair)), keys, settings)
     tested = []
     for first, second in pairs:
-        both = [*used[first.name], *used[second.name]]
+        both = [*tables.runs[first.name], *tables.runs[second.name]]
         shared = [key for key in keys if all(key in run.infos for run in both) and _alike(key, both)]
         equal = tuple(key for key in keys if any(run.measure_of.get(key) in constant for run in runs[first.name]))
         untested = tuple(key for key in keys if key not in (*shared, *equal))
         if shared:
-            pair = _pair(first, second, used, drawn, keys, shared, len(wanted), settings)
+            pair = _pair(first.name, second.name, tables, shared, keys[: len(wanted)], settings)
             tested.append(replace(pair, equal=equal, untested=untested))
         elif equal:
             images = len(runs[first.name][0].ids)
@@ -195,9 +189,15 @@ def _test(
 
 
 def _class_keys(known: dict[str, ScoreInfo], wanted: Sequence[str]) -> list[str]:
-    # Classes belong to overlap scores; a comparison by Rand error alone does not show them.
+    # Classes belong to overlap scores; a comparison by Rand error alone does not show them. Their Dice is a function of
+    # their IU, and would only double the comparisons to adjust for.
     heads = {key.rsplit("/", 1)[0] for key in wanted if "iu" in key.rsplit("/", 1)[-1].split("_")}
-    return [key for key in known if key.rsplit("/", 2)[-2] == "iu" and key.rsplit("/", 2)[0] in heads]
+    by_class = {key: found for key in known if (found := of_class(key)) is not None}
+    return [
+        key
+        for key, (family, name) in by_class.items()
+        if family == "iu" and key.removesuffix(f"/{family}/{name}") in heads
+    ]
 
 
 def _is_constant(name: tuple[str, str], runs: Sequence[ImageCounts]) -> bool:
@@ -216,59 +216,101 @@ def _alike(key: str, runs: Sequence[ImageCounts]) -> bool:
     return all(alike(measures[0], other) for other in measures[1:])
 
 
+class _Tables:
+    """What several pairs need of a group, computed once.
+
+    Attributes:
+        runs: counts of the runs of each group, by its letter.
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+        self._drawn: dict[tuple[str, str], NDArray[np.float64]] = {}
+        self._of: dict[str, dict[str, NDArray[np.float64]]] = {}
+
+    def draw(self, singles: Sequence[str], keys: Sequence[str], settings: Settings) -> None:
+        """Draw images for groups of a single run, the same for all."""
+        if singles:
+            scores = bootstrap_scores([self.runs[name][0] for name in singles], keys, settings.draws, settings.seed)
+            self._drawn = {
+                (name, key): of_key
+                for name, of_run in zip(singles, scores, strict=True)
+                for key, of_key in zip(keys, of_run, strict=True)
+            }
+
+    def drawn(self, group: str, key: str) -> NDArray[np.float64]:
+        """A score of a group's single run in each draw, (D,)."""
+        return self._drawn[group, key]
+
+    def table(self, group: str, key: str) -> NDArray[np.float64]:
+        """Scores plus influences of a group's runs, (S, N)."""
+        if group not in self._of:
+            scores = [run.of_all() for run in self.runs[group]]
+            moved = [run.influences() for run in self.runs[group]]
+            self._of[group] = {
+                key: np.stack([score[key] + influence[key] for score, influence in zip(scores, moved, strict=True)])
+                for key in scores[0]
+                if all(key in score for score in scores)
+            }
+        return self._of[group][key]
+
+
 def _pair(
-    first: Group,
-    second: Group,
-    used: Runs,
-    drawn: Mapping[str, NDArray[np.float64]],
-    keys: Sequence[str],
-    shared: Sequence[str],
-    leading: int,
-    settings: Settings,
+    first: str, second: str, tables: _Tables, shared: Sequence[str], wanted: Sequence[str], settings: Settings
 ) -> Pair:
-    ours, theirs = used[first.name], used[second.name]
-    images = len(ours[0].ids)
-    permuted: dict[str, Permutation] = {}
-    if images < FEW_IMAGES and len(ours) == len(theirs):
-        permuted = permutation_test(list(zip(ours, theirs, strict=True)), shared, settings.draws, settings.seed)
+    ours, theirs = tables.runs[first], tables.runs[second]
+    seeds = (len(ours), len(theirs))
+    same_networks = _networks(ours) is not None and _networks(ours) == _networks(theirs)
+    single = seeds == (1, 1)
+    permuted = permutation_test(ours[0], theirs[0], shared, settings.draws, settings.seed) if single else {}
     scores = [[run.of_all() for run in side] for side in (ours, theirs)]
-    means = [{key: float(np.mean([of_run[key] for of_run in side])) for key in shared} for side in scores]
     differences = []
     for key in shared:
-        place = keys.index(key)
-        found = interval(drawn[second.name][place] - drawn[first.name][place], settings.confidence)
-        permutation = permuted.get(key)
-        p = found.p
-        if permutation is not None:
-            p = permutation.p if len(ours) == 1 else max(permutation.p, found.p)
-        differences.append(
-            Difference(
-                key=key,
-                info=ours[0].infos[key],
-                first=first.name,
-                second=second.name,
-                scores=(means[0][key], means[1][key]),
-                low=found.low,
-                high=found.high,
-                p_bootstrap=found.p,
-                undefined=found.undefined,
-                permutation=permutation,
-                p=p,
-                p_adjusted=p,
-                images=images,
-                seeds=(len(ours), len(theirs)),
-            )
+        means = [float(np.mean([of_run[key] for of_run in side])) for side in scores]
+        blank = Difference(
+            key=key,
+            info=ours[0].infos[key],
+            first=first,
+            second=second,
+            scores=(means[0], means[1]),
+            low=np.nan,
+            high=np.nan,
+            p=np.nan,
+            p_adjusted=np.nan,
+            images=len(ours[0].ids),
+            seeds=seeds,
+            dependence=ours[0].dependence,
         )
-    asked = set(keys[:leading])
-    return Pair(
-        first.name,
-        second.name,
-        images,
-        tuple(d for d in differences if d.key in asked),
-        tuple(d for d in differences if d.key not in asked),
-        _changed(ours, theirs, shared[0], settings.images),
-        same_networks=networks_of(ours) is not None and networks_of(ours) == networks_of(theirs),
-    )
+        if single:
+            low, high, undefined = interval(tables.drawn(second, key) - tables.drawn(first, key), settings.confidence)
+            found = replace(
+                blank, low=low, high=high, undefined=undefined, p=permuted[key].p, permutation=permuted[key]
+            )
+        else:
+            both = [tables.table(name, key) for name in (first, second)]
+            analysis = seeds_and_images(both[0], both[1], same_networks, settings.confidence)
+            test = analysis.both
+            found = replace(blank, low=test.low, high=test.high, p=test.p, analysis=analysis)
+        differences.append(found)
+    leading = tuple(d for d in differences if d.key in wanted)
+    classes = tuple(d for d in differences if d.key not in wanted)
+    changed = _changed(ours, theirs, shared[0], settings.images)
+    planned = _planned((*leading, *classes)[0], tables, same_networks, settings)
+    return Pair(first, second, len(ours[0].ids), leading, classes, changed, same_networks=same_networks, plan=planned)
+
+
+def _networks(group: Sequence[ImageCounts]) -> tuple[str, ...] | None:
+    """The trained networks of a group's runs; None if one is unknown."""
+    networks = tuple(run.network for run in group)
+    return networks if all(networks) else None
+
+
+def _planned(d: Difference, tables: _Tables, same_networks: bool, settings: Settings) -> Plan | None:
+    if settings.plan is None or not np.isfinite(d.difference):
+        return None
+    first_SN, second_SN = tables.table(d.first, d.key), tables.table(d.second, d.key)
+    squares = mean_squares([second_SN - first_SN] if same_networks else [first_SN, second_SN])
+    return plan(d.key, settings.plan, squares, d.seeds, d.images, settings.confidence)
 
 
 def _changed(
@@ -311,39 +353,3 @@ def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
         replace(pair, differences=with_adjusted(pair.differences), classes=with_adjusted(pair.classes))
         for pair in pairs
     ]
-
-
-def compare(
-    sources: Sequence[str],
-    settings: Settings | None = None,
-    ignore: Sequence[str] = (),
-    seeds_apart: bool = False,
-    folds: str | None = None,
-) -> Comparison:
-    """Read, group and test runs.
-
-    Args:
-        sources: run directories, folders, globs, or `wandb:ENTITY/PROJECT[/RUN]`.
-        settings: how to test; the defaults where None.
-        ignore: dotted keys that do not separate groups.
-        seeds_apart: make every run a separate group.
-        folds: the dotted key in which the folds of one cross-validation differ.
-
-    Raises:
-        SegbenchError: sources without runs, a metric, split or baseline that does not exist, folds that share images.
-    """
-    from segbench.compare.grouping import group_runs
-    from segbench.compare.pairing import pool_folds
-    from segbench.compare.reading import read_runs
-
-    records, left_out = read_runs(sources)
-    if not records:
-        said = "; ".join(f"{entry.source}: {entry.reason}" for entry in left_out[:5])
-        raise SegbenchError(
-            f"no run with results among {len(left_out)} ({said}{'; ...' if len(left_out) > 5 else ''})",
-            "runs that were scored",
-            "let them finish (segbench train resume=RUN), or score them (segbench evaluate run=RUN)",
-        )
-    if folds is not None:
-        records = pool_folds(records, folds, ignore)
-    return compare_groups(group_runs(records, left_out, ignore, seeds_apart), settings)

@@ -17,8 +17,9 @@ from segbench.compare.records import LeftOut, RunRecord, identity
 from segbench.config.flat import flatten
 from segbench.config.former import with_current_targets
 from segbench.errors import SegbenchError
-from segbench.runs.directory import SCHEMA
+from segbench.runs.directory import SCHEMA, Run
 from segbench.runs.history import Leg, continuations, effective, read_legs
+from segbench.runs.partial import Partial
 from segbench.runtime.files import walk
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ _TOP = re.compile(r"^(?=[^\s#-])", re.MULTILINE)
 _UNREAD = ("checkpoints", "wandb", "panels", "predictions", "stages", "inspect", "tensorboard")
 
 
-def read_runs(sources: Sequence[str]) -> tuple[list[RunRecord], list[LeftOut]]:
+def read_runs(sources: Sequence[str], partial: bool = False) -> tuple[list[RunRecord], list[LeftOut]]:
     """All runs of the sources, each once.
 
     Args:
         sources: run directories, folders of them, globs, `wandb:ENTITY/PROJECT[/RUN]` or `mlflow:EXPERIMENT`.
+        partial: read a run whose scores are of a part of their split too, if it is the only one.
 
     Returns:
         the runs in the order of the sources, and those left out with their reasons. A run that is found twice is read
@@ -61,6 +63,8 @@ def read_runs(sources: Sequence[str]) -> tuple[list[RunRecord], list[LeftOut]]:
         for run in _tracked(source):
             if run.id not in local:
                 read.setdefault(run.address, _from_tracker(run))
+    if not (partial and sum(isinstance(record, RunRecord) for record in read.values()) == 1):
+        read = {key: _unless_partial(record, sources) for key, record in read.items()}
     records = [record for record in read.values() if isinstance(record, RunRecord)]
     return records, [record for record in read.values() if isinstance(record, LeftOut)]
 
@@ -75,6 +79,18 @@ def _tracked(source: str) -> list[TrackedRun]:
 
         return read_experiment(source.removeprefix(MLFLOW))
     return []
+
+
+def _unless_partial(record: RunRecord | LeftOut, sources: Sequence[str]) -> RunRecord | LeftOut:
+    if isinstance(record, LeftOut) or record.partial is None:
+        return record
+    trained = record.source if record.path == record.trained else record.trained or record.source
+    split = "" if record.split == "test" else f" split={record.split}"
+    reason = (
+        f"partial: {record.partial} of {record.split} were counted, expected: each image once; evaluate the run whole "
+        f"(segbench evaluate run={trained}{split}), and compare that"
+    )
+    return LeftOut(record.source, reason, wrong=any(Path(source) == record.path for source in sources))
 
 
 def find_runs(source: str) -> list[Path]:
@@ -228,6 +244,11 @@ def _record(
         # Wherever the images lie.
         settings["data.images"] = hashlib.sha256(digests.read_bytes()).hexdigest()[:8]
         settings.pop("data.masks", None)
+    # Runs of which it cut the test are left out; what is scored was scored whole.
+    settings.pop("trainer.limit_test_batches", None)
+    if "partial_validation" in results and any(not key.startswith("val/") for key in metrics):
+        # Of a part of the images.
+        metrics = {key: value for key, value in metrics.items() if not key.startswith("val/")}
     for key in ("tta", "tile", "threads"):
         if key in protocol:
             settings[key] = protocol[key]
@@ -253,7 +274,15 @@ def _record(
         timing=timing,
         trained=trained.resolve(),
         tracked=tuple(each.read_text().strip() for each in ids if each.is_file()),
+        partial=_partial(path, trained),
     )
+
+
+def _partial(path: Path, trained: Path) -> Partial | None:
+    try:
+        return Run(path).partial(Run(trained))
+    except SegbenchError as error:
+        raise _Damaged(error.found) from error
 
 
 def _legs(path: Path) -> list[Leg]:
@@ -307,6 +336,9 @@ def _from_tracker(run: TrackedRun) -> RunRecord | LeftOut:
     place = {WANDB: "W&B", MLFLOW: "MLflow"}[f"{run.address.partition(':')[0]}:"]
     if run.state != "finished":
         return LeftOut(run.address, f"{run.state} in {place}")
+    if "partial/counted" in run.summary:
+        counted = Partial.of_record({key: run.summary.get(f"partial/{key}", 0) for key in ("counted", "of", "twice")})
+        return LeftOut(run.address, f"partial: {counted} were counted; evaluate the run whole, and compare that")
     metrics = {key: number for key, value in run.summary.items() if (number := _score(key, value)) is not None}
     # The validation of the reported checkpoint, not the last one.
     metrics |= {f"val/{key.removeprefix('best/')}": metrics.pop(key) for key in [*metrics] if key.startswith("best/")}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segbench.config.no_effect import counting
+from segbench.runs.partial import Partial
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class RunRecord:
         provenance: command, code, versions, machine.
         timing: seconds and steps.
         trained: where the network was trained, resolved; of an evaluation another directory than `path`.
+        partial: how much of the split was counted; None: each image once.
         tracked: the ids of its runs in W&B and MLflow.
         folds: the runs whose images are pooled in this one; empty for a plain run.
     """
@@ -45,6 +47,7 @@ class RunRecord:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, float] = field(default_factory=dict)
     trained: Path | None = None
+    partial: Partial | None = None
     tracked: tuple[str, ...] = ()
     folds: tuple[RunRecord, ...] = ()
 

@@ -1,11 +1,7 @@
-"""Resampling of images and seeds: intervals and p values for scores that are not means over images.
+"""Resampling of images: intervals and p values of two runs, for scores that are not means over images.
 
 - Bootstrap (Efron and Tibshirani 1993, chapters 13 and 16): images are drawn with replacement, the same draw for every
   run, so differences are paired; each draw's score is computed from summed counts. Percentile interval.
-- Seeds: where a group has several, they are drawn with replacement within the group, independently of the images;
-  groups of the same trained networks, scored in different ways, draw the same ones.
-  Drawn means of S seeds vary by (S - 1) / S too little, so their deviations from the group's mean are widened by
-  sqrt(S / (S - 1)) (Hesterberg 2015, "What teachers should know about the bootstrap", section 3.2).
 - Permutation: if two runs do not differ, an image's two results may be swapped (Edgington 1980); all 2^n swaps if they
   are few, else random ones.
 - Several comparisons: Holm (1979).
@@ -14,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,103 +41,53 @@ def image_draws(images: int, draws: int, seed: int) -> Iterator[NDArray[np.float
         yield np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images).astype(np.float64)
 
 
-def seed_draws(seeds: int, draws: int, seed: int, group: int) -> NDArray[np.float64]:
-    """Weights of a group's runs in each draw, widened for their number.
+def bootstrap_scores(runs: Sequence[ImageCounts], keys: Sequence[str], draws: int, seed: int) -> NDArray[np.float64]:
+    """Scores of runs under draws of images.
 
     Args:
-        seeds: S runs of the group.
-        draws: D.
-        seed: of the resampling.
-        group: its number; groups are drawn independently.
-
-    Returns:
-        (D, S) float64, each row summing to 1: `1/S + sqrt(S / (S - 1)) (k / S - 1/S)` for a run drawn k times. A single
-        run has weight 1 in every draw.
-    """
-    if seeds == 1:
-        return np.ones((draws, 1))
-    rng = np.random.default_rng((seed, 1, group))
-    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)
-    return np.asarray((1 + np.sqrt(seeds / (seeds - 1)) * (drawn - 1)) / seeds)
-
-
-def bootstrap_scores(
-    groups: Sequence[Sequence[ImageCounts]], keys: Sequence[str], draws: int, seed: int
-) -> NDArray[np.float64]:
-    """Scores of groups of runs under draws of images, and of seeds if a group has several.
-
-    Args:
-        groups: G groups of runs, all scored on the same images in the same order.
+        runs: R runs, all scored on the same images in the same order.
         keys: M scores.
         draws: D.
         seed: of the resampling.
 
     Returns:
-        (G, M, D): a group's mean over its (drawn) runs; NaN where a run lacks the score, or it is undefined in a draw.
+        (R, M, D); NaN where a run lacks the score, or it is undefined in a draw.
 
     Raises:
         SegbenchError: `draws` is too small for an interval.
     """
     if draws < 100:
         raise SegbenchError(f"draws={draws}", "100 draws or more, enough for the tails of an interval", "raise draws=")
-    shape = [len(group) for group in groups]
-    scores = [np.empty((runs, len(keys), draws)) for runs in shape]
+    scores = np.full((len(runs), len(keys), draws), np.nan)
     start = 0
-    for weights_DN in image_draws(len(groups[0][0].ids), draws, seed):
+    for weights_DN in image_draws(len(runs[0].ids), draws, seed):
         stop = start + len(weights_DN)
-        for of_group, group in zip(scores, groups, strict=True):
-            for number, run in enumerate(group):
-                drawn = run.scores(weights_DN)
-                for place, key in enumerate(keys):
-                    of_group[number, place, start:stop] = drawn.get(key, np.nan)
+        for of_run, run in zip(scores, runs, strict=True):
+            drawn = run.scores(weights_DN)
+            for place, key in enumerate(keys):
+                if key in drawn:
+                    of_run[place, start:stop] = drawn[key]
         start = stop
-    networks = [networks_of(group) or (str(number),) for number, group in enumerate(groups)]
-    means = [
-        np.einsum("smd,ds->md", of_group, seed_draws(len(of_group), draws, seed, networks.index(networks[number])))
-        for number, of_group in enumerate(scores)
-    ]
-    return np.stack(means)
+    return scores
 
 
-def networks_of(group: Sequence[ImageCounts]) -> tuple[str, ...] | None:
-    """The trained networks of a group's runs; None if one is unknown."""
-    networks = tuple(run.network for run in group)
-    return networks if all(networks) else None
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Interval and p value of a difference, from its draws.
-
-    Attributes:
-        low: lower end of the interval.
-        high: upper end; NaN, as `low`, if the difference is defined in no draw.
-        p: two-sided, twice the smaller share of draws at or beyond zero; below 1 - confidence if the interval
-            excludes zero.
-        undefined: share of the draws in which the difference is not defined (a class that no drawn image holds).
-    """
-
-    low: float
-    high: float
-    p: float
-    undefined: float
-
-
-def interval(differences_D: NDArray[np.float64], confidence: float) -> Interval:
-    """Percentile interval and p value of a difference.
+def interval(differences_D: NDArray[np.float64], confidence: float) -> tuple[float, float, float]:
+    """Percentile interval of a difference.
 
     Args:
         differences_D: of the draws; NaN where it is not defined.
         confidence: of the interval, e.g. 0.95.
+
+    Returns:
+        its ends, NaN if the difference is defined in no draw; and the share of the draws in which it is not defined (a
+        class that no drawn image holds).
     """
     defined = differences_D[np.isfinite(differences_D)]
     undefined = 1 - defined.size / differences_D.size
     if not defined.size:
-        return Interval(float("nan"), float("nan"), float("nan"), undefined)
+        return float("nan"), float("nan"), undefined
     low, high = np.quantile(defined, ((1 - confidence) / 2, (1 + confidence) / 2))
-    # The sample itself counts as a draw, so that no p value is zero.
-    beyond = min(int((defined <= 0).sum()), int((defined >= 0).sum())) + 1
-    return Interval(float(low), float(high), min(1.0, 2 * beyond / (defined.size + 1)), undefined)
+    return float(low), float(high), undefined
 
 
 @dataclass(frozen=True)
@@ -160,29 +106,24 @@ class Permutation:
 
 
 def permutation_test(
-    pairs: Sequence[tuple[ImageCounts, ImageCounts]], keys: Sequence[str], draws: int, seed: int
+    first: ImageCounts, second: ImageCounts, keys: Sequence[str], draws: int, seed: int
 ) -> dict[str, Permutation]:
-    """Test whether two groups differ on these images by more than a swap of their results would.
-
-    In each image the results of the two runs of a pair are swapped or not, in all pairs alike; the statistic is the
-    mean over the pairs of the difference of scores.
+    """Test whether two runs differ on these images by more than a swap of their results would.
 
     Args:
-        pairs: runs of the first and of the second group, all scored on the same images in the same order.
+        first: a run.
+        second: another, scored on the same images in the same order.
         keys: the scores.
         draws: random swaps to draw if all swaps would be more.
         seed: of the resampling.
     """
-    swaps_DN, exact = image_swaps(len(pairs[0][0].ids), draws, seed)
-    sums: dict[str, NDArray[np.float64]] = dict.fromkeys(keys, np.zeros(0))
-    for first, second in pairs:
-        both = _stacked(first, second)
-        ours = both.scores(np.concatenate((1 - swaps_DN, swaps_DN), axis=1))
-        theirs = both.scores(np.concatenate((swaps_DN, 1 - swaps_DN), axis=1))
+    chunks, exact = image_swaps(len(first.ids), draws, seed)
+    found: dict[str, list[NDArray[np.float64]]] = {key: [] for key in keys}
+    for swaps_DN in chunks:
+        scores = first.swapped(second, swaps_DN)
         for key in keys:
-            difference = theirs[key] - ours[key]
-            sums[key] = difference if not sums[key].size else sums[key] + difference
-    return {key: _permutation(sums[key], exact) for key in keys}
+            found[key].append(scores[1][key] - scores[0][key])
+    return {key: _permutation(np.concatenate(parts), exact) for key, parts in found.items()}
 
 
 def _permutation(differences_D: NDArray[np.float64], exact: bool) -> Permutation:
@@ -195,24 +136,32 @@ def _permutation(differences_D: NDArray[np.float64], exact: bool) -> Permutation
     return Permutation(float(as_large.mean()), int(defined.sum()), exact)
 
 
-def image_swaps(images: int, draws: int, seed: int) -> tuple[NDArray[np.float64], bool]:
-    """Which images are swapped, (D, N) of 0 and 1; row 0 swaps none. True if these are all 2^N."""
-    if 2.0**images <= max(draws, 2):
-        return (np.arange(2**images)[:, None] >> np.arange(images) & 1).astype(np.float64), True
+def image_swaps(images: int, draws: int, seed: int) -> tuple[Iterator[NDArray[np.float64]], bool]:
+    """Which images are swapped.
+
+    Args:
+        images: N.
+        draws: D.
+        seed: of the resampling.
+
+    Returns:
+        chunks (d, N) of 0 and 1, of which the first row swaps none; true if these are all 2^N, else D + 1.
+    """
+    exact = 2.0**images <= max(draws, 2)
+    return (_all_swaps(images) if exact else _random_swaps(images, draws, seed)), exact
+
+
+def _all_swaps(images: int) -> Iterator[NDArray[np.float64]]:
+    for start in range(0, 2**images, _CHUNK):
+        numbers = np.arange(start, min(start + _CHUNK, 2**images))
+        yield (numbers[:, None] >> np.arange(images) & 1).astype(np.float64)
+
+
+def _random_swaps(images: int, draws: int, seed: int) -> Iterator[NDArray[np.float64]]:
     rng = np.random.default_rng((seed, 2))
-    swaps = rng.integers(0, 2, (draws + 1, images)).astype(np.float64)
-    swaps[0] = 0
-    return swaps, False
-
-
-def _stacked(first: ImageCounts, second: ImageCounts) -> ImageCounts:
-    counts = {
-        key: {name: np.concatenate((array, second.counts[key][name])) for name, array in arrays.items()}
-        for key, arrays in first.counts.items()
-        if key in second.counts
-    }
-    measures = {key: measure for key, measure in first.measures.items() if key in counts}
-    return replace(first, ids=first.ids + second.ids, counts=counts, measures=measures)
+    yield np.zeros((1, images))
+    for start in range(0, draws, _CHUNK):
+        yield rng.integers(0, 2, (min(_CHUNK, draws - start), images)).astype(np.float64)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

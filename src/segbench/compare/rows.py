@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from segbench.compare.comparison import Comparison, Difference, ImageChange, Pair
-from segbench.compare.conclusions import conclude, conclusions, method
+from segbench.compare.conclusions import conclude
 from segbench.compare.document import directions
 from segbench.compare.grouping import Group
 from segbench.compare.records import RunRecord
 
-SCHEMA = 1
+SCHEMA = 2
 Row = dict[str, Any]
 
 
@@ -44,7 +44,8 @@ def group_rows(comparison: Comparison) -> list[Row]:
 
 def difference_row(difference: Difference) -> Row:
     """One score of a pair."""
-    d = difference
+    d, analysis = difference, difference.analysis
+    seeds = analysis.seeds if analysis else None
     return {
         "score": d.key,
         "first": d.first,
@@ -54,21 +55,45 @@ def difference_row(difference: Difference) -> Row:
         "difference": d.difference,
         "low": d.low,
         "high": d.high,
-        "p_bootstrap": d.p_bootstrap,
-        "p_permutation": d.permutation.p if d.permutation else None,
-        "permutation_swaps": d.permutation.swaps if d.permutation else None,
-        "permutation_exact": d.permutation.exact if d.permutation else None,
         "p": d.p,
         "p_adjusted": d.p_adjusted,
+        "standard_error": analysis.both.error if analysis else None,
+        "degrees_of_freedom": analysis.both.freedom if analysis else None,
+        "low_seeds_only": seeds.low if seeds else None,
+        "high_seeds_only": seeds.high if seeds else None,
+        "p_seeds_only": seeds.p if seeds else None,
+        "permutation_swaps": d.permutation.swaps if d.permutation else None,
+        "permutation_exact": d.permutation.exact if d.permutation else None,
         "undefined_draws": d.undefined,
         "images": d.images,
         "first_runs": d.seeds[0],
         "second_runs": d.seeds[1],
-        "interval_too_narrow": d.few_images,
+        "images_dependent": d.dependence or None,
         "higher_is_better": d.info.higher_is_better,
         "definition": d.info.version,
         "better": d.better,
     }
+
+
+def plan_rows(pair: Pair) -> list[Row]:
+    """One row per number of images and of runs of a pair's plan."""
+    if pair.plan is None:
+        return []
+    return [
+        {
+            "score": pair.plan.key,
+            "first": pair.first,
+            "second": pair.second,
+            "planned_difference": pair.plan.difference,
+            "images": row.images,
+            "runs_needed": row.seeds,
+            "first_runs": runs[0],
+            "second_runs": runs[1],
+            "smallest_difference": smallest,
+        }
+        for row in pair.plan.rows
+        for runs, smallest in zip(pair.plan.runs, row.smallest, strict=True)
+    ]
 
 
 def image_row(pair: Pair, image: ImageChange) -> Row:
@@ -94,6 +119,7 @@ def tables(comparison: Comparison) -> dict[str, list[Row]]:
         "differences": [difference_row(d) for pair in pairs for d in pair.differences],
         "classes": [difference_row(d) for pair in pairs for d in pair.classes],
         "images": [image_row(pair, image) for pair in pairs for image in pair.changed],
+        "plan": [row for pair in pairs for row in plan_rows(pair)],
         "left_out": [{"run": entry.source, "reason": entry.reason} for entry in comparison.table.left_out],
     }
 
@@ -117,7 +143,7 @@ def as_json(comparison: Comparison) -> Row:
         ],
         "left_out": [asdict(entry) for entry in table.left_out],
         "notes": [*comparison.notes, *table.notes],
-        "method": method(comparison),
+        "method": list(comparison.method),
     }
     plain: Row = _plain(whole)
     return plain
@@ -155,9 +181,10 @@ def _pair(comparison: Comparison, pair: Pair) -> Row:
         "first": pair.first,
         "second": pair.second,
         "images": pair.images,
-        "conclusions": conclusions(comparison, pair),
+        "conclusions": list(pair.sentences),
         "differences": [difference_row(d) | {"conclusion": conclude(d, confidence, pairs)} for d in pair.differences],
         "classes": [difference_row(d) for d in pair.classes],
+        "plan": plan_rows(pair),
         "changed": [image_row(pair, image) for image in pair.changed],
         "same_in_all": list(pair.equal),
         "untested": list(pair.untested),

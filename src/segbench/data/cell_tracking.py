@@ -265,6 +265,7 @@ class CellTracking:
             "G. van Cappellen (DIC-C2DH-HeLa) and S. Kumar (PhC-C2DH-U373)",
             licence="the Cell Tracking Challenge's conditions of use",
             protocol=self._protocol(),
+            dependence="frames of one sequence",
         )
 
     def _protocol(self) -> str:

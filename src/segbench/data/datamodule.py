@@ -107,10 +107,14 @@ class SegmentationData(lightning.LightningDataModule):
         source = self.require("train")
         settings = self._tile, self._geometry.margin, self._surround, self._pixel_weights
         tiles = TrainTiles(source, self.spec, self._augmentation, self._seed, *settings)
-        done, accumulate = None, 1
+        of_trainer: dict[str, Any] = {}
         if self.trainer is not None:
-            done, accumulate = self._steps_done, self.trainer.accumulate_grad_batches
-        sampler = TrainSampler(len(source), self._batch_size, self._seed, self._repeats, rank, world, done, accumulate)
+            of_trainer = {
+                "steps_done": self._steps_done,
+                "accumulate": self.trainer.accumulate_grad_batches,
+                "limit": self.trainer.limit_train_batches,
+            }
+        sampler = TrainSampler(len(source), self._batch_size, self._seed, self._repeats, rank, world, **of_trainer)
         return ResumableLoader(
             tiles,
             batch_size=self._batch_size,

@@ -110,6 +110,7 @@ class IsbiEM:
             "Arganda-Carreras et al., Frontiers in Neuroanatomy 9, 2015",
             licence="non-commercial research (ISBI 2012 challenge terms)",
             protocol=protocol,
+            dependence="slices of one stack",
         )
 
     def split(self, name: str) -> Slices | None:

@@ -44,7 +44,9 @@ class TrainSampler(Sampler[Draw]):
         world_size: k.
         steps_done: returns the run's optimiser steps so far, which determine the epoch and the position in it, so that
             a resume continues exactly. None: the epoch passed to `set_epoch`, from its start.
-        accumulate: batches per optimiser step.
+        accumulate: batches per optimiser step; the last step of an epoch takes those that are left.
+        limit: batches that the Trainer takes for one of its epochs, or a share of them (`limit_train_batches`). A pass
+            over the images then makes as many epochs as fit into it, each of other batches.
 
     Raises:
         SegbenchError: fewer draws than one batch on every rank needs.
@@ -60,11 +62,13 @@ class TrainSampler(Sampler[Draw]):
         world_size: int = 1,
         steps_done: Callable[[], int] | None = None,
         accumulate: int = 1,
+        limit: int | float = 1.0,
     ) -> None:
         self._count, self._batch, self._seed, self._repeats = count, batch_size, seed, repeats
         self._rank, self._world = rank, world_size
         self._epoch, self._steps_done, self._accumulate = 0, steps_done, accumulate
         self._steps = count * repeats // (batch_size * world_size)
+        self._taken = min(limit if isinstance(limit, int) else int(self._steps * limit), self._steps) or self._steps
         if self._steps == 0:
             raise SegbenchError(
                 f"{count} training images drawn {repeats} times per epoch",
@@ -80,13 +84,14 @@ class TrainSampler(Sampler[Draw]):
         return self._steps * self._batch
 
     def __iter__(self) -> Iterator[Draw]:
-        epoch, entered = self._epoch, 0
+        epoch, entered, end = self._epoch, 0, self._steps
         if self._steps_done is not None:
-            epoch, steps = divmod(self._steps_done(), -(-self._steps // self._accumulate))
-            entered = steps * self._accumulate
+            epochs, steps = divmod(self._steps_done(), -(-self._taken // self._accumulate))
+            epoch, part = divmod(epochs, self._steps // self._taken)
+            entered, end = part * self._taken + steps * self._accumulate, (part + 1) * self._taken
         order = np.random.default_rng((self._seed, epoch)).permutation(self._count * self._repeats)
         order = order[: self._steps * self._world * self._batch].reshape(self._steps, self._world, self._batch)
-        for draw in order[entered:, self._rank].reshape(-1).tolist():
+        for draw in order[entered:end, self._rank].reshape(-1).tolist():
             yield Draw(index=draw % self._count, epoch=epoch, draw=draw)
 
 

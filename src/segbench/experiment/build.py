@@ -285,7 +285,7 @@ def build_experiment(config: Config, directory: Path) -> Experiment:
     loggers = build_loggers(config.logger, config, directory)
     trainer = build_trainer(config, directory, callbacks, loggers)
     refuse_impossible(config, dataset, task.infos("val"), trainer.world_size)
-    for sentence in doubtful(config):
+    for sentence in doubtful(config) if is_main_process() else ():
         log.warning("%s", sentence)
     _log_inputs(dataset.spec)
     _freeze(config, task)

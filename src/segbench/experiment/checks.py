@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from segbench.config.record import Config
+from segbench.config.record import Config, Trainer
 from segbench.data.raw import DataSet
 from segbench.errors import SegbenchError
 
@@ -27,19 +27,13 @@ def refuse_impossible(config: Config, dataset: DataSet, scores: Collection[str],
         raise SegbenchError(
             f"trainer.overfit_batches={trainer.arguments['overfit_batches']}",
             "no such setting: Lightning replaces the sampler, which also decides the augmentation",
-            "for the same few batches in each epoch: +trainer.limit_train_batches=N augment=none",
+            "train on a few images with augment=none: data.train=N of drawn ones, or a folder of a few of your own",
         )
-    for name in ("limit_train_batches", "limit_test_batches"):
-        if trainer.arguments.get(name) == 0:
-            raise SegbenchError(
-                f"trainer.{name}=0",
-                "a number of batches, or a share of them, above 0",
-                f"leave it out{', or set trainer.max_steps=0 to score without training' if 'train' in name else ''}",
-            )
+    refuse_limits(config, dataset, {name: name for name in ("train", "val", "test")}, processes)
     source = dataset.split("train")
     interval = trainer.val_check_interval
     if source and isinstance(interval, int) and trainer.check_val_every_n_epoch is not None:
-        batches = math.ceil(len(source) * config.data.repeats / (config.data.batch_size * processes))
+        batches = _limited(trainer, "train", _batches(config, len(source), "train", processes))
         if interval > batches:
             raise SegbenchError(
                 f"trainer.val_check_interval={interval}, where an epoch has at most {batches} batches",
@@ -54,8 +48,67 @@ def refuse_impossible(config: Config, dataset: DataSet, scores: Collection[str],
         )
 
 
+def refuse_limits(config: Config, dataset: DataSet, splits: Mapping[str, str], processes: int) -> None:
+    """Refuse a limit (`trainer.limit_test_batches` and the like) that leaves no batch.
+
+    Args:
+        config: whose Trainer has the limits.
+        dataset: that is read.
+        splits: the split that each of the Trainer's stages (train, val, test) reads; others have no limit.
+        processes: that share the data.
+
+    Raises:
+        SegbenchError: 0, or a share of less than one batch. No batch of `val` is allowed: nothing is validated then.
+    """
+    for stage, split in splits.items():
+        key, limit = f"limit_{stage}_batches", config.trainer.arguments.get(f"limit_{stage}_batches")
+        source = dataset.split(split)
+        if limit is None or not source or (limit == 0 and stage == "val"):
+            continue
+        instead = ", or set trainer.max_steps=0 to score without training" if stage == "train" else ""
+        if limit == 0:
+            raise SegbenchError(
+                f"trainer.{key}={limit}", "a number of batches, or a share of them, above 0", f"leave it out{instead}"
+            )
+        batches = _batches(config, len(source), stage, processes)
+        if batches and not _limited(config.trainer, stage, batches):
+            raise SegbenchError(
+                f"trainer.{key}={limit}, where {split} has {batches} batches on each process",
+                "a share of at least one batch",
+                f"set trainer.{key}=1 for one batch, or leave it out{instead}",
+            )
+
+
+def _batches(config: Config, images: int, stage: str, processes: int) -> int:
+    """Batches of an epoch on each process."""
+    if stage == "train":
+        return images * config.data.repeats // (config.data.batch_size * processes)
+    return math.ceil(math.ceil(images / processes) / config.data.eval_batch_size)
+
+
+def _limited(trainer: Trainer, stage: str, batches: int) -> int:
+    limit = trainer.arguments.get(f"limit_{stage}_batches")
+    if isinstance(limit, int) and not isinstance(limit, bool):
+        return min(limit, batches)
+    return int(batches * limit) if isinstance(limit, float) else batches
+
+
 def doubtful(config: Config) -> list[str]:
     """What is allowed and most likely not meant, a sentence each."""
+    return [*_of_validation(config), *_of_warm_up(config)]
+
+
+def _of_validation(config: Config) -> list[str]:
+    limit = config.trainer.arguments.get("limit_val_batches")
+    if config.trainer.arguments.get("fast_dev_run") or limit is None or (limit == 1.0 and isinstance(limit, float)):
+        return []
+    if limit == 0:
+        chosen = f", so {config.monitor} chooses no best checkpoint and the last one is reported"
+        return [f"trainer.limit_val_batches=0: nothing is validated{chosen if config.monitor else ''}"]
+    return [f"trainer.limit_val_batches={limit}: validations may count a part of their images; results.json says so"]
+
+
+def _of_warm_up(config: Config) -> list[str]:
     warmup, steps = config.scheduler.arguments.get("warmup_steps"), config.trainer.max_steps
     if isinstance(warmup, int) and 0 <= steps < warmup:
         return [f"scheduler.warmup_steps={warmup} of trainer.max_steps={steps}: the rate never reaches optimizer.lr"]

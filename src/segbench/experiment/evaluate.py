@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
+from segbench.runs.partial import Partial
 from segbench.runtime.signals import deferred
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ class Scored:
     Attributes:
         scores: by key.
         timing: seconds and steps.
+        partial: how much of the split was counted; None: each image once.
     """
 
     scores: dict[str, float]
     timing: dict[str, float]
+    partial: Partial | None
 
 
 def score_split(
@@ -45,6 +48,7 @@ def score_split(
     split: str,
     checkpoint: Path,
     first: bool,
+    trained: Path | None = None,
 ) -> Scored:
     """Score a checkpoint on a split and write per_image.npz.
 
@@ -56,6 +60,7 @@ def score_split(
         split: `train`, `val` or `test`.
         checkpoint: the file.
         first: whether this process writes.
+        trained: the directory of the run whose checkpoint it is; None: `run` itself.
     """
     from segbench.training.checkpoint import load_weights
 
@@ -71,7 +76,14 @@ def score_split(
     if first:
         versions = {f"{head}/{name}": state.measure.version for (head, name), state in task.states_of("test").items()}
         run.write_per_image(split, [source.ids[index] for index in indices], counts, versions)
-    return Scored(task.scores["test"], {"evaluate_s": seconds, "checkpoint_step": float(step)})
+    partial = Partial.of_visits(task.visits["test"], len(source)) if "test" in task.visits else None
+    if first and partial is not None:
+        again = f"segbench evaluate run={trained or run.path}{'' if split == 'test' else f' split={split}'}"
+        log.warning("partial: %s of %s were counted. Score it whole: %s", partial, split, again)
+        for logger in trainer.loggers:
+            logged = {f"partial/{name}": float(number) for name, number in partial.record().items()}
+            logger.log_metrics(logged, step=trainer.global_step)
+    return Scored(task.scores["test"], {"evaluate_s": seconds, "checkpoint_step": float(step)}, partial)
 
 
 def recorded(config: Config, given: OfARun) -> Config:
@@ -109,6 +121,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         build_task,
         build_trainer,
     )
+    from segbench.experiment.checks import refuse_limits
     from segbench.experiment.items import data_item, model_item
     from segbench.experiment.unchanged import data_digests, refuse_other_classes
     from segbench.inference.stream import geometry_of
@@ -135,6 +148,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         dataset = build_dataset(config.data, config.weights)
         for difference in refuse_other_classes(trained, dataset):
             log.warning("other data than the run was trained on: %s", difference)
+        refuse_limits(config, dataset, {"test": given.split}, config.trainer.processes)
         task = build_task(config, dataset.spec)
         data = build_data(config, dataset, geometry_of(task.model))
         drawing = {name: config.callbacks.get(name) for name in ("panels", "extremes")}
@@ -147,12 +161,12 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
                     tracker.used(model_item(trained, config, checkpoint, _reported(trained)))
             callbacks = build_callbacks(drawing, directory, task)
             trainer = build_trainer(config, directory, callbacks, loggers)
-            scored = score_split(run, trainer, task, data, given.split, checkpoint, first)
+            scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path)
         if first:
             protocol = task_protocol(config, data, task, checkpoint.stem)
             recorded_now = provenance() | machine(config) | {"run": str(trained.path)}
-            run.write_results(scored.scores, scored.timing, recorded_now, protocol)
-            print_results(config, run.path, scored.scores, given.split, protocol, scored.timing)
+            run.write_results(scored.scores, scored.timing, recorded_now, protocol, scored.partial)
+            print_results(config, run.path, scored.scores, given.split, protocol, scored.timing, scored.partial)
     return scored.scores
 
 

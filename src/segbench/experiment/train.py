@@ -20,10 +20,13 @@ from segbench.runtime.signals import Stopped, deferred
 
 if TYPE_CHECKING:
     from segbench.config.record import Config
+    from segbench.data.datamodule import SegmentationData
     from segbench.experiment.build import Experiment
     from segbench.experiment.stages import Stage
     from segbench.runs.directory import Run
+    from segbench.runs.partial import Partial
     from segbench.tracking.tracker import Tracker
+    from segbench.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
 
@@ -219,24 +222,27 @@ def _fit_and_test(
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
     timing = {"fit_s": checkpoints.seconds, "steps": float(trainer.global_step)}
-    scores, validated = dict(task.scores.get("val", {})), {}
+    scores, best = dict(task.scores.get("val", {})), {}
+    validated = _partial_validation(task, data) if scores else None
+    partial = validated
     chosen = run.checkpoint()
-    if given_up or experiment.dataset.split("test") is None:
+    if given_up or not experiment.dataset.split("test"):
         # Whoever gave it up does not wait for a test.
         selected = chosen.stem if given_up else "last"
         chosen = run.checkpoint(selected)
         step = float(load_weights(task.model, chosen))
-        validated = validation_of(run.path, step) if first else {}
+        best = validation_of(run.path, step) if first else {}
         if given_up:
-            scores, timing["checkpoint_step"] = validated, step
+            scores, timing["checkpoint_step"] = best, step
         split = "val" if scores else "none"
     else:
         split, selected = "test", chosen.stem
         scored = score_split(run, trainer, task, data, split, chosen, first)
         # The last validation does not apply to an earlier checkpoint.
         scores = scored.scores if selected == "best" else scores | scored.scores
+        partial = scored.partial
         timing |= scored.timing
-        validated = validation_of(run.path, timing["checkpoint_step"]) if first else {}
+        best = validation_of(run.path, timing["checkpoint_step"]) if first else {}
     predicted = None
     if first and not given_up and (unlabelled := experiment.dataset.split("predict")) is not None:
         load_weights(task.model, run.checkpoint(selected))
@@ -246,17 +252,22 @@ def _fit_and_test(
     if first:
         protocol = task_protocol(config, data, task, selected)
         protocol |= {"ended_by": ended, "continued": continuations(run.recorded(), run.legs())}
-        run.write_results(scores, timing, run.provenance() | {"legs": len(run.legs())}, protocol)
-        print_results(config, run.path, scores, split, protocol, timing)
+        made = run.provenance() | {"legs": len(run.legs())}
+        run.write_results(scores, timing, made, protocol, partial, validated)
+        print_results(config, run.path, scores, split, protocol, timing, partial, validated)
         # The agent of a search reads a run's score in its summary: that of the reported checkpoint, not the last one.
-        summary: dict[str, Any] = {f"best/{key.removeprefix('val/')}": value for key, value in validated.items()}
-        summary |= validated | {"reported/checkpoint": selected}
-        summary |= {"reported/step": timing.get("checkpoint_step", timing["steps"])} | (
-            {"ended_by": ended} if ended else {}
-        )
+        summary: dict[str, Any] = {f"best/{key.removeprefix('val/')}": value for key, value in best.items()}
+        summary |= best | {"reported/checkpoint": selected}
+        summary |= {"reported/step": timing.get("checkpoint_step", timing["steps"])}
         for tracker in trackers:
-            tracker.summary(summary)
+            tracker.summary(summary | ({"ended_by": ended} if ended else {}))
             tracker.made(model_item(run, config, chosen, scores))
             if predicted is not None:
                 tracker.made(predicted)
     return scores
+
+
+def _partial_validation(task: SegmentationTask, data: SegmentationData) -> Partial | None:
+    from segbench.runs.partial import Partial
+
+    return Partial.of_visits(task.visits["val"], len(data.require("val"))) if "val" in task.visits else None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
-from segbench.metrics.measure import Counts, ImageResult
+from segbench.metrics.measure import Counts, ImageResult, over_labelled
 from segbench.metrics.thresholds import harmonic_mean
 from segbench.spec import ScoreInfo
 
@@ -93,7 +93,11 @@ class BoundaryF1:
         return (ScoreInfo("boundary_f1", (0.0, 1.0), True, self.version, test_only=True),)
 
     def counts(self, image: ImageResult) -> Counts:
-        """`f`: float64 (K,), F1 of each class that the image holds, else 0; `images`: int64 (K,), 1 where it does."""
+        """Counts of one image.
+
+        `f`: float64 (K,), F1 of each class that the image holds, else 0; `images`: int64 (K,), 1 where it does;
+        `labelled`: int64, pixels that are not void.
+        """
         pred = image.pred_HW
         label = np.where(image.label_HW == image.ignore_index, pred, image.label_HW)
         f, images = np.zeros(len(self.class_names)), np.zeros(len(self.class_names), np.int64)
@@ -101,14 +105,14 @@ class BoundaryF1:
             label_HW, pred_HW = label == k, pred == k
             if label_HW.any() or pred_HW.any():
                 f[k], images[k] = boundary_f1(label_HW, pred_HW, self.tolerance), 1
-        return {"f": f, "images": images}
+        return {"f": f, "images": images, "labelled": np.array(image.labelled, np.int64)}
 
     def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
-        """The mean over the classes that some image holds, from sums of shape (..., K)."""
+        """The mean over the classes that some image holds, from sums of shape (..., K); NaN if nothing is labelled."""
         kept = [k for k in range(len(self.class_names)) if k not in self.excluded]
         f = np.asarray(totals["f"], np.float64)[..., kept]
         images = np.asarray(totals["images"], np.float64)[..., kept]
         held = images > 0
         with np.errstate(divide="ignore", invalid="ignore"):
             by_class = np.where(held, f / images, 0.0)
-            return {"boundary_f1": np.asarray(by_class.sum(-1) / held.sum(-1))}
+            return over_labelled(totals, {"boundary_f1": np.asarray(by_class.sum(-1) / held.sum(-1))})

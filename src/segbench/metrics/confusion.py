@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from segbench.metrics.measure import Counts, ImageResult
-from segbench.spec import ScoreInfo
+from segbench.spec import OF_CLASSES, ScoreInfo
 
 
 @njit(cache=True, nogil=True)
@@ -65,20 +65,23 @@ def confusion_matrix(
 
 @dataclass(frozen=True)
 class Overlap:
-    """The four scores of the FCN papers, the other mean IUs in use, and the IU of each class.
+    """The four scores of the FCN papers, the other mean IUs in use, and IU and Dice of each class.
 
     With the matrix summed over the split:
 
     - `pixel_acc` = sum_i n_ii / sum_i t_i
     - `mean_acc` = mean over labelled classes of n_ii / t_i
     - `iu/<class>` = n_ii / (t_i + sum_j n_ji - n_ii), NaN where the class is neither labelled nor predicted
+    - `dice/<class>` = 2 n_ii / (t_i + sum_j n_ji), the F1 of its pixels, NaN likewise; it is 2 IU / (1 + IU)
     - `mean_iu` = mean IU over classes that are labelled or predicted: a class predicted but not labelled counts as 0,
       as in the authors' score.py
     - `mean_iu_present` = over classes that are labelled (the SIFT Flow protocol)
     - `mean_iu_all` = over all classes, those that are neither labelled nor predicted counting as 0
     - `fw_iu` = (sum_k t_k)^-1 sum_i t_i n_ii / (t_i + sum_j n_ji - n_ii)
 
-    and, not from that matrix, `mean_iu_per_image`: the mean of the images' `mean_iu`. It does not estimate the others,
+    Over no labelled pixel all of them are NaN.
+
+    Not from that matrix comes `mean_iu_per_image`: the mean of the images' `mean_iu`. It does not estimate the others,
     since small images and rare classes weigh more in it.
 
     Attributes:
@@ -95,9 +98,10 @@ class Overlap:
     test_only: bool = False
 
     def infos(self) -> tuple[ScoreInfo, ...]:
-        """Accuracies, mean IUs by every definition, frequency weighted IU, and the IU of each class."""
+        """Accuracies, mean IUs by every definition, frequency weighted IU, then IU and Dice of each class."""
         means = ("mean_iu", "mean_iu_present", "mean_iu_all", "mean_iu_per_image")
-        names = ("pixel_acc", "mean_acc", *means, "fw_iu", *(f"iu/{name}" for name in self.class_names))
+        of_classes = (f"{family}/{name}" for family in OF_CLASSES for name in self.class_names)
+        names = ("pixel_acc", "mean_acc", *means, "fw_iu", *of_classes)
         return tuple(ScoreInfo(name, (0.0, 1.0), True, self.version) for name in names)
 
     def counts(self, image: ImageResult) -> Counts:
@@ -131,6 +135,7 @@ class Overlap:
         hit, labelled = (np.asarray(totals[key], np.float64) for key in ("hit", "labelled"))
         kept = self._kept()
         iu, pixels = _class_iu(totals), labelled.sum(-1)
+        some = pixels > 0
         with np.errstate(divide="ignore", invalid="ignore"):
             share = labelled / pixels[..., None]
             scores = {
@@ -138,11 +143,14 @@ class Overlap:
                 "mean_acc": _mean_of_finite((hit / labelled)[..., kept]),
                 "mean_iu": _mean_of_finite(iu[..., kept]),
                 "mean_iu_present": _mean_of_finite(np.where(labelled > 0, iu, np.nan)[..., kept]),
-                "mean_iu_all": np.nan_to_num(iu)[..., kept].mean(-1),
+                "mean_iu_all": np.where(some, np.nan_to_num(iu)[..., kept].mean(-1), np.nan),
                 "mean_iu_per_image": np.asarray(totals["image_mean_iu"], np.float64) / np.asarray(totals["images"]),
-                "fw_iu": np.where(share > 0, share * np.nan_to_num(iu), 0.0)[..., kept].sum(-1),
+                "fw_iu": np.where(some, np.where(share > 0, share * np.nan_to_num(iu), 0.0)[..., kept].sum(-1), np.nan),
             }
-        return scores | {f"iu/{name}": iu[..., k] for k, name in enumerate(self.class_names)}
+            dice = 2 * hit / (labelled + np.asarray(totals["predicted"], np.float64))
+        for family, of_class in zip(OF_CLASSES, (iu, dice), strict=True):
+            scores |= {f"{family}/{name}": of_class[..., k] for k, name in enumerate(self.class_names)}
+        return scores
 
     def _kept(self) -> NDArray[np.bool_]:
         kept = np.ones(len(self.class_names), bool)

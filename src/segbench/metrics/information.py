@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.metrics.measure import CellMeasure, Counts, ImageResult
+from segbench.metrics.measure import CellMeasure, Counts, ImageResult, over_labelled
 from segbench.metrics.rand import margins
 from segbench.metrics.region_overlap import Contingency
 from segbench.metrics.region_runs import overlap, region_runs
@@ -152,11 +152,15 @@ class VInfo(CellMeasure):
         return (ScoreInfo("v_info", (0.0, 1.0), True, self.version),)
 
     def counts(self, image: ImageResult) -> Counts:
-        """`f`: float64 (11,), F of this slice at each threshold; `slices`: int64, 1."""
+        """`f`: float64 (11,), F of this slice; `slices`: int64, 1; `labelled`: int64, pixels that are not void."""
         prob_HW, cell_HW, _ = image.cell_view(self.cell_class, self.name)
         parts = np.array([entropies(table) for table in thinned_tables(threshold_levels(prob_HW), cell_HW)])
-        return {"f": parts_f(parts.T)[2], "slices": np.array(1, np.int64)}
+        return {
+            "f": parts_f(parts.T)[2],
+            "slices": np.array(1, np.int64),
+            "labelled": np.array(image.labelled, np.int64),
+        }
 
     def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
-        """The largest mean F from counts of shape (..., 11); NaN for no slice."""
-        return {"v_info": mean_of_slices(totals).max(-1)}
+        """The largest mean F from counts of shape (..., 11); NaN without a labelled pixel."""
+        return over_labelled(totals, {"v_info": mean_of_slices(totals).max(-1)})

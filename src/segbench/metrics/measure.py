@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -39,6 +40,11 @@ class ImageResult:
     instances_HW: NDArray[np.int32] | None = None
     ignore_index: int = VOID
     references: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
+
+    @cached_property
+    def labelled(self) -> int:
+        """The number of pixels that are not void."""
+        return int(np.count_nonzero(self.label_HW != self.ignore_index))
 
     def probabilities(self, measure: str) -> NDArray[np.float32]:
         """`prob_KHW`, float32.
@@ -153,6 +159,22 @@ class CellMeasure:
     needs_prob: bool = True
     needs_raw: bool = False
     test_only: bool = False
+
+
+def over_labelled(
+    totals: Mapping[str, NDArray[np.generic]], scores: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """The scores, NaN where nothing is labelled, for measures whose formula gives 0 or 1 over no pixel at all.
+
+    Args:
+        totals: summed counts; `labelled` (...) counts the pixels that are not void. Runs of version 0.1.0 lack it, and
+            keep what the formula gives.
+        scores: (...) by name.
+    """
+    if "labelled" not in totals:
+        return dict(scores)
+    any_pixel = np.asarray(totals["labelled"]) > 0
+    return {name: np.where(any_pixel, value, np.nan) for name, value in scores.items()}
 
 
 def arguments_of_head(kind: Callable[..., Any], given: Mapping[str, Any], head: HeadSpec) -> dict[str, Any]:

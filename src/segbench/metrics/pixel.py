@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from segbench.metrics.measure import CellMeasure, Counts, ImageResult
+from segbench.metrics.measure import CellMeasure, Counts, ImageResult, over_labelled
 from segbench.metrics.stack import over_levels
 from segbench.metrics.thresholds import THRESHOLDS, FScores, f_error, harmonic_mean, precision_recall, threshold_levels
 from segbench.spec import ScoreInfo
@@ -90,12 +90,12 @@ class PixelError(CellMeasure):
         return (ScoreInfo("pixel_error", (0.0, 1.0), False, self.version),)
 
     def counts(self, image: ImageResult) -> Counts:
-        """`tp`, `fp`, `fn`: int64 (11,), pixels at each threshold."""
+        """`tp`, `fp`, `fn`: int64 (11,), pixels at each threshold; `labelled`: int64, pixels that are not void."""
         prob_HW, cell_HW, void_HW = image.cell_view(self.cell_class, self.name)
         tp, fp, fn = pixel_counts(threshold_levels(prob_HW), cell_HW, void_HW)
-        return {"tp": tp, "fp": fp, "fn": fn}
+        return {"tp": tp, "fp": fp, "fn": fn, "labelled": np.array(image.labelled, np.int64)}
 
     def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
-        """`1 - max_t F(t)` from counts of shape (..., 11)."""
+        """`1 - max_t F(t)` from counts of shape (..., 11); NaN without a labelled pixel."""
         f = harmonic_mean(*precision_recall(totals["tp"], totals["fp"], totals["fn"]))
-        return {"pixel_error": 1.0 - f.max(-1)}
+        return over_labelled(totals, {"pixel_error": 1.0 - f.max(-1)})

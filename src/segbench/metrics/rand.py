@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.metrics.measure import CellMeasure, Counts, ImageResult
+from segbench.metrics.measure import CellMeasure, Counts, ImageResult, over_labelled
 from segbench.metrics.region_overlap import Contingency
 from segbench.metrics.region_runs import overlap, region_runs
 from segbench.metrics.stack import over_levels
@@ -134,15 +134,16 @@ class RandError(CellMeasure):
         return tuple(ScoreInfo(name, (0.0, 1.0), False, self.version) for name in names)
 
     def counts(self, image: ImageResult) -> Counts:
-        """`tp`, `fp`, `fn`, `pixels`: int64 (11,) at each threshold."""
+        """`tp`, `fp`, `fn`, `pixels`: int64 (11,) at each threshold; `labelled`: int64, pixels that are not void."""
         prob_HW, cell_HW, _ = image.cell_view(self.cell_class, self.name)
         tp, fp, fn, pixels = rand_counts(threshold_levels(prob_HW), cell_HW)
-        return {"tp": tp, "fp": fp, "fn": fn, "pixels": pixels}
+        return {"tp": tp, "fp": fp, "fn": fn, "pixels": pixels, "labelled": np.array(image.labelled, np.int64)}
 
     def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
-        """`1 - max_t F(t)` by both definitions, from counts of shape (..., 11)."""
+        """`1 - max_t F(t)` by both definitions, from counts of shape (..., 11); NaN without a labelled pixel."""
         tp, fp, fn, pixels = (np.asarray(totals[key], np.int64) for key in ("tp", "fp", "fn", "pixels"))
-        return {
+        scores = {
             "rand_error": 1.0 - harmonic_mean(*rand_precision_recall(tp, fp, fn, pixels)).max(-1),
             "rand_error_pairs": 1.0 - harmonic_mean(*precision_recall(*as_pairs(tp, fp, fn, pixels))).max(-1),
         }
+        return over_labelled(totals, scores)

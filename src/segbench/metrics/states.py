@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,29 @@ from torchmetrics import Metric
 from segbench.metrics.measure import Counts, ImageResult, Measure
 
 
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """What was counted of a split, over all processes.
+
+    Attributes:
+        indices: the images, ascending, int64 (N,).
+        counts: theirs, with a leading N.
+        visits: how often each image was counted, int64 (N,); 1, unless a sampler repeats it without saying so.
+        labelled: pixels of the images that are not void.
+    """
+
+    indices: NDArray[np.int64]
+    counts: Counts
+    visits: NDArray[np.int64]
+    labelled: int
+
+
 class MeasureState(Metric):
     """Streams a measure over a split.
 
-    The state is one row per image: its index, then its counts as 64-bit words (float64 by its bits, so nothing is
-    rounded). Rows are sorted by index before they are summed: the scores are the same to the last bit for any batch
-    size and any number of workers and processes.
+    The state is one row per image: its index, the number of its labelled pixels, then its counts as 64-bit words
+    (float64 by its bits, so nothing is rounded). Rows are sorted by index before they are summed: the scores are the
+    same to the last bit for any batch size and any number of workers and processes.
 
     Args:
         measure: the definition.
@@ -36,7 +54,7 @@ class MeasureState(Metric):
     def update(self, index: int, result: ImageResult) -> None:
         """Count one image; an index of -1 marks padding, which is dropped before the scores."""
         counts = self.measure.counts(result)
-        words: list[NDArray[np.int64]] = [np.array([index], np.int64)]
+        words: list[NDArray[np.int64]] = [np.array([index, result.labelled], np.int64)]
         for key, value in counts.items():
             array = np.asarray(value)
             array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
@@ -50,24 +68,33 @@ class MeasureState(Metric):
         Raises:
             RuntimeError: an image was counted twice with different counts.
         """
-        return self.compute()
+        counted = self.counted()
+        return counted.indices, counted.counts
 
-    def compute(self) -> tuple[NDArray[np.int64], Counts]:
-        """As `per_image`; torchmetrics gathers the rows first."""
+    def counted(self) -> Counted:
+        """All that was counted, gathered across processes; an image that was counted twice is in it once.
+
+        Raises:
+            RuntimeError: an image was counted twice with different counts.
+        """
+        return Counted(*self.compute())
+
+    def compute(self) -> tuple[NDArray[np.int64], Counts, NDArray[np.int64], int]:
+        """The fields of `counted`; torchmetrics gathers the rows first, and takes no frozen dataclass."""
         rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
         table = rows.cpu().numpy()
-        table = np.unique(table[table[:, 0] >= 0], axis=0)
+        table, visits = np.unique(table[table[:, 0] >= 0], axis=0, return_counts=True)
         indices = table[:, 0]
         if len(np.unique(indices)) != len(indices):
             raise RuntimeError(f"{self.measure.name}: an image was evaluated twice with different counts")
         counts: Counts = {}
-        start = 1
+        start = 2
         for key, (shape, dtype) in self._layout.items():
             size = int(np.prod(shape, dtype=np.int64))
             block = np.ascontiguousarray(table[:, start : start + size])
             counts[key] = block.view(dtype).reshape(len(table), *shape)
             start += size
-        return indices, counts
+        return indices, counts, visits.astype(np.int64), int(table[:, 1].sum())
 
     def scores(self) -> dict[str, float]:
         """The measure's scores over all images seen by all processes."""

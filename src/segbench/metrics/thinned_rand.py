@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.metrics.measure import CellMeasure, Counts, ImageResult
+from segbench.metrics.measure import CellMeasure, Counts, ImageResult, over_labelled
 from segbench.metrics.rand import rand_counts, rand_parts, rand_precision_recall
 from segbench.metrics.stack import over_levels
 from segbench.metrics.thinning import thinned_tables
@@ -109,19 +109,32 @@ class VRand(CellMeasure):
         return tuple(ScoreInfo(name, (0.0, 1.0), True, self.version) for name in ("v_rand", "v_rand_pooled"))
 
     def counts(self, image: ImageResult) -> Counts:
-        """`tp`, `fp`, `fn`, `pixels`: int64 (11,); `f`: float64 (11,), of this slice; `slices`: int64, 1."""
+        """Counts of one slice.
+
+        `tp`, `fp`, `fn`, `pixels`: int64 (11,); `f`: float64 (11,); `slices`: int64, 1; `labelled`: int64, pixels that
+        are not void.
+        """
         prob_HW, cell_HW, _ = image.cell_view(self.cell_class, self.name)
         tp, fp, fn, pixels = thinned_rand_counts(threshold_levels(prob_HW), cell_HW)
         f = harmonic_mean(*rand_precision_recall(tp, fp, fn, pixels))
-        return {"tp": tp, "fp": fp, "fn": fn, "pixels": pixels, "f": f, "slices": np.array(1, np.int64)}
+        return {
+            "tp": tp,
+            "fp": fp,
+            "fn": fn,
+            "pixels": pixels,
+            "f": f,
+            "slices": np.array(1, np.int64),
+            "labelled": np.array(image.labelled, np.int64),
+        }
 
     def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
-        """The largest mean F and the largest pooled F, from counts of shape (..., 11); NaN for no slice."""
+        """The largest mean F and the largest pooled F, from counts of shape (..., 11); NaN without a labelled pixel."""
         tp, fp, fn, pixels = (np.asarray(totals[key], np.int64) for key in ("tp", "fp", "fn", "pixels"))
-        return {
+        scores = {
             "v_rand": mean_of_slices(totals).max(-1),
             "v_rand_pooled": harmonic_mean(*rand_precision_recall(tp, fp, fn, pixels)).max(-1),
         }
+        return over_labelled(totals, scores)
 
 
 def mean_of_slices(totals: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float64]:

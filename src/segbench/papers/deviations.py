@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from segbench.config.no_effect import is_without_effect
+from segbench.config.no_effect import counting
 from segbench.config.record import Config
 from segbench.experiment.stages import FOLDER, Stage
 from segbench.inference.symmetries import symmetries
@@ -97,6 +97,9 @@ def deviations(conduct: Conduct, reference: Config, stages: Sequence[Stage] = ()
     reported += _of_settings(conduct, reference)
     reported += _of_history(conduct)
     reported += _of_stages(conduct, reference, stages)
+    own = "last" if config.monitor is None else "best"
+    if (scored := conduct.results["protocol"].get("checkpoint", own)) != own:
+        reported.append(f"scored by its {scored} checkpoint instead of its {own} one")
     precision = str(conduct.results["protocol"]["precision"])
     if not precision.startswith("32"):
         reported.append(f"computed in {precision}, the paper in float32")
@@ -112,7 +115,7 @@ def not_comparable(config: Config, reference: Config) -> list[str]:
 
 
 def _scored_otherwise(config: Config, reference: Config) -> list[str]:
-    mine, theirs = _view(config.flat), _view(reference.flat)
+    mine, theirs = _views(config.flat, reference.flat)
     return [
         f"{key}={mine.get(key)} where the row has {theirs.get(key)}"
         for key in sorted({*mine, *theirs})
@@ -122,23 +125,26 @@ def _scored_otherwise(config: Config, reference: Config) -> list[str]:
     ]
 
 
-def _view(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that count; those of a metric that repeat the decoding's are left out."""
-    return {
-        key: value
-        for key, value in flat.items()
-        if not is_without_effect(key, flat) and not _repeats_decoding(key, value, flat)
+def _views(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings that count; those of a metric that repeat the decoding's, on both sides, are left out."""
+    ours, others = counting(mine), counting(theirs)
+    repeated = {
+        key for key in {*ours, *others} if all(_repeats_decoding(key, flat) for flat in (ours, others) if key in flat)
     }
+    for key in repeated:
+        ours.pop(key, None)
+        others.pop(key, None)
+    return ours, others
 
 
-def _repeats_decoding(key: str, value: Any, flat: Mapping[str, Any]) -> bool:
+def _repeats_decoding(key: str, flat: Mapping[str, Any]) -> bool:
     _, found, rest = key.partition(".decoding.")
-    return bool(found) and key.startswith("metrics.") and flat.get(f"decoding.{rest}", ...) == value
+    return bool(found) and key.startswith("metrics.") and flat.get(f"decoding.{rest}", ...) == flat[key]
 
 
 def _of_settings(conduct: Conduct, reference: Config) -> list[str]:
     config, asked = conduct.config, conduct.asked
-    mine, theirs = _view(asked), _view(reference.flat)
+    mine, theirs = _views(asked, reference.flat)
     handled = {*_FROM_THE_RUN, *_BATCH}
     if reference.paper is not None and reference.paper.symmetries is not None:
         handled.add("tta")
@@ -225,7 +231,8 @@ def _averaging(config: Config, reference: Config) -> list[str]:
     copies = len(symmetries(config.tta))
     if copies == paper.symmetries:
         return []
-    return [f"averaged over {copies} symmetries (tta={config.tta}) instead of {paper.symmetries} turned copies"]
+    averaged = f"averaged over {copies} symmetries" if copies > 1 else "not averaged over symmetries"
+    return [f"{averaged} (tta={config.tta}), the paper averages over {paper.symmetries} turned copies"]
 
 
 def _of_history(conduct: Conduct) -> list[str]:

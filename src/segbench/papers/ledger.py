@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from segbench.config.packaged import conf_root, read_yaml
+from segbench.config.paper import paper_blocks
 from segbench.display.digits import number, spread
 from segbench.errors import SegbenchError
 from segbench.runtime.files import write_whole
@@ -210,5 +211,9 @@ def _when(row: Mapping[str, Any]) -> str:
     code = (
         f"{str(git.get('commit'))[:10]}{' and uncommitted changes' if git.get('dirty') else ''}" if git else "a wheel"
     )
-    on = f", mean of {', '.join(name.replace('_', ' ') for name in row['folds'])}" if "folds" in row else ""
+    if "folds" in row:
+        on = f", mean of {', '.join(name.replace('_', ' ') for name in row['folds'])}"
+    else:
+        seen = (paper_blocks().get(str(row.get("experiment"))) or {}).get("looked_at") or {}
+        on = ", on test images that were looked at before" if seen.get("null") else ""
     return f"{row.get('date')}, {code}{on}"

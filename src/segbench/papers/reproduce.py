@@ -7,37 +7,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.flat import differences
 from segbench.config.paper import paper_blocks
 from segbench.config.places import PLACES
-from segbench.config.record import Config, Paper
+from segbench.config.record import Config
 from segbench.errors import SegbenchError
+from segbench.papers.experiments import Composed, compose_experiment, row_itself
 from segbench.papers.ledger import beyond, read_rows, summarise, verdict, write_row
 from segbench.runs.directory import Run
 from segbench.runs.provenance import provenance
+from segbench.spec import of_class
 
 if TYPE_CHECKING:
-    from segbench.experiment.stages import Stage
     from segbench.papers.deviations import Conduct
-
-
-@dataclass(frozen=True)
-class Composed:
-    """An experiment as it will run.
-
-    Attributes:
-        config: resolved.
-        stages: what runs before it.
-        data: the name of its data set's config.
-    """
-
-    config: Config
-    stages: tuple[Stage, ...]
-    data: str
 
 
 @dataclass(frozen=True)
@@ -108,7 +94,8 @@ def reproduce(order: Order, command: str, say: Callable[[Mapping[str, Any], Path
             blocked = row | {"verdict": "not run", "why": why, "command": command, "date": time.strftime("%Y-%m-%d")}
             say(blocked, write_row(order.ledger, blocked))
         raise
-    measured = _measured(order, list(composed), _reference(order, paper), first.config)
+    reference = row_itself(paper, order.experiment, order.config_dir)
+    measured = _measured(order, list(composed), reference, first.config)
     measured = row | measured | {"command": command, "date": time.strftime("%Y-%m-%d")}
     say(measured, write_row(order.ledger, measured))
 
@@ -123,29 +110,19 @@ def _refuse_dirty(order: Order, what: str, provenances: Sequence[Mapping[str, An
         )
 
 
-def _compose(order: Order, seed: int | None, fold: int | None = None) -> Composed:
-    import hydra
+def _refuse_partial(directory: Path) -> None:
+    if (partial := Run.open(directory).partial()) is not None:
+        raise SegbenchError(
+            f"{directory}: {partial} of the test were counted",
+            "a test that counted each image once",
+            "leave out what limits the test (trainer.limit_test_batches), and choose another output=DIR",
+        )
 
-    from segbench.config.composed import resolved
-    from segbench.config.composing import composing
-    from segbench.experiment.stages import compose_stages
 
-    overrides = [f"experiment={order.experiment}", f"name={order.experiment}", *order.overrides]
-    overrides += [] if seed is None else [f"seed={seed}"]
+def _compose(order: Order, seed: int | None, fold: int | None) -> Composed:
+    overrides = [*order.overrides, *([] if seed is None else [f"seed={seed}"])]
     overrides += [] if fold is None else [f"data.fold={fold}"]
-    with composing("train", overrides, order.config_dir):
-        with_choices = hydra.compose("train", overrides, return_hydra_config=True)
-        config = Config.of(resolved(hydra.compose("train", overrides)))
-        return Composed(config, compose_stages(config, overrides), str(with_choices.hydra.runtime.choices["data"]))
-
-
-def _reference(order: Order, paper: Paper) -> Composed:
-    """The experiment that is the paper's row itself, as packaged; only the path of the data is ours."""
-    root = [override for override in order.overrides if override.startswith("data.root=")]
-    name = paper.experiment or order.experiment
-    # A row that is not packaged is the user's own.
-    own = None if name in paper_blocks() else order.config_dir
-    return _compose(replace(order, experiment=name, overrides=root, config_dir=own), None)
+    return compose_experiment(order.experiment, overrides, order.config_dir)
 
 
 def _have_data(composed: Composed) -> None:
@@ -220,6 +197,7 @@ def _measured(order: Order, directories: Sequence[Path], reference: Composed, no
     for directory, conduct in done.items():
         name = str(directory.relative_to(order.output))
         _refuse_dirty(order, f"the code of {directory}", conduct.provenances)
+        _refuse_partial(directory)
         said[name] = deviations(conduct, reference.config, reference.stages)
         other |= dict.fromkeys(not_comparable(conduct.config, reference.config))
         why = looked_at(conduct.config) if order.folds else None
@@ -255,7 +233,7 @@ def _measured(order: Order, directories: Sequence[Path], reference: Composed, no
 
 def _scores(conduct: Conduct) -> dict[str, float | None]:
     metrics = {key.removeprefix("test/"): v for key, v in conduct.results["metrics"].items() if key.startswith("test/")}
-    return {name: value for name, value in metrics.items() if "/iu/" not in f"/{name}"}
+    return {name: value for name, value in metrics.items() if of_class(name) is None}
 
 
 def _over_folds(scores: Mapping[Path, Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ def report(sources: Sequence[str], metric: str | None = None) -> str:
     from segbench.report.run_page import run_sections
     from segbench.report.sweep_page import sweep_sections
 
-    runs, left_out = read_runs(sources)
+    runs, left_out = read_runs(sources, partial=True)
     local = [each for each in runs if each.path is not None]
     if not local:
         why = "; ".join(f"{each.source}: {each.reason}" for each in left_out[:4]) or "none is on this machine"

@@ -23,6 +23,8 @@ from segbench.display.digits import number
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences
+from segbench.runs.directory import Run
+from segbench.spec import of_class
 
 _MAX_PICTURES = 12
 
@@ -40,6 +42,7 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
     assert run.path is not None
     return {
         "Scores": _scores(run, metric),
+        "Deviations": _deviations(run),
         "Curves": _curves(run.trained or run.path),
         "Classes": _classes(run),
         "Images": _pictures(run.path),
@@ -50,10 +53,16 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
 
 
 def _scores(run: RunRecord, metric: str | None) -> str:
-    paper: Mapping[str, Any] = packaged_facts(run.config.get("paper")) or {}
+    # What the paper prints is of its test images, each of them counted.
+    comparable = run.partial is None and run.split == "test"
+    paper: Mapping[str, Any] = (packaged_facts(run.config.get("paper")) if comparable else None) or {}
     printed: Mapping[str, float] = paper.get("metrics") or {}
     infos = {}
     notes = []
+    if run.partial is not None:
+        notes.append(
+            f"Partial: {run.partial} of {run.split} were counted. Score it whole: segbench evaluate run={run.trained}"
+        )
     try:
         infos = score_infos(run)
     except SegbenchError as error:
@@ -85,6 +94,12 @@ def _scores(run: RunRecord, metric: str | None) -> str:
         "precision": run.protocol.get("precision"),
     }
     return facts(how) + table(shown) + sentences(notes)
+
+
+def _deviations(run: RunRecord) -> str:
+    assert run.path is not None
+    found = Run(run.path).deviations().get("deviations")
+    return sentences([str(each) for each in found]) if isinstance(found, list) else ""
 
 
 def _curves(directory: Path) -> str:
@@ -138,10 +153,10 @@ def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             for name, text in row.items():
-                if name in (None, "epoch", "step") or not text or "/iu/" in name or name.split("/")[-1] in VARIANTS:
+                if name in (None, "epoch", "step") or not text or of_class(name) or name.split("/")[-1] in VARIANTS:
                     continue
                 value = float(text)
-                if math.isfinite(value) and not name.startswith(("test/", "val/threshold")):
+                if math.isfinite(value) and not name.startswith(("test/", "val/threshold", "partial/")):
                     steps, values = found.setdefault(name, ([], []))
                     steps.append(float(row["step"]))
                     values.append(value)
@@ -167,14 +182,17 @@ def _classes(run: RunRecord) -> str:
         named = f" of {key.split('/')[0]}" if len(heads) > 1 else ""
         hit, labelled, predicted = np.diag(matrix_KK), matrix_KK.sum(1), matrix_KK.sum(0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            iu = hit / (labelled + predicted - hit)
+            iu, dice = hit / (labelled + predicted - hit), 2 * hit / (labelled + predicted)
             share = labelled / labelled.sum()
         rows = tuple(
-            (name, number(float(iu[k])), f"{share[k]:.2%}", f"{labelled[k]:,}", f"{predicted[k]:,}", f"{hit[k]:,}")
+            (
+                *(name, number(float(iu[k])), number(float(dice[k])), f"{share[k]:.2%}"),
+                *(f"{labelled[k]:,}", f"{predicted[k]:,}", f"{hit[k]:,}"),
+            )
             for k, name in enumerate(head.class_names)
         )
-        header = ("class", "IU", "share of the pixels", "labelled", "predicted", "both")
-        numbers = Table("classes", f"classes{named}", header, rows, (False, True, True, True, True, True))
+        header = ("class", "IU", "Dice", "share of the pixels", "labelled", "predicted", "both")
+        numbers = Table("classes", f"classes{named}", header, rows, (False, *(True for _ in header[1:])))
         by_iu = dict(sorted(zip(head.class_names, map(float, iu), strict=True), key=lambda item: _last_nan(item[1])))
         drawn.append(chart(bars(by_iu, "IU"), f"Intersection over union of each class{named}", numbers))
         caption = f"Confusion{named}: predicted classes of each labelled class's pixels; a row sums to 1, or is empty"

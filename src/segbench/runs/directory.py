@@ -13,7 +13,7 @@ RUN/
   run.log           the log
   metrics.csv       scores and losses over steps
   checkpoints/      last.ckpt, the one before it (previous.ckpt), best.ckpt; validation.json: the last one's scores
-  results.json      {"schema": 1, "metrics", "timing", "provenance", "protocol"}
+  results.json      {"schema": 1, "metrics", "timing", "provenance", "protocol", "partial"}
   per_image.npz     counts of every image, from which any score is recomputed
   panels/           pictures
   predictions/      predicted images
@@ -41,8 +41,10 @@ from numpy.typing import NDArray
 from segbench.config.former import with_current_targets
 from segbench.config.packaged import read_yaml
 from segbench.config.record import Config, Recorded
+from segbench.config.requests import OtherData
 from segbench.errors import SegbenchError
 from segbench.runs.history import Leg, effective, read_legs
+from segbench.runs.partial import Partial, counted_ids
 from segbench.runtime.files import write_whole, written_whole
 
 log = logging.getLogger(__name__)
@@ -291,6 +293,14 @@ class Run:
         """The content of dataset.json, empty if the run has none yet."""
         return self._read("dataset.json")
 
+    def write_deviations(self, found: Mapping[str, Any]) -> None:
+        """Write deviations.json: how the run deviates from the paper that stands beside its scores."""
+        self._write("deviations.json", json.dumps(found, indent=2))
+
+    def deviations(self) -> dict[str, Any]:
+        """The content of deviations.json, empty if no paper stands beside the run's scores."""
+        return self._read("deviations.json")
+
     def write_splits(self, ids: Mapping[str, list[str]]) -> None:
         """Write splits.json: the images' names by split, in their order."""
         self._write("splits.json", json.dumps(ids, indent=0))
@@ -317,8 +327,19 @@ class Run:
         timing: Mapping[str, float],
         provenance: Mapping[str, Any],
         protocol: Mapping[str, Any],
+        partial: Partial | None = None,
+        partial_validation: Partial | None = None,
     ) -> None:
-        """Write results.json; undefined scores are null."""
+        """Write results.json; undefined scores are null.
+
+        Args:
+            metrics: scores by key.
+            timing: seconds and steps.
+            provenance: command, code, versions, machine.
+            protocol: how the scores were computed.
+            partial: how much of the reported split was counted; None: each image once.
+            partial_validation: likewise of the validations, which choose the best checkpoint.
+        """
         finite = {key: value if np.isfinite(value) else None for key, value in metrics.items()}
         results = {
             "schema": SCHEMA,
@@ -326,7 +347,10 @@ class Run:
             "timing": dict(timing),
             "provenance": dict(provenance),
             "protocol": dict(protocol),
+            "partial": None if partial is None else partial.record(),
         }
+        if partial_validation is not None:
+            results["partial_validation"] = partial_validation.record()
         self._write("results.json", json.dumps(results, indent=2, default=str, allow_nan=False))
 
     def results(self) -> dict[str, Any]:
@@ -340,6 +364,39 @@ class Run:
                 f"no results.json in {self.path}", "a finished run", f"evaluate it: segbench evaluate run={self.path}"
             )
         return self._read("results.json")
+
+    def partial(self, trained: Run | None = None) -> Partial | None:
+        """How much of the reported split was counted; None: each image once, or no way to know.
+
+        Runs of version 0.1.0 do not record it: their per_image.npz and splits.json tell it.
+
+        Args:
+            trained: the run that this one is an evaluation of; None: it is none, or is found by its own record.
+
+        Raises:
+            SegbenchError: results.json is damaged.
+        """
+        results = self._read("results.json")
+        try:
+            if "partial" in results:
+                return Partial.of_record(results["partial"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(self.path / "results.json", f"partial: {results['partial']}") from error
+        counted = counted_ids(self.path / "per_image.npz")
+        if counted is None:
+            return None
+        split, ids = counted
+        names = self._scored_run(trained).splits().get(split)
+        return None if names is None else Partial.of_ids(ids, names)
+
+    def _scored_run(self, trained: Run | None) -> Run:
+        written = self.as_written()
+        if written.get("run") is None:
+            return self
+        # Arguments of the data set that only an evaluation was given choose other images.
+        if (written.get("data") or {}).keys() - OtherData.model_fields.keys():
+            return self
+        return trained or Run(Path(str(written["run"])))
 
     def write_per_image(
         self, split: str, ids: list[str], counts: Mapping[str, NDArray[np.generic]], versions: Mapping[str, str]

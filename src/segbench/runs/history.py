@@ -79,6 +79,12 @@ def continuations(config: Mapping[str, Any], legs: Sequence[Leg], steps: float |
         legs: those of the run.
         steps: as for `effective`.
     """
+    if not legs:
+        now = effective(config, legs, steps)
+        if now == config:
+            return []
+        first, last = config["trainer"]["max_steps"], now["trainer"]["max_steps"]
+        return [f"trainer.max_steps {first} -> {last}, at an unknown step"]
     sentences, before = [], flatten(config)
     for leg in legs:
         parts = [f"{key} {before.get(key)} -> {value}" for key, value in leg.changes.items() if key not in DATA]
@@ -86,9 +92,4 @@ def continuations(config: Mapping[str, Any], legs: Sequence[Leg], steps: float |
         if leg.step and parts:
             sentences.append(f"at step {leg.step}: {', '.join(parts)}")
         before |= leg.changes
-    now = flatten(effective(config, legs, steps))
-    if not legs and now != before:
-        sentences.append(
-            f"trainer.max_steps {before['trainer.max_steps']} -> {now['trainer.max_steps']}, at an unknown step"
-        )
     return sentences

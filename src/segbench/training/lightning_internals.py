@@ -56,6 +56,21 @@ def logs_now(trainer: lightning.Trainer) -> bool:
     return every > 0 and (trainer.global_step + 1) % every == 0
 
 
+# Accumulated batches
+
+
+def batches_of_step(trainer: lightning.Trainer, batch_idx: int) -> int:
+    """The number of batches whose gradients make up the step that batch `batch_idx` of its epoch belongs to.
+
+    Lightning 2.6.6: it divides each batch's loss by `accumulate_grad_batches`, and also steps after the last batch of
+    an epoch, where fewer may have come together: that step is too small. Which batches form a step is documented
+    nowhere.
+    """
+    accumulate = trainer.accumulate_grad_batches
+    first = batch_idx - batch_idx % accumulate
+    return int(min(accumulate, trainer.num_training_batches - first))
+
+
 # Resuming: the state of the loops follows from the number of steps, as the sampler's order does
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from segbench.losses.loss import Sums
 from segbench.metrics.measure import ImageResult, Measure
 from segbench.metrics.states import MeasureState
 from segbench.runtime.threads import use_threads
-from segbench.spec import Batch, DatasetSpec, ScoreInfo
+from segbench.spec import Batch, DatasetSpec, ScoreInfo, of_class
 from segbench.training.checkpoint import keep_what_fits
-from segbench.training.lightning_internals import logs_now
+from segbench.training.lightning_internals import batches_of_step, logs_now
 from segbench.training.optim import Schedule
+
+log = logging.getLogger(__name__)
 
 OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -91,6 +94,9 @@ class SegmentationTask(lightning.LightningModule):
             }
         )
         self.scores: dict[str, dict[str, float]] = {}
+        self.visits: dict[str, list[int]] = {}
+        """How often each image of the last validation or test was counted that was counted at all, by stage."""
+        self._told_of_void: set[str] = set()
         self.test_split = "test"
         self.takes_what_fits = False
 
@@ -126,14 +132,19 @@ class SegmentationTask(lightning.LightningModule):
                     "set trainer.devices=1, or for LovaszSoftmax per_image=true",
                 )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The sum of the heads' losses.
 
-        Where n batches are accumulated (`trainer.accumulate_grad_batches`), Lightning divides each one's loss by n: the
-        gradient is the mean of the batches' gradients. Compared with one large batch, it is the same for a mean over
-        pixels if all batches have equally many labelled ones (else pixels of batches with few of them count more), 1/n
-        of it for a sum over pixels (as Caffe's `iter_size`), and different for losses of a set of pixels (Dice).
-        Several processes are another case: their pixels count as one batch, whatever the loss.
+        Where a step takes n batches, its gradient is the mean of their gradients. n is
+        `trainer.accumulate_grad_batches`; the last step of an epoch takes the batches that are left. Compared with one
+        large batch, the gradient is the same for a mean over pixels if all batches have equally many labelled ones
+        (else pixels of batches with few of them count more), 1/n of it for a sum over pixels (as Caffe's `iter_size`),
+        and different for losses of a set of pixels (Dice). Several processes are another case: their pixels count as
+        one batch, whatever the loss.
+
+        Returns:
+            `batch_loss`: the batch's loss, which is logged and shown; `loss`: the same, from which Lightning takes the
+            gradient once it has divided it by `accumulate_grad_batches`, so larger by as much as n is smaller.
         """
         self._seed_dropout(batch_idx)
         logits = self(batch.images)
@@ -141,7 +152,8 @@ class SegmentationTask(lightning.LightningModule):
         loss = torch.stack([self._loss(head, logits[head], batch, logged) for head in self.spec.heads]).sum()
         if logged:
             self.log("train/loss", loss.detach(), batch_size=len(batch.ids))
-        return loss
+        every, held = self.trainer.accumulate_grad_batches, batches_of_step(self.trainer, batch_idx)
+        return {"loss": loss if held == every else loss * (every / held), "batch_loss": loss.detach()}
 
     def _seed_dropout(self, batch_idx: int) -> None:
         # Dropout is counted, not drawn: a resume or another number of workers changes nothing.
@@ -270,11 +282,29 @@ class SegmentationTask(lightning.LightningModule):
             state.reset()
 
     def _finish(self, stage: str) -> None:
+        if self.trainer.sanity_checking:
+            return
         scores: dict[str, float] = {}
+        labelled: dict[str, int] = {}
         for (head, _), state in self.states_of(stage).items():
             scores |= {self.key(stage, head, name): value for name, value in state.scores().items()}
+            counted = state.counted()
+            labelled[head], self.visits[stage] = counted.labelled, counted.visits.tolist()
         self.scores[stage] = scores
-        self.log_dict({key: value for key, value in scores.items() if "/iu/" not in key}, rank_zero_only=False)
+        self._tell_of_void(stage, [head for head, pixels in labelled.items() if pixels == 0])
+        self.log_dict({key: value for key, value in scores.items() if of_class(key) is None}, rank_zero_only=False)
+
+    def _tell_of_void(self, stage: str, heads: Sequence[str]) -> None:
+        if not heads or stage in self._told_of_void or self.global_rank > 0:
+            return
+        self._told_of_void.add(stage)
+        split = self.test_split if stage == "test" else stage
+        ignored = ", ".join(f"{head}: {self.spec.heads[head].ignore_index}" for head in heads)
+        log.warning(
+            "no pixel of the %s images is labelled, all are void (%s): their scores are undefined%s; check the label "
+            "files of that split, or score other images",
+            *(split, ignored, ", so no best checkpoint is chosen" if stage == "val" else ""),
+        )
 
     def states_of(self, stage: str) -> dict[tuple[str, str], MeasureState]:
         """The states of a stage by (head, measure)."""

@@ -1,3 +1,4 @@
+import json
 import logging
 
 import pytest
@@ -25,6 +26,17 @@ def test_without_a_terminal_the_log_has_step_loss_rate_and_time_left(fit, script
 def test_the_last_step_is_logged_however_short_the_run(fit, scripted, logged):
     fit(scripted(), RunProgress(log_every_s=3600), steps=3)
     assert [line.split(",")[0] for line in logged()] == ["step 3 of 3"]
+
+
+def test_the_loss_that_is_shown_is_the_batchs_not_a_part_of_it(fit, scripted, logged, tmp_path):
+    class Accumulating(scripted):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx) - 3
+            return {"loss": loss, "batch_loss": loss.detach()}
+
+    fit(Accumulating(), RunProgress(log_every_s=3600), steps=1, accumulate_grad_batches=4)
+    assert "loss -3.0000" in logged()[0]
+    assert json.loads((tmp_path / ".progress.json").read_text())["loss"] == -3
 
 
 def test_a_validation_is_logged(fit, scripted, logged):

@@ -12,6 +12,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
 
 from segbench.errors import SegbenchError
 from segbench.runtime.files import write_whole
@@ -32,14 +33,16 @@ from segbench.training.task import SegmentationTask
 log = logging.getLogger(__name__)
 
 VALIDATION = "validation.json"
-"""The last finished validation: its step, its scores and the number of rows in metrics.csv after it."""
+"""The last finished validation: its step, how many batches of the next one were done, its scores, and the number of
+rows in metrics.csv after it."""
 
 
 class Checkpoints(Checkpoint):
     """Write `last.ckpt` (the one before it becomes `previous.ckpt`) and `best.ckpt`.
 
     Checkpoints are written between two steps, when everything that a step logs is on disk. There is one before every
-    validation, so that a run interrupted in a validation repeats it.
+    validation, so that a run interrupted in a validation repeats it. Where a step accumulates several batches, those
+    written in the midst of one hold what the step before it left: a resume begins with the first of the batches.
 
     Args:
         directory: the run's `checkpoints/`.
@@ -68,13 +71,19 @@ class Checkpoints(Checkpoint):
         self._step_done = False
         self._resumed = False
         self._last_step: int | None = None
+        # Batches of a step that is not done, and what the step before them left: running statistics, rows.
+        self._into_step = 0
+        self._buffers: dict[str, Tensor] = {}
+        self._rows_of_step: int | None = None
+        self._writing_last = False
         self._seconds_before, self._began = 0.0, time.monotonic()
 
     # Resuming
 
     def state_dict(self) -> dict[str, Any]:
         """The best score so far, the number of rows in metrics.csv, and the seconds of training."""
-        return {"best_score": self.best_score, "rows": self._rows, "seconds": self.seconds}
+        rows = self._rows_of_step if self._writing_last and self._into_step else self._rows
+        return {"best_score": self.best_score, "rows": rows, "seconds": self.seconds}
 
     @property
     def seconds(self) -> float:
@@ -106,12 +115,15 @@ class Checkpoints(Checkpoint):
         place = place_after(trainer, step)
         due = validation_due(trainer, place)
         record = self._last_validation(step)
-        validated = record.get("step") == step
+        # One in the midst of the next step will be repeated.
+        validated = record.get("step") == step and not record.get("into_step", 0)
         ended = trainer.max_steps not in (None, -1) and step >= trainer.max_steps
         set_loops(checkpoint, place, due, validated, ended)
         self._last_step = trainer.max_steps if ended and due and not validated else None
         if record and isinstance(pl_module, SegmentationTask):
             pl_module.scores["val"] = record["scores"]
+            if "visits" in record:
+                pl_module.visits["val"] = record["visits"]
         state = checkpoint["callbacks"][self.state_key]
         self._seconds_before = state.get("seconds", 0.0)
         for logger in self._loggers:
@@ -143,12 +155,23 @@ class Checkpoints(Checkpoint):
 
     # Writing
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Note what training begins with."""
+        if trainer.accumulate_grad_batches > 1:
+            kept = pl_module.state_dict()
+            self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers() if name in kept}
+            self._rows_of_step = self._rows
+
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note the end of a step; its row of metrics.csv is not written yet."""
+        self._into_step += 1
         if trainer.global_step > self._seen:
-            self._seen, self._step_done = trainer.global_step, True
+            self._seen, self._step_done, self._into_step = trainer.global_step, True, 0
+            for name, buffer in pl_module.named_buffers():
+                if name in self._buffers:
+                    self._buffers[name].copy_(buffer)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -171,6 +194,8 @@ class Checkpoints(Checkpoint):
     def _between_steps(self, trainer: lightning.Trainer, cadence: int | None = None) -> None:
         if self._step_done and trainer.global_step % (cadence or self._every) == 0:
             self._write_last(trainer)
+        if self._step_done and trainer.accumulate_grad_batches > 1:
+            self._rows_of_step = next((logger.rows for logger in self._loggers), None)
         self._step_done = False
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -199,8 +224,10 @@ class Checkpoints(Checkpoint):
         log.info("step %d: best %s so far, %.4f", trainer.global_step, monitor, score)
 
     def _record_validation(self, step: int, module: lightning.LightningModule) -> None:
-        scores = module.scores.get("val", {}) if isinstance(module, SegmentationTask) else {}
-        write_whole(self._directory / VALIDATION, json.dumps({"step": step, "rows": self._rows, "scores": scores}))
+        record: dict[str, Any] = {"step": step, "into_step": self._into_step, "rows": self._rows, "scores": {}}
+        if isinstance(module, SegmentationTask):
+            record |= {"scores": module.scores.get("val", {}), "visits": module.visits.get("val", [])}
+        write_whole(self._directory / VALIDATION, json.dumps(record))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the end of training."""
@@ -219,8 +246,19 @@ class Checkpoints(Checkpoint):
         if trainer.global_step == 0 and self._written_at < 0:
             self._write_last(trainer)
 
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Leave out of `last.ckpt` what the batches of a step that is not done have changed; a resume repeats them."""
+        if self._writing_last and self._into_step:
+            checkpoint["state_dict"].update(self._buffers)
+
     def _write_last(self, trainer: lightning.Trainer) -> None:
-        self._save(trainer, "last.ckpt", keep="previous.ckpt")
+        self._writing_last = True
+        try:
+            self._save(trainer, "last.ckpt", keep="previous.ckpt")
+        finally:
+            self._writing_last = False
         self._written_at = trainer.global_step
 
     def _save(self, trainer: lightning.Trainer, name: str, keep: str | None = None) -> None:

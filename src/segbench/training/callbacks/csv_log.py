@@ -53,6 +53,11 @@ class RunCsv(Logger):
         """Append to the first `rows` rows of an earlier process; without this call its file is replaced."""
         self._kept = self._count = rows
 
+    @property
+    def rows(self) -> int:
+        """The number of rows so far."""
+        return self._count
+
     def written(self) -> int:
         """The number of rows so far, synced to the disk."""
         if self._columns is not None and self._path.is_file():

@@ -134,7 +134,8 @@ class RunProgress(ProgressBar):
 
 
 def _loss(outputs: Any) -> float:
-    return float(outputs["loss"]) if outputs else math.nan
+    # Lightning's own entry is divided by the batches that a step accumulates.
+    return float(outputs.get("batch_loss", outputs["loss"])) if outputs else math.nan
 
 
 def _rate(per_second: float) -> str:
