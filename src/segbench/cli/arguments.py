@@ -94,7 +94,9 @@ def of_an_agent(argument: str) -> list[str]:
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return [argument if _is_one_value(argument) else f"{key}={_in_hydra(text)}"]
+        # Paths are quoted by `quoted`, as everybody's.
+        plain = key.lstrip("+") in PATHS or _is_one_value(argument)
+        return [argument if plain else f"{key}={_in_hydra(text)}"]
     if isinstance(value, dict) and value:
         return [f"{key}.{name}={_in_hydra(inner)}" for name, inner in flatten(value).items()]
     return [f"{key}={_in_hydra(value)}"] if value is None or isinstance(value, dict | list | tuple) else [argument]

@@ -110,10 +110,14 @@ def _ask(seconds: float) -> str:
             # Without a key of its own the question cannot be answered, but somebody is there.
             return f"the key is refused ({error.code})" if key else ""
         return f"it answers {error.code} {error.reason}"
+    except TimeoutError:
+        return f"no answer in {seconds:g} s"
     except urllib.error.URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            return f"no answer in {seconds:g} s"
         return " ".join(str(error.reason).split()) or type(error.reason).__name__
     except (OSError, ValueError) as error:
-        # A time-out while reading, or an answer that is no JSON: a captive portal.
+        # A connection that ends, or an answer that is no JSON: a captive portal.
         return " ".join(str(error).split()) or type(error).__name__
     return ""
 
