@@ -82,16 +82,30 @@ class RunMlflow(MLFlowLogger, Tracker):
 
     @property
     @rank_zero_experiment
-    def client(self) -> Any:
-        """The `MlflowClient`; the run exists."""
+    def experiment(self) -> Any:
+        """The `MlflowClient`; the run exists, unless no server answers."""
+        if self.lost:
+            from mlflow import MlflowClient
+
+            return MlflowClient(self._uri)
         return super().experiment
+
+    @property
+    def name(self) -> str | None:
+        """MLflow's number of the experiment; None where no server answers."""
+        return None if self.lost else super().name
+
+    @property
+    def version(self) -> str | None:
+        """The run's id; None where no server answers."""
+        return None if self.lost else super().version
 
     @survives
     def begin(self) -> None:
         """Begin the run, or go on with it."""
         if self._uri.startswith("sqlite:///"):
             Path(self._uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        client, run = self.client, self.run_id
+        client, run = self.experiment, self.run_id
         if self._known is None:
             write_whole(self.directory / ID, str(run))
             self.log_hyperparams(self._config)
@@ -123,7 +137,7 @@ class RunMlflow(MLFlowLogger, Tracker):
     def pictures(self, key: str, pictures: Sequence[Picture], step: int) -> None:
         """Flat pictures, by step."""
         for picture in pictures:
-            self.client.log_image(self.run_id, picture.flat_HWC, key=f"{key}/{picture.id}", step=step)
+            self.experiment.log_image(self.run_id, picture.flat_HWC, key=f"{key}/{picture.id}", step=step)
 
     @survives
     def table(self, key: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -131,16 +145,16 @@ class RunMlflow(MLFlowLogger, Tracker):
         shown_ = [number for number, column in enumerate(columns) if column != "image"]
         rows = list(rows)
         data = {columns[number]: [row[number] for row in rows] for number in shown_}
-        self.client.log_table(self.run_id, data, artifact_file=f"{key}.json")
+        self.experiment.log_table(self.run_id, data, artifact_file=f"{key}.json")
 
     @survives
     def summary(self, values: Mapping[str, Any]) -> None:
         """Numbers as scores of the run's end, texts as tags."""
         for key, value in values.items():
             if isinstance(value, str):
-                self.client.set_tag(self.run_id, key, value)
+                self.experiment.set_tag(self.run_id, key, value)
             elif math.isfinite(value):
-                self.client.log_metric(self.run_id, key, value)
+                self.experiment.log_metric(self.run_id, key, value)
 
     @survives
     def made(self, item: Item) -> None:
@@ -149,14 +163,14 @@ class RunMlflow(MLFlowLogger, Tracker):
         if not how:
             return
         if how == "reference":
-            self.client.set_tag(self.run_id, f"{item.kind}.reference", ", ".join(item.references))
+            self.experiment.set_tag(self.run_id, f"{item.kind}.reference", ", ".join(item.references))
             return
         for name, path in item.files.items():
-            self.client.log_artifact(self.run_id, str(path), str(Path(item.kind) / Path(name).parent))
+            self.experiment.log_artifact(self.run_id, str(path), str(Path(item.kind) / Path(name).parent))
         with tempfile.TemporaryDirectory() as folder:
             facts = Path(folder) / f"{item.kind}.json"
             facts.write_text(json.dumps(dict(item.metadata), indent=2, default=str))
-            self.client.log_artifact(self.run_id, str(facts), item.kind)
+            self.experiment.log_artifact(self.run_id, str(facts), item.kind)
 
     @survives
     def used(self, item: Item) -> None:
@@ -164,7 +178,7 @@ class RunMlflow(MLFlowLogger, Tracker):
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         if item.kind != "dataset":
-            self.client.set_tag(self.run_id, f"{item.kind}.used", item.name)
+            self.experiment.set_tag(self.run_id, f"{item.kind}.used", item.name)
             return
         facts = json.dumps({"images": item.metadata["images"], "protocol": item.metadata["protocol"]})
         data = Dataset(
@@ -174,7 +188,7 @@ class RunMlflow(MLFlowLogger, Tracker):
             source="{}",
             profile=facts,
         )
-        self.client.log_inputs(
+        self.experiment.log_inputs(
             self.run_id, datasets=[DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
         )
 
@@ -182,5 +196,5 @@ class RunMlflow(MLFlowLogger, Tracker):
     def end(self, exit_code: int, preempted: bool) -> None:
         """Finished, failed, or killed where it was stopped."""
         state = "FINISHED" if exit_code == 0 else "KILLED" if exit_code > 128 else "FAILED"
-        self.client.set_terminated(self.run_id, state)
+        self.experiment.set_terminated(self.run_id, state)
         log.info("mlflow: %s", self.where())

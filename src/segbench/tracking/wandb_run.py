@@ -149,6 +149,9 @@ class RunWandb(WandbLogger, Tracker):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The `wandb.Run`, begun when it is first asked for."""
+        if self._run is None and self.lost:
+            # For code of the user's that asks all the same.
+            self.access = Access("disabled")
         if self._run is None:
             self._run = self._begin()
         return self._run
@@ -213,12 +216,13 @@ class RunWandb(WandbLogger, Tracker):
         finally:
             os.environ.update(hidden)
 
+    @survives
     def begin(self) -> None:
         """Begin the run now; a disabled one, which keeps nothing, only where the user's own code asks for it."""
         if self.access.mode == "disabled":
             self.lost, self.shows_pictures = True, False
             log.info("wandb: disabled (%s)", self.access.why)
-        elif is_main_process():
+        else:
             _ = self.experiment
 
     def where(self) -> str | None:
@@ -263,7 +267,8 @@ class RunWandb(WandbLogger, Tracker):
         """A table, its pictures with masks."""
         import wandb
 
-        data = [[_image(cell) if isinstance(cell, Picture) else cell for cell in row] for row in rows]
+        # A table has many, and its masks stay exact.
+        data = [[_image(cell, "jpg") if isinstance(cell, Picture) else cell for cell in row] for row in rows]
         self.experiment.log({key: wandb.Table(columns=list(columns), data=data, allow_mixed_types=True)})
 
     @survives
@@ -358,13 +363,13 @@ def _tags(directory: Path, config: Config, given: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(str(tag)[:64] for tag in found if tag))
 
 
-def _image(picture: Picture) -> Any:
+def _image(picture: Picture, form: str = "png") -> Any:
     import wandb
 
     masks = {
         name: {"mask_data": mask.classes_HW, "class_labels": dict(mask.names)} for name, mask in picture.masks.items()
     }
-    return wandb.Image(picture.image_HWC, caption=picture.id, masks=masks or None)
+    return wandb.Image(picture.image_HWC, caption=picture.id, masks=masks or None, file_type=form)
 
 
 def _artifact(item: Item, by_reference: bool) -> Any:
