@@ -38,6 +38,7 @@ from segbench.models.published.sets import WEIGHT_SETS
 from segbench.runs.directory import Run
 from segbench.runtime.processes import is_main_process, started_by
 from segbench.spec import DatasetSpec, TileGeometry
+from segbench.tracking.shown import shown
 from segbench.training.callbacks.checkpoints import Checkpoints
 from segbench.training.callbacks.in_step import InStep
 from segbench.training.lightning_internals import broadcast_no_signals, catch_no_signals
@@ -270,10 +271,13 @@ def refuse_misfits_of(config: Config) -> None:
     """Refuse values that their targets do not take, before anything is built.
 
     Raises:
-        SegbenchError: names the key, the value and what its target expects.
+        SegbenchError: names the key, the value and what its target expects, or a secret that a tracker would show.
     """
     precision_named(config.trainer.precision, "cpu")
     refuse_misfits(config.tree, {f"data.{key}": SegmentationData for key in LOADER_KEYS})
+    if any(logger is not None and logger.target.startswith("segbench.tracking.") for logger in config.logger.values()):
+        # Before anything of it is written.
+        shown(config)
 
 
 def build_experiment(config: Config, directory: Path) -> Experiment:
