@@ -29,7 +29,7 @@ def test_a_run_without_wandb_has_nothing_to_send(tiny_run, wandb_server, call):
 
 
 def test_what_is_not_sent_is_an_error(run, wandb_server, call, monkeypatch):
-    monkeypatch.setattr("segbench.tracking.offline._call", lambda folders: "no space left")
+    monkeypatch.setattr("segbench.tracking.offline._call", lambda folders: (1, "no space left"))
     code, said, _ = call("sync", run)
     assert code == 1
     assert said.endswith("no space left\n1 run: 1 not sent\n")

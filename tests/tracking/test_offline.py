@@ -62,7 +62,7 @@ def test_a_killed_run_that_has_been_quiet_is_sent(kept, wandb_server, tmp_path, 
 
 def test_a_client_that_fails_is_quoted(kept, wandb_server, tmp_path, monkeypatch):
     kept(tmp_path / "a")
-    monkeypatch.setattr(offline, "_call", lambda folders: "the disk is full")
+    monkeypatch.setattr(offline, "_call", lambda folders: (1, "the disk is full"))
     done = send([(tmp_path / "a", False)])
     assert [words for _, words in done.failed] == ["the disk is full"]
 

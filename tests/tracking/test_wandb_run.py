@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,29 @@ class TestServers:
         # At the start and at the end.
         assert caplog.text.count(f"{wandb_server.url}/e/segbench/runs/{logger.version}") == 2
 
+    @pytest.mark.parametrize("back", [False, True])
+    def test_a_server_that_goes_away_does_not_hold_up_the_end(
+        self, back, wandb_server, logger_of, tmp_path, caplog, monkeypatch
+    ):
+        monkeypatch.setattr(wandb_run, "FINISH_S", 1.0)
+        logger = logger_of(tmp_path / "run")
+        logger.begin()
+        logger.log_metrics({"val/mean_iu": 0.5}, 3)
+        wandb_server.status = 500
+        if back:
+            # It answers again when it is asked.
+            silence = wandb_run.silence
+            monkeypatch.setattr(wandb_run, "silence", lambda: setattr(wandb_server, "status", 200) or silence())
+        began = time.monotonic()
+        logger.end(0, False)
+        assert time.monotonic() - began < 15
+        if back:
+            run = wandb_server.runs[logger.version]
+            assert (run["exit"], len(run["history"])) == (0, 1)
+        else:
+            assert "it answers 500" in caplog.text
+            assert logger.where() == f"send the rest later with: segbench sync --online {tmp_path / 'run'}"
+
     def test_a_preemption_and_nothing_else_asks_to_be_queued_again(self, wandb_server, logger_of, tmp_path):
         for name, code, preempted in (("a", 143, True), ("b", 0, False)):
             logger = logger_of(tmp_path / name)
@@ -280,7 +304,7 @@ class TestSent:
             assert artifacts == []
             return
         (artifact,) = artifacts
-        assert (artifact["type"], artifact["aliases"]) == ("model", ["latest", "best"])
+        assert (artifact["type"], sorted(artifact["aliases"])) == ("model", ["best", "latest"])
         contents = {entry["path"]: entry for entry in artifact["manifest"]["contents"]}
         if sent == "ref":
             assert [entry["ref"] for entry in contents.values() if "ref" in entry] == [file.as_uri()]

@@ -142,7 +142,7 @@ def send(runs: Iterable[tuple[Path, bool]], online: bool = False) -> Sent:
         _require_server()
     for start in range(0, len(due), BATCH):
         batch = due[start : start + BATCH]
-        words = _call([str(leg.folder) for leg in batch])
+        _, words = _call([str(leg.folder) for leg in batch])
         for leg in batch:
             if leg.sent:
                 sent.append(leg)
@@ -161,11 +161,17 @@ def _require_server() -> None:
         )
 
 
-def _call(folders: Sequence[str]) -> str:
+def send_legs(folders: Sequence[str]) -> bool:
+    """Send legs of runs whole; whether the client says that it worked."""
+    code, _ = _call(folders)
+    return code == 0
+
+
+def _call(folders: Sequence[str]) -> tuple[int, str]:
     # The client's public command; a mode of runs is not one of sending.
     environment = os.environ | {"WANDB_MODE": "online"}
     environment.pop("WANDB_SILENT", None)
     command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--include-synced", *folders]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    return lines[-1] if lines else f"exit code {done.returncode}"
+    return done.returncode, lines[-1] if lines else f"exit code {done.returncode}"

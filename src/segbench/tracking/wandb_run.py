@@ -22,14 +22,14 @@ from segbench.runtime.processes import is_main_process
 from segbench.spec import ScoreInfo
 from segbench.tracking.access import INIT_S, Access, Mode, access, base_url, prepare, silence
 from segbench.tracking.agent import ID, agents_run
-from segbench.tracking.offline import FILES
+from segbench.tracking.offline import FILES, send_legs
 from segbench.tracking.shown import shown
 from segbench.tracking.tracker import STEP, Item, Picture, Tracker, first_line, survives
 
 log = logging.getLogger(__name__)
 
-FINISH_S = 120.0
-"""Seconds for what is still to be sent at the end; `segbench sync` sends the rest."""
+FINISH_S = 10.0
+"""Seconds for what is still to be sent at the end, before the server is asked whether it is still there."""
 
 
 class RunWandb(WandbLogger, Tracker):
@@ -111,7 +111,8 @@ class RunWandb(WandbLogger, Tracker):
             "resume": "allow",
         }
         self._settings = {
-            **{"init_timeout": INIT_S, "finish_timeout": FINISH_S, "silent": True, "console_multipart": True},
+            **{"init_timeout": INIT_S, "finish_timeout": FINISH_S, "finish_timeout_raises": True},
+            **{"silent": True, "console_multipart": True},
             **(settings or {}),
         }
         self._own_id = self._chosen_id(id) if self.access.mode != "disabled" else None
@@ -322,10 +323,23 @@ class RunWandb(WandbLogger, Tracker):
 
         if preempted:
             self._run.mark_preempting()
-        self._run.finish(exit_code=exit_code)
+        folder = Path(self._run.dir).parent
+        try:
+            self._run.finish(exit_code=exit_code)
+        except TimeoutError:
+            self._send_rest(folder)
         # A separate process of W&B writes an offline run's file, and finish() does not wait for it.
         wandb.teardown()
         log.info("wandb: %s", self.where())
+
+    def _send_rest(self, folder: Path) -> None:
+        # What the run said is on the disk by now.
+        if (reason := silence()) is None:
+            log.info("wandb: sending the rest")
+            reason = None if send_legs([str(folder)]) else "not all of it could be sent"
+        if reason is not None:
+            self.lost = True
+            log.warning("wandb: %s: %s", base_url(), reason)
 
 
 def _stop() -> None:
