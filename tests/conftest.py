@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-pytest_plugins = ("tests.fixtures.datasets", "tests.fixtures.runs", "tests.fixtures.caffe")
+pytest_plugins = (
+    "tests.fixtures.datasets",
+    "tests.fixtures.runs",
+    "tests.fixtures.caffe",
+    "tests.fixtures.wandb_server",
+)
 
 REPO = Path(__file__).resolve().parents[1]
 

@@ -98,3 +98,31 @@ def test_sources_and_values_lose_their_quotes(tmp_path, monkeypatch):
     assert split_arguments(["'a=b'", 'output="c d"'], ["output"], "compare") == (["a=b"], {"output": "c d"})
     (tmp_path / "'there'").mkdir()
     assert split_arguments(["'there'"], [], "compare") == (["'there'"], {})
+
+
+@pytest.mark.parametrize(
+    ("argument", "overrides"),
+    [
+        ("optimizer.lr=0.01", ["optimizer.lr=0.01"]),
+        ("tile=None", ["tile=null"]),
+        ("flag=True", ["flag=True"]),
+        ("sides=[1, 2]", ["sides=[1,2]"]),
+        ("mixed=['a b', None, 1.5, True]", ["mixed=['a b',null,1.5,true]"]),
+        ("optimizer={'lr': 1e-05, 'betas': [0.9, 0.99]}", ["optimizer.lr=1e-05", "optimizer.betas=[0.9,0.99]"]),
+        ("a={'b': {'c': None, 'd': 'x, y'}}", ["a.b.c=null", "a.b.d='x, y'"]),
+        ("+a={'b': 1}", ["+a.b=1"]),
+        ("a={}", ["a={}"]),
+        ("notes=one, two", ["notes='one, two'"]),
+        ("notes=[unclosed", ["notes='[unclosed'"]),
+        ("name=plain words", ["name=plain words"]),
+        ("name=it's", ["name='it\\'s'"]),
+    ],
+)
+def test_what_an_agent_writes_means(argument, overrides):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from segbench.cli.arguments import of_an_agent
+
+    assert of_an_agent(argument) == overrides
+    # Hydra takes each of them.
+    OverridesParser.create().parse_overrides(overrides)

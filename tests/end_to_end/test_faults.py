@@ -3,13 +3,13 @@
 import os
 import shutil
 import signal
-import struct
 import subprocess
 from pathlib import Path
 
 import lightning
 import pytest
 import torch
+from tests.fixtures.wandb_server import records
 
 from segbench.cli.train import resume_run
 from segbench.errors import SegbenchError
@@ -211,42 +211,19 @@ def test_signals_that_are_ignored_stay_so_and_handlers_come_back():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def wandb_records(path):
-    """The records of an offline W&B file: LevelDB's log format behind a header of 7 bytes."""
-    from wandb.proto import wandb_internal_pb2
-
-    content, at, part = path.read_bytes(), 7, b""
-    while at + 7 <= len(content):
-        if (left := 32768 - at % 32768) < 7:
-            at += left
-            continue
-        length, kind = struct.unpack("<HB", content[at + 4 : at + 7])
-        part += content[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(part)
-            part = b""
-            yield record
-
-
 @pytest.mark.parametrize(
     ("signum", "preempted", "code"),
     [(signal.SIGTERM, True, 143), (signal.SIGINT, False, 130)],
     ids=["SIGTERM", "SIGINT"],
 )
 def test_wandb_hears_of_a_preemption(config, at, tmp_path, signum, preempted, code):
-    import wandb
-
     at("on_train_batch_end", 2, send(signum))
     with pytest.raises(Stopped):
         train(config("logger=wandb"), tmp_path / "run", [])
-    # As at the end of a process: what is still on its way is written.
-    wandb.teardown()
     (path,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
-    records = list(wandb_records(path))
-    assert any(record.HasField("preempting") for record in records) is preempted
-    assert [record.exit.exit_code for record in records if record.HasField("exit")] == [code]
+    found = list(records(path))
+    assert any(record.HasField("preempting") for record in found) is preempted
+    assert [record.exit.exit_code for record in found if record.HasField("exit")] == [code]
 
 
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(config, on_ranks, at, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 import torch
 import yaml
+from tests.fixtures.wandb_server import offline_records
 
 from segbench.cli import main as cli
 from segbench.errors import SegbenchError
@@ -270,16 +271,17 @@ def test_tensorboard_is_one_word_away(tiny_config, tmp_path):
 def test_wandb_runs_offline_without_a_key_and_ends_in_its_true_state(tiny_config, tmp_path, monkeypatch):
     import wandb
 
-    finish, codes = wandb.finish, []
-    monkeypatch.setattr(wandb, "finish", lambda exit_code: (codes.append(exit_code), finish(exit_code=exit_code)))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    given = ("logger=wandb", "data.test=1", "callbacks.panels.count=1")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    given = ("logger=wandb", "data.test=1", "callbacks.panels.count=1", "logger.wandb.alerts=true")
     train(tiny_config(*given, "trainer.max_steps=1"), tmp_path / "good", [])
     with pytest.raises(SegbenchError, match="a loss of"):
         train(tiny_config(*given, "optimizer.lr=1e30"), tmp_path / "bad", [])
-    assert codes == [0, 1]
     assert wandb.run is None
-    for name in ("good", "bad"):
+    for name, code, alerts in (("good", 0, []), ("bad", 1, ["segbench: a run failed"])):
+        records = offline_records(tmp_path / name)
+        assert [record["exit"].get("exit_code", 0) for record in records if "exit" in record] == [code]
+        assert [record["alert"]["title"] for record in records if "alert" in record] == alerts
         (folder,) = (tmp_path / name / "wandb").glob("offline-run-*")
         assert folder.name.endswith((tmp_path / name / "wandb_id.txt").read_text())
         assert (tmp_path / name / "metrics.csv").is_file()

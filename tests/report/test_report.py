@@ -156,6 +156,20 @@ def test_a_sweep_can_be_ordered_by_an_error(sweep):
     assert re.findall(r'<tr><th scope="row" >(\d)</th>', report([str(sweep)], "pixel_error")) == ["0", "2", "3", "1"]
 
 
+def test_seeds_of_a_setting_are_averaged(sweep):
+    assert "over seeds" not in report([str(sweep)])
+    for number in range(4):
+        # Two settings of two seeds: 0.5 and 0.6, 0.8 and 0.9.
+        of_run = Run(sweep / str(number))
+        of_run.begin(of_run.config().replace({"seed": number % 2, "optimizer.lr": 0.1}))
+    text = report([str(sweep)], "mean_iu")
+    section = text[text.index("Settings over seeds") :].partition("</table>")[0]
+    # Student's t of one degree of freedom: 12.706 standard errors of 0.05.
+    spreads = re.findall(r"(0\.\d+) ± (0\.\d+) \[(-?\d\.\d+), (\d\.\d+)\]", section)
+    means = [tuple(map(float, found)) for found in spreads if found[0] in ("0.8500", "0.5500")]
+    assert means == [pytest.approx((mean, 0.0707, mean - 0.6353, mean + 0.6353), abs=1e-4) for mean in (0.85, 0.55)]
+
+
 def test_what_a_setting_explains():
     settings = [{"a": a, "b": b} for a in (1, 2) for b in ("x", "y")] * 2
     scores = [each["a"] + 0.0 for each in settings]

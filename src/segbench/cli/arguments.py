@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
+from segbench.config.flat import flatten
 from segbench.config.places import PLACES
 from segbench.errors import SegbenchError
 from segbench.runtime.files import write_whole
@@ -76,6 +79,54 @@ def split_arguments(arguments: Sequence[str], keys: Sequence[str], command: str)
     if not sources:
         raise SegbenchError(f"nothing to {command}", "run directories", f"segbench {command} outputs/EXPERIMENT")
     return [unquoted(source) for source in sources], pairs(keyed, keys, command)[1]
+
+
+def of_an_agent(argument: str) -> list[str]:
+    """The overrides that an argument of W&B's agent means: it writes values as Python does.
+
+    `None` is null, a mapping is one override for each of its leaves (a whole one would name a config group), and a text
+    with commas or brackets is a text, not a list.
+
+    Args:
+        argument: `key=value`; the key may have a plus or two.
+    """
+    key, _, text = argument.partition("=")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        # Paths are quoted by `quoted`, as everybody's.
+        plain = key.lstrip("+") in PATHS or _is_one_value(argument)
+        return [argument if plain else f"{key}={_in_hydra(text)}"]
+    if isinstance(value, dict) and value:
+        return [f"{key}.{name}={_in_hydra(inner)}" for name, inner in flatten(value).items()]
+    return [f"{key}={_in_hydra(value)}"] if value is None or isinstance(value, dict | list | tuple) else [argument]
+
+
+def _is_one_value(argument: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return not OverridesParser.create().parse_override(argument).is_sweep_override()
+    except HydraException:
+        return False
+
+
+def _in_hydra(value: Any) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return f"{{{','.join(f'{name}:{_in_hydra(inner)}' for name, inner in value.items())}}}"
+        case list() | tuple():
+            return f"[{','.join(map(_in_hydra, value))}]"
+        case str():
+            return str(QuotedString(value, Quote.single).with_quotes())
+    return str(value)
 
 
 def write_output(path: Path, text: str) -> None:

@@ -173,7 +173,8 @@ def _check(config: DictConfig, verb: str, flags: argparse.Namespace) -> None:
             "leave out hydra.job.chdir; what a run writes is in hydra.run.dir",
         )
     choices = config.hydra.runtime.choices
-    without = [axis for axis in axes_of(verb) if choices.get(axis) is None]
+    # Hydra lists no choice where there are several: logger=[wandb,tensorboard].
+    without = [axis for axis in axes_of(verb) if choices.get(axis) is None and not config.get(axis)]
     if without:
         given = [f"--config-name {flags.config_name}"] if flags.config_name else []
         given += [override for override in flags.overrides if override.lstrip("~").partition("=")[0] in without]

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from segbench import __version__
+from segbench.cli.arguments import of_an_agent
 from segbench.errors import SegbenchError
+from segbench.tracking.agent import agents_run
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,7 +78,7 @@ def read_flags(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
     """
     reading = parser(verb)
     takes = {name: action.nargs != 0 for action in reading._actions for name in action.option_strings}
-    given = reading.parse_intermixed_args([_as_override(argument, takes) for argument in arguments])
+    given = reading.parse_intermixed_args([word for argument in arguments for word in _as_overrides(argument, takes)])
     alone = [f"--{name}" for name in ("multirun", "cfg", "info", "run") if getattr(given, name)]
     if len(alone) > 1:
         raise SegbenchError(f"{' and '.join(alone)} together", "one of them", f"leave out {alone[0]}")
@@ -85,13 +87,14 @@ def read_flags(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
     return given
 
 
-def _as_override(argument: str, takes: dict[str, bool]) -> str:
+def _as_overrides(argument: str, takes: dict[str, bool]) -> list[str]:
     name, pair, value = argument.partition("=")
     if not name.startswith("--") or len(name) == 2 or (name in takes and (takes[name] or not pair)):
-        return argument
+        # Without hyphens, and so known by who started it alone.
+        return of_an_agent(argument) if pair and agents_run() is not None else [argument]
     if pair:
         # W&B's sweep agents write it this way.
-        return f"{name[2:]}={value}"
+        return of_an_agent(f"{name[2:]}={value}")
     near = difflib.get_close_matches(name, takes, n=1)
     known = ", ".join(flag for flag in takes if flag.startswith("--"))
     raise SegbenchError(

@@ -1,4 +1,4 @@
-"""`segbench sweep status|resume|retry DIR`: show the state of a sweep, and continue it."""
+"""`segbench sweep status|resume|retry|sync DIR`: show the state of a sweep, continue it, send it to W&B."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 
 from segbench.cli.flags import Parser
+from segbench.cli.sync import ONLINE, sync
 from segbench.sweep.directory import Sweep
 from segbench.sweep.resume import resume
 from segbench.sweep.settings import Launching
@@ -14,6 +15,7 @@ _WHAT = {
     "status": "every job with its state, score and time",
     "resume": "continue interrupted jobs and start pending ones; failed jobs are left",
     "retry": "as resume, and failed jobs again, each from its last checkpoint",
+    "sync": "send to W&B what the jobs kept offline; also beside running jobs, and again for the rest",
 }
 
 
@@ -23,7 +25,9 @@ def _parser() -> Parser:
     for name, what in _WHAT.items():
         command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         command.add_argument("directory", metavar="DIR", help="as printed by segbench train -m")
-        if name != "status":
+        if name == "sync":
+            command.add_argument("--online", action="store_true", help=ONLINE)
+        elif name != "status":
             command.add_argument("names", nargs="*", metavar="JOB", help="these jobs only")
             command.add_argument("--jobs", type=int, metavar="N", help="jobs at once, instead of the launch's")
             command.add_argument("--devices-per-job", type=int, metavar="N", help="GPUs per job, likewise")
@@ -55,5 +59,7 @@ def main() -> None:
 
         show(Sweep.open(given.directory))
         return
+    if given.command == "sync":
+        raise SystemExit(sync([str(Sweep.open(given.directory).path)], given.online))
     retry = given.command == "retry"
     raise SystemExit(resume(given.directory, given.names, retry, given.jobs, given.devices_per_job, _search_on))

@@ -14,6 +14,7 @@ from segbench.errors import SegbenchError
 from segbench.experiment.train import train
 from segbench.papers.named import name_deviations
 from segbench.runtime.processes import is_main_process, started_by
+from segbench.tracking.agent import agents_run, directory_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -60,6 +61,31 @@ def resume_run(arguments: list[str]) -> None:
         name_deviations(run.path)
 
 
+def _begun_by_agent(arguments: list[str]) -> Path | None:
+    """The directory of a run that W&B's agent resumes; it names the run, and gives its whole configuration.
+
+    Raises:
+        SegbenchError: there is none.
+    """
+    if (identity := agents_run()) is None:
+        return None
+    given = [word.partition("=")[2] for word in arguments if word.lstrip("-+").startswith("hydra.run.dir=")]
+    # Up to what differs from run to run.
+    own = [Path(place.partition("${")[0]) for place in given]
+    roots = [place if place.is_dir() else place.parent for place in own]
+    roots.append(Path(os.environ.get("SEGBENCH_OUTPUTS", "outputs")))
+    if (found := directory_of(identity, roots)) is not None:
+        return found
+    whole = [word for word in arguments if word.lstrip("-+").startswith("trainer={") and "_target_" in word]
+    if whole:
+        raise SegbenchError(
+            f"the agent resumes the run {identity}, which is not in {', '.join(map(str, dict.fromkeys(roots)))}",
+            "the directory of that run, with its checkpoints",
+            "start the agent where the run began, or set SEGBENCH_OUTPUTS to a folder that all machines share",
+        )
+    return None
+
+
 @boundary()
 def main() -> None:
     """The entry point; sys.argv holds overrides."""
@@ -70,6 +96,8 @@ def main() -> None:
     name_run()
     # A run's configuration is read before Hydra starts, so nothing of the new command line can rewrite it.
     arguments = read_flags("train", sys.argv[1:]).overrides
+    if (begun := _begun_by_agent(sys.argv[1:])) is not None:
+        arguments = [f"resume={begun}"]
     if any(argument.startswith("resume=") and argument != "resume=null" for argument in arguments):
         resume_run(arguments)
         return

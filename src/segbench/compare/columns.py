@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,6 +26,19 @@ class Summary:
     mean: float
     sd: float
     n: int
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """The interval of the mean over seeds, by Student's t with n - 1 degrees of freedom; NaN below two runs.
+
+        Args:
+            confidence: e.g. 0.95.
+        """
+        from scipy.special import stdtrit
+
+        if self.n < 2:
+            return math.nan, math.nan
+        half = float(stdtrit(self.n - 1, (1 + confidence) / 2)) * self.sd / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,8 @@ def read_counts(run: RunRecord) -> ImageCounts:
         return pool([read_counts(fold) for fold in run.folds], run.source)
     if run.path is None:
         raise SegbenchError(
-            f"{run.source} is read from W&B, which has no counts of images",
+            f"{run.source} is read from {'MLflow' if run.source.startswith('mlflow:') else 'W&B'}, which has no counts "
+            "of images",
             "a run directory with per_image.npz",
             "compare the directory of the run",
         )

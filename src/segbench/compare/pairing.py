@@ -102,7 +102,7 @@ def _pooled(folds: Sequence[RunRecord], key: str) -> RunRecord:
         source=f"{first.source} and {len(folds) - 1} more (folds {numbers})" if len(folds) > 1 else first.source,
         settings={name: value for name, value in first.settings.items() if name != key} | {key: f"folds {numbers}"},
         trained=None,
-        wandb_id=None,
+        tracked=(),
         folds=tuple(folds),
     )
     return replace(pooled, metrics=read_counts(pooled).of_all())

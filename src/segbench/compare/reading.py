@@ -23,9 +23,11 @@ from segbench.runs.partial import Partial
 from segbench.runtime.files import walk
 
 if TYPE_CHECKING:
-    from segbench.tracking.source import WandbRun
+    from segbench.tracking.source import TrackedRun
 
-WANDB = "wandb:"
+WANDB, MLFLOW = "wandb:", "mlflow:"
+TRACKED = (WANDB, MLFLOW)
+"""Beginnings of sources that are read from a tracker's server."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TOP = re.compile(r"^(?=[^\s#-])", re.MULTILINE)
 """Where a key at the top level begins; the items of its list may stand in the first column too."""
@@ -36,38 +38,47 @@ def read_runs(sources: Sequence[str], partial: bool = False) -> tuple[list[RunRe
     """All runs of the sources, each once.
 
     Args:
-        sources: run directories, folders of them, globs, or `wandb:ENTITY/PROJECT[/RUN]`.
+        sources: run directories, folders of them, globs, `wandb:ENTITY/PROJECT[/RUN]` or `mlflow:EXPERIMENT`.
         partial: read a run whose scores are of a part of their split too, if it is the only one.
 
     Returns:
         the runs in the order of the sources, and those left out with their reasons. A run that is found twice is read
-        once; a run that is in W&B and on this machine is read from this machine, where its counts are.
+        once; a run that a tracker and this machine have is read from this machine, where its counts are.
 
     Raises:
-        SegbenchError: a source without any run, or a W&B server that cannot be reached.
+        SegbenchError: a source without any run, or a server that cannot be reached.
     """
     configs = Configs()
     read: dict[str, RunRecord | LeftOut] = {}
     for source in sources:
-        if source.startswith(WANDB):
+        if source.startswith(TRACKED):
             continue
         for path in find_runs(source):
             found = read_run(path, configs)
             if isinstance(found, LeftOut) and path == Path(source):
                 found = replace(found, wrong=True)
             read.setdefault(str(path.resolve()), found)
-    local = {record.wandb_id for record in read.values() if isinstance(record, RunRecord) and record.wandb_id}
+    local = {name for record in read.values() if isinstance(record, RunRecord) for name in record.tracked}
     for source in sources:
-        if source.startswith(WANDB):
-            from segbench.tracking.source import read_project
-
-            for run in read_project(source.removeprefix(WANDB)):
-                if run.id not in local:
-                    read.setdefault(run.address, _from_wandb(run))
+        for run in _tracked(source):
+            if run.id not in local:
+                read.setdefault(run.address, _from_tracker(run))
     if not (partial and sum(isinstance(record, RunRecord) for record in read.values()) == 1):
         read = {key: _unless_partial(record, sources) for key, record in read.items()}
     records = [record for record in read.values() if isinstance(record, RunRecord)]
     return records, [record for record in read.values() if isinstance(record, LeftOut)]
+
+
+def _tracked(source: str) -> list[TrackedRun]:
+    if source.startswith(WANDB):
+        from segbench.tracking.source import read_project
+
+        return read_project(source.removeprefix(WANDB))
+    if source.startswith(MLFLOW):
+        from segbench.tracking.mlflow_source import read_experiment
+
+        return read_experiment(source.removeprefix(MLFLOW))
+    return []
 
 
 def _unless_partial(record: RunRecord | LeftOut, sources: Sequence[str]) -> RunRecord | LeftOut:
@@ -97,7 +108,7 @@ def find_runs(source: str) -> list[Path]:
         there = "no such file or folder" if not given else "no config.yaml in it or below it"
         raise SegbenchError(
             f"no run in {source}: {there}",
-            "a run directory, a folder of them (a sweep), a glob, or wandb:ENTITY/PROJECT",
+            "a run directory, a folder of them (a sweep), a glob, wandb:ENTITY/PROJECT or mlflow:EXPERIMENT",
             "give the directory that `segbench train` printed, e.g. outputs/quickstart",
         )
     return found
@@ -254,7 +265,7 @@ def _record(
     if protocol.get("precision", settings.get("trainer.precision")) != settings.get("trainer.precision"):
         settings["evaluated.precision"] = protocol["precision"]
     seed = config.get("seed")
-    wandb_id = path / "wandb_id.txt"
+    ids = [path / name for name in ("wandb_id.txt", "mlflow_id.txt")]
     return RunRecord(
         source=str(path),
         path=path,
@@ -270,8 +281,8 @@ def _record(
         trained=trained.resolve(),
         data_digest=digest,
         legs=tuple(leg.provenance for leg in _legs(trained)),
+        tracked=tuple(each.read_text().strip() for each in ids if each.is_file()),
         partial=_partial(path, trained),
-        wandb_id=wandb_id.read_text().strip() if wandb_id.is_file() else None,
     )
 
 
@@ -332,15 +343,18 @@ def _ancestor(path: Path, configs: Configs, above: tuple[Path, ...]) -> str:
     return f"{config.get('name', path.name)} ({identity(settings)[:8]})"
 
 
-def _from_wandb(run: WandbRun) -> RunRecord | LeftOut:
+def _from_tracker(run: TrackedRun) -> RunRecord | LeftOut:
+    place = {WANDB: "W&B", MLFLOW: "MLflow"}[f"{run.address.partition(':')[0]}:"]
     if run.state != "finished":
-        return LeftOut(run.address, f"{run.state} in W&B")
+        return LeftOut(run.address, f"{run.state} in {place}")
     if "partial/counted" in run.summary:
         counted = Partial.of_record({key: run.summary.get(f"partial/{key}", 0) for key in ("counted", "of", "twice")})
         return LeftOut(run.address, f"partial: {counted} were counted; evaluate the run whole, and compare that")
     metrics = {key: number for key, value in run.summary.items() if (number := _score(key, value)) is not None}
+    # The validation of the reported checkpoint, not the last one.
+    metrics |= {f"val/{key.removeprefix('best/')}": metrics.pop(key) for key in [*metrics] if key.startswith("best/")}
     if not metrics:
-        return LeftOut(run.address, "no score of a split (val/..., test/...) in its W&B summary")
+        return LeftOut(run.address, f"no score of a split (val/..., test/...) in its {place} summary")
     seed = run.config.get("seed")
     return RunRecord(
         source=run.address,
@@ -352,15 +366,15 @@ def _from_wandb(run: WandbRun) -> RunRecord | LeftOut:
         config=run.config,
         provenance={"started": run.created},
         timing={"fit_s": float(run.summary["_runtime"])} if "_runtime" in run.summary else {},
-        wandb_id=run.id,
+        tracked=(run.id,),
     )
 
 
 def _score(key: str, value: Any) -> float | None:
-    if key.split("/")[0] not in ("val", "test") or "/" not in key:
+    if key.split("/")[0] not in ("val", "test", "best") or "/" not in key:
         return None
     try:
-        # W&B writes NaN and Infinity, which JSON lacks, as text.
-        return float(value)
-    except (TypeError, ValueError):
+        # W&B writes NaN and Infinity, which JSON lacks, as text; a mapping has the best and the last value.
+        return float(value["last"] if isinstance(value, Mapping) else value)
+    except (TypeError, ValueError, KeyError):
         return None

@@ -18,8 +18,8 @@ class RunRecord:
     """One scored run.
 
     Attributes:
-        source: its directory as the user would type it, or its W&B address.
-        path: its directory; None for a run that is read from W&B.
+        source: its directory as the user would type it, or its address in W&B or MLflow.
+        path: its directory; None for a run that is read from a tracker.
         name: the experiment's.
         seed: None if the configuration has none.
         settings: the configuration by dotted key, with what its evaluation set.
@@ -33,7 +33,7 @@ class RunRecord:
         data_digest: of some of its images and labels; None if not recorded.
         trained: where the network was trained, resolved; of an evaluation another directory than `path`.
         partial: how much of the split was counted; None: each image once.
-        wandb_id: of the W&B run, if there is one.
+        tracked: the ids of its runs in W&B and MLflow.
         folds: the runs whose images are pooled in this one; empty for a plain run.
     """
 
@@ -52,7 +52,7 @@ class RunRecord:
     data_digest: str | None = None
     trained: Path | None = None
     partial: Partial | None = None
-    wandb_id: str | None = None
+    tracked: tuple[str, ...] = ()
     folds: tuple[RunRecord, ...] = ()
 
     @property

@@ -31,13 +31,15 @@ def run_rows(comparison: Comparison) -> list[Row]:
 
 
 def group_rows(comparison: Comparison) -> list[Row]:
-    """One row per group: mean, standard deviation and number of runs of each score shown."""
+    """One row per group: mean, standard deviation, number of runs and interval over seeds of each score shown."""
     rows = []
     for group in comparison.table.groups:
         row: Row = {"group": group.name, "label": group.label, "runs": len(group.runs), **group.settings}
         for column in comparison.columns:
             summary = group.summary(column)
-            row |= {f"{column.key} {part}": value for part, value in asdict(summary).items()}
+            low, high = summary.interval(comparison.settings.confidence)
+            parts = asdict(summary) | {"low": low, "high": high}
+            row |= {f"{column.key} {part}": value for part, value in parts.items()}
         rows.append(row)
     return rows
 

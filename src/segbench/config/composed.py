@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.config.environment import FROM_ENVIRONMENT, variables_of
 from segbench.config.paper import refuse_other_facts
 from segbench.config.places import PLACES
 from segbench.errors import SegbenchError
@@ -36,6 +37,8 @@ def resolved(config: DictConfig, start: Path | None = None) -> dict[str, Any]:
     assert isinstance(container, dict)
     tree: dict[str, Any] = _absolute({str(key): value for key, value in container.items()}, "", start or Path.cwd())
     refuse_other_facts(tree.get("paper"))
+    if variables := variables_of(config):
+        tree[FROM_ENVIRONMENT] = variables
     return tree
 
 

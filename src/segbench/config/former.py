@@ -8,6 +8,7 @@ from typing import Any
 _FORMER = {
     "segbench.callbacks.": "segbench.training.callbacks.",
     "segbench.optim.": "segbench.training.optim.",
+    "lightning.pytorch.loggers.WandbLogger": "segbench.tracking.wandb_run.RunWandb",
 }
 """Beginnings of dotted names, as version 0.1.0 wrote them, and of today's."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from segbench.models.published.sets import WEIGHT_SETS
 from segbench.runs.directory import Run
 from segbench.runtime.processes import is_main_process, started_by
 from segbench.spec import DatasetSpec, TileGeometry
+from segbench.tracking.shown import shown
 from segbench.training.callbacks.checkpoints import Checkpoints
 from segbench.training.callbacks.in_step import InStep
 from segbench.training.lightning_internals import broadcast_no_signals, catch_no_signals
@@ -197,25 +198,25 @@ def build_callbacks(
     return callbacks
 
 
-def build_loggers(components: Mapping[str, Component | None], config: Config, directory: Path) -> list[Any]:
+def build_loggers(
+    components: Mapping[str, Component | None], config: Config, directory: Path, job: str = "train"
+) -> list[Any]:
     """The loggers, all writing into the run directory.
 
     Args:
         components: the loggers.
         config: of the run, which they show.
         directory: of the run.
+        job: `train` or `evaluate`.
     """
     loggers = []
-    for name, logger in components.items():
-        if logger is None:
+    for component in components.values():
+        if component is None:
             continue
-        if name == "wandb":
-            from segbench.tracking.wandb_run import open_wandb, wandb_settings
-
-            made = partial(make, logger, **wandb_settings(directory, config, logger.arguments))
-            loggers.append(open_wandb(made) if is_main_process() else made())
-        else:
-            loggers.append(make(logger, save_dir=str(directory)))
+        takes = inspect.signature(get_object(_known(component))).parameters
+        offered = {"save_dir": str(directory), "directory": str(directory), "config": config, "job": job}
+        given = {key: value for key, value in offered.items() if key in takes and key not in component.arguments}
+        loggers.append(make(component, **given))
     return loggers
 
 
@@ -270,10 +271,13 @@ def refuse_misfits_of(config: Config) -> None:
     """Refuse values that their targets do not take, before anything is built.
 
     Raises:
-        SegbenchError: names the key, the value and what its target expects.
+        SegbenchError: names the key, the value and what its target expects, or a secret that a tracker would show.
     """
     precision_named(config.trainer.precision, "cpu")
     refuse_misfits(config.tree, {f"data.{key}": SegmentationData for key in LOADER_KEYS})
+    if any(logger is not None and logger.target.startswith("segbench.tracking.") for logger in config.logger.values()):
+        # Before anything of it is written.
+        shown(config)
 
 
 def build_experiment(config: Config, directory: Path) -> Experiment:
@@ -281,8 +285,9 @@ def build_experiment(config: Config, directory: Path) -> Experiment:
     dataset = build_dataset(config.data, config.weights)
     task = build_task(config, dataset.spec)
     data = build_data(config, dataset, geometry_of(task.model))
+    callbacks = build_callbacks(config.callbacks, directory, task)
     loggers = build_loggers(config.logger, config, directory)
-    trainer = build_trainer(config, directory, build_callbacks(config.callbacks, directory, task), loggers)
+    trainer = build_trainer(config, directory, callbacks, loggers)
     refuse_impossible(config, dataset, task.infos("val"), trainer.world_size)
     for sentence in doubtful(config) if is_main_process() else ():
         log.warning("%s", sentence)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
 from segbench.runs.partial import Partial
 from segbench.runtime.signals import deferred
@@ -105,7 +107,8 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         build_trainer,
     )
     from segbench.experiment.checks import refuse_limits
-    from segbench.experiment.unchanged import refuse_other_classes
+    from segbench.experiment.items import data_item, model_item
+    from segbench.experiment.unchanged import data_digests, refuse_other_classes
     from segbench.inference.stream import geometry_of
     from segbench.runs.provenance import provenance
     from segbench.runs.running import running
@@ -113,7 +116,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     from segbench.runtime.processes import is_main_process
     from segbench.runtime.ranks import further_ranks
     from segbench.runtime.threads import use_threads
-    from segbench.tracking.wandb_run import wandb_ending
+    from segbench.tracking.tracker import tracked
 
     trained = Run.open(str(given.run))
     checkpoint = trained.checkpoint(given.checkpoint)
@@ -137,7 +140,13 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         task = build_task(config, dataset.spec)
         data = build_data(config, dataset, geometry_of(task.model))
         drawing = {name: config.callbacks.get(name) for name in ("panels", "extremes")}
-        with wandb_ending(build_loggers(given.logger, config, directory)) as loggers:
+        loggers = build_loggers(given.logger, config, directory, "evaluate")
+        with tracked(loggers) as trackers:
+            if first:
+                counts = {split: len(ids) for split, ids in trained.splits().items()}
+                for tracker in trackers:
+                    tracker.used(data_item(config, dataset, data_digests(dataset), counts))
+                    tracker.used(model_item(trained, config, checkpoint, _reported(trained)))
             callbacks = build_callbacks(drawing, directory, task)
             trainer = build_trainer(config, directory, callbacks, loggers)
             scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path)
@@ -147,6 +156,13 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             run.write_results(scored.scores, scored.timing, recorded_now, protocol, scored.partial)
             print_results(config, run.path, scored.scores, given.split, protocol, scored.timing, scored.partial)
     return scored.scores
+
+
+def _reported(run: Run) -> dict[str, float]:
+    with contextlib.suppress(SegbenchError):
+        scores: dict[str, float] = run.results()["metrics"]
+        return scores
+    return {}
 
 
 def task_protocol(config: Config, data: SegmentationData, task: SegmentationTask, checkpoint: str) -> dict[str, Any]:

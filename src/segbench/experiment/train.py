@@ -16,7 +16,7 @@ from segbench.experiment.resume import how_it_ended
 from segbench.experiment.stages import FOLDER
 from segbench.experiment.unchanged import other_machine
 from segbench.runs.history import Leg, continuations
-from segbench.runtime.signals import deferred
+from segbench.runtime.signals import Stopped, deferred
 
 if TYPE_CHECKING:
     from segbench.config.record import Config
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from segbench.experiment.stages import Stage
     from segbench.runs.directory import Run
     from segbench.runs.partial import Partial
+    from segbench.tracking.tracker import Tracker
     from segbench.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -108,25 +109,34 @@ def _values(before: Config, now: Config) -> dict[str, Any]:
 def _run_experiment(config: Config, run: Run, resume: bool, leg: Leg, allow: Sequence[str]) -> dict[str, float]:
     from segbench.experiment.build import build_experiment
     from segbench.experiment.initialise import initialise
+    from segbench.experiment.items import data_item
     from segbench.experiment.resume import choose_checkpoint, stretched
     from segbench.experiment.stages import start_of
     from segbench.experiment.unchanged import data_digests, split_ids, weights_digest
     from segbench.runtime.processes import is_main_process
-    from segbench.tracking.wandb_run import wandb_ending
+    from segbench.tracking.agent import heed_agent
+    from segbench.tracking.tracker import tracked
 
+    heed_agent()
     first = is_main_process()
     checkpoint, faults = choose_checkpoint(run, first) if resume else (None, [])
     for fault in faults:
         log.warning("%s", fault)
     experiment = build_experiment(config, run.path)
-    with wandb_ending(experiment.trainer.loggers):
+    with tracked(experiment.trainer.loggers) as trackers:
+        for tracker in trackers:
+            tracker.describe(experiment.task.infos("val"), config.optimized_metric or config.monitor)
         step, accepted = _refuse_another_run(run, experiment, config, checkpoint, allow) if checkpoint else (0, ())
         if first:
             for sentence in stretched(config, leg.changes, step):
                 log.warning("%s", sentence)
             run.write_dataset(experiment.data.spec.to_dict())
             run.write_splits(split_ids(experiment.dataset))
-            run.write_digests(data_digests(experiment.dataset))
+            digests = data_digests(experiment.dataset)
+            run.write_digests(digests)
+            counts = {split: len(ids) for split, ids in run.splits().items()}
+            for tracker in trackers:
+                tracker.used(data_item(config, experiment.dataset, digests, counts))
             made = {**leg.provenance, **({} if checkpoint else weights_digest(config))}
             run.add_leg(replace(leg, step=step, accepted=accepted, provenance=made))
         if checkpoint is None:
@@ -135,7 +145,7 @@ def _run_experiment(config: Config, run: Run, resume: bool, leg: Leg, allow: Seq
             intended = None if config.paper is None else config.paper.weights
             for report in initialise(experiment.task.model, config.weights, begun_from, modalities, intended):
                 log.info("%s", report)
-        return _fit_and_test(config, run, experiment, first, checkpoint)
+        return _fit_and_test(config, run, experiment, first, checkpoint, trackers)
 
 
 def _refuse_another_run(
@@ -185,44 +195,76 @@ def _run_stages(config: Config, run: Run, stages: Sequence[Stage], allow: Sequen
 
 
 def _fit_and_test(
-    config: Config, run: Run, experiment: Experiment, first: bool, checkpoint: Path | None
+    config: Config,
+    run: Run,
+    experiment: Experiment,
+    first: bool,
+    checkpoint: Path | None,
+    trackers: Sequence[Tracker],
 ) -> dict[str, float]:
     from segbench.display.tables import print_results
     from segbench.experiment.evaluate import score_split, task_protocol
+    from segbench.experiment.items import model_item, predictions_item
     from segbench.experiment.predict import evaluating, write_split
+    from segbench.runs.curves import validation_of
     from segbench.training.callbacks.checkpoints import Checkpoints
     from segbench.training.checkpoint import load_weights
 
     trainer, task, data = experiment.trainer, experiment.task, experiment.data
-    with deferred():
-        trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
-    ended = how_it_ended(trainer)
+    given_up = False
+    try:
+        with deferred():
+            trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    except Stopped as stopped:
+        if not stopped.early or not run.latest():
+            raise
+        given_up = True
+    ended = "a search that gave it up" if given_up else how_it_ended(trainer)
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
     timing = {"fit_s": checkpoints.seconds, "steps": float(trainer.global_step)}
-    scores = dict(task.scores.get("val", {}))
+    scores, best = dict(task.scores.get("val", {})), {}
     validated = _partial_validation(task, data) if scores else None
     partial = validated
-    if not experiment.dataset.split("test"):
-        split, selected = "val" if scores else "none", "last"
+    chosen = run.checkpoint()
+    if given_up or not experiment.dataset.split("test"):
+        # Whoever gave it up does not wait for a test.
+        selected = chosen.stem if given_up else "last"
+        chosen = run.checkpoint(selected)
+        step = float(load_weights(task.model, chosen))
+        best = validation_of(run.path, step) if first else {}
+        if given_up:
+            scores, timing["checkpoint_step"] = best, step
+        split = "val" if scores else "none"
     else:
-        split, chosen = "test", run.checkpoint()
-        selected = chosen.stem
+        split, selected = "test", chosen.stem
         scored = score_split(run, trainer, task, data, split, chosen, first)
         # The last validation does not apply to an earlier checkpoint.
         scores = scored.scores if selected == "best" else scores | scored.scores
         partial = scored.partial
         timing |= scored.timing
-    if first and (unlabelled := experiment.dataset.split("predict")) is not None:
+        best = validation_of(run.path, timing["checkpoint_step"]) if first else {}
+    predicted = None
+    if first and not given_up and (unlabelled := experiment.dataset.split("predict")) is not None:
         load_weights(task.model, run.checkpoint(selected))
         with evaluating(task, config.trainer):
             write_split(task, unlabelled, run.path / "predictions")
+        predicted = predictions_item(run, run.path / "predictions", "predict")
     if first:
         protocol = task_protocol(config, data, task, selected)
         protocol |= {"ended_by": ended, "continued": continuations(run.recorded(), run.legs())}
         made = run.provenance() | {"legs": len(run.legs())}
         run.write_results(scores, timing, made, protocol, partial, validated)
         print_results(config, run.path, scores, split, protocol, timing, partial, validated)
+        # The agent of a search reads a run's score in its summary: that of the reported checkpoint, not the last one.
+        summary: dict[str, Any] = {f"best/{key.removeprefix('val/')}": value for key, value in best.items()}
+        summary |= best | {"reported/checkpoint": selected}
+        summary |= {"reported/step": timing.get("checkpoint_step", timing["steps"])}
+        for tracker in trackers:
+            tracker.summary(summary | ({"ended_by": ended} if ended else {}))
+            tracker.made(model_item(run, config, chosen, scores))
+            if predicted is not None:
+                tracker.made(predicted)
     return scores
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from segbench.compare.columns import Column, choose_columns
+from segbench.compare.columns import Column, Summary, choose_columns
 from segbench.compare.definitions import score_infos
 from segbench.compare.document import Table
-from segbench.compare.grouping import group_runs, short
+from segbench.compare.grouping import Group, group_runs, short
 from segbench.compare.html import table
 from segbench.compare.records import LeftOut, RunRecord
 from segbench.display.digits import number
@@ -49,6 +49,7 @@ def sweep_sections(runs: Sequence[RunRecord], left_out: Sequence[LeftOut], metri
     best = scored[0] if scored else None
     failed = [f"{each.source}: {each.reason}" for each in left_out]
     sections = {
+        "Settings over seeds": _over_seeds(grouped.groups, keys, shown, leading, higher),
         "Runs": _table(runs, scored, settings, shown, left_out),
         "Left out": sentences(failed),
         "Settings and score": _parallel(scored, settings, leading, higher),
@@ -58,6 +59,41 @@ def sweep_sections(runs: Sequence[RunRecord], left_out: Sequence[LeftOut], metri
         for heading, body in run_sections(best, metric).items():
             sections[f"Best run: {heading[0].lower()}{heading[1:]}"] = body
     return sections
+
+
+def _over_seeds(
+    groups: Sequence[Group], keys: Sequence[str], columns: Sequence[Column], leading: Column, higher: bool
+) -> str:
+    """A row for each setting, the best by its mean first; nothing where no setting has several seeds."""
+    if all(len(group.runs) < 2 for group in groups):
+        return ""
+    columns = columns[:_SCORES]
+    header = (*(short(key) for key in keys), "seeds", *(column.name for column in columns))
+    ordered = sorted(groups, key=lambda group: _rank(group.summary(leading).mean, higher))
+    rows = tuple(
+        (
+            *(str(group.settings.get(key)) for key in keys),
+            str(len(group.runs)),
+            *(_spread(group.summary(column)) for column in columns),
+        )
+        for group in ordered
+    )
+    caption = (
+        f"{len(groups)} settings, the best by {leading.name} first: the mean over seeds, plus or minus the standard "
+        "deviation, and the 95 % interval of the mean by Student's t.",
+    )
+    return table(Table("settings", "settings over seeds", header, rows, (False,) * len(header), caption))
+
+
+def _rank(value: float, higher: bool) -> float:
+    return math.inf if math.isnan(value) else -value if higher else value
+
+
+def _spread(summary: Summary) -> str:
+    if summary.n < 2:
+        return number(summary.mean)
+    low, high = summary.interval(0.95)
+    return f"{number(summary.mean)} ± {number(summary.sd)} [{number(low)}, {number(high)}]"
 
 
 def _higher_is_better(runs: Sequence[RunRecord], column: Column) -> bool:

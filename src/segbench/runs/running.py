@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import signal
 from collections.abc import Iterator
 
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Refused, Run, disk_full
 from segbench.runtime.log import log_to, write_traceback
 from segbench.runtime.processes import is_main_process
-from segbench.runtime.signals import Stopped, received, stoppable
+from segbench.runtime.signals import Stopped, name_of, received, stoppable
 
 log = logging.getLogger(__name__)
 
@@ -63,5 +62,4 @@ def _ended(error: BaseException) -> tuple[str, str | None]:
 def _log_stopped(run: Run, signum: int, error: BaseException) -> None:
     if isinstance(error, Exception):
         log.warning("%s: %s", type(error).__name__, error)
-    name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
-    log.info("stopped by %s in %s", name, run.path)
+    log.info("stopped by %s in %s", name_of(signum), run.path)

@@ -1,7 +1,8 @@
 """Signals that end a run: it stops at a point from which it can continue.
 
 SIGTERM, SIGHUP and Slurm's SIGUSR1 mean preemption: the exit code is 143 for each of them, and the run should be
-continued. Ctrl-C: exit code 130; a second one ends the run at once.
+continued. Ctrl-C: exit code 130; a second one ends the run at once. A search that gives a run up ends it early: exit
+code 0, and nobody should continue it.
 """
 
 from __future__ import annotations
@@ -11,30 +12,49 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 PREEMPTIONS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
+EARLY = 256
+"""Stands for a signal where a search asked: above every number of a signal, so that it wins over several processes."""
 AGAIN_S = 1.0
 """A Ctrl-C within this time of the first is the same one, forwarded by a launcher or a shell."""
 
 
+def name_of(signum: int) -> str:
+    """What ended a run, as text."""
+    match signum:
+        case signal.SIGINT:
+            return "Ctrl-C"
+        case int(early) if early == EARLY:
+            return "the search"
+        case _:
+            return signal.Signals(signum).name
+
+
 class Stopped(SystemExit):
-    """A signal ends the run, with exit code 143, or 130 for Ctrl-C.
+    """A signal ends the run, with exit code 143, 130 for Ctrl-C, or 0 where a search gave it up.
 
     Args:
-        signum: the signal.
+        signum: the signal, or `EARLY`.
     """
 
     def __init__(self, signum: int) -> None:
-        super().__init__(128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM))
+        code = {EARLY: 0, signal.SIGINT: 128 + signal.SIGINT}.get(signum, 128 + signal.SIGTERM)
+        super().__init__(code)
         self.signum = signum
 
     @property
+    def early(self) -> bool:
+        """Whether a search gave the run up."""
+        return self.signum == EARLY
+
+    @property
     def preempted(self) -> bool:
-        """Whether the run was preempted, not stopped by the user."""
-        return self.signum != signal.SIGINT
+        """Whether the run was preempted, not stopped by the user or by a search."""
+        return self.signum not in (signal.SIGINT, EARLY)
 
 
 class _Signals:
@@ -42,11 +62,21 @@ class _Signals:
     at = 0.0
     catching = False
     deferring = 0
+    asks_early: Callable[[], bool] = staticmethod(lambda: False)
 
 
 def received() -> int:
     """The signal that asked this process to stop, 0 if none."""
     return _Signals.received
+
+
+def ends_early(asked: Callable[[], bool]) -> None:
+    """Until the end of `stoppable`, a signal ends the run early where a search sent it.
+
+    Args:
+        asked: whether it was a search that sent the signal just received.
+    """
+    _Signals.asks_early = staticmethod(asked)
 
 
 @contextlib.contextmanager
@@ -67,6 +97,7 @@ def stoppable() -> Iterator[None]:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         _Signals.catching = False
+        ends_early(lambda: False)
 
 
 @contextlib.contextmanager
@@ -83,12 +114,11 @@ def deferred() -> Iterator[None]:
 
 def _handle(signum: int, frame: FrameType | None) -> None:
     if not _Signals.received:
-        _Signals.received, _Signals.at = signum, time.monotonic()
+        _Signals.received, _Signals.at = EARLY if _Signals.asks_early() else signum, time.monotonic()
         if not _Signals.deferring:
-            raise Stopped(signum)
+            raise Stopped(_Signals.received)
         # Not through the log: this thread may hold its lock.
-        name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
         again = "; Ctrl-C again ends it at once" if signum == signal.SIGINT else ""
-        os.write(2, f"{name}: stopping after this step, with a checkpoint{again}\n".encode())
+        os.write(2, f"{name_of(_Signals.received)}: stopping after this step, with a checkpoint{again}\n".encode())
     elif signum == signal.SIGINT and time.monotonic() - _Signals.at > AGAIN_S:
         raise KeyboardInterrupt

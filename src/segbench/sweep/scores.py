@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from typing import Any
 
 from segbench.config.record import Config
+from segbench.runs.curves import rows, validation_of
 from segbench.runs.directory import Run
 
 
@@ -22,17 +21,7 @@ def metric_of(config: Config) -> str | None:
 
 def history(run: Run, metric: str) -> list[tuple[int, float]]:
     """(step, value) pairs of a score, as far as written; the step is that of the last update before it."""
-    try:
-        text = (run.path / "metrics.csv").read_text()
-    except OSError:
-        return []
-    # The file may still be written: an incomplete line may hold half a number.
-    whole = text[: text.rfind("\n") + 1]
-    values = []
-    for row in csv.DictReader(io.StringIO(whole)):
-        if row.get(metric) and row.get("step"):
-            values.append((int(row["step"]), float(row[metric])))
-    return values
+    return [(step, values[metric]) for step, values in rows(run.path) if metric in values]
 
 
 def score_of(run: Run, metric: str) -> float | None:
@@ -47,8 +36,7 @@ def score_of(run: Run, metric: str) -> float | None:
         value = results["metrics"][metric]
         return math.nan if value is None else float(value)
     step = results["timing"].get("checkpoint_step", results["timing"].get("steps", math.inf))
-    earlier = [value for at, value in history(run, metric) if at < step]
-    return earlier[-1] if earlier else None
+    return validation_of(run.path, step).get(metric)
 
 
 def reported(run: Run, metric: str) -> tuple[str, float] | None:

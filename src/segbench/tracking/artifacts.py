@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segbench.errors import SegbenchError
-from segbench.tracking.access import is_offline
+from segbench.tracking.access import INIT_S, access, base_url, prepare, silence
 
 
 def send(
@@ -40,11 +39,20 @@ def send(
     entity, _, of_entity = project.removeprefix("wandb:").rpartition("/")
     if not of_entity or "/" in entity:
         raise SegbenchError(f"wandb={project}", "PROJECT or ENTITY/PROJECT", "correct wandb=")
-    os.environ.setdefault("WANDB_SILENT", "true")
+    prepare()
+    asked = access()
+    if asked.mode == "disabled":
+        return f"wandb: disabled ({asked.why}); nothing is sent"
+    if asked.mode != "offline" and (reason := silence()) is not None:
+        raise SegbenchError(
+            f"W&B cannot be reached: {base_url()}: {reason}",
+            "a server that answers",
+            "try again later, or set WANDB_MODE=offline and send it with `wandb sync`",
+        )
     import wandb
 
-    settings = wandb.Settings(init_timeout=15, silent=True)
-    offline = is_offline()
+    settings = wandb.Settings(init_timeout=INIT_S, silent=True)
+    offline = asked.mode == "offline"
     try:
         run = wandb.init(
             project=of_entity,

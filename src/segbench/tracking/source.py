@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from segbench.errors import SegbenchError
+from segbench.tracking.access import prepare
 
 TIMEOUT = 15
 """Seconds to wait for a server that does not answer."""
@@ -16,12 +17,12 @@ _FILTERS = {"group": "group", "tag": "tags", "state": "state"}
 
 
 @dataclass(frozen=True)
-class WandbRun:
-    """A run on the server.
+class TrackedRun:
+    """A run on the server of a tracker.
 
     Attributes:
-        id: of the run; its run directory has it in wandb_id.txt.
-        address: `wandb:ENTITY/PROJECT/RUN`.
+        id: of the run; its run directory has it in wandb_id.txt or mlflow_id.txt.
+        address: `wandb:ENTITY/PROJECT/RUN` or `mlflow:EXPERIMENT/RUN`.
         name: the displayed name.
         state: finished, running, crashed, failed or killed.
         config: nested, as it was logged.
@@ -77,7 +78,7 @@ def parse(source: str) -> Address:
     return Address(parts[0], parts[1], parts[2] if len(parts) == 3 else None, filters)
 
 
-def read_project(source: str, base_url: str | None = None) -> list[WandbRun]:
+def read_project(source: str, base_url: str | None = None) -> list[TrackedRun]:
     """Read runs.
 
     Args:
@@ -90,6 +91,7 @@ def read_project(source: str, base_url: str | None = None) -> list[WandbRun]:
     Raises:
         SegbenchError: no network, no key, no such project or run, or no run in it.
     """
+    prepare()
     import wandb
 
     address = parse(source)
@@ -106,8 +108,8 @@ def read_project(source: str, base_url: str | None = None) -> list[WandbRun]:
     return runs
 
 
-def _read(run: Any, project: str) -> WandbRun:
-    return WandbRun(
+def _read(run: Any, project: str) -> TrackedRun:
+    return TrackedRun(
         id=run.id,
         address=f"wandb:{project}/{run.id}",
         name=run.name,

@@ -433,13 +433,15 @@ AGENTS = sorted((conf_root() / "sweep").glob("*.yaml"))
 def test_what_the_agent_of_wandb_would_call_is_a_run(path, compose):
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
+    from segbench.cli.flags import read_flags
+
     sweep = yaml.safe_load(path.read_text())
     assert sweep["command"][:3] == ["${env}", "segbench", "train"]
-    assert sweep["command"][-1] == "${args_no_hyphens}"
+    assert sweep["command"][-1] in ("${args}", "${args_no_hyphens}")
     for end in ("low", "high"):
         proposed = {key: {"value": _end_of(given, end)} for key, given in sweep["parameters"].items()}
-        arguments = create_sweep_command_args({"args": proposed})["args_no_hyphens"]
-        config = compose(*sweep["command"][3:-1], *arguments, "name=agent")
+        arguments = create_sweep_command_args({"args": proposed})[sweep["command"][-1][2:-1]]
+        config = compose(*read_flags("train", [*sweep["command"][3:-1], *arguments]).overrides, "name=agent")
         for key, given in proposed.items():
             assert config.flat[key] == given["value"]
         assert "wandb" in config.logger
@@ -455,14 +457,3 @@ def _end_of(given, end):
 
 def test_there_are_files_for_the_agent():
     assert len(AGENTS) == 2
-
-
-def test_under_the_agent_a_run_has_the_agents_name(tmp_path, monkeypatch, compose):
-    from segbench.tracking.wandb_run import wandb_settings
-
-    monkeypatch.setenv("WANDB_RUN_ID", "abc123")
-    config = compose("name=s", "logger=wandb")
-    assert wandb_settings(tmp_path, config, {})["id"] == "abc123"
-    monkeypatch.delenv("WANDB_RUN_ID")
-    # A resume is the same run, without the agent too.
-    assert wandb_settings(tmp_path, config, {})["id"] == "abc123"

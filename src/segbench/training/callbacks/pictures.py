@@ -1,7 +1,8 @@
-"""Pictures of what the network sees and predicts, as PNG in the run directory and in W&B and TensorBoard."""
+"""Pictures of what the network sees and predicts, as PNG in the run directory and in trackers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +12,49 @@ from numpy.typing import NDArray
 
 from segbench.display.panels import draw_panel, draw_sample, grey_to_rgb, montage, write_png
 from segbench.metrics import ImageResult, WarpingError, overlay, warp
-from segbench.spec import Batch
+from segbench.spec import Batch, HeadSpec
+from segbench.tracking.tracker import Mask, Picture, trackers_of
 from segbench.training.task import SegmentationTask
 
 
 def show(trainer: lightning.Trainer, key: str, image_HWC: NDArray[np.uint8]) -> None:
-    """Send a picture to every logger that takes pictures.
+    """Send a flat picture to every tracker that takes pictures.
 
     Args:
         trainer: whose loggers.
         key: the picture's name, `<split>/<what>`.
         image_HWC: uint8 RGB.
     """
-    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(key, [image_HWC], step=trainer.global_step)
-        elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(key, image_HWC, trainer.global_step, dataformats="HWC")
-
-
-def _takes_pictures(trainer: lightning.Trainer) -> bool:
-    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-
-    return any(isinstance(logger, (TensorBoardLogger, WandbLogger)) for logger in trainer.loggers)
+    name = key.rpartition("/")[2]
+    for tracker in trackers_of(trainer.loggers):
+        tracker.pictures(key, [Picture(name, image_HWC)], trainer.global_step)
 
 
 class Panels(lightning.Callback):
-    """Image, label, prediction and error map side by side: a test's first images, each validation's first one.
+    """Image, label, prediction and error map: a test's and each validation's first images, and a table of the test.
+
+    Trackers get them as images with masks, or side by side where they cannot lay one over the other; always the same
+    images, so that they show progress. The table has a row for each image of the test: its scores from the counts that
+    per_image.npz keeps, and the picture of the first ones.
 
     Args:
         directory: the run's `panels/`.
-        count: images at test.
+        count: images.
+        table: images of the table that have a picture.
     """
 
-    def __init__(self, directory: str | Path, count: int = 4) -> None:
-        self._directory, self._count = Path(directory), count
+    def __init__(self, directory: str | Path, count: int = 4, table: int = 100) -> None:
+        self._directory, self._count, self._table = Path(directory), count, table
+        self._pictures: dict[str, dict[int, Picture]] = {}
+        self._small: dict[int, Picture] = {}
 
-    def _draw(self, task: SegmentationTask, batch: Batch, position: int, result: ImageResult) -> NDArray[np.uint8]:
-        head = next(iter(task.spec.heads.values()))
-        return draw_panel(_raw(task, batch, position), result, head, batch.ids[position])
+    def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Forget earlier pictures."""
+        self._pictures, self._small = {}, {}
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """As before a test."""
+        self.on_test_start(trainer, pl_module)
 
     def on_test_batch_end(
         self,
@@ -64,21 +67,27 @@ class Panels(lightning.Callback):
     ) -> None:
         """Draw the first images of the split."""
         assert isinstance(pl_module, SegmentationTask)
+        shows = _shows_pictures(trainer)
         for position, index in enumerate(batch.indices):
-            if 0 <= index < self._count:
-                result = next(iter(outputs["results"][position].values()))
-                pictures = {batch.ids[position]: self._draw(pl_module, batch, position, result)}
-                if _scores_warping(pl_module) and result.prob_KHW is not None:
-                    # The challenge's picture of splits and merges, at the threshold of a plain decision.
-                    mismatch_HW = warp(result.label_HW == 1, result.prob_KHW[1], 0.5).mismatch_HW
-                    raw_CHW = _raw(pl_module, batch, position)
-                    pictures[f"{batch.ids[position]}-splits-merges"] = montage(
-                        [grey_to_rgb(raw_CHW), overlay(raw_CHW[0], mismatch_HW)],
-                        [batch.ids[position], "merge red, split light blue; holes yellow, green; objects pink, blue"],
-                    )
-                for name, picture in pictures.items():
-                    write_png(self._directory / f"{name}.png", picture)
-                    show(trainer, f"test/{name}", picture)
+            head, result = next(iter(outputs["results"][position].items()))
+            identity = batch.ids[position]
+            if shows and 0 <= index < self._table:
+                raw_CHW = _raw(pl_module, batch, position)
+                self._small[index] = _picture(raw_CHW, result, pl_module.spec.heads[head], identity, _SMALL)
+            if not 0 <= index < self._count:
+                continue
+            self._keep(pl_module, batch, position, outputs["results"][position])
+            write_png(self._directory / f"{identity}.png", self._pictures[head][index].flat_HWC)
+            if _scores_warping(pl_module) and result.prob_KHW is not None:
+                # The challenge's picture of splits and merges, at the threshold of a plain decision.
+                mismatch_HW = warp(result.label_HW == 1, result.prob_KHW[1], 0.5).mismatch_HW
+                raw_CHW = _raw(pl_module, batch, position)
+                picture = montage(
+                    [grey_to_rgb(raw_CHW), overlay(raw_CHW[0], mismatch_HW)],
+                    [identity, "merge red, split light blue; holes yellow, green; objects pink, blue"],
+                )
+                write_png(self._directory / f"{identity}-splits-merges.png", picture)
+                show(trainer, f"test/{identity}-splits-merges", picture)
 
     def on_validation_batch_end(
         self,
@@ -89,12 +98,88 @@ class Panels(lightning.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the first image if a logger takes pictures."""
+        """Keep the first images if a tracker takes pictures."""
         assert isinstance(pl_module, SegmentationTask)
-        if 0 in batch.indices and not trainer.sanity_checking and _takes_pictures(trainer):
-            position = batch.indices.index(0)
-            result = next(iter(outputs["results"][position].values()))
-            show(trainer, f"val/{batch.ids[position]}", self._draw(pl_module, batch, position, result))
+        if trainer.sanity_checking or not _shows_pictures(trainer):
+            return
+        for position, index in enumerate(batch.indices):
+            if 0 <= index < self._count:
+                self._keep(pl_module, batch, position, outputs["results"][position])
+
+    def _keep(self, task: SegmentationTask, batch: Batch, position: int, results: Mapping[str, ImageResult]) -> None:
+        raw_CHW = _raw(task, batch, position)
+        for head, result in results.items():
+            picture = _picture(raw_CHW, result, task.spec.heads[head], batch.ids[position], _LARGE)
+            self._pictures.setdefault(head, {})[batch.indices[position]] = picture
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Send the pictures."""
+        self._send(trainer, "val")
+
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Send the pictures and the table."""
+        assert isinstance(pl_module, SegmentationTask)
+        split = pl_module.test_split
+        self._send(trainer, split)
+        if not (trackers := trackers_of(trainer.loggers)):
+            return
+        # Collective: every rank has counts of its own images.
+        indices, scores = image_scores(pl_module)
+        ids = trainer.datamodule.require(split).ids  # type: ignore[attr-defined]
+        rows = [
+            [ids[index], self._small.get(int(index)), *(float(values[place]) for values in scores.values())]
+            for place, index in enumerate(indices)
+        ]
+        for tracker in trackers:
+            tracker.table(f"{split}/per_image", ["id", "image", *scores], rows)
+        self._small = {}
+
+    def _send(self, trainer: lightning.Trainer, split: str) -> None:
+        for head, pictures in self._pictures.items():
+            key = f"{split}/{head}/images" if len(self._pictures) > 1 else f"{split}/images"
+            for tracker in trackers_of(trainer.loggers):
+                tracker.pictures(key, [pictures[index] for index in sorted(pictures)], trainer.global_step)
+        self._pictures = {}
+
+
+_LARGE, _SMALL = 512, 256
+"""Longest sides in pixels of what trackers get; larger images are thinned out to it."""
+_WRONG = {0: "right", 1: "wrong"}
+
+
+def _shows_pictures(trainer: lightning.Trainer) -> bool:
+    return any(tracker.shows_pictures for tracker in trackers_of(trainer.loggers))
+
+
+def _picture(raw_CHW: NDArray[np.float32], result: ImageResult, head: HeadSpec, identity: str, side: int) -> Picture:
+    every = -(-max(result.label_HW.shape) // side)
+    label_HW, pred_HW = (values[::every, ::every].astype(np.uint8) for values in (result.label_HW, result.pred_HW))
+    names = dict(enumerate(head.class_names)) | {head.ignore_index: "void"}
+    wrong_HW = ((label_HW != pred_HW) & (label_HW != head.ignore_index)).astype(np.uint8)
+    return Picture(
+        identity,
+        grey_to_rgb(raw_CHW[:, ::every, ::every]),
+        {"prediction": Mask(pred_HW, names), "label": Mask(label_HW, names), "errors": Mask(wrong_HW, _WRONG)},
+        draw=lambda: draw_panel(raw_CHW, result, head, identity),
+    )
+
+
+def image_scores(task: SegmentationTask) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
+    """The indices of a test's images, and each one's scores by name, NaN where it has none; the same on every rank.
+
+    They are from the counts of per_image.npz: each image is scored as a data set of one.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
+    indices = np.zeros(0, np.int64)
+    for (head, _), state in task.states_of("test").items():
+        indices, counts = state.per_image()
+        scores = state.measure.scores(counts) if len(indices) else {}
+        for info in state.measure.infos():
+            values = np.asarray(scores.get(info.name, ()), np.float64)
+            if values.size == len(indices) and "iu/" not in info.name:
+                name = info.name if len(task.spec.heads) == 1 else f"{head}/{info.name}"
+                found[name] = values.reshape(len(indices))
+    return indices, found
 
 
 def _raw(task: SegmentationTask, batch: Batch, position: int) -> NDArray[np.float32]:
