@@ -202,6 +202,14 @@ class TestComparison:
         _, left = read_runs(["wandb:e/p"])
         assert left[0].reason.startswith("partial: 2 of 231 images were counted")
 
+    def test_validations_of_a_part_lend_no_score(self, sweep):
+        part = {"val/mean_iu": 0.5, "partial_validation/counted": 2.0, "partial_validation/of": 9.0}
+        sweep.runs[0] = node("run0", config(0, 0.1), part | {"test/mean_iu": 0.5})
+        sweep.runs[1] = node("run1", config(1, 0.1), part)
+        records, left = read_runs(["wandb:e/p"])
+        assert list(records[0].metrics) == ["test/mean_iu"]
+        assert left[0].reason.startswith("partial: 2 of 9 images were validated")
+
     def test_without_counts_there_is_a_table_and_no_test(self, sweep):
         comparison = compare_groups(group_runs(*read_runs(["wandb:e/p"])))
         assert comparison.pairs == ()

@@ -347,12 +347,17 @@ def _from_tracker(run: TrackedRun) -> RunRecord | LeftOut:
     place = {WANDB: "W&B", MLFLOW: "MLflow"}[f"{run.address.partition(':')[0]}:"]
     if run.state != "finished":
         return LeftOut(run.address, f"{run.state} in {place}")
-    if "partial/counted" in run.summary:
-        counted = Partial.of_record({key: run.summary.get(f"partial/{key}", 0) for key in ("counted", "of", "twice")})
+    if (counted := _part_in(run.summary, "partial")) is not None:
         return LeftOut(run.address, f"partial: {counted} were counted; evaluate the run whole, and compare that")
     metrics = {key: number for key, value in run.summary.items() if (number := _score(key, value)) is not None}
     # The validation of the reported checkpoint, not the last one.
     metrics |= {f"val/{key.removeprefix('best/')}": metrics.pop(key) for key in [*metrics] if key.startswith("best/")}
+    if (validated := _part_in(run.summary, "partial_validation")) is not None:
+        metrics = {key: value for key, value in metrics.items() if not key.startswith("val/")}
+        if not metrics:
+            return LeftOut(
+                run.address, f"partial: {validated} were validated; evaluate the run whole, and compare that"
+            )
     if not metrics:
         return LeftOut(run.address, f"no score of a split (val/..., test/...) in its {place} summary")
     seed = run.config.get("seed")
@@ -368,6 +373,12 @@ def _from_tracker(run: TrackedRun) -> RunRecord | LeftOut:
         timing={"fit_s": float(run.summary["_runtime"])} if "_runtime" in run.summary else {},
         tracked=(run.id,),
     )
+
+
+def _part_in(summary: Mapping[str, Any], name: str) -> Partial | None:
+    if f"{name}/counted" not in summary:
+        return None
+    return Partial.of_record({key: summary.get(f"{name}/{key}", 0) for key in ("counted", "of", "twice")})
 
 
 def _score(key: str, value: Any) -> float | None:

@@ -259,6 +259,8 @@ def _fit_and_test(
         # The agent of a search reads a run's score in its summary: that of the reported checkpoint, not the last one.
         summary: dict[str, Any] = {f"best/{key.removeprefix('val/')}": value for key, value in best.items()}
         summary |= best | {"reported/checkpoint": selected}
+        if validated is not None:
+            summary |= {f"partial_validation/{name}": number for name, number in validated.record().items()}
         summary |= {"reported/step": timing.get("checkpoint_step", timing["steps"])}
         for tracker in trackers:
             tracker.summary(summary | ({"ended_by": ended} if ended else {}))
