@@ -42,7 +42,11 @@ def test_a_command_is_parsed_and_composed(page, command, compose):
     words = shlex.split(command, comments=True)[1:]
     assert words[0] in COMMANDS
     if words[0] == "reproduce" and "--list" not in words:
-        compose(f"experiment={words[1]}", "name=x", *_for_hydra(words[2:], ("seeds", "output", "ledger")))
+        compose(
+            f"experiment={words[1]}",
+            "name=x",
+            *_for_hydra(words[2:], ("seeds", "folds", "output", "ledger", "allow_dirty")),
+        )
     if words[0] == "data":
         assert words[1] in ("prepare", "check")
     if words[0] not in HYDRA or "--config-dir" in words or "--cfg" in words or words[1:2] == ["resume=RUN"]:
@@ -156,7 +160,7 @@ def follow(page, full=False):
     for command in commands(page):
         words = small(command, full)
         if words[1] == "reproduce" and "--list" not in words:
-            words += ["ledger=ledger"]
+            words += ["ledger=ledger", "allow_dirty=true"]
         call = [sys.executable, "-m", "segbench.cli.main", *words[1:]]
         done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"

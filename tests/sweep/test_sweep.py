@@ -329,6 +329,7 @@ def test_hydras_own_launcher_is_still_there(here, call, monkeypatch):
         "train",
         lambda config, directory, *_, **__: trained.append((config.seed, str(directory))),
     )
+    monkeypatch.setattr(segbench.cli.train, "name_deviations", lambda directory: None)
     code, _, err = launched(call, "hydra/launcher=basic", "seed=1,2")
     assert code == 0, err
     assert trained == [(1, "sweep/0"), (2, "sweep/1")]
