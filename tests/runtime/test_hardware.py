@@ -131,6 +131,7 @@ def test_what_decides_about_the_last_bits_is_recorded(tiny):
     assert recorded == {
         "device": "CPU",
         "cuda": None,
+        "tf32": False,
         "cudnn": None,
         "processes": 2,
         "threads": 1,

@@ -174,7 +174,8 @@ def _check(config: DictConfig, verb: str, flags: argparse.Namespace) -> None:
         )
     choices = config.hydra.runtime.choices
     # Hydra lists no choice where there are several: logger=[wandb,tensorboard].
-    without = [axis for axis in axes_of(verb) if choices.get(axis) is None and not config.get(axis)]
+    several = {"logger"} if config.get("logger") else set()
+    without = [axis for axis in axes_of(verb) if choices.get(axis) is None and axis not in several]
     if without:
         given = [f"--config-name {flags.config_name}"] if flags.config_name else []
         given += [override for override in flags.overrides if override.lstrip("~").partition("=")[0] in without]

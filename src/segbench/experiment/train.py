@@ -174,7 +174,7 @@ def _run_stages(config: Config, run: Run, stages: Sequence[Stage], allow: Sequen
     from segbench.experiment.stages import start_of
     from segbench.runs.directory import Run
 
-    began = flatten(run.recorded())
+    began = flatten(run.recorded()) if stages else {}
     for number, stage in enumerate(stages):
         before = Run(run.path / FOLDER / stage.experiment)
         if before.state() == "finished":
