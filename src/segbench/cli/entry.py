@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from segbench.cli.arguments import quoted
 from segbench.config.explain import Composing, explained
+from segbench.config.own_targets import opened
 from segbench.config.packaged import conf_root
 from segbench.errors import SegbenchError
 from segbench.runtime.closed_pipe import ends_quietly
@@ -109,7 +110,7 @@ def hydra_entry(function: Callable[[DictConfig], None], verb: str) -> None:
         from segbench.cli.flags import read_flags
 
         flags = read_flags(verb, sys.argv[1:])
-        flags.overrides = quoted(flags.overrides)
+        flags.overrides = opened(quoted(flags.overrides))
         own = None if flags.config_dir is None else Path(flags.config_dir)
         if flags.help:
             from segbench.cli.help import help_text

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segbench.cli.arguments import pairs, quoted
+from segbench.config.own_targets import opened
 from segbench.config.paper import paper_blocks
 from segbench.display.digits import number, spread
 from segbench.errors import SegbenchError
@@ -106,7 +107,7 @@ def _order(arguments: Sequence[str]) -> Order:
     names = ("seeds", "folds", "output", "ledger", "allow_dirty")
     ours = {argument for argument in rest if argument.partition("=")[0] in names}
     _, own = pairs([argument for argument in rest if argument in ours])
-    overrides = quoted([argument for argument in rest if argument not in ours])
+    overrides = opened(quoted([argument for argument in rest if argument not in ours]))
     bare = [a for a in overrides if "=" not in a and not a.startswith("~")]
     if bare:
         raise SegbenchError(f"{bare[0]}", "one experiment, and key=value pairs", "segbench reproduce --help")

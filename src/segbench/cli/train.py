@@ -24,34 +24,41 @@ def run_job(config: DictConfig) -> None:
 
     from segbench.cli.entry import relative
     from segbench.config.record import Config
-    from segbench.experiment.stages import compose_stages, read_stages
+    from segbench.config.trust import own
+    from segbench.experiment.stages import compose_stages, read_stages, trees_of
     from segbench.runs.directory import Run
     from segbench.runtime.ranks import started_again
 
     directory = relative(Path(HydraConfig.get().runtime.output_dir))
-    if started_again() and (directory / "config.yaml").is_file():
-        run = Run.open(directory)
-        recorded = run.config()
-        train(recorded, directory, overrides(), True, read_stages(recorded, directory))
-        return
-    asked = Config.of(resolved(config))
-    train(asked, directory, overrides(), stages=compose_stages(asked, overrides()))
+    asked = Config.of(resolved(config, overrides=overrides()))
+    stages = compose_stages(asked, overrides())
+    with own(asked.tree, *trees_of(stages)):
+        if started_again() and (directory / "config.yaml").is_file():
+            recorded = Run.open(directory).config()
+            train(recorded, directory, overrides(), True, read_stages(recorded, directory))
+        else:
+            train(asked, directory, overrides(), stages=stages)
 
 
 def resume_run(arguments: list[str]) -> None:
     """Continue a run in place, with its own configuration and without Hydra."""
+    from segbench.config.trust import command_line, names_in, refuse_untrusted, trusting
     from segbench.experiment.resume import continuation
-    from segbench.experiment.stages import read_stages
+    from segbench.experiment.stages import read_stages, trees_of
     from segbench.runtime.processes import is_main_process
 
     bare, given = pairs(arguments)
+    trusted = names_in(given.pop("trust", None))
     asked = continuation(given | dict.fromkeys(bare, ""))
     if isinstance(asked, str):
         if is_main_process():
             print(asked)
         return
     run, config = asked.run, asked.config
-    train(config, run.path, arguments, True, read_stages(config, run.path), allow=asked.allow)
+    stages = read_stages(config, run.path)
+    with trusting(trusted):
+        refuse_untrusted([config.tree, *trees_of(stages)], command_line("train", arguments))
+        train(config, run.path, arguments, True, stages, allow=asked.allow)
 
 
 @boundary()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.config.own_targets import without_leftovers
 from segbench.config.paper import refuse_other_facts
 from segbench.config.places import PLACES
 from segbench.errors import SegbenchError
@@ -16,12 +18,13 @@ if TYPE_CHECKING:
 _ENDINGS = tuple(f".{key.removeprefix('loss.')}" for key in PLACES)
 
 
-def resolved(config: DictConfig, start: Path | None = None) -> dict[str, Any]:
+def resolved(config: DictConfig, start: Path | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The plain containers of a composed config.
 
     Args:
         config: of Hydra.
         start: what relative paths are relative to; None: the working directory.
+        overrides: that it was composed with, which may name classes in place of others.
 
     Raises:
         SegbenchError: a mandatory key is missing, or a fact of a paper is changed.
@@ -36,7 +39,7 @@ def resolved(config: DictConfig, start: Path | None = None) -> dict[str, Any]:
     assert isinstance(container, dict)
     tree: dict[str, Any] = _absolute({str(key): value for key, value in container.items()}, "", start or Path.cwd())
     refuse_other_facts(tree.get("paper"))
-    return tree
+    return without_leftovers(tree, overrides)
 
 
 def _absolute(value: Any, key: str, start: Path) -> Any:

@@ -86,6 +86,16 @@ class Loss(Component):
     weight_map: Component | None = None
 
 
+class Scheduler(Component):
+    """A learning-rate schedule, and when it steps: every `frequency` steps or epochs, with a monitor by validations."""
+
+    apart: ClassVar[frozenset[str]] = frozenset({"interval", "frequency", "monitor"})
+
+    interval: Literal["step", "epoch"] = "step"
+    frequency: Count = 1
+    monitor: str | None = None
+
+
 class Trainer(Component):
     """The arguments of `lightning.Trainer`; those that are not named here are passed on."""
 
@@ -265,7 +275,7 @@ class Config(Recorded):
     model: Component
     loss: Losses
     optimizer: Component
-    scheduler: Component
+    scheduler: Scheduler
     decoding: Component | None = None
     trainer: Trainer
     callbacks: Components

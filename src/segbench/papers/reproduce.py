@@ -145,7 +145,7 @@ def _compose(order: Order, seed: int | None, fold: int | None = None) -> Compose
     overrides += [] if fold is None else [f"data.fold={fold}"]
     with composing("train", overrides, order.config_dir):
         with_choices = hydra.compose("train", overrides, return_hydra_config=True)
-        config = Config.of(resolved(hydra.compose("train", overrides)))
+        config = Config.of(resolved(hydra.compose("train", overrides), overrides=overrides))
         return Composed(config, compose_stages(config, overrides), str(with_choices.hydra.runtime.choices["data"]))
 
 
