@@ -24,6 +24,7 @@ FLOORS = (
     ("experiment",),
     ("papers", "export", "sweep"),
     ("cli",),
+    ("api",),
     ("train", "evaluate", "__main__", "hydra_plugins"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

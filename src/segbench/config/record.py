@@ -256,6 +256,7 @@ class Config(Recorded):
         optimized_metric: the score that the jobs of a sweep are compared by.
         weights: published weights to start from.
         paper: the row that the run is compared with.
+        debug: what a run that looks for a fault is for; None for any other.
         loss: by head; "" where one serves all.
     """
 
@@ -267,6 +268,7 @@ class Config(Recorded):
     init_from: str | dict[str, str] | None = None
     stages: list[str] | dict[str, str] | None = None
     optimized_metric: str | None = None
+    debug: str | None = None
     weights: InitialWeights | None = None
     paper: Annotated[Paper | None, BeforeValidator(packaged_facts)] = None
     task: Task

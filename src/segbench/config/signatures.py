@@ -82,6 +82,9 @@ def _refuse_of(above: str, node: Mapping[str, Any], takers: Mapping[str, Any]) -
 @cache
 def hints_of(taker: Any) -> tuple[dict[str, Any], bool]:
     """Each parameter with its type, Any if unknown; and whether any other name is taken too."""
+    if getattr(getattr(taker, "__init__", None), "__module__", "") == "torch.nn.modules.module":
+        # A network or loss without a constructor: torch's takes anything, and refuses it.
+        return {}, False
     try:
         parameters = inspect.signature(taker).parameters.values()
     except (ValueError, TypeError):
@@ -125,8 +128,8 @@ def _refuse(key: str, value: Any, hint: Any) -> None:
 
 def taken(taker: Any, **offered: Any) -> dict[str, Any]:
     """Those of the offered arguments that a class or function takes by name."""
-    hints, takes_any = hints_of(taker)
-    return {name: value for name, value in offered.items() if name in hints or takes_any}
+    hints, _ = hints_of(taker)
+    return {name: value for name, value in offered.items() if name in hints}
 
 
 def _holds_config(value: Any) -> bool:

@@ -155,7 +155,13 @@ def build_data(config: Config, dataset: DataSet, geometry: TileGeometry, trainin
     pixel_weights: LossWeights | None = make(maps[0], spec=dataset.spec) if maps else None
     augmentation: Augmentation = make(config.augment)
     return SegmentationData(
-        dataset, geometry, augmentation, seed=config.seed, pixel_weights=pixel_weights, **config.data.loading
+        dataset,
+        geometry,
+        augmentation,
+        seed=config.seed,
+        pixel_weights=pixel_weights,
+        overfit_batches=config.trainer.arguments.get("overfit_batches") or 0,
+        **config.data.loading,
     )
 
 
@@ -225,8 +231,12 @@ def build_trainer(
         SegbenchError: an unknown precision.
     """
     precision_named(config.trainer.precision, "cpu")
+    # Batches to overfit are chosen by our sampler: Lightning's own would also decide the augmentation.
+    given = {key: value for key, value in config.trainer.arguments.items() if key != "overfit_batches"}
+    if (profiler := _profiler(given.get("profiler"), directory)) is not None:
+        given["profiler"] = profiler
     trainer: lightning.Trainer = make(
-        config.trainer,
+        Component.model_validate({"_target_": config.trainer.target, **given}),
         callbacks=[*callbacks, InStep({**config.tree, "directory": str(directory.resolve())})],
         logger=list(loggers) or False,
         default_root_dir=str(directory),
@@ -240,6 +250,17 @@ def build_trainer(
     catch_no_signals(trainer)
     broadcast_no_signals(trainer)
     return trainer
+
+
+def _profiler(given: Any, directory: Path) -> Any:
+    """A profiler as a node that writes into the run directory."""
+    named = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}
+    if isinstance(given, str) and given in named:
+        given = {"_target_": f"lightning.pytorch.profilers.{named[given]}"}
+    if not isinstance(given, Mapping):
+        return given
+    kind = kind_of(Component.model_validate(dict(given)))
+    return {**taken(kind, dirpath=str(directory), filename="profile"), **given}
 
 
 def _cluster() -> ClusterEnvironment:

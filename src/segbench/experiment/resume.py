@@ -121,7 +121,8 @@ def how_it_ended(trainer: lightning.Trainer) -> str | None:
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
             return _TIME
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-            return f"early stopping on {callback.monitor}"
+            why = " ".join((callback.stopping_reason_message or "").split())
+            return f"early stopping on {callback.monitor}" + (f": {why}" if why else "")
     return "a callback"
 
 

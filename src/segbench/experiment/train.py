@@ -196,6 +196,10 @@ def _fit_and_test(
     with deferred():
         trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
     ended = how_it_ended(trainer)
+    if ended is not None and first:
+        log.info("step %d: ended by %s", trainer.global_step, ended)
+    for path in sorted(run.path.glob("*profile*.txt")) if first else ():
+        log.info("%s:\n%s", path, "\n".join(path.read_text().splitlines()[:40]))
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
     timing = {"fit_s": checkpoints.seconds, "steps": float(trainer.global_step)}
@@ -218,6 +222,7 @@ def _fit_and_test(
             write_split(task, unlabelled, run.path / "predictions")
     if first:
         protocol = task_protocol(config, data, task, selected)
+        protocol |= {"debug": config.debug} if config.debug else {}
         protocol |= {"ended_by": ended, "continued": continuations(run.recorded(), run.legs())}
         made = run.provenance() | {"legs": len(run.legs())}
         run.write_results(scores, timing, made, protocol, partial, validated)
