@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+import segbench
 from segbench.config.trust import own
 from segbench.experiment.axes import make_loss
 from segbench.runs.directory import Run
@@ -163,9 +164,14 @@ def test_classes_of_torch_lightning_albumentations_and_torchmetrics(train, tmp_p
     assert "step 4: ended by early stopping" in (run.path / "run.log").read_text()
     assert "Profiler Report" in (run.path / "fit-profile.txt").read_text()
     assert list(run.path.rglob("lightning_logs")) != []
-    from segbench.compare import compare
-
-    assert "mean_iu" in str(compare([str(run.path)]).table)
+    other = (
+        "hydra.run.dir=other",
+        "seed=1",
+        "metrics.ece._target_=torchmetrics.classification.MulticlassCalibrationError",
+    )
+    train(*TINY, *other)
+    pair = segbench.compare([run.path, run.path.parent / "other"], metric="mean_iu", seeds_apart=True).pairs[0]
+    assert pair.differences[0].interval
 
 
 def test_our_options_for_layers_stand_beside_any_optimiser(train):
@@ -183,6 +189,10 @@ def test_a_plateau_follows_the_score_of_the_validation(train):
     assert rates(run) == pytest.approx([1e-2] * 4 + [1e-3] * 2)
     state = read_checkpoint(run.path / "checkpoints" / "last.ckpt")["lr_schedulers"][0]
     assert state["mode"] == "max"
+    # A validation that the last checkpoint precedes counts once, before and after a resume.
+    train(*TINY, *given, *many, "trainer.max_steps=4", "hydra.run.dir=short")
+    train("resume=short", "trainer.max_steps=6")
+    assert rates(Run(run.path.parent / "short")) == rates(run)
     refused = train(*TINY, *given, "scheduler.monitor=val/loss", "hydra.run.dir=other", code=1)
     assert "scheduler.monitor=val/loss of ReduceLROnPlateau" in refused and "val/mean_iu" in refused
 

@@ -52,9 +52,12 @@ def _measures(configs: str, heads: str) -> Mapping[tuple[str, str], Measure]:
     for head, (class_names, palette, excluded) in json.loads(heads).items():
         spec = HeadSpec(tuple(class_names), tuple(palette), excluded=tuple(excluded))
         for name, config in json.loads(configs).items():
-            if config is not None:
-                # As segbench.experiment.build has it, which needs Hydra and torch: exact, allowed names only.
+            # Metrics of torchmetrics have no counts, and need torch.
+            if config is not None and not str(config.get("_target_")).startswith("torchmetrics."):
+                # As segbench.experiment.axes has it, which needs torch: trusted names only.
                 kind = definition(str(config.get("_target_")))
+                if not hasattr(kind, "counts"):
+                    continue
                 made[head, name] = _make(kind, {**config, "name": name}, arguments_of_head(kind, config, spec))
     return made
 

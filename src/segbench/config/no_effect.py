@@ -15,6 +15,7 @@ NO_EFFECT: Mapping[str, str] = {
     "name": "names the directory of a run",
     "seed": "draws one of many runs of a setting; runs of several seeds are averaged",
     "resume": "names the run that is continued",
+    "trust": "names code that may be used, and uses none",
     "paper": "what a run is compared with",
     "logger": _RECORD,
     "optimized_metric": "the score by which a sweep compares its jobs",
