@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from segbench.config.flat import changed
+from segbench.config.packaged import conf_root, read_yaml
 from segbench.config.record import LOADER_KEYS, Loss, Scheduler
 from segbench.config.trust import is_trusted, own
 
@@ -45,11 +46,15 @@ def _is_open(key: str, targets: Sequence[str]) -> bool:
     if key.partition(".")[0] not in AXES or "@" in key:
         return False
     above, _, last = key.rpartition(".")
-    return (
-        last == "_target_"
-        or (above == "trainer" and last in TRAINER)
-        or any(key.startswith(f"{target}.") for target in targets)
-    )
+    if above == "trainer":
+        return last in TRAINER and last not in _trainers_own()
+    return last == "_target_" or any(key.startswith(f"{target}.") for target in targets)
+
+
+@cache
+def _trainers_own() -> frozenset[str]:
+    """The Trainer's arguments that its packaged config has."""
+    return frozenset(read_yaml(conf_root() / "trainer" / "_base.yaml"))
 
 
 def _targets(overrides: Sequence[str]) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
+from segbench.config.trust import refuse_untrusted
 from segbench.errors import SegbenchError
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job
@@ -51,6 +52,7 @@ def resume(
         chosen = to_run(sweep, wanted, settings, failed)
         check_frozen(chosen)
         _refuse_environment(chosen)
+        refuse_untrusted([job.run.recorded() for job in chosen])
         if sweep.search is not None and not names:
             # The search itself continues open trials.
             chosen = [job for job in chosen if job.state() == "failed"]
