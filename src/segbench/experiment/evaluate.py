@@ -130,7 +130,8 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     checkpoint = trained.checkpoint(given.checkpoint)
     config, sentences = settle(recorded(trained.config(), given))
     with trusting(names_in(given.trust)):
-        refuse_untrusted(built_of(config, "data", "model", "metrics"), command_line("evaluate", overrides))
+        words = [f"run={given.run}", *(each for each in overrides if not each.startswith("run="))]
+        refuse_untrusted(built_of(config, "data", "model", "metrics"), command_line("evaluate", words))
     use_threads(int(config.threads))
     if given.threads == "auto":
         # The number goes to the other processes and into the record.
