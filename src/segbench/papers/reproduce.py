@@ -16,6 +16,7 @@ from segbench.config.no_effect import counting
 from segbench.config.paper import paper_blocks
 from segbench.config.places import PLACES
 from segbench.config.record import Config
+from segbench.config.trust import trusting
 from segbench.errors import SegbenchError
 from segbench.papers.experiments import Composed, compose_experiment, row_itself
 from segbench.papers.ledger import beyond, read_rows, summarise, verdict, write_row
@@ -40,6 +41,7 @@ class Order:
         overrides: Hydra's.
         config_dir: the user's own configs.
         allow_dirty: whether code that is in no commit may run.
+        trust: names of the user's own classes that the runs may name.
     """
 
     experiment: str
@@ -50,6 +52,7 @@ class Order:
     overrides: list[str]
     config_dir: Path | None
     allow_dirty: bool = False
+    trust: tuple[str, ...] = ()
 
     def directory(self, composed: Composed, fold: int | None) -> Path:
         """Of the run of a seed on a fold."""
@@ -93,7 +96,8 @@ def reproduce(order: Order, command: str, say: Callable[[Mapping[str, Any], Path
     for directory, each in composed.items():
         _check_same(directory, each)
     try:
-        _have_data(first)
+        with trusting(order.trust):
+            _have_data(first)
         for directory, each in composed.items():
             _train(directory, order, each)
     except SegbenchError as error:
@@ -183,7 +187,9 @@ def _train(directory: Path, order: Order, composed: Composed) -> None:
     if run.state() == "finished":
         print(f"{directory}: finished", file=sys.stderr)
         return
-    code = subprocess.run([sys.executable, "-m", "segbench.train", f"resume={directory}"], check=False).returncode
+    command = [sys.executable, "-m", "segbench.train", f"resume={directory}"]
+    command += [f"trust={','.join(order.trust)}"] if order.trust else []
+    code = subprocess.run(command, check=False).returncode
     if code != 0:
         reason = (run.reason() or f"exit code {code}").splitlines()[0]
         raise SegbenchError(reason, f"a finished run in {directory}", "fix it, then run the same command again")
