@@ -151,6 +151,16 @@ def _run(hydra: Hydra, function: Callable[[DictConfig], None], verb: str, flags:
             hydra.run(name, function, [*overrides, "hydra.mode=RUN"])
 
 
+def _are_several(config: DictConfig, axis: str) -> bool:
+    """Whether a part of a config is made of several options, of which Hydra lists no choice: `logger=[wandb,csv]`."""
+    from omegaconf import OmegaConf
+
+    tree = OmegaConf.to_container(config, resolve=False)
+    section = tree.get(axis) if isinstance(tree, dict) else None
+    parts = [part for part in section.values() if part is not None] if isinstance(section, dict) else []
+    return bool(parts) and all(isinstance(part, dict) and "_target_" in part for part in parts)
+
+
 def _check(config: DictConfig, verb: str, flags: argparse.Namespace) -> None:
     """Refuse what cannot run, before anything is written."""
     from segbench.cli.help import axes_of
@@ -163,8 +173,7 @@ def _check(config: DictConfig, verb: str, flags: argparse.Namespace) -> None:
         )
     choices = config.hydra.runtime.choices
     axes = [axis for axis, default in axes_of(verb).items() if default is not None]
-    # Hydra lists no choice where there are several: logger=[wandb,tensorboard].
-    without = [axis for axis in axes if choices.get(axis) is None and not config.get(axis)]
+    without = [axis for axis in axes if choices.get(axis) is None and not _are_several(config, axis)]
     if without:
         given = [f"--config-name {flags.config_name}"] if flags.config_name else []
         given += [override for override in flags.overrides if override.lstrip("~").partition("=")[0] in without]
