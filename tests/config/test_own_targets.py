@@ -62,3 +62,8 @@ def test_what_a_file_names_is_not_imported():
     tree = {"model": {"_target_": "antigravity.nothing", "a": 1}}
     with handed_over():
         assert without_leftovers(tree, ["model._target_=antigravity.nothing"]) == tree
+
+
+def test_a_misspelt_argument_of_the_trainer_is_told_the_right_one(call):
+    code, _, err = call("train", "trainer.fast_dev_rum=true")
+    assert code == 1 and "did you mean trainer.fast_dev_run=true?" in err

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -73,30 +74,42 @@ def segbench(*arguments, code=0):
     return done
 
 
-def test_own_classes_train_and_are_trusted_by_name_afterwards(here):
-    done = segbench("train", *SMALL, *OWN, "hydra.run.dir=run")
-    assert "took 2 1" in done.stdout
-    assert "loss.reduction left out: mine.Tversky does not take them" in done.stderr
+@pytest.fixture
+def inside(here, call, monkeypatch):
+    """As `segbench`, in this process: output and errors."""
+    monkeypatch.syspath_prepend(here / "lib")
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+
+    def called(*arguments, code=0):
+        done, out, err = call(*arguments)
+        assert done == code, out[-2000:] + err[-4000:]
+        return out, err
+
+    return called
+
+
+def test_own_classes_train_and_are_trusted_by_name_afterwards(here, inside):
+    out, err = inside("train", *SMALL, *OWN, "hydra.run.dir=run")
+    assert "took 2 1" in out
+    assert "loss.reduction left out: mine.Tversky does not take them" in err
     assert "output of Net: outputs for out, of which out is used" in (here / "run" / "run.log").read_text()
 
-    refused = segbench("evaluate", "run=run", "trainer=cpu", "hydra.run.dir=scored", code=1).stderr
-    command = "segbench evaluate run=run trainer=cpu hydra.run.dir=scored trust=mine.Net"
+    _, refused = inside("evaluate", "run=run", "trainer=cpu", code=1)
+    command = "segbench evaluate run=run trainer=cpu trust=mine.Net"
     assert "_target_: mine.Net, which a config that was handed over may not name" in refused
     assert refused.strip().endswith(command)
     # Neither the loss nor the callback is built.
-    segbench(*command.split()[1:], "hydra.run.dir=scored")
+    inside(*command.split()[1:], "hydra.run.dir=scored")
     before, after = (json.loads((here / name / "results.json").read_text())["metrics"] for name in ("run", "scored"))
     assert {key: value for key, value in before.items() if key in after} == after
 
-    refused = segbench("train", "resume=run", "trainer.max_steps=3", code=1).stderr
+    _, refused = inside("train", "resume=run", "trainer.max_steps=3", code=1)
     assert refused.strip().endswith("trust=[mine.Net,mine.Tversky,mine.Steps]")
-    done = segbench("train", "resume=run", "trainer.max_steps=3", "trust=[mine.Net,mine.Tversky,mine.Steps]")
-    assert "took 3 1" in done.stdout
+    out, _ = inside("train", "resume=run", "trainer.max_steps=3", "trust=[mine.Net,mine.Tversky,mine.Steps]")
+    assert "took 3 1" in out
 
 
-def test_a_handed_over_run_cannot_name_a_function_even_of_an_installed_package(here, tiny_run):
-    import shutil
-
+def test_a_handed_over_run_cannot_name_a_function_even_of_an_installed_package(here, inside, tiny_run):
     shutil.copytree(tiny_run, here / "theirs")
     path = here / "theirs" / "config.yaml"
     config = yaml.safe_load(path.read_text())
@@ -104,7 +117,7 @@ def test_a_handed_over_run_cannot_name_a_function_even_of_an_installed_package(h
     path.write_text(yaml.safe_dump(config))
     (here / "hubconf.py").write_text("open('ran', 'w')\n")
     for command in (("evaluate", "run=theirs"), ("predict", "run=theirs", "split=test", "output=out")):
-        refused = segbench(*command, "trainer=cpu", code=1).stderr
+        _, refused = inside(*command, "trainer=cpu", code=1)
         assert "torch.hub.load, which a config that was handed over may not name" in refused
     assert not (here / "ran").exists()
 
