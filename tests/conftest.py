@@ -60,12 +60,13 @@ def compose():
     import hydra
 
     from segbench.config.composed import resolved
+    from segbench.config.own_targets import opened
     from segbench.config.packaged import conf_root
     from segbench.config.requests import RECORDS
 
     def composed(*overrides, config="train"):
         with hydra.initialize_config_dir(str(conf_root()), version_base="1.3"):
-            return RECORDS[config].of(resolved(hydra.compose(config, list(overrides))))
+            return RECORDS[config].of(resolved(hydra.compose(config, opened(overrides))))
 
     return composed
 

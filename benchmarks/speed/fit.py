@@ -66,14 +66,15 @@ def _fit(config: Config) -> float:
 
 
 def _bare(config: Config) -> float:
-    from segbench.experiment.build import build_data, build_dataset, build_task, make
+    from segbench.experiment.axes import make, make_optimizer
+    from segbench.experiment.build import build_data, build_dataset, build_task
     from segbench.inference.stream import geometry_of
 
     dataset = build_dataset(config.data, config.weights)
     task: SegmentationTask = build_task(config, dataset.spec)
     loader = build_data(config, dataset, geometry_of(task.model)).train_dataloader()
     model, criterion = task.model.train(), task.losses["semantic"]
-    optimizer = make(config.optimizer, module=model)
+    optimizer = make_optimizer(config.optimizer, model)
     schedule = make(config.scheduler, optimizer=optimizer, total_steps=STEPS + 1)
     start = 0.0
     batch: Batch

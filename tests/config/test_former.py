@@ -1,7 +1,7 @@
 from importlib import import_module
 
 from segbench.config.former import with_current_targets, with_former_targets
-from segbench.config.trust import allowed_targets
+from segbench.config.trust import packaged_targets
 
 NAMES_OF_0_1_0 = (
     "segbench.callbacks.checkpoints.Checkpoints",
@@ -61,7 +61,7 @@ def test_whatever_an_old_run_names_is_there_and_allowed():
     for old in NAMES_OF_0_1_0:
         module, _, name = with_current_targets({"_target_": old})["_target_"].rpartition(".")
         assert hasattr(import_module(module), name), old
-        assert f"{module}.{name}" in allowed_targets()
+        assert f"{module}.{name}" in packaged_targets()
 
 
 def test_names_are_found_at_any_depth_and_nothing_else_changes():

@@ -1,16 +1,30 @@
 import os
+import subprocess
+import sys
+from pkgutil import resolve_name
 
 import pytest
 
-from segbench.config import trust as config
 from segbench.config.packaged import conf_root
-from segbench.config.trust import allow_target, allowed_targets, targets_in
+from segbench.config.trust import (
+    KINDS,
+    added_targets,
+    command_line,
+    handed_over,
+    is_trusted,
+    names_in,
+    own,
+    packaged_targets,
+    refuse_untrusted,
+    targets_in,
+    trusting,
+)
+from segbench.errors import SegbenchError
 from segbench.runtime.processes import choose_run_id
 
 
 @pytest.fixture(autouse=True)
 def _nothing_allowed(monkeypatch):
-    monkeypatch.setattr(config, "_allowed_by_user", set())
     monkeypatch.delenv("SEGBENCH_TARGETS", raising=False)
 
 
@@ -24,25 +38,94 @@ def test_targets_are_found_at_any_depth():
     assert list(targets_in(nested)) == ["a", "b", "c"]
 
 
-def test_what_the_packaged_configs_name_is_allowed():
-    assert {"segbench.models.unet.UNet", "lightning.Trainer", "albumentations.D4"} <= allowed_targets()
+def test_what_the_packaged_configs_name_is_trusted():
+    assert {"segbench.models.unet.UNet", "lightning.Trainer", "albumentations.D4"} <= packaged_targets()
+    assert is_trusted("segbench.models.unet.UNet")
 
 
-@pytest.mark.parametrize("name", ["torch.hub.load", "os.system", "builtins.eval", "segbench.models.unet"])
-def test_nothing_else_is_allowed(name):
-    assert name not in allowed_targets()
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torch.optim.RAdam",
+        "torch.optim.lr_scheduler.ReduceLROnPlateau",
+        "torch.nn.CrossEntropyLoss",
+        "torchmetrics.classification.MulticlassAccuracy",
+        "albumentations.Blur",
+        "lightning.pytorch.callbacks.EarlyStopping",
+        "lightning.pytorch.loggers.CSVLogger",
+        "lightning.pytorch.strategies.DDPStrategy",
+        "lightning.pytorch.profilers.SimpleProfiler",
+        "segbench.metrics.pixel.PixelError",
+        "segbench.data.synthetic_em.SyntheticEM",
+    ],
+)
+def test_installed_classes_of_the_axes_kinds_are_trusted(name):
+    assert is_trusted(name)
 
 
-def test_a_user_allows_a_target_in_code():
-    allow_target("mine.Net")
-    assert "mine.Net" in allowed_targets()
-    assert "mine.Net.load" not in allowed_targets()
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("torch.hub.load", "os.system", "builtins.eval", "subprocess.Popen", "torch.load", "pathlib.Path"),
+        *("segbench.models.unet", "segbench.experiment.train.train", "nowhere.Net", "torch.nn.Nothing", ""),
+    ],
+)
+def test_nothing_else_is(name):
+    assert not is_trusted(name)
 
 
-def test_a_user_allows_targets_by_the_environment(monkeypatch):
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_where_it_says(kind):
+    found = resolve_name(kind)
+    assert f"{found.__module__}.{found.__qualname__}" == kind
+
+
+def test_a_file_that_shadows_an_installed_package_is_not_installed(tmp_path):
+    # Nor is it run.
+    (tmp_path / "skimage.py").write_text("open('ran', 'w')\nfrom torch import nn\nclass Net(nn.Module): ...\n")
+    code = "from segbench.config.trust import is_trusted; print(is_trusted('skimage.Net'))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_names_are_trusted_within_a_block_alone():
+    with trusting(["mine.Net"]):
+        assert is_trusted("mine.Net")
+        assert not is_trusted("mine.Net.load")
+        assert added_targets() == {"mine.Net"}
+    assert not is_trusted("mine.Net")
+
+
+def test_what_ones_own_configs_name_is_trusted_unless_they_were_read_from_a_file():
+    config = {"loss": {"_target_": "torch.hub.load", "inside": [{"_target_": "mine.Loss"}]}}
+    with own(config):
+        refuse_untrusted(config)
+    with handed_over(), own(config):
+        assert not is_trusted("mine.Loss")
+
+
+def test_a_user_trusts_names_by_the_environment(monkeypatch):
     monkeypatch.setenv("SEGBENCH_TARGETS", "mine.Net, mine.loss,")
-    assert allowed_targets() >= {"mine.Net", "mine.loss"}
-    assert "" not in allowed_targets()
+    assert is_trusted("mine.Net") and is_trusted("mine.loss")
+    assert not is_trusted("")
+
+
+def test_the_error_is_the_command_that_trusts():
+    config = [{"_target_": "mine.Net"}, {"_target_": "mine.Loss"}]
+    command = command_line("evaluate", ["run=a b", "trust=other.Net"])
+    with pytest.raises(SegbenchError, match=r"segbench evaluate 'run=a b' trust=\[mine\.Net,mine\.Loss\]"):
+        refuse_untrusted(config, command)
+    with pytest.raises(SegbenchError, match=r"set SEGBENCH_TARGETS=mine\.Net"):
+        refuse_untrusted(config[:1])
+
+
+@pytest.mark.parametrize("given", ["a.B,c.D", "[a.B, c.D]", ["a.B", "c.D"]])
+def test_names_are_given_in_any_form(given):
+    assert names_in(given) == ("a.B", "c.D")
 
 
 def test_a_run_is_named_once_for_its_children_too(monkeypatch):

@@ -128,3 +128,22 @@ def test_evaluation_visits_each_image_once_over_all_ranks(count, world):
 def test_five_images_on_two_ranks_by_hand():
     assert list(EvaluationSampler(5, 0, 2)) == [Draw(0), Draw(2), Draw(4)]
     assert list(EvaluationSampler(5, 1, 2)) == [Draw(1), Draw(3), Draw(0, padding=True)]
+
+
+@pytest.mark.parametrize(("overfit", "batches"), [(2, 2), (0.5, 3), (99, 6)])
+def test_the_same_batches_make_every_epoch(overfit, batches):
+    done = 0
+    sampler = TrainSampler(4, 2, 0, repeats=3, overfit=overfit, steps_done=lambda: done)
+    first = list(sampler)
+    assert len(sampler) == len(first) == 2 * batches
+    done = batches
+    assert list(sampler) == first
+    done = batches + 1
+    assert list(sampler) == first[2:]
+    assert first == list(TrainSampler(4, 2, 0, repeats=3))[: 2 * batches]
+
+
+def test_ranks_share_the_batches_that_are_overfitted():
+    alone = list(TrainSampler(8, 2, 0, overfit=2))
+    ranks = [list(TrainSampler(8, 1, 0, rank=rank, world_size=2, overfit=2)) for rank in range(2)]
+    assert [draw for pair in zip(*ranks, strict=True) for draw in pair] == alone

@@ -107,6 +107,30 @@ def test_every_data_set_and_every_metric_is_told(compose):
         assert [name for name in names if f"`{name.removesuffix('_50').removesuffix('_75')}`" not in told] == []
 
 
+OWN_CODE = REPO / "docs" / "own_code.md"
+FEW = (
+    *("trainer=cpu", "trainer.max_steps=2", "trainer.val_check_interval=2", "threads=1", "task.channels_last=false"),
+    *("data.batch_size=2", "data.tile=32", "trainer.precision=32-true"),
+)
+FEW_DRAWN = ("data.train=2", "data.val=1", "data.test=1", "data.height=64", "data.width=64")
+
+
+@pytest.mark.parametrize(
+    "command", [each for each in commands(OWN_CODE) if "resume=" not in each and "run=" not in each]
+)
+def test_the_recipes_for_own_code_run(command, call, tmp_path, monkeypatch):
+    (module,) = re.findall(r"```python\n# mine\.py\n(.*?)```", OWN_CODE.read_text(), re.DOTALL)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "mine.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command)[1:]
+    drawn = () if any(word.startswith("data") for word in words) else FEW_DRAWN
+    code, out, err = call(*words, *FEW, *drawn, "model.width=4", "hydra.run.dir=run", "metrics=overlap")
+    assert code == 0, out + err
+
+
 MINIATURE = (
     "trainer.max_steps=2",
     "trainer.accelerator=cpu",

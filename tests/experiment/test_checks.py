@@ -27,9 +27,16 @@ def test_a_monitor_that_is_no_score_is_refused_unless_nothing_is_validated(tiny_
     checked(tiny_config("callbacks.checkpoint.monitor=null"))
 
 
-def test_overfitting_batches_names_another_way(tiny_config):
-    with pytest.raises(SegbenchError, match="train on a few images"):
-        checked(tiny_config("+trainer.overfit_batches=1"))
+def test_batches_to_overfit_are_a_number_or_a_share(tiny_config):
+    checked(tiny_config("+trainer.overfit_batches=2"))
+    checked(tiny_config("+trainer.overfit_batches=0.5"))
+    for wrong in (-1, 1.5):
+        with pytest.raises(SegbenchError, match="overfit_batches="):
+            checked(tiny_config(f"+trainer.overfit_batches={wrong}"))
+    # They are the epoch.
+    with pytest.raises(SegbenchError, match="at most 2 batches"):
+        each = ("trainer.val_check_interval=3", "trainer.check_val_every_n_epoch=1")
+        checked(tiny_config("+trainer.overfit_batches=2", *each))
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_a_tampered_run_cannot_name_a_target(scored, tiny_run, tmp_path):
     config = Run(run).recorded()
     config["model"] = {"_target_": "os.system", "command": f"touch {tmp_path}/ran"}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(SegbenchError, match=r"os\.system, which is not allowed"):
+    with pytest.raises(SegbenchError, match=r"os\.system, which a config that was handed over"):
         scored(of=run)
     assert not (tmp_path / "ran").exists()
 

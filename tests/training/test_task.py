@@ -284,11 +284,16 @@ class Foreign(nn.Module):
         return logits_BKHW.square().mean()
 
 
-@pytest.mark.parametrize("loss", [LovaszSoftmax(per_image=False), Foreign()], ids=["set of a batch", "foreign"])
-def test_several_processes_refuse_a_loss_that_is_no_function_of_sums(loss):
+def test_several_processes_refuse_a_loss_that_is_no_function_of_sums():
+    loss = LovaszSoftmax(per_image=False)
     training(task(losses={"semantic": loss})).on_fit_start()
-    with pytest.raises(SegbenchError, match=r"a loss of semantic on 2 processes .*\n.*Loss.*\n.*trainer\.devices=1"):
+    with pytest.raises(SegbenchError, match=r"a loss of semantic on 2 processes .*\n.*\n.*trainer\.devices=1"):
         training(task(losses={"semantic": loss}), ranks=2).on_fit_start()
+
+
+def test_several_processes_average_a_loss_that_is_not_ours_and_say_so(caplog):
+    training(task(losses={"semantic": Foreign()}), ranks=2).on_fit_start()
+    assert "averaged over 2 processes, each by its own pixels" in caplog.text
 
 
 def test_any_module_is_a_loss_on_one_process():

@@ -51,6 +51,7 @@ class ProcessLauncher(Launcher):
             job_overrides: overrides of each job.
             initial_job_idx: number of the first job.
         """
+        from segbench.config.trust import own
         from segbench.sweep.freeze import check_frozen, freeze_job, open_sweep
         from segbench.sweep.run import run_jobs, to_run
         from segbench.sweep.summary import exit_code, show
@@ -65,7 +66,9 @@ class ProcessLauncher(Launcher):
             # Two sets of overrides may give one configuration, which is one job.
             jobs = to_run(sweep, list({job.name: job for job, _ in frozen}.values()), settings)
             check_frozen(jobs)
-            if jobs and (stopped := run_jobs(sweep, jobs, settings)) is not None:
+            with own(*(tree for _, composed in frozen for tree in composed.trees)):
+                stopped = run_jobs(sweep, jobs, settings) if jobs else None
+            if stopped is not None:
                 raise SystemExit(exit_code(sweep, show(sweep), stopped))
             return [_outcome(job, composed, str(sweep.working_directory)) for job, composed in frozen]
 

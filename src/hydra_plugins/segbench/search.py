@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ class OptunaSweeper(Sweeper):
         Args:
             arguments: overrides; those with several values are the search space.
         """
+        from segbench.config.trust import own
         from segbench.sweep.freeze import freeze_job, open_sweep
         from segbench.sweep.objective import objective_of
         from segbench.sweep.run import machine_of, run_work, waits
@@ -70,7 +72,8 @@ class OptunaSweeper(Sweeper):
                 machine.check(job.name, composed.resolved)
                 return job
 
-            with answering(sweep.path, settings):
+            # Every trial composes the same choices of classes; those that are searched stand in the space.
+            with answering(sweep.path, settings), own(base, [_targets(space)]):
                 search = Search(study, space, sweep, freeze, metric, settings.n_trials)
                 sweep.save()
                 left = search.left()
@@ -105,6 +108,12 @@ class OptunaSweeper(Sweeper):
         container = OmegaConf.to_container(composed, resolve=False)
         assert isinstance(container, dict)
         return {str(key): value for key, value in container.items()}
+
+
+def _targets(space: Space) -> list[dict[str, str]]:
+    """The classes that a search chooses among, as nodes."""
+    words = [word for key, text in space.texts.items() if key.endswith("_target_") for word in re.split(r"[(),]", text)]
+    return [{"_target_": word.strip("'\" ")} for word in words]
 
 
 def _compared_by(base: Mapping[str, Any]) -> tuple[str | None, Components]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from segbench.cli.arguments import quoted
 from segbench.config.explain import Composing, explained
+from segbench.config.own_targets import opened
 from segbench.config.packaged import conf_root
 from segbench.errors import SegbenchError
 from segbench.runtime.closed_pipe import ends_quietly
@@ -89,15 +90,6 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:400]}{'...' if text[400:] else ''}{place}; {where}"
 
 
-def _experiment_name(*, _root_: DictConfig) -> str:
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    # A sweeper asks before Hydra sets its own config, a job after that is removed from the root.
-    chosen = OmegaConf.select(_root_, "hydra.runtime.choices.experiment")
-    return str(chosen or HydraConfig.get().runtime.choices["experiment"])
-
-
 def hydra_entry(function: Callable[[DictConfig], None], verb: str) -> None:
     """Compose a command's config from the packaged configs, the user's and sys.argv, and run `function` with it.
 
@@ -109,18 +101,15 @@ def hydra_entry(function: Callable[[DictConfig], None], verb: str) -> None:
         from segbench.cli.flags import read_flags
 
         flags = read_flags(verb, sys.argv[1:])
-        flags.overrides = quoted(flags.overrides)
+        flags.overrides = opened(quoted(flags.overrides))
         own = None if flags.config_dir is None else Path(flags.config_dir)
         if flags.help:
             from segbench.cli.help import help_text
 
             print(help_text(verb, own), end="")
             return
-        from omegaconf import OmegaConf
-
         from segbench.config.composing import composing
 
-        OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
         name = flags.config_name or verb
         with composing(name, flags.overrides, own) as hydra:
             try:
@@ -173,15 +162,16 @@ def _check(config: DictConfig, verb: str, flags: argparse.Namespace) -> None:
             "leave out hydra.job.chdir; what a run writes is in hydra.run.dir",
         )
     choices = config.hydra.runtime.choices
+    axes = [axis for axis, default in axes_of(verb).items() if default is not None]
     # Hydra lists no choice where there are several: logger=[wandb,tensorboard].
     several = {"logger"} if config.get("logger") else set()
-    without = [axis for axis in axes_of(verb) if choices.get(axis) is None and axis not in several]
+    without = [axis for axis in axes if choices.get(axis) is None and axis not in several]
     if without:
         given = [f"--config-name {flags.config_name}"] if flags.config_name else []
         given += [override for override in flags.overrides if override.lstrip("~").partition("=")[0] in without]
         raise SegbenchError(
             f"a config without {', '.join(without)}" + (f" ({' '.join(given)})" if given else ""),
-            f"an option of every axis of segbench {verb}: {', '.join(axes_of(verb))}",
+            f"an option of every axis of segbench {verb}: {', '.join(axes)}",
             (f"leave out {' '.join(given)}" if given else "correct the defaults of your own configs")
             + f"; segbench list {without[0]} shows the options",
         )

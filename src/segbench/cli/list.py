@@ -10,7 +10,7 @@ from segbench.config.packaged import conf_root
 from segbench.errors import SegbenchError
 
 AXES = ("experiment", "data", "model", "augment", "loss", "optimizer", "scheduler", "decoding", "metrics")
-FURTHER = ("trainer", "callbacks", "logger")
+FURTHER = ("trainer", "callbacks", "logger", "debug")
 
 
 def options(axis: str, roots: list[Path]) -> dict[str, list[str]]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from segbench.cli.arguments import pairs, quoted
+from segbench.config.own_targets import opened
 from segbench.config.paper import paper_blocks
+from segbench.config.trust import names_in
 from segbench.display.digits import number, spread
 from segbench.errors import SegbenchError
 from segbench.papers.ledger import (
@@ -26,7 +28,7 @@ from segbench.papers.reproduce import Order, reproduce
 
 USAGE = """\
 usage: segbench reproduce EXPERIMENT [seeds=0,1,2] [folds=0,1,2] [output=DIR] [ledger=DIR] [allow_dirty=true]
-                          [OVERRIDE ...] [--config-dir DIR]
+                          [trust=NAME] [OVERRIDE ...] [--config-dir DIR]
        segbench reproduce --list [format=markdown] [ledger=DIR]
 
 Prepares the data, trains every seed (stages before it included), scores by the experiment's protocol, and writes a row
@@ -39,6 +41,7 @@ The same command resumes where it was cut off; finished runs are reused.
   output=DIR     of the runs: DIR/seed_0 ..., DIR/fold_0/seed_0 ...; default outputs/reproduce/EXPERIMENT
   ledger=DIR     of the rows; default benchmarks/ledger
   allow_dirty=true   run code that is in no commit; the row says so
+  trust=NAME     a class of your own that the runs name, or [NAME,NAME]
   --list         every row of the papers with its state; format=markdown prints the README's table of rows that were run
 """
 
@@ -103,10 +106,10 @@ def _order(arguments: Sequence[str]) -> Order:
         config_dir = Path(*rest[at + 1 : at + 2])
         del rest[at : at + 2]
     experiment = rest.pop(0).removeprefix("experiment=")
-    names = ("seeds", "folds", "output", "ledger", "allow_dirty")
+    names = ("seeds", "folds", "output", "ledger", "allow_dirty", "trust")
     ours = {argument for argument in rest if argument.partition("=")[0] in names}
     _, own = pairs([argument for argument in rest if argument in ours])
-    overrides = quoted([argument for argument in rest if argument not in ours])
+    overrides = opened(quoted([argument for argument in rest if argument not in ours]))
     bare = [a for a in overrides if "=" not in a and not a.startswith("~")]
     if bare:
         raise SegbenchError(f"{bare[0]}", "one experiment, and key=value pairs", "segbench reproduce --help")
@@ -117,7 +120,8 @@ def _order(arguments: Sequence[str]) -> Order:
     output = Path(own.get("output", outputs / "reproduce" / experiment))
     ledger = Path(own.get("ledger", default_folder()))
     dirty = own.get("allow_dirty") == "true"
-    return Order(experiment, seeds, folds, output, ledger, overrides, config_dir, dirty)
+    trust = names_in(own.get("trust"))
+    return Order(experiment, seeds, folds, output, ledger, overrides, config_dir, dirty, trust)
 
 
 def _numbers(key: str, given: Mapping[str, str]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import sys
 
 from segbench.cli.flags import Parser
 from segbench.cli.sync import ONLINE, sync
+from segbench.errors import SegbenchError
 from segbench.sweep.directory import Sweep
 from segbench.sweep.resume import resume
 from segbench.sweep.settings import Launching
@@ -17,6 +18,13 @@ _WHAT = {
     "retry": "as resume, and failed jobs again, each from its last checkpoint",
     "sync": "send to W&B what the jobs kept offline; also beside running jobs, and again for the rest",
 }
+
+
+_OF_HYDRA = (
+    *("hydra.callbacks", "hydra.job", "hydra.searchpath", "hydra.hydra_logging"),
+    *("hydra.launcher._", "hydra.sweeper._"),
+)
+"""What of Hydra's own config names code, commands or environment variables."""
 
 
 def _parser() -> Parser:
@@ -35,17 +43,32 @@ def _parser() -> Parser:
 
 
 def _search_on(sweep: Sweep, settings: Launching) -> int:
-    """Propose and run further trials: launch the same command again in the same directory."""
+    """Propose and run further trials: launch the same command again in the same directory.
+
+    The command is read from the sweep's directory, so it is no config of the user's own.
+
+    Raises:
+        SegbenchError: it configures Hydra by more than the sweep's settings.
+    """
     from segbench.cli import train
+    from segbench.config.trust import handed_over
 
     launching = {"launcher.jobs": settings.jobs, "launcher.devices_per_job": settings.devices_per_job}
     now = {"sweep.dir": str(sweep.path.absolute())} | {key: value or "null" for key, value in launching.items()}
     here = [f"hydra.{key}={value}" for key, value in now.items()]
     before = [word for word in sweep.commands[-1][2:] if not word.startswith(tuple(f"hydra.{key}=" for key in now))]
+    keys = [word.lstrip("+~").partition("=")[0] for word in before]
+    if foreign := [key for key in keys if key.startswith(_OF_HYDRA)]:
+        raise SegbenchError(
+            f"{sweep.path / 'sweep.yaml'}: a command with {', '.join(foreign)}",
+            "one that sets no code or environment of Hydra's",
+            f"launch the command again yourself if you trust it: {' '.join(sweep.commands[-1])}",
+        )
     os.chdir(sweep.working_directory)
     sys.argv = [str(train.__file__), *before, *here]
     try:
-        train.main()
+        with handed_over():
+            train.main()
     except SystemExit as left:
         return int(left.code or 0)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,28 +27,32 @@ def run_job(config: DictConfig) -> Path:
 
     from segbench.cli.entry import relative
     from segbench.config.record import Config
-    from segbench.experiment.stages import compose_stages, read_stages
+    from segbench.config.trust import own
+    from segbench.experiment.stages import compose_stages, read_stages, trees_of
     from segbench.runs.directory import Run
     from segbench.runtime.ranks import started_again
 
     directory = relative(Path(HydraConfig.get().runtime.output_dir))
-    if started_again() and (directory / "config.yaml").is_file():
-        run = Run.open(directory)
-        recorded = run.config()
-        train(recorded, directory, overrides(), True, read_stages(recorded, directory))
-        return directory
-    asked = Config.of(resolved(config))
-    train(asked, directory, overrides(), stages=compose_stages(asked, overrides()))
+    asked = Config.of(resolved(config, overrides=overrides()))
+    stages = compose_stages(asked, overrides())
+    with own(asked.tree, *trees_of(stages)):
+        if started_again() and (directory / "config.yaml").is_file():
+            recorded = Run.open(directory).config()
+            train(recorded, directory, overrides(), True, read_stages(recorded, directory))
+        else:
+            train(asked, directory, overrides(), stages=stages)
     return directory
 
 
 def resume_run(arguments: list[str]) -> None:
     """Continue a run in place, with its own configuration and without Hydra."""
+    from segbench.config.trust import command_line, names_in, refuse_untrusted, trusting
     from segbench.experiment.resume import continuation
-    from segbench.experiment.stages import read_stages
+    from segbench.experiment.stages import read_stages, trees_of
     from segbench.runs.directory import Run
 
     bare, given = pairs(arguments)
+    trusted = names_in(given.pop("trust", None))
     asked = continuation(given | dict.fromkeys(bare, ""))
     if isinstance(asked, str):
         if is_main_process():
@@ -56,7 +61,10 @@ def resume_run(arguments: list[str]) -> None:
                 name_deviations(Path(given["resume"]))
         return
     run, config = asked.run, asked.config
-    train(config, run.path, arguments, True, read_stages(config, run.path), allow=asked.allow)
+    stages = read_stages(config, run.path)
+    with trusting(trusted):
+        refuse_untrusted([config.tree, *trees_of(stages)], command_line("train", arguments))
+        train(config, run.path, arguments, True, stages, allow=asked.allow)
     if is_main_process():
         name_deviations(run.path)
 
@@ -86,6 +94,15 @@ def _begun_by_agent(arguments: list[str]) -> Path | None:
     return None
 
 
+def _trusted_of_agent(arguments: list[str]) -> list[str]:
+    """`trust=` with the classes that the agent's command line names: it is the user's own, as it was at the start."""
+    from segbench.config.trust import packaged_targets
+
+    found = [name for word in arguments for name in re.findall(r"_target_['\"]?\s*[:=]\s*['\"]?([\w.]+)", word)]
+    names = [name for name in dict.fromkeys(found) if name not in packaged_targets()]
+    return [f"trust={','.join(names)}"] if names else []
+
+
 @boundary()
 def main() -> None:
     """The entry point; sys.argv holds overrides."""
@@ -97,7 +114,7 @@ def main() -> None:
     # A run's configuration is read before Hydra starts, so nothing of the new command line can rewrite it.
     arguments = read_flags("train", sys.argv[1:]).overrides
     if (begun := _begun_by_agent(sys.argv[1:])) is not None:
-        arguments = [f"resume={begun}"]
+        arguments = [f"resume={begun}", *_trusted_of_agent(arguments)]
     if any(argument.startswith("resume=") and argument != "resume=null" for argument in arguments):
         resume_run(arguments)
         return

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 from segbench.compare.records import RunRecord
-from segbench.config.trust import allowed_targets
+from segbench.config.instances import located
+from segbench.config.trust import refuse_untrusted
 from segbench.errors import SegbenchError
 from segbench.metrics.measure import Measure, arguments_of_head
 from segbench.spec import DatasetSpec, HeadSpec, ScoreInfo
@@ -52,9 +52,12 @@ def _measures(configs: str, heads: str) -> Mapping[tuple[str, str], Measure]:
     for head, (class_names, palette, excluded) in json.loads(heads).items():
         spec = HeadSpec(tuple(class_names), tuple(palette), excluded=tuple(excluded))
         for name, config in json.loads(configs).items():
-            if config is not None:
-                # As segbench.experiment.build has it, which needs Hydra and torch: exact, allowed names only.
+            # Metrics of torchmetrics have no counts, and need torch.
+            if config is not None and not str(config.get("_target_")).startswith("torchmetrics."):
+                # As segbench.experiment.axes has it, which needs torch: trusted names only.
                 kind = definition(str(config.get("_target_")))
+                if not hasattr(kind, "counts"):
+                    continue
                 made[head, name] = _make(kind, {**config, "name": name}, arguments_of_head(kind, config, spec))
     return made
 
@@ -81,21 +84,13 @@ def definition(target: str) -> Callable[..., Any]:
     """The class with a dotted name.
 
     Raises:
-        SegbenchError: it is not in `segbench.config.trust.allowed_targets`, or does not exist.
+        SegbenchError: it is not trusted, or does not exist.
     """
-    if target not in allowed_targets():
-        raise SegbenchError(
-            f"metrics: {target}, which is not allowed",
-            "a definition that the packaged configs name",
-            f"if you trust it, set SEGBENCH_TARGETS={target}",
-        )
-    module, _, name = target.rpartition(".")
+    refuse_untrusted({"_target_": target})
     try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise SegbenchError(
-            f"metrics: {target} cannot be imported: {error}", "the code that scored the run", "install it"
-        ) from error
+        found: Callable[..., Any] = located(target, "metrics")
+    except SegbenchError as error:
+        raise SegbenchError(error.found, "the code that scored the run", "install it") from error
     return found
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.environment import FROM_ENVIRONMENT, variables_of
+from segbench.config.own_targets import without_leftovers
 from segbench.config.paper import refuse_other_facts
 from segbench.config.places import PLACES
 from segbench.errors import SegbenchError
@@ -17,12 +19,13 @@ if TYPE_CHECKING:
 _ENDINGS = tuple(f".{key.removeprefix('loss.')}" for key in PLACES)
 
 
-def resolved(config: DictConfig, start: Path | None = None) -> dict[str, Any]:
+def resolved(config: DictConfig, start: Path | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The plain containers of a composed config.
 
     Args:
         config: of Hydra.
         start: what relative paths are relative to; None: the working directory.
+        overrides: that it was composed with, which may name classes in place of others.
 
     Raises:
         SegbenchError: a mandatory key is missing, or a fact of a paper is changed.
@@ -37,9 +40,21 @@ def resolved(config: DictConfig, start: Path | None = None) -> dict[str, Any]:
     assert isinstance(container, dict)
     tree: dict[str, Any] = _absolute({str(key): value for key, value in container.items()}, "", start or Path.cwd())
     refuse_other_facts(tree.get("paper"))
-    if variables := variables_of(config):
+    tree = without_leftovers(tree, overrides)
+    # Of arguments that were left out there is nothing to say.
+    if variables := {key: name for key, name in variables_of(config).items() if _has(tree, key)}:
         tree[FROM_ENVIRONMENT] = variables
     return tree
+
+
+def _has(tree: dict[str, Any], key: str) -> bool:
+    node: Any = tree
+    for name in key.split("."):
+        inside = {str(number): each for number, each in enumerate(node)} if isinstance(node, list) else node
+        if not isinstance(inside, dict) or name not in inside:
+            return False
+        node = inside[name]
+    return True
 
 
 def _absolute(value: Any, key: str, start: Path) -> Any:

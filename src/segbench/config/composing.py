@@ -15,11 +15,21 @@ from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
+    from omegaconf import DictConfig
+
+
+def _experiment_name(*, _root_: DictConfig) -> str:
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    # A sweeper asks before Hydra sets its own config, a job after that is removed from the root.
+    chosen = OmegaConf.select(_root_, "hydra.runtime.choices.experiment")
+    return str(chosen or HydraConfig.get().runtime.choices["experiment"])
 
 
 @contextlib.contextmanager
 def composing(config_name: str, overrides: Sequence[str] = (), own: Path | None = None) -> Iterator[Hydra]:
-    """A Hydra application; `hydra.compose` works inside.
+    """A Hydra application; `hydra.compose` works inside, and one that is around it is there again afterwards.
 
     Args:
         config_name: what is composed.
@@ -35,10 +45,14 @@ def composing(config_name: str, overrides: Sequence[str] = (), own: Path | None 
     from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
     if own is not None and not own.is_dir():
         raise SegbenchError(f"no folder {own}", "a config directory", "correct --config-dir")
     refuse_overrides(overrides)
+    OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
+    base, around, config = version.getbase(), GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
     version.setbase("1.3")
     path = create_config_search_path(str(conf_root()))
     if own is not None:
@@ -56,4 +70,6 @@ def composing(config_name: str, overrides: Sequence[str] = (), own: Path | None 
         raise explained(error, context) or of_hydra(error, config_name) from error
     finally:
         GlobalHydra.instance().clear()
-        HydraConfig.instance().cfg = None
+        GlobalHydra.instance().hydra = around
+        HydraConfig.instance().cfg = config
+        version.VersionBase.instance().version_base = base

@@ -90,8 +90,14 @@ class Composing:
 
     def meant(self, key: str) -> str | None:
         """The axis or key that was probably meant; Hydra's own where one of them is given."""
+        from segbench.config.own_targets import TRAINER
+
         axes, keys = self.keys()
-        names = [name for name in (*axes, *keys) if name.startswith("hydra") == key.startswith("hydra")]
+        names = [
+            name
+            for name in (*axes, *keys, *(f"trainer.{name}" for name in TRAINER))
+            if name.startswith("hydra") == key.startswith("hydra")
+        ]
         return near(key, [name for name in names if name != key])
 
 

@@ -86,6 +86,16 @@ class Loss(Component):
     weight_map: Component | None = None
 
 
+class Scheduler(Component):
+    """A learning-rate schedule, and when it steps: every `frequency` steps or epochs, with a monitor by validations."""
+
+    apart: ClassVar[frozenset[str]] = frozenset({"interval", "frequency", "monitor"})
+
+    interval: Literal["step", "epoch"] = "step"
+    frequency: Count = 1
+    monitor: str | None = None
+
+
 class Trainer(Component):
     """The arguments of `lightning.Trainer`; those that are not named here are passed on."""
 
@@ -246,6 +256,7 @@ class Config(Recorded):
         optimized_metric: the score that the jobs of a sweep are compared by.
         weights: published weights to start from.
         paper: the row that the run is compared with.
+        debug: what a run that looks for a fault is for; None for any other.
         loss: by head; "" where one serves all.
     """
 
@@ -257,6 +268,7 @@ class Config(Recorded):
     init_from: str | dict[str, str] | None = None
     stages: list[str] | dict[str, str] | None = None
     optimized_metric: str | None = None
+    debug: str | None = None
     weights: InitialWeights | None = None
     paper: Annotated[Paper | None, BeforeValidator(packaged_facts)] = None
     task: Task
@@ -265,7 +277,7 @@ class Config(Recorded):
     model: Component
     loss: Losses
     optimizer: Component
-    scheduler: Component
+    scheduler: Scheduler
     decoding: Component | None = None
     trainer: Trainer
     callbacks: Components

@@ -34,8 +34,13 @@ class OtherData(Section):
 
 
 class OfARun(Recorded):
-    """What an evaluation and a prediction may change of a run; None keeps what the run recorded."""
+    """What an evaluation and a prediction may change of a run; None keeps what the run recorded.
 
+    Attributes:
+        trust: exact names of classes that the run's config may name beside those that are trusted anyway.
+    """
+
+    trust: str | list[str] | None = None
     checkpoint: Which | None = None
     tile: Count | None = None
     tta: Tta | None = None
@@ -97,6 +102,7 @@ class ExportRequest(Recorded):
 
     command: ClassVar[str] = "segbench export"
 
+    trust: str | list[str] | None = None
     run: str
     format: str
     output: str | None = None

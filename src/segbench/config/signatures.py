@@ -8,14 +8,14 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
-from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
-from segbench.config.trust import allowed_targets
+from segbench.config.instances import located
+from segbench.config.trust import is_trusted
 from segbench.errors import SegbenchError
 
 _TOP: Mapping[str, Any] = {"seed": int, "tile": int | None, "tta": str}
@@ -27,7 +27,7 @@ _LEFT_TO_THE_MACHINE = ("trainer.precision", "trainer.sync_batchnorm")
 def refuse_misfits(config: Mapping[str, Any], takers: Mapping[str, Any] | None = None) -> None:
     """Refuse values of the wrong type, and keys that nothing takes: a word for a number, a misspelt name.
 
-    Targets that are not allowed are left to `segbench.experiment.build.make`, which refuses them.
+    Targets that are not trusted are left to `segbench.config.instances`, which refuses them.
 
     Args:
         config: resolved, plain containers.
@@ -45,7 +45,7 @@ def refuse_misfits(config: Mapping[str, Any], takers: Mapping[str, Any] | None =
 
 def _targets(node: Any, above: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(node, Mapping):
-        if node.get("_target_") in allowed_targets():
+        if "_target_" in node and is_trusted(str(node["_target_"])):
             yield above, node
         for key, value in node.items():
             yield from _targets(value, f"{above}.{key}" if above else str(key))
@@ -55,51 +55,54 @@ def _targets(node: Any, above: str = "") -> Iterator[tuple[str, Mapping[str, Any
 
 
 def _refuse_of(above: str, node: Mapping[str, Any], takers: Mapping[str, Any]) -> None:
-    own = _taker(above, str(node["_target_"]))
+    own = located(str(node["_target_"]), above)
+    unknown: dict[str, list[str]] = {}
     for name, value in node.items():
         key = f"{above}.{name}"
         taker = takers.get(key, own)
         # A nested config is an object when it is passed.
         if str(name).startswith("_") or _holds_config(value):
             continue
-        hints, takes_any = _hints(taker)
+        hints, takes_any = hints_of(taker)
         if name in hints:
             if value != "auto" or key not in _LEFT_TO_THE_MACHINE:
                 _refuse(key, value, hints[name])
         elif not takes_any:
-            near = difflib.get_close_matches(str(name), hints, n=1)
-            raise SegbenchError(
-                f"{key}, which {node['_target_']} does not take",
-                ", ".join(sorted(hints)),
-                f"write {above}.{near[0]}" if near else f"leave out {key}",
-            )
-
-
-def _taker(above: str, target: str) -> Any:
-    try:
-        return resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
+            unknown[str(name)] = list(hints)
+    if unknown:
+        name, known = next(iter(unknown.items()))
+        near = difflib.get_close_matches(name, known, n=1)
         raise SegbenchError(
-            f"{above}._target_={target}: {error}",
-            "a class that Python can import",
-            "correct it, or put the folder of its module into PYTHONPATH",
-        ) from error
+            f"{', '.join(f'{above}.{each}' for each in unknown)}, which {node['_target_']} does not take",
+            ", ".join(sorted(known)),
+            f"write {above}.{near[0]}" if near else f"leave out {' '.join(f'~{above}.{each}' for each in unknown)}",
+        )
 
 
 @cache
-def _hints(taker: Any) -> tuple[dict[str, Any], bool]:
+def hints_of(taker: Any) -> tuple[dict[str, Any], bool]:
     """Each parameter with its type, Any if unknown; and whether any other name is taken too."""
-    parameters = inspect.signature(taker).parameters.values()
-    names = vars(sys.modules[taker.__module__])
+    if getattr(getattr(taker, "__init__", None), "__module__", "") == "torch.nn.modules.module":
+        # A network or loss without a constructor: torch's takes anything, and refuses it.
+        return {}, False
+    try:
+        parameters = inspect.signature(taker).parameters.values()
+    except (ValueError, TypeError):
+        # Some builtins have none.
+        return {}, True
+    names = vars(sys.modules[taker.__module__]) if taker.__module__ in sys.modules else {}
     hints = {}
     for parameter in parameters:
         # One by one: a name that only a type checker imports spoils its own parameter's hint alone.
         alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
         try:
             hints[parameter.name] = get_type_hints(alone, names)[parameter.name]
-        except (NameError, TypeError):
+        except Exception:
+            # Whatever evaluating an annotation of others may raise.
             hints[parameter.name] = Any
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    starred = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    hints = {each.name: hints[each.name] for each in parameters if each.kind not in starred}
     return {name: Any if hint is inspect.Parameter.empty else hint for name, hint in hints.items()}, takes_any
 
 
@@ -123,6 +126,12 @@ def _refuse(key: str, value: Any, hint: Any) -> None:
         ) from None
 
 
+def taken(taker: Any, **offered: Any) -> dict[str, Any]:
+    """Those of the offered arguments that a class or function takes by name."""
+    hints, _ = hints_of(taker)
+    return {name: value for name, value in offered.items() if name in hints}
+
+
 def _holds_config(value: Any) -> bool:
     if isinstance(value, Mapping):
         return "_target_" in value or any(_holds_config(part) for part in value.values())
@@ -131,6 +140,9 @@ def _holds_config(value: Any) -> bool:
 
 @cache
 def _checker(hint: Any) -> TypeAdapter[Any] | None:
+    if "torch.Tensor" in str(hint):
+        # A list of numbers becomes one.
+        return None
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     except (PydanticSchemaGenerationError, PydanticUserError):

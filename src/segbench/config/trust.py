@@ -1,18 +1,52 @@
-"""Trust: which targets a config may name."""
+"""Trust: what a config may name.
+
+A user's own configs (the command line, `--config-dir`, Python) are a program and may name anything. A config that is
+handed over, out of a run directory, a sweep or a checkpoint, is data: it may name what the packaged configs name,
+classes of the kinds that the axes take out of installed packages, and names that the user trusts.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
-from collections.abc import Iterator
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import cache
+from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from segbench.config.packaged import conf_root, read_yaml
+from segbench.errors import SegbenchError
+
+VARIABLE = "SEGBENCH_TARGETS"
+"""Names joined by commas that handed-over configs may use, for this process and its children."""
+KINDS = (
+    "torch.nn.modules.module.Module",
+    "torch.optim.optimizer.Optimizer",
+    "torch.optim.lr_scheduler.LRScheduler",
+    "albumentations.core.transforms_interface.BasicTransform",
+    "albumentations.core.composition.BaseCompose",
+    "lightning.pytorch.callbacks.callback.Callback",
+    "lightning.fabric.loggers.logger.Logger",
+    "lightning.pytorch.strategies.strategy.Strategy",
+    "lightning.pytorch.profilers.profiler.Profiler",
+    "segbench.metrics.measure.Measure",
+    "segbench.data.raw.DataSet",
+)
+"""The classes whose subclasses the axes take."""
+_PROTOCOLS = (("infos", "counts", "scores"), ("spec", "split"))
+"""What a measure and a data set have that are subclasses of neither."""
+_trusted: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
+_reading: ContextVar[bool] = ContextVar("reading", default=False)
 
 
 def targets_in(config: Any) -> Iterator[str]:
     """Every `_target_` inside nested containers."""
-    if isinstance(config, dict):
+    if isinstance(config, Mapping):
         for key, value in config.items():
             if key == "_target_":
                 yield str(value)
@@ -23,32 +57,112 @@ def targets_in(config: Any) -> Iterator[str]:
             yield from targets_in(value)
 
 
-_allowed_by_user: set[str] = set()
+@contextlib.contextmanager
+def trusting(names: Iterable[str]) -> Iterator[None]:
+    """Trust some exact names within the block, and in the processes that are started there."""
+    token = _trusted.set(_trusted.get() | {name for name in names if name})
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
 
 
-def allow_target(name: str) -> None:
-    """Let configs name `name` (a dotted path) as a `_target_`; for a user's own Python code.
+@contextlib.contextmanager
+def own(*configs: Any) -> Iterator[None]:
+    """Trust what a user's own configs name within the block: nested, plain containers."""
+    with trusting([] if _reading.get() else targets_in(configs)):
+        yield
 
-    On the command line the environment variable SEGBENCH_TARGETS does the same: names joined by commas.
-    """
-    _allowed_by_user.add(name)
+
+@contextlib.contextmanager
+def handed_over() -> Iterator[None]:
+    """Within the block no config is the user's own: what is composed is a command read from a file."""
+    token = _reading.set(True)
+    try:
+        yield
+    finally:
+        _reading.reset(token)
 
 
 @cache
-def _packaged_targets() -> frozenset[str]:
+def packaged_targets() -> frozenset[str]:
+    """What the packaged configs name."""
     return frozenset(target for path in conf_root().rglob("*.yaml") for target in targets_in(read_yaml(path)))
 
 
-def allowed_targets() -> frozenset[str]:
-    """Exact names that a config may instantiate: those of the packaged configs and those that the user allowed.
-
-    A prefix would not protect (`torch.hub.load` runs code), and a config that is read from a run directory or a
-    checkpoint cannot widen the list.
-    """
-    from_environment = (name.strip() for name in os.environ.get("SEGBENCH_TARGETS", "").split(","))
-    return _packaged_targets() | _allowed_by_user | {name for name in from_environment if name}
-
-
 def added_targets() -> frozenset[str]:
-    """Those of `allowed_targets` that no packaged config names."""
-    return allowed_targets() - _packaged_targets()
+    """The exact names trusted now beside the packaged ones: children inherit them as `SEGBENCH_TARGETS`."""
+    given = (name.strip() for name in os.environ.get(VARIABLE, "").split(","))
+    return (_trusted.get() | {name for name in given if name}) - packaged_targets()
+
+
+def is_trusted(target: str) -> bool:
+    """Whether a config may name a target here: packaged, trusted by name, or an installed class of an axis's kind."""
+    return target in packaged_targets() or target in added_targets() or _is_installed_kind(target)
+
+
+def refuse_untrusted(config: Any, again: str | None = None) -> None:
+    """Refuse targets that are not trusted, wherever they stand.
+
+    Args:
+        config: nested, plain containers.
+        again: the command to which `trust=NAME` is added; None: one that takes no `trust=`.
+
+    Raises:
+        SegbenchError: lists them, and the command that trusts them.
+    """
+    foreign = [target for target in dict.fromkeys(targets_in(config)) if not is_trusted(target)]
+    if foreign:
+        names = ",".join(foreign)
+        action = f"{again} trust={f'[{names}]' if foreign[1:] else names}" if again else f"set {VARIABLE}={names}"
+        raise SegbenchError(
+            f"_target_: {', '.join(foreign)}, which a config that was handed over may not name",
+            "a packaged target, or a network, loss, optimiser, schedule, transform, callback, logger, metric or data "
+            "set that is a class of an installed package",
+            f"if you trust the code of that name: {action}",
+        )
+
+
+def command_line(verb: str, arguments: Iterable[str]) -> str:
+    """A command of this program as it is typed, without `trust=`."""
+    return shlex.join(["segbench", verb, *(each for each in arguments if not each.startswith("trust="))])
+
+
+def names_in(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """The names of a value of `trust=`: one, a list, or several joined by commas."""
+    listed = given.strip("[] ").split(",") if isinstance(given, str) else given or ()
+    return tuple(name.strip() for name in listed if name.strip())
+
+
+@cache
+def _is_installed_kind(target: str) -> bool:
+    # Nothing is imported before its file is known to be an installed one.
+    if not _is_installed(target.partition(".")[0]):
+        return False
+    try:
+        found = resolve_name(target)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    if not isinstance(found, type):
+        return False
+    names = {f"{base.__module__}.{base.__qualname__}" for base in found.__mro__}
+    return bool(names & set(KINDS)) or any(all(hasattr(found, name) for name in each) for each in _PROTOCOLS)
+
+
+@cache
+def _is_installed(top: str) -> bool:
+    """Whether a module at the top is a file that an installed distribution lists, this package's own included."""
+    if top == "segbench":
+        return True
+    loaded = sys.modules.get(top)
+    try:
+        spec = getattr(loaded, "__spec__", None) or importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return False
+    origin = Path(spec.origin)
+    root = origin.parents[1] if spec.submodule_search_locations else origin.parent
+    line = f"{origin.relative_to(root).as_posix()},"
+    records = root.glob("*.dist-info/RECORD")
+    return any(f"\n{line}" in f"\n{record.read_text(errors='replace')}" for record in records)

@@ -45,6 +45,7 @@ class SegmentationData(lightning.LightningDataModule):
         eval_batch_size: images per batch in evaluation; does not affect results.
         num_workers: loading processes; does not affect results.
         pixel_weights: computes the pixel weights of a training image, or None.
+        overfit_batches: batches, or a share of them, that make every epoch, always the same ones; 0: all.
 
     Raises:
         SegbenchError: a tile size that the network does not accept.
@@ -63,6 +64,7 @@ class SegmentationData(lightning.LightningDataModule):
         eval_batch_size: int = 1,
         num_workers: int = 0,
         pixel_weights: LossWeights | None = None,
+        overfit_batches: int | float = 0,
     ) -> None:
         super().__init__()
         if tile is not None:
@@ -72,7 +74,7 @@ class SegmentationData(lightning.LightningDataModule):
         self._geometry, self._augmentation, self._seed = geometry, augmentation, seed
         self._batch_size, self._tile, self._surround, self._repeats = batch_size, tile, surround, repeats
         self._eval_batch_size, self._num_workers, self._pixel_weights = eval_batch_size, num_workers, pixel_weights
-        self._resumed_at = 0
+        self._resumed_at, self._overfit = 0, overfit_batches
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's steps so far."""
@@ -107,9 +109,9 @@ class SegmentationData(lightning.LightningDataModule):
         source = self.require("train")
         settings = self._tile, self._geometry.margin, self._surround, self._pixel_weights
         tiles = TrainTiles(source, self.spec, self._augmentation, self._seed, *settings)
-        of_trainer: dict[str, Any] = {}
+        of_trainer: dict[str, Any] = {"overfit": self._overfit}
         if self.trainer is not None:
-            of_trainer = {
+            of_trainer |= {
                 "steps_done": self._steps_done,
                 "accumulate": self.trainer.accumulate_grad_batches,
                 "limit": self.trainer.limit_train_batches,

@@ -47,6 +47,7 @@ class TrainSampler(Sampler[Draw]):
         accumulate: batches per optimiser step; the last step of an epoch takes those that are left.
         limit: batches that the Trainer takes for one of its epochs, or a share of them (`limit_train_batches`). A pass
             over the images then makes as many epochs as fit into it, each of other batches.
+        overfit: batches, or a share of them, that make every epoch, always the same ones (`overfit_batches`); 0: all.
 
     Raises:
         SegbenchError: fewer draws than one batch on every rank needs.
@@ -63,12 +64,17 @@ class TrainSampler(Sampler[Draw]):
         steps_done: Callable[[], int] | None = None,
         accumulate: int = 1,
         limit: int | float = 1.0,
+        overfit: int | float = 0,
     ) -> None:
         self._count, self._batch, self._seed, self._repeats = count, batch_size, seed, repeats
         self._rank, self._world = rank, world_size
         self._epoch, self._steps_done, self._accumulate = 0, steps_done, accumulate
         self._steps = count * repeats // (batch_size * world_size)
         self._taken = min(limit if isinstance(limit, int) else int(self._steps * limit), self._steps) or self._steps
+        self._same = bool(overfit)
+        if overfit:
+            share = overfit if isinstance(overfit, int) else max(1, int(self._steps * overfit))
+            self._kept = min(share, self._taken)
         if self._steps == 0:
             raise SegbenchError(
                 f"{count} training images drawn {repeats} times per epoch",
@@ -81,11 +87,16 @@ class TrainSampler(Sampler[Draw]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return self._steps * self._batch
+        return (self._kept if self._same else self._steps) * self._batch
 
     def __iter__(self) -> Iterator[Draw]:
         epoch, entered, end = self._epoch, 0, self._steps
-        if self._steps_done is not None:
+        if self._same:
+            # Every epoch is the beginning of the first one, tiles and augmentation included.
+            steps = -(-self._kept // self._accumulate)
+            entered = (self._steps_done() if self._steps_done is not None else 0) % steps * self._accumulate
+            epoch, end = 0, self._kept
+        elif self._steps_done is not None:
             epochs, steps = divmod(self._steps_done(), -(-self._taken // self._accumulate))
             epoch, part = divmod(epochs, self._steps // self._taken)
             entered, end = part * self._taken + steps * self._accumulate, (part + 1) * self._taken

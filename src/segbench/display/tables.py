@@ -129,10 +129,12 @@ def print_results(
     console = Console(highlight=False, soft_wrap=True)
     if any(key.startswith(f"{split}/") for key in scores):
         title = f"{config.name}: {split}, {protocol['checkpoint']} checkpoint, tta {protocol['tta']}"
+        if config.debug is not None:
+            title = f"DEBUG, {config.debug}: {title}"
         if partial is not None:
             title = f"PARTIAL, {partial}: {title}"
         # What the paper prints is of its test images, each of them counted.
-        paper = config.paper if partial is None and split == "test" else None
+        paper = config.paper if partial is None and split == "test" and config.debug is None else None
         console.print(score_table(scores, split, title, config.model.name, paper))
         if (classes := class_table(scores, split)) is not None:
             console.print(classes)

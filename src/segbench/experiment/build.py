@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
-from hydra.utils import get_object, instantiate
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
+from torchmetrics import Metric
 
-from segbench.config.record import LOADER_KEYS, Component, Config, Data, InitialWeights
-from segbench.config.signatures import refuse_misfits
-from segbench.config.trust import allowed_targets, targets_in
+from segbench.config.record import LOADER_KEYS, Component, Config, Data, InitialWeights, Scheduler
+from segbench.config.signatures import hints_of, refuse_misfits, taken
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
 from segbench.data.raw import DataSet
 from segbench.data.rescaled import rescaled
 from segbench.data.weights import LossWeights
 from segbench.errors import SegbenchError
+from segbench.experiment.axes import (
+    check_network,
+    check_schedule,
+    kind_of,
+    make,
+    make_dataset,
+    make_loss,
+    make_measure,
+    make_network,
+    make_optimizer,
+    schedule_of,
+)
 from segbench.experiment.checks import doubtful, refuse_impossible
 from segbench.inference.stream import geometry_of
 from segbench.losses.rate import loss_rate_mismatch
 from segbench.metrics.decoding import Decoding
-from segbench.metrics.measure import Measure, arguments_of_head
+from segbench.metrics.measure import Measure
 from segbench.models.published.sets import WEIGHT_SETS
 from segbench.runs.directory import Run
 from segbench.runtime.processes import is_main_process, started_by
@@ -42,47 +50,16 @@ from segbench.tracking.shown import shown
 from segbench.training.callbacks.checkpoints import Checkpoints
 from segbench.training.callbacks.in_step import InStep
 from segbench.training.lightning_internals import broadcast_no_signals, catch_no_signals
-from segbench.training.optim import freeze_others
+from segbench.training.optim import PER_LAYER, Scheduled, freeze_others, parameter_groups
 from segbench.training.precision import precision_named
 from segbench.training.task import Evaluation, SegmentationTask
 
 log = logging.getLogger(__name__)
 
 
-def make(component: Component, /, **arguments: Any) -> Any:
-    """Instantiate a component with its own arguments and further ones.
-
-    Raises:
-        SegbenchError: the target, or one inside it, is not on the list of `segbench.config.trust.allowed_targets`; or
-            a class of another package refuses a value.
-    """
-    config = {"_target_": component.target, **component.arguments}
-    for target in targets_in(config):
-        if target not in allowed_targets():
-            raise SegbenchError(
-                f"_target_: {target}, which is not allowed",
-                "a target of the packaged configs",
-                f"if you trust it, set SEGBENCH_TARGETS={target} (several: joined by commas), "
-                "or call segbench.config.trust.allow_target from your own code",
-            )
-    try:
-        # Arguments go past Hydra, which would turn dataclasses and lists among them into configs.
-        return instantiate(config, _partial_=True, _convert_="all")(**arguments)
-    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
-        own = Path(__file__).parents[1].as_posix()
-        frames = traceback.extract_tb(error.__traceback__)
-        if isinstance(error, SegbenchError) or (frames and Path(frames[-1].filename).as_posix().startswith(own)):
-            raise
-        raise SegbenchError(
-            f"{component.name} refuses its arguments: {' '.join(str(error).split())}",
-            f"arguments that {component.target} takes",
-            "correct them; `segbench train --cfg job` prints those that it is given",
-        ) from error
-
-
 def build_dataset(data: Data, begun_from: InitialWeights | None) -> DataSet:
     """The data set, on the scale of the published weights that the network starts from."""
-    dataset: DataSet = make(data)
+    dataset = make_dataset(data)
     weights = None if begun_from is None else WEIGHT_SETS.get(str(begun_from.name))
     return dataset if weights is None else rescaled(dataset, weights.inputs)
 
@@ -103,27 +80,23 @@ def build_dataset_spec(run: Run) -> DatasetSpec:
 
 def build_model(component: Component, spec: DatasetSpec) -> nn.Module:
     """The network, sized by the data set: numbers where there is one modality or head, else numbers by name."""
-    channels = {name: modality.channels for name, modality in spec.modalities.items()}
-    classes = {name: head.num_classes for name, head in spec.heads.items()}
-    model: nn.Module = make(
-        component,
-        in_channels=next(iter(channels.values())) if len(channels) == 1 else channels,
-        num_classes=next(iter(classes.values())) if len(classes) == 1 else classes,
-    )
-    return model
+    return make_network(component, spec)
 
 
 def build_measures(components: Mapping[str, Component | None], spec: DatasetSpec) -> dict[str, list[Measure]]:
-    """The measures of each head; those that ask for class names or excluded classes get the head's."""
-    measures: dict[str, list[Measure]] = {}
-    for head, head_spec in spec.heads.items():
-        measures[head] = []
-        for name, measure in components.items():
-            if measure is None:
-                continue
-            given = arguments_of_head(get_object(_known(measure)), measure.arguments, head_spec)
-            measures[head].append(make(measure, name=name, **given))
-    return measures
+    """The measures of each head, without metrics of torchmetrics."""
+    every = _measures(components, spec)
+    return {
+        head: [each for each in of_head.values() if not isinstance(each, Metric)] for head, of_head in every.items()
+    }
+
+
+def _measures(components: Mapping[str, Component | None], spec: DatasetSpec) -> dict[str, dict[str, Measure | Metric]]:
+    named = {name: measure for name, measure in components.items() if measure is not None}
+    return {
+        head: {name: make_measure(measure, name, head_spec) for name, measure in named.items()}
+        for head, head_spec in spec.heads.items()
+    }
 
 
 def build_decoding(component: Component | None, **changes: Any) -> Decoding:
@@ -131,47 +104,64 @@ def build_decoding(component: Component | None, **changes: Any) -> Decoding:
     return Decoding(**changes) if component is None else make(component, **changes)
 
 
-def _known(component: Component) -> str:
-    if component.target not in allowed_targets():
-        make(component)
-    return component.target
+def build_task(config: Config, spec: DatasetSpec, training: bool = True) -> SegmentationTask:
+    """The LightningModule with freshly drawn weights; `seed` decides them.
 
-
-def build_task(config: Config, spec: DatasetSpec) -> SegmentationTask:
-    """The LightningModule with freshly drawn weights; `seed` decides them."""
+    Args:
+        config: of the run.
+        spec: of the data set.
+        training: false leaves out what only a training needs: of a run that was handed over, less is built.
+    """
     lightning.seed_everything(config.seed, verbose=False)
     model = build_model(config.model, spec)
     if config.task.compile:
         # The method, not torch.compile(model): the state dict keeps its names.
         model.compile()
-    losses = {
-        head: make(config.loss_of(head), ignore_index=head_spec.ignore_index) for head, head_spec in spec.heads.items()
-    }
-    for head, loss in losses.items():
-        if getattr(loss, "needs_weight", False) and config.loss_of(head).weight_map is None:
+    measures = _measures(config.metrics, spec)
+    losses: dict[str, nn.Module] = {}
+    for head, head_spec in spec.heads.items() if training else ():
+        component = config.loss_of(head)
+        losses[head] = make_loss(component, head_spec, head if len(spec.heads) > 1 else "")
+        if getattr(losses[head], "needs_weight", False) and component.weight_map is None:
             raise SegbenchError(
                 "a weighted loss without loss.weight_map", "a weight map", "pick loss=weighted_cross_entropy"
             )
-    return SegmentationTask(
+    task = SegmentationTask(
         model=model,
         spec=spec,
         losses=losses,
-        measures=build_measures(config.metrics, spec),
-        optimizer=lambda module: make(config.optimizer, module=module),
-        schedule=lambda optimizer, steps: make(config.scheduler, optimizer=optimizer, total_steps=steps),
+        measures=measures,
+        optimizer=lambda module: make_optimizer(config.optimizer, module),
+        schedule=lambda optimizer, steps: schedule(optimizer, steps),
         evaluation=Evaluation(config.tile, config.tta, int(config.threads)),
         seed=config.seed,
         channels_last=bool(config.task.channels_last),
     )
+    if training:
+        higher = {key: info.higher_is_better for key, info in task.infos("val").items()}
+        schedule = schedule_of(config, higher)
+    return task
 
 
-def build_data(config: Config, dataset: DataSet, geometry: TileGeometry) -> SegmentationData:
-    """The DataModule."""
+def build_data(config: Config, dataset: DataSet, geometry: TileGeometry, training: bool = True) -> SegmentationData:
+    """The DataModule; without `training` one that only reads whole images."""
+    if not training:
+        loading: dict[str, Any] = {
+            "eval_batch_size": config.data.eval_batch_size,
+            "num_workers": config.data.num_workers,
+        }
+        return SegmentationData(dataset, geometry, Augmentation(), seed=config.seed, **loading)
     maps = [weight_map for head in dataset.spec.heads if (weight_map := config.loss_of(head).weight_map)]
     pixel_weights: LossWeights | None = make(maps[0], spec=dataset.spec) if maps else None
     augmentation: Augmentation = make(config.augment)
     return SegmentationData(
-        dataset, geometry, augmentation, seed=config.seed, pixel_weights=pixel_weights, **config.data.loading
+        dataset,
+        geometry,
+        augmentation,
+        seed=config.seed,
+        pixel_weights=pixel_weights,
+        overfit_batches=config.trainer.arguments.get("overfit_batches") or 0,
+        **config.data.loading,
     )
 
 
@@ -186,15 +176,27 @@ def build_callbacks(
         "energy": "",
         "inspect": "inspect",
     }
+    infos = task.infos("val")
     callbacks = []
     for name, callback in components.items():
         if callback is None:
             continue
-        given: dict[str, Any] = {"directory": directory / folders[name]} if name in folders else {}
-        if get_object(_known(callback)) is Checkpoints:
-            info = task.infos("val").get(callback.arguments["monitor"])
+        kind = kind_of(callback)
+        given = taken(kind, directory=directory / folders[name]) if name in folders else {}
+        info = infos.get(str(callback.arguments.get("monitor")))
+        if kind is Checkpoints:
             given["higher_is_better"] = info is None or info.higher_is_better
-        callbacks.append(make(callback, **given))
+        elif info is not None and "mode" in hints_of(kind)[0] and "mode" not in callback.arguments:
+            # Lightning's watch for a minimum unless told otherwise.
+            given["mode"] = "max" if info.higher_is_better else "min"
+        made = make(callback, **given)
+        if not isinstance(made, lightning.Callback):
+            raise SegbenchError(
+                f"callbacks.{name}._target_={callback.target}, which gives a {type(made).__name__}",
+                "a lightning.pytorch.Callback",
+                f"name a callback, or leave it out: callbacks.{name}=null",
+            )
+        callbacks.append(made)
     return callbacks
 
 
@@ -213,10 +215,9 @@ def build_loggers(
     for component in components.values():
         if component is None:
             continue
-        takes = inspect.signature(get_object(_known(component))).parameters
         offered = {"save_dir": str(directory), "directory": str(directory), "config": config, "job": job}
-        given = {key: value for key, value in offered.items() if key in takes and key not in component.arguments}
-        loggers.append(make(component, **given))
+        given = taken(kind_of(component), **offered)
+        loggers.append(make(component, **{key: given[key] for key in given if key not in component.arguments}))
     return loggers
 
 
@@ -229,8 +230,12 @@ def build_trainer(
         SegbenchError: an unknown precision.
     """
     precision_named(config.trainer.precision, "cpu")
+    # Batches to overfit are chosen by our sampler: Lightning's own would also decide the augmentation.
+    given = {key: value for key, value in config.trainer.arguments.items() if key != "overfit_batches"}
+    if (profiler := _profiler(given.get("profiler"), directory)) is not None:
+        given["profiler"] = profiler
     trainer: lightning.Trainer = make(
-        config.trainer,
+        Component.model_validate({"_target_": config.trainer.target, **given}),
         callbacks=[*callbacks, InStep({**config.tree, "directory": str(directory.resolve())})],
         logger=list(loggers) or False,
         default_root_dir=str(directory),
@@ -244,6 +249,17 @@ def build_trainer(
     catch_no_signals(trainer)
     broadcast_no_signals(trainer)
     return trainer
+
+
+def _profiler(given: Any, directory: Path) -> Any:
+    """A profiler as a node that writes into the run directory."""
+    named = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}
+    if isinstance(given, str) and given in named:
+        given = {"_target_": f"lightning.pytorch.profilers.{named[given]}"}
+    if not isinstance(given, Mapping):
+        return given
+    kind = kind_of(Component.model_validate(dict(given)))
+    return {**taken(kind, dirpath=str(directory), filename="profile"), **given}
 
 
 def _cluster() -> ClusterEnvironment:
@@ -274,7 +290,10 @@ def refuse_misfits_of(config: Config) -> None:
         SegbenchError: names the key, the value and what its target expects, or a secret that a tracker would show.
     """
     precision_named(config.trainer.precision, "cpu")
-    refuse_misfits(config.tree, {f"data.{key}": SegmentationData for key in LOADER_KEYS})
+    takers: dict[str, Any] = {f"data.{key}": SegmentationData for key in LOADER_KEYS}
+    takers |= {f"scheduler.{key}": Scheduled for key in Scheduler.apart}
+    takers |= {f"optimizer.{key}": parameter_groups for key in PER_LAYER}
+    refuse_misfits(config.tree, takers)
     if any(logger is not None and logger.target.startswith("segbench.tracking.") for logger in config.logger.values()):
         # Before anything of it is written.
         shown(config)
@@ -293,6 +312,8 @@ def build_experiment(config: Config, directory: Path) -> Experiment:
         log.warning("%s", sentence)
     _log_inputs(dataset.spec)
     _freeze(config, task)
+    check_schedule(config.scheduler)
+    _check_network(config, dataset, task)
     _warn_of_rate(config, dataset, task, trainer.world_size)
     return Experiment(dataset, data, task, trainer)
 
@@ -302,6 +323,21 @@ def _log_inputs(spec: DatasetSpec) -> None:
         mean, std = (", ".join(f"{value:g}" for value in values) for values in (modality.mean, modality.std))
         over = "" if set(modality.std) == {1.0} else f", over {std}"
         log.info("input %s: %s, less %s%s", name, modality.unit, mean, over)
+
+
+def _check_network(config: Config, dataset: DataSet, task: SegmentationTask) -> None:
+    """Try a network that is not ours on the sides of a training tile and of an image that is scored."""
+    splits = [
+        source for name in ("train", "val", "test") if (source := dataset.split(name)) is not None and len(source)
+    ]
+    if config.model.target.startswith("segbench.") or not splits:
+        return
+    sides = [next(iter(source.read(0).images.values())).shape[:2] for source in splits]
+    sides[0] = (config.data.tile, config.data.tile) if config.data.tile else sides[0]
+    for height, width in dict.fromkeys(sides):
+        sentence = check_network(config.model, task.model, dataset.spec, (height, width))
+    if sentence is not None and is_main_process():
+        log.info("%s", sentence)
 
 
 def _freeze(config: Config, task: SegmentationTask) -> None:
@@ -321,7 +357,7 @@ def _warn_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, proc
         height, width = next(iter(source.read(0).images.values())).shape[:2]
         pixels = height * width
     pixels *= config.data.batch_size * processes
-    optimizer = make(config.optimizer, module=task.model)
+    optimizer = make_optimizer(config.optimizer, task.model)
     for loss in task.losses.values():
         summed = any(getattr(part, "reduction", "mean") == "sum" for part in loss.modules())
         complaint = loss_rate_mismatch("sum" if summed else "mean", optimizer, pixels)

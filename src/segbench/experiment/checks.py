@@ -23,11 +23,10 @@ def refuse_impossible(config: Config, dataset: DataSet, scores: Collection[str],
         SegbenchError: a validation that never comes, a monitor that is no score, batches that cannot be overfitted.
     """
     trainer = config.trainer
-    if trainer.arguments.get("overfit_batches"):
+    overfit = trainer.arguments.get("overfit_batches")
+    if overfit and not (isinstance(overfit, int) and overfit >= 1) and not (0 < overfit <= 1):
         raise SegbenchError(
-            f"trainer.overfit_batches={trainer.arguments['overfit_batches']}",
-            "no such setting: Lightning replaces the sampler, which also decides the augmentation",
-            "train on a few images with augment=none: data.train=N of drawn ones, or a folder of a few of your own",
+            f"trainer.overfit_batches={overfit}", "a number of batches, or a share of them up to 1", "correct it"
         )
     refuse_limits(config, dataset, {name: name for name in ("train", "val", "test")}, processes)
     source = dataset.split("train")
@@ -82,7 +81,9 @@ def refuse_limits(config: Config, dataset: DataSet, splits: Mapping[str, str], p
 def _batches(config: Config, images: int, stage: str, processes: int) -> int:
     """Batches of an epoch on each process."""
     if stage == "train":
-        return images * config.data.repeats // (config.data.batch_size * processes)
+        batches = images * config.data.repeats // (config.data.batch_size * processes)
+        overfit = config.trainer.arguments.get("overfit_batches") or batches
+        return min(batches, overfit if isinstance(overfit, int) else max(1, int(batches * overfit)))
     return math.ceil(math.ceil(images / processes) / config.data.eval_batch_size)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.config.trust import command_line, names_in, own, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
 from segbench.runs.partial import Partial
@@ -98,14 +99,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         the scores that go into results.json.
     """
     from segbench.display.tables import print_results
-    from segbench.experiment.build import (
-        build_callbacks,
-        build_data,
-        build_dataset,
-        build_loggers,
-        build_task,
-        build_trainer,
-    )
+    from segbench.experiment.build import build_data, build_dataset, build_loggers, build_task, build_trainer
     from segbench.experiment.checks import refuse_limits
     from segbench.experiment.items import data_item, model_item
     from segbench.experiment.unchanged import data_digests, refuse_other_classes
@@ -117,17 +111,29 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     from segbench.runtime.ranks import further_ranks
     from segbench.runtime.threads import use_threads
     from segbench.tracking.tracker import tracked
+    from segbench.training.callbacks.extremes import Extremes
+    from segbench.training.callbacks.pictures import Panels
 
     trained = Run.open(str(given.run))
     checkpoint = trained.checkpoint(given.checkpoint)
     config, sentences = settle(given.applied_to(trained.config()))
+    with trusting(names_in(given.trust)):
+        words = [f"run={given.run}", *(each for each in overrides if not each.startswith("run="))]
+        refuse_untrusted(built_of(config, "data", "model", "metrics"), command_line("evaluate", words))
     use_threads(int(config.threads))
     if given.threads == "auto":
         # The number goes to the other processes and into the record.
         given = given.replace({"threads": config.threads})
     first = is_main_process()
     run = Run.create(directory, given, overrides) if first else Run(directory)
-    with running(run), further_ranks("evaluate", run, config.trainer):
+    # The run's own callbacks, loggers and optimiser are not built: what is taken from it are two numbers.
+    panels, extremes = (_count(config, name, default) for name, default in (("panels", 4), ("extremes", 1)))
+    with (
+        trusting(names_in(given.trust)),
+        own(given.tree["trainer"], given.tree.get("logger")),
+        running(run),
+        further_ranks("evaluate", run, config.trainer),
+    ):
         for sentence in sentences:
             log.info("%s", sentence)
         dataset = build_dataset(config.data, config.weights)
@@ -137,9 +143,8 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         for difference in others:
             log.warning("other data than the run was trained on: %s", difference)
         refuse_limits(config, dataset, {"test": given.split}, config.trainer.processes)
-        task = build_task(config, dataset.spec)
-        data = build_data(config, dataset, geometry_of(task.model))
-        drawing = {name: config.callbacks.get(name) for name in ("panels", "extremes")}
+        task = build_task(config, dataset.spec, training=False)
+        data = build_data(config, dataset, geometry_of(task.model), training=False)
         loggers = build_loggers(given.logger, config, directory, "evaluate")
         with tracked(loggers) as trackers:
             if first:
@@ -147,7 +152,8 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
                 for tracker in trackers:
                     tracker.used(data_item(config, dataset, data_digests(dataset), counts))
                     tracker.used(model_item(trained, config, checkpoint, _reported(trained)))
-            callbacks = build_callbacks(drawing, directory, task)
+            callbacks: list[lightning.Callback] = [Panels(directory / "panels", panels)] if panels else []
+            callbacks += [Extremes(directory / "extremes", extremes)] if extremes else []
             trainer = build_trainer(config, directory, callbacks, loggers)
             scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path)
         if first:
@@ -156,6 +162,17 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             run.write_results(scored.scores, scored.timing, recorded_now, protocol, scored.partial)
             print_results(config, run.path, scored.scores, given.split, protocol, scored.timing, scored.partial)
     return scored.scores
+
+
+def built_of(config: Config, *sections: str) -> dict[str, Any]:
+    """The sections of a run's configuration that a command builds something of."""
+    return {name: config.tree.get(name) for name in sections}
+
+
+def _count(config: Config, name: str, default: int) -> int:
+    component = config.callbacks.get(name)
+    count = 0 if component is None else component.arguments.get("count", default)
+    return count if isinstance(count, int) else default
 
 
 def _reported(run: Run) -> dict[str, float]:

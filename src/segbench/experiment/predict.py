@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.config.trust import command_line, names_in, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from segbench.prediction.loop import Job
     from segbench.prediction.record import Record
     from segbench.prediction.settings import Settings
+    from segbench.runs.directory import Run
     from segbench.spec import DatasetSpec
     from segbench.training.task import SegmentationTask
 
@@ -119,14 +121,36 @@ def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path
     Raises:
         SegbenchError: bad input of any kind; inputs that could be read are predicted before it is raised.
     """
-    from segbench.experiment.build import build_dataset_spec
-    from segbench.prediction.settings import check_settings
+    from segbench.experiment.evaluate import built_of
     from segbench.runs.directory import Run
     from segbench.runtime.hardware import settle
 
     run = Run.open(given.run)
     checkpoint = run.checkpoint(given.checkpoint)
     config, sentences = settle(given.applied_to(run.config()))
+    with trusting(names_in(given.trust)):
+        sections = ("model", "decoding", *(("data",) if given.split else ()))
+        again = command_line("predict", (f"{key}={value}" for key, value in _given(given)))
+        refuse_untrusted(built_of(config, *sections), again)
+        return _predict(given, run, checkpoint, config, sentences, written)
+
+
+def _given(given: PredictRequest) -> list[tuple[str, object]]:
+    named = ("run", "input", "split", "output")
+    return [(key, value) for key in named if (value := getattr(given, key)) is not None]
+
+
+def _predict(
+    given: PredictRequest,
+    run: Run,
+    checkpoint: Path,
+    config: Config,
+    sentences: Sequence[str],
+    written: Callable[[Path], None],
+) -> list[Path]:
+    from segbench.experiment.build import build_dataset_spec
+    from segbench.prediction.settings import check_settings
+
     facts = [str(checkpoint), *sentences, f"tta={config.tta}"]
     spec = build_dataset_spec(run)
     output = Path(given.output)
@@ -164,7 +188,8 @@ def _predict_left(
     from segbench.training.checkpoint import load_weights
 
     output = Path(given.output)
-    task = build_task(config, spec)
+    # Nothing is scored, so the run's metrics are not built either.
+    task = build_task(config.replace({"metrics": {}}), spec, training=False)
     load_weights(task.model, checkpoint)
 
     def check(each: Input, paths: list[Path]) -> None:

@@ -120,8 +120,9 @@ def how_it_ended(trainer: lightning.Trainer) -> str | None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
             return _TIME
-        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-            return f"early stopping on {callback.monitor}"
+        # The number of the epoch is 0 where the first one stopped.
+        if isinstance(callback, EarlyStopping) and (why := callback.stopping_reason_message or ""):
+            return f"early stopping on {callback.monitor}: {' '.join(why.split())}"
     return "a callback"
 
 

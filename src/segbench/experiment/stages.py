@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segbench.config.record import Config
 from segbench.errors import SegbenchError
@@ -80,9 +81,8 @@ def _compose_one(experiment: str, overrides: list[str]) -> Config:
     from segbench.config.composed import resolved
 
     try:
-        return Config.of(
-            resolved(hydra.compose("train", [f"experiment={experiment}", f"name={experiment}", *overrides]))
-        )
+        composed = hydra.compose("train", [f"experiment={experiment}", f"name={experiment}", *overrides])
+        return Config.of(resolved(composed, overrides=overrides))
     except MissingConfigException as error:
         raise SegbenchError(
             f"stages: no experiment {experiment}",
@@ -103,6 +103,11 @@ def names(config: Config) -> list[str]:
     """The experiments that run before this one, in their order."""
     stages = config.stages or []
     return list(stages.values() if isinstance(stages, dict) else stages)
+
+
+def trees_of(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """The configs of stages and of those before them, as plain containers."""
+    return [tree for stage in stages for tree in (stage.config.tree, *trees_of(stage.stages))]
 
 
 def prepare_stages(directory: Path, stages: Sequence[Stage]) -> None:

@@ -220,6 +220,10 @@ def _fit_and_test(
             raise
         given_up = True
     ended = "a search that gave it up" if given_up else how_it_ended(trainer)
+    if ended is not None and first:
+        log.info("step %d: ended by %s", trainer.global_step, ended)
+    for path in sorted(run.path.glob("*profile*.txt")) if first else ():
+        log.info("%s:\n%s", path, "\n".join(path.read_text().splitlines()[:40]))
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
     timing = {"fit_s": checkpoints.seconds, "steps": float(trainer.global_step)}
@@ -252,6 +256,7 @@ def _fit_and_test(
         predicted = predictions_item(run, run.path / "predictions", "predict")
     if first:
         protocol = task_protocol(config, data, task, selected)
+        protocol |= {"debug": config.debug} if config.debug else {}
         protocol |= {"ended_by": ended, "continued": continuations(run.recorded(), run.legs())}
         made = run.provenance() | {"legs": len(run.legs())}
         run.write_results(scores, timing, made, protocol, partial, validated)

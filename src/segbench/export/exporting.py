@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segbench.config.requests import ExportRequest
+from segbench.config.trust import command_line, names_in, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ def export(given: ExportRequest) -> Path:
     output = run.path / f"model{chosen.suffix}" if given.output is None else Path(given.output)
     _check_output(output, chosen)
     config, spec = run.config(), build_dataset_spec(run)
-    model = build_model(config.model, spec)
+    with trusting(names_in(given.trust)):
+        command = command_line("export", [f"run={given.run}", f"format={given.format}"])
+        refuse_untrusted(config.tree["model"], command)
+        model = build_model(config.model, spec)
     step = load_weights(model, checkpoint)
     geometry = geometry_of(model)
     size = _fixed(given.size, geometry)

@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config
 
 from segbench.errors import SegbenchError
-from segbench.inference.stream import as_heads
+from segbench.inference.outputs import as_heads
 from segbench.spec import DatasetSpec, TileGeometry
 
 
@@ -33,7 +33,10 @@ class ByName(nn.Module):
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The scores."""
         only = next(iter(images.values())) if len(images) == 1 else images
-        return {head: scores.float() for head, scores in as_heads(self.model(only), self._heads).items()}
+        height, width = next(iter(images.values())).shape[-2:]
+        return {
+            head: scores.float() for head, scores in as_heads(self.model(only), self._heads, (height, width)).items()
+        }
 
 
 def trace(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from segbench.errors import SegbenchError, check
 from segbench.inference.memory import extrapolated_bytes, free_bytes, least_bytes_per_pixel
+from segbench.inference.outputs import as_heads
 from segbench.inference.symmetries import Symmetry, symmetries
 from segbench.inference.tiling import Span, mirrored, plan
 from segbench.spec import TileGeometry
@@ -231,7 +232,8 @@ class _TilePredictor:
         mean: dict[str, Tensor] = {}
         try:
             for symmetry in self.transforms:
-                for head, logits_BKHW in as_heads(self.model(self._input(tiles, symmetry)), self.heads).items():
+                output = self.model(self._input(tiles, symmetry))
+                for head, logits_BKHW in as_heads(output, self.heads, given).items():
                     probabilities_BKHW = symmetry.undo(logits_BKHW.float().softmax(dim=1))
                     if tuple(probabilities_BKHW.shape[-2:]) != expected:
                         raise SegbenchError(
@@ -301,31 +303,6 @@ class _TilePredictor:
         return SegbenchError(
             f"{tiles} not fit into memory: {how}", "room for the feature maps of all that is predicted together", action
         )
-
-
-def as_heads(output: Tensor | Mapping[str, Tensor], heads: Sequence[str]) -> dict[str, Tensor]:
-    """A model's output by head.
-
-    Args:
-        output: a tensor, if there is one head, or one by head.
-        heads: the names expected.
-
-    Raises:
-        SegbenchError: a tensor for several heads, or a mapping that lacks one.
-    """
-    if isinstance(output, Tensor):
-        if len(heads) == 1:
-            return {heads[0]: output}
-        found = "one tensor"
-    else:
-        if all(head in output for head in heads):
-            return {head: output[head] for head in heads}
-        found = f"outputs for {', '.join(output) or 'no head'}"
-    raise SegbenchError(
-        f"the model gives {found}",
-        f"one output for each head of the data set: {', '.join(heads)}",
-        "choose a model with these heads (model=...), or data with the model's",
-    )
 
 
 def geometry_of(model: nn.Module) -> TileGeometry:

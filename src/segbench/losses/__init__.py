@@ -3,8 +3,9 @@
 from segbench.losses.cross_entropy import CrossEntropy, WeightedCrossEntropy
 from segbench.losses.dice import Dice
 from segbench.losses.focal import Focal
+from segbench.losses.foreign import Foreign
 from segbench.losses.loss import Loss
 from segbench.losses.lovasz import LovaszSoftmax
 from segbench.losses.weighted_sum import Sum
 
-__all__ = ["CrossEntropy", "Dice", "Focal", "Loss", "LovaszSoftmax", "Sum", "WeightedCrossEntropy"]
+__all__ = ["CrossEntropy", "Dice", "Focal", "Foreign", "Loss", "LovaszSoftmax", "Sum", "WeightedCrossEntropy"]

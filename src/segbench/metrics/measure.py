@@ -186,5 +186,9 @@ def arguments_of_head(kind: Callable[..., Any], given: Mapping[str, Any], head: 
         head: whose pixels are scored.
     """
     offered = {"class_names": head.class_names, "excluded": head.excluded}
-    wanted = inspect.signature(kind).parameters
+    try:
+        wanted: Mapping[str, Any] = inspect.signature(kind).parameters
+    except ValueError:
+        # Some builtins have none.
+        wanted = {}
     return {key: value for key, value in offered.items() if key in wanted and key not in given}

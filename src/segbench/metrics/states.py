@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
+import torchmetrics
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torchmetrics import Metric
 
 from segbench.metrics.measure import Counts, ImageResult, Measure
+from segbench.spec import ScoreInfo
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,3 +106,65 @@ class MeasureState(Metric):
         _, counts = self.per_image()
         totals = {key: value.sum(0) for key, value in counts.items()}
         return {name: float(value) for name, value in self.measure.scores(totals).items()}
+
+
+class OtherState(torch.nn.Module):
+    """A metric of torchmetrics beside the measures: of the labelled pixels, in the form that it takes.
+
+    What it computes over several processes is its own affair; it has no counts of images, so no interval.
+
+    Args:
+        metric: of torchmetrics.
+        name: its key in the configuration.
+        ignore_index: the void label.
+    """
+
+    def __init__(self, metric: Metric, name: str, ignore_index: int) -> None:
+        super().__init__()
+        self.metric, self.name, self._ignore_index = metric, name, ignore_index
+        self.names: tuple[str, ...] = (name,)
+        kinds = [kind.__name__ for kind in type(metric).__mro__]
+        self._binary = any(kind.startswith("Binary") for kind in kinds)
+        self._of_maps = ".segmentation." in type(metric).__module__
+
+    def infos(self) -> tuple[ScoreInfo, ...]:
+        """Its scores, those of the last call of `scores`."""
+        version = f"torchmetrics {torchmetrics.__version__}, not exact over processes"
+        better = self.metric.higher_is_better is not False
+        return tuple(ScoreInfo(name, (-float("inf"), float("inf")), better, version) for name in self.names)
+
+    def update(self, prob_KHW: Tensor, label_HW: Tensor) -> None:
+        """Count one image: class probabilities, and labels with the void one."""
+        labelled_HW = label_HW != self._ignore_index
+        prob_KN, label_N = prob_KHW.float()[:, labelled_HW], label_HW[labelled_HW]
+        if not len(label_N):
+            return
+        if self._of_maps:
+            maps = prob_KN.argmax(0)[None, None], label_N[None, None]
+            if getattr(self.metric, "input_format", "index") == "one-hot":
+                maps = tuple(one_hot(each, len(prob_KN)).movedim(-1, 1) for each in maps)  # type: ignore[assignment]
+            self.metric.update(*maps)
+        else:
+            self.metric.update(prob_KN[1] if self._binary else prob_KN.T, label_N)
+
+    def scores(self) -> dict[str, float]:
+        """What it computes, numbers by name; several of one name are numbered."""
+        alone = not (dist.is_available() and dist.is_initialized())
+        if alone and not self.metric.update_called:
+            return {self.name: float("nan")}
+        with warnings.catch_warnings():
+            # A process without an image takes part too.
+            warnings.filterwarnings("ignore", message=r"The ``compute`` method of metric", category=UserWarning)
+            value = self.metric.compute()
+        named = value if isinstance(value, dict) else {"": value}
+        scores: dict[str, float] = {}
+        for key, each in named.items():
+            flat = torch.as_tensor(each).float().reshape(-1).tolist()
+            name = "/".join(part for part in (self.name, str(key)) if part)
+            scores |= {name: flat[0]} if len(flat) == 1 else {f"{name}/{place}": x for place, x in enumerate(flat)}
+        self.names = tuple(scores)
+        return scores
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        self.metric.reset()

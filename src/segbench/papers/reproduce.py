@@ -16,7 +16,9 @@ from segbench.config.no_effect import counting
 from segbench.config.paper import paper_blocks
 from segbench.config.places import PLACES
 from segbench.config.record import Config
+from segbench.config.trust import is_trusted, own, targets_in, trusting
 from segbench.errors import SegbenchError
+from segbench.experiment.stages import trees_of
 from segbench.papers.experiments import Composed, compose_experiment, row_itself
 from segbench.papers.ledger import beyond, read_rows, summarise, verdict, write_row
 from segbench.runs.directory import Run
@@ -40,6 +42,7 @@ class Order:
         overrides: Hydra's.
         config_dir: the user's own configs.
         allow_dirty: whether code that is in no commit may run.
+        trust: names of the user's own classes that the runs may name.
     """
 
     experiment: str
@@ -50,6 +53,7 @@ class Order:
     overrides: list[str]
     config_dir: Path | None
     allow_dirty: bool = False
+    trust: tuple[str, ...] = ()
 
     def directory(self, composed: Composed, fold: int | None) -> Path:
         """Of the run of a seed on a fold."""
@@ -93,7 +97,8 @@ def reproduce(order: Order, command: str, say: Callable[[Mapping[str, Any], Path
     for directory, each in composed.items():
         _check_same(directory, each)
     try:
-        _have_data(first)
+        with trusting(order.trust), own(first.config.tree):
+            _have_data(first)
         for directory, each in composed.items():
             _train(directory, order, each)
     except SegbenchError as error:
@@ -183,10 +188,18 @@ def _train(directory: Path, order: Order, composed: Composed) -> None:
     if run.state() == "finished":
         print(f"{directory}: finished", file=sys.stderr)
         return
-    code = subprocess.run([sys.executable, "-m", "segbench.train", f"resume={directory}"], check=False).returncode
+    command = [sys.executable, "-m", "segbench.train", f"resume={directory}"]
+    command += [f"trust={','.join(trusted)}"] if (trusted := _trusted(order, composed)) else []
+    code = subprocess.run(command, check=False).returncode
     if code != 0:
         reason = (run.reason() or f"exit code {code}").splitlines()[0]
         raise SegbenchError(reason, f"a finished run in {directory}", "fix it, then run the same command again")
+
+
+def _trusted(order: Order, composed: Composed) -> list[str]:
+    """What the run's own config may name beside what any may: the command line is the user's own."""
+    named = targets_in([composed.config.tree, *trees_of(composed.stages)])
+    return list(dict.fromkeys([*order.trust, *(name for name in named if not is_trusted(name))]))
 
 
 def _has_numbers(order: Order) -> bool:

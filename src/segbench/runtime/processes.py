@@ -56,4 +56,9 @@ def is_main_process() -> bool:
 
 def choose_run_id() -> str:
     """Name this run, once, before it launches processes: they inherit the name through the environment."""
-    return os.environ.setdefault("SEGBENCH_RUN_ID", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(2)}")
+    return os.environ.setdefault("SEGBENCH_RUN_ID", new_run_id())
+
+
+def new_run_id() -> str:
+    """A name for a run: the time, and a part by which two that begin in the same second differ."""
+    return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(2)}"

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from segbench.config.trust import added_targets
+from segbench.config.trust import VARIABLE, added_targets
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import STARTED, choose_run_id, end_with_parent, started_by
 from segbench.runtime.signals import Stopped
@@ -161,7 +161,7 @@ def further_ranks(what: str, run: Run, trainer: Trainer, arguments: Sequence[str
         "LOCAL_WORLD_SIZE": str(count),
         "NODE_RANK": "0",
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "SEGBENCH_TARGETS": ",".join(sorted(added_targets())),
+        VARIABLE: ",".join(sorted(added_targets())),
         STARTED: "1",
     }
     # -P: no modules from the working directory, unless the first process takes them from there.

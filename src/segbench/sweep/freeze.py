@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segbench.config.composed import resolved
 from segbench.config.former import with_former_targets
 from segbench.config.record import Config
 from segbench.errors import SegbenchError
-from segbench.experiment.stages import Stage, compose_stages, directories, prepare_stages
+from segbench.experiment.stages import Stage, compose_stages, directories, prepare_stages, trees_of
 from segbench.runs.directory import Run
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job, digest_of
@@ -44,6 +44,11 @@ class Composed:
     resolved: Config
     overrides: list[str]
     stages: tuple[Stage, ...]
+
+    @property
+    def trees(self) -> list[dict[str, Any]]:
+        """The configs of the job and of its stages, as plain containers."""
+        return [self.resolved.tree, *trees_of(self.stages)]
 
     @property
     def digest(self) -> str:
@@ -89,8 +94,8 @@ def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[s
         task = copy.deepcopy(composed)
         with read_write(task), open_dict(task):
             del task["hydra"]
-        asked = Config.of(resolved(task))
         given = [str(override) for override in composed.hydra.overrides.task]
+        asked = Config.of(resolved(task, overrides=given))
         return Composed(name, task, composed, asked, given, compose_stages(asked, given))
     finally:
         HydraConfig.instance().cfg = outside

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segbench.config.record import Config
+from segbench.config.trust import VARIABLE, added_targets
 from segbench.runtime.processes import end_with_parent
 from segbench.runtime.threads import allowed_cores
 from segbench.sweep.devices import Pool, visible_gpus
@@ -30,6 +31,11 @@ def child_command(directory: Path) -> list[str]:
     # As in the launcher: modules in the working directory do not shadow the library unless -m was used.
     safe = [] if "" in sys.path or os.getcwd() in sys.path else ["-P"]
     return [sys.executable, *safe, "-m", "segbench.train", f"resume={directory.absolute()}"]
+
+
+def inherited_trust() -> dict[str, str]:
+    """The variable by which a job trusts what its launcher trusts, and nothing else."""
+    return {VARIABLE: ",".join(sorted(added_targets()))}
 
 
 def open_console(directory: Path, command: list[str], name: str = "console.log") -> int:
@@ -100,7 +106,7 @@ class LocalJobs:
             process = subprocess.Popen(
                 command,
                 cwd=self._working_directory,
-                env=inherited | self._pool.environment(trainer, gpus) | job.environment,
+                env=inherited | self._pool.environment(trainer, gpus) | job.environment | inherited_trust(),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

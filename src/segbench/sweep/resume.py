@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
+from segbench.config.trust import refuse_untrusted
+from segbench.errors import SegbenchError
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job
 from segbench.sweep.settings import Launching
@@ -47,6 +51,8 @@ def resume(
         wanted = [sweep.named(name) for name in names] or sweep.jobs
         chosen = to_run(sweep, wanted, settings, failed)
         check_frozen(chosen)
+        _refuse_environment(chosen)
+        refuse_untrusted([job.run.recorded() for job in chosen])
         if sweep.search is not None and not names:
             # The search itself continues open trials.
             chosen = [job for job in chosen if job.state() == "failed"]
@@ -56,6 +62,22 @@ def resume(
         if sweep.search is None or stopped is not None or names:
             return exit_code(sweep, show(sweep), stopped)
     return search_on(sweep, settings)
+
+
+def _refuse_environment(jobs: list[Job]) -> None:
+    """Refuse variables out of the sweep's file that are not those of this process.
+
+    Raises:
+        SegbenchError: names them, and the command that sets them.
+    """
+    wanted = {key: value for job in jobs for key, value in job.environment.items() if os.environ.get(key) != value}
+    if wanted:
+        words = " ".join(f"{key}={shlex.quote(value)}" for key, value in wanted.items())
+        raise SegbenchError(
+            f"a sweep whose file sets environment variables (hydra.job.env_set): {', '.join(wanted)}",
+            "variables of your own: a file that is handed over sets none",
+            f"if you trust them: {words} segbench sweep resume ...",
+        )
 
 
 def _tell_study(sweep: Sweep, jobs: list[Job]) -> None:

@@ -23,7 +23,7 @@ from segbench.errors import SegbenchError
 from segbench.runtime.processes import end_with_parent
 from segbench.sweep.job import Job
 from segbench.sweep.launching import Ended
-from segbench.sweep.local import child_command, open_console
+from segbench.sweep.local import child_command, inherited_trust, open_console
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -251,7 +251,7 @@ class SlurmJobs:
         grace_s = max(1.0, options.signal_before_s - 10.0)
         here, places = str(self._working_directory), [job.directory.absolute() for job in jobs]
         tasks = [
-            NodeTask(child_command(place), str(place), here, job.environment, grace_s)
+            NodeTask(child_command(place), str(place), here, job.environment | inherited_trust(), grace_s)
             for job, place in zip(jobs, places, strict=True)
         ]
         try:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from segbench.errors import SegbenchError
+
+PER_LAYER = ("bias_lr_factor", "bias_weight_decay", "bias_layers")
+"""Arguments of `parameter_groups` that may stand beside those of any optimiser."""
 
 
 def freeze_others(module: nn.Module, train_only: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -187,5 +191,22 @@ def poly(
     return _falling(optimizer, total_steps, warmup_steps, final, lambda t: math.pow(1 - t, power))
 
 
-Schedule = Callable[[torch.optim.Optimizer, int], LambdaLR]
-"""`schedule(optimizer, total_steps)`."""
+@dataclass(frozen=True)
+class Scheduled:
+    """A learning-rate schedule, and when it steps.
+
+    Attributes:
+        schedule: torch's.
+        interval: `step` or `epoch`.
+        frequency: of every how many.
+        monitor: the score that it follows, after each validation; the two above do not matter then.
+    """
+
+    schedule: LRScheduler
+    interval: str = "step"
+    frequency: int = 1
+    monitor: str | None = None
+
+
+Schedule = Callable[[torch.optim.Optimizer, int], Scheduled | LRScheduler]
+"""`schedule(optimizer, total_steps)`; a schedule alone steps every step."""

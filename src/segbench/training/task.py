@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,18 +14,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from segbench.errors import SegbenchError
-from segbench.inference.stream import as_heads, predict_image
+from segbench.inference.outputs import as_heads
+from segbench.inference.stream import predict_image
 from segbench.losses import Loss
 from segbench.losses.loss import Sums
 from segbench.metrics.measure import ImageResult, Measure
-from segbench.metrics.states import MeasureState
+from segbench.metrics.states import MeasureState, OtherState
 from segbench.runtime.threads import use_threads
 from segbench.spec import Batch, DatasetSpec, ScoreInfo, of_class
 from segbench.training.checkpoint import keep_what_fits
 from segbench.training.lightning_internals import batches_of_step, logs_now
-from segbench.training.optim import Schedule
+from segbench.training.optim import Schedule, Scheduled
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +56,10 @@ class SegmentationTask(lightning.LightningModule):
         model: maps images to `{head: logits_BKHW}`, or to logits alone where there is one head.
         spec: of the data set.
         losses: one per head, `loss(logits_BKHW, target_BHW, weight_BHW)`; they are summed. Several processes need a
-            `segbench.losses.Loss`, whose sums are added over them.
-        measures: one or more per head.
+            `segbench.losses.Loss`, whose sums are added over them, or average each its own loss.
+        measures: one or more per head; metrics of torchmetrics are counted beside them.
         optimizer: makes the model's optimiser.
-        schedule: makes the learning-rate schedule, stepped every step.
+        schedule: makes the learning-rate schedule and says when it steps.
         evaluation: how predictions are made at validation and test.
         seed: dropout of a step is a function of (seed, step, rank), and of the batch where several are accumulated.
         channels_last: memory format of the model and its inputs.
@@ -67,7 +70,7 @@ class SegmentationTask(lightning.LightningModule):
         model: nn.Module,
         spec: DatasetSpec,
         losses: Mapping[str, nn.Module],
-        measures: Mapping[str, Sequence[Measure]],
+        measures: Mapping[str, Sequence[Measure] | Mapping[str, Measure | Metric]],
         optimizer: OptimizerFactory,
         schedule: Schedule,
         evaluation: Evaluation,
@@ -80,23 +83,39 @@ class SegmentationTask(lightning.LightningModule):
         self.spec, self.evaluation, self.seed = spec, evaluation, seed
         self.losses = nn.ModuleDict(losses)
         self._optimizer, self._schedule = optimizer, schedule
-        self.states = nn.ModuleDict(
-            {
-                stage: nn.ModuleDict(
-                    {
-                        head: nn.ModuleDict(
-                            {m.name: MeasureState(m) for m in measures[head] if stage == "test" or not m.test_only}
-                        )
-                        for head in spec.heads
-                    }
-                )
-                for stage in ("val", "test")
-            }
+        named = {
+            head: of_head if isinstance(of_head, Mapping) else {measure.name: measure for measure in of_head}
+            for head, of_head in measures.items()
+        }
+
+        def by_stage(make: Callable[[str, str, Any], nn.Module | None]) -> nn.ModuleDict:
+            def of(stage: str, head: str) -> nn.ModuleDict:
+                made = {name: make(stage, head, each) for name, each in named[head].items()}
+                return nn.ModuleDict({name: state for name, state in made.items() if state is not None})
+
+            heads = {stage: {head: of(stage, head) for head in spec.heads} for stage in ("val", "test")}
+            return nn.ModuleDict({stage: nn.ModuleDict(of_heads) for stage, of_heads in heads.items()})
+
+        def counted(stage: str, head: str, measure: Any) -> nn.Module | None:
+            left_out = isinstance(measure, Metric) or (stage == "val" and measure.test_only)
+            return None if left_out else MeasureState(measure)
+
+        self.states = by_stage(counted)
+        names = {id(each): name for of_head in named.values() for name, each in of_head.items()}
+        self.others = by_stage(
+            lambda stage, head, each: (
+                OtherState(each.clone(), names[id(each)], spec.heads[head].ignore_index)
+                if isinstance(each, Metric)
+                else None
+            )
         )
         self.scores: dict[str, dict[str, float]] = {}
         self.visits: dict[str, list[int]] = {}
         """How often each image of the last validation or test was counted that was counted at all, by stage."""
         self._told_of_void: set[str] = set()
+        self._plateau: Scheduled | None = None
+        self.resumed_after_validation = False
+        """Set by a resume from a checkpoint that precedes a validation that was finished."""
         self.test_split = "test"
         self.takes_what_fits = False
 
@@ -115,7 +134,8 @@ class SegmentationTask(lightning.LightningModule):
         """Logits by head; images BCHW by modality."""
         images = {name: image.contiguous(memory_format=self.memory_format) for name, image in images.items()}
         only = next(iter(images.values())) if len(images) == 1 else images
-        return as_heads(self.model(only), tuple(self.spec.heads))
+        height, width = next(iter(images.values())).shape[-2:]
+        return as_heads(self.model(only), tuple(self.spec.heads), (height, width))
 
     def on_fit_start(self) -> None:
         """Check that every loss can be computed across processes.
@@ -125,12 +145,23 @@ class SegmentationTask(lightning.LightningModule):
         """
         ranks = self.trainer.world_size
         for head, loss in _modules(self.losses):
-            if ranks > 1 and not (isinstance(loss, Loss) and loss.additive):
+            if ranks > 1 and isinstance(loss, Loss) and not loss.additive:
                 raise SegbenchError(
                     f"a loss of {head} on {ranks} processes that is not a function of sums: {type(loss).__name__}",
-                    "a segbench.losses.Loss; LovaszSoftmax sums over images, not over the pixels of a batch",
+                    "a loss that is; LovaszSoftmax sums over images, not over the pixels of a batch",
                     "set trainer.devices=1, or for LovaszSoftmax per_image=true",
                 )
+            if ranks > 1 and not isinstance(loss, Loss) and self.global_rank == 0:
+                log.warning(
+                    "the loss of %s is averaged over %d processes, each by its own pixels; a segbench.losses.Loss is "
+                    "the same on any number of processes",
+                    *(head, ranks),
+                )
+
+    def on_train_start(self) -> None:
+        """Tell a schedule that follows a score of the validation that a resume does not repeat."""
+        if self.resumed_after_validation:
+            self._follow()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The sum of the heads' losses.
@@ -170,7 +201,8 @@ class SegmentationTask(lightning.LightningModule):
         weight = None if batch.weight is None else centre_crop(batch.weight, logits_BKHW)
         if not isinstance(criterion, Loss):
             loss: Tensor = criterion(logits_BKHW, target, weight)
-            return loss
+            # DDP averages gradients over the ranks.
+            return loss * self.trainer.world_size if getattr(criterion, "reduction", "mean") == "sum" else loss
         sums = self._over_ranks(criterion.sums(logits_BKHW, target, weight))
         if logged:
             for name, term in criterion.terms(sums).items():
@@ -188,7 +220,7 @@ class SegmentationTask(lightning.LightningModule):
         return {name: share.view_as(each) for (name, each), share in zip(sums.items(), shares, strict=True)}
 
     def configure_optimizers(self) -> Any:
-        """The optimiser and a schedule that steps every step.
+        """The optimiser and its schedule.
 
         Raises:
             SegbenchError: the training has no end to make a schedule for.
@@ -201,10 +233,21 @@ class SegmentationTask(lightning.LightningModule):
                 "set trainer.max_steps=N or trainer.max_epochs=N",
             )
         optimizer = self._optimizer(self.model)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self._schedule(optimizer, int(total)), "interval": "step"},
-        }
+        made = self._schedule(optimizer, int(total))
+        made = made if isinstance(made, Scheduled) else Scheduled(made)
+        when: dict[str, Any] = {"interval": made.interval, "frequency": made.frequency}
+        if made.monitor is not None:
+            # Lightning counts a frequency within an epoch, where a validation may come at any step: `_follow` steps it.
+            self._plateau, when = made, {"interval": "epoch", "frequency": sys.maxsize, "strict": False}
+            when["monitor"] = made.monitor
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": made.schedule, **when}}
+
+    def _follow(self) -> None:
+        """Step a schedule that follows a score of the validation."""
+        score = self.scores.get("val", {}).get(str(self._plateau.monitor)) if self._plateau is not None else None
+        if self._plateau is not None and score is not None and not math.isnan(score):
+            step: Any = self._plateau.schedule.step
+            step(score)
 
     # Evaluation
 
@@ -232,6 +275,10 @@ class SegmentationTask(lightning.LightningModule):
             )
             for state in states:
                 state.update(batch.indices[position], results[head])
+            if batch.indices[position] >= 0:
+                label_HW = batch.targets[head][position, :height, :width]
+                for other in (other for (name, _), other in self.others_of(stage).items() if name == head):
+                    other.update(prob_KHW, label_HW)
         return results
 
     def predict(self, images: Mapping[str, Tensor], tta: str | None = None) -> dict[str, Tensor]:
@@ -280,6 +327,8 @@ class SegmentationTask(lightning.LightningModule):
     def _start(self, stage: str) -> None:
         for state in self.states_of(stage).values():
             state.reset()
+        for other in self.others_of(stage).values():
+            other.reset()
 
     def _finish(self, stage: str) -> None:
         if self.trainer.sanity_checking:
@@ -290,7 +339,11 @@ class SegmentationTask(lightning.LightningModule):
             scores |= {self.key(stage, head, name): value for name, value in state.scores().items()}
             counted = state.counted()
             labelled[head], self.visits[stage] = counted.labelled, counted.visits.tolist()
+        for (head, _), other in self.others_of(stage).items():
+            scores |= {self.key(stage, head, name): value for name, value in other.scores().items()}
         self.scores[stage] = scores
+        if stage == "val" and self._plateau is not None and self.trainer.state.fn == "fit":
+            self._follow()
         self._tell_of_void(stage, [head for head, pixels in labelled.items() if pixels == 0])
         self.log_dict({key: value for key, value in scores.items() if of_class(key) is None}, rank_zero_only=False)
 
@@ -315,6 +368,15 @@ class SegmentationTask(lightning.LightningModule):
             if isinstance(state, MeasureState)
         }
 
+    def others_of(self, stage: str) -> dict[tuple[str, str], OtherState]:
+        """The metrics of torchmetrics of a stage by (head, name)."""
+        return {
+            (head, name): state
+            for head, states in _modules(self.others[stage])
+            for name, state in _modules(states)
+            if isinstance(state, OtherState)
+        }
+
     def key(self, stage: str, head: str, name: str) -> str:
         """`<split>/<head, if several>/<metric>`; the stage `test` scores the split that `test_split` names."""
         split = self.test_split if stage == "test" else stage
@@ -322,10 +384,15 @@ class SegmentationTask(lightning.LightningModule):
 
     def infos(self, stage: str = "test") -> dict[str, ScoreInfo]:
         """The description of each score of a split, by key."""
-        return {
+        counted = {
             self.key(stage, head, info.name): info
             for (head, _), state in self.states_of(stage).items()
             for info in state.measure.infos()
+        }
+        return counted | {
+            self.key(stage, head, info.name): info
+            for (head, _), other in self.others_of(stage).items()
+            for info in other.infos()
         }
 
     def per_image(self, stage: str) -> tuple[NDArray[np.int64], dict[str, NDArray[np.generic]]]:

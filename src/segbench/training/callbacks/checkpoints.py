@@ -122,6 +122,7 @@ class Checkpoints(Checkpoint):
         self._last_step = trainer.max_steps if ended and due and not validated else None
         if record and isinstance(pl_module, SegmentationTask):
             pl_module.scores["val"] = record["scores"]
+            pl_module.resumed_after_validation = validated
             if "visits" in record:
                 pl_module.visits["val"] = record["visits"]
         state = checkpoint["callbacks"][self.state_key]

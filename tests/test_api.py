@@ -1,0 +1,128 @@
+"""The commands as Python functions, as a notebook calls them."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+import segbench
+from segbench.errors import SegbenchError
+from segbench.runs.directory import Run
+
+REPO = Path(__file__).resolve().parents[1]
+FEW = ("trainer.max_steps=2", "trainer.val_check_interval=2", "trainer=cpu")
+
+
+@pytest.fixture
+def overrides(tiny_overrides):
+    return [each for each in tiny_overrides if not each.startswith(("trainer.max_steps", "trainer.val_check"))] + [*FEW]
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, segbench; segbench.train, segbench.compare; print({'torch', 'hydra'} & set(sys.modules))"
+    environment = os.environ | {"PYTHONPATH": str(REPO / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        segbench.nothing  # noqa: B018
+
+
+def test_a_config_is_composed_without_a_command_line(tmp_path):
+    assert segbench.compose().name == "quickstart"
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults: [quickstart]\nseed: 7\n")
+    config = segbench.compose(["experiment=mine", "trainer.fast_dev_run=true"], config_dir=tmp_path)
+    assert (config.name, config.seed, config.trainer.arguments["fast_dev_run"]) == ("mine", 7, True)
+    with pytest.raises(SegbenchError, match=r"optimizer\.lr="):
+        segbench.compose(["optimzer.lr=1"])
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_hydra_that_is_there_already_is_there_afterwards(tmp_path):
+    import hydra
+
+    (tmp_path / "theirs.yaml").write_text("a: 1\n")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        segbench.compose()
+        assert hydra.compose("theirs").a == 1
+
+
+def test_train_load_predict_evaluate_and_compare(overrides, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+    before = dict(os.environ)
+    run = segbench.train([*overrides, "threads=2"])
+    assert run.path.parent == Path("outputs/tiny") and isinstance(run, Run)
+    scores = run.results()["metrics"]
+
+    predictor = segbench.load(run, device="cpu")
+    parts = segbench.build(overrides)
+    raw = parts.dataset.split("test").read(0).images["em"]
+    one = predictor.predict(raw)
+    assert one.probabilities.shape == (2, *raw.shape) and one.probabilities.dtype == np.float32
+    np.testing.assert_allclose(one.probabilities.sum(0), 1, atol=1e-5)
+    assert (one.mask == one.probabilities.argmax(0)).all() and one.instances.shape == raw.shape
+    cv2 = pytest.importorskip("cv2")
+    cv2.imwrite("raw.png", raw)
+    several = list(predictor.predict_all(["raw.png", raw, raw[:20]], batch_size=2))
+    assert all(np.allclose(each.probabilities, one.probabilities, atol=1e-5) for each in several[:2])
+    assert several[2].mask.shape == raw[:20].shape
+    with pytest.raises(SegbenchError, match="the array em holds values from"):
+        predictor.predict(raw / 255)
+
+    again = segbench.evaluate(run, ["trainer=cpu"], directory="again").results()["metrics"]
+    assert {key: value for key, value in scores.items() if key in again} == again
+    assert segbench.compare([run.path]).table.groups
+    assert torch.get_num_threads() == 1
+    assert {**dict(os.environ)} == before | {"PYTEST_CURRENT_TEST": os.environ["PYTEST_CURRENT_TEST"]}
+    assert Path.cwd() == tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
+def test_the_parts_train_under_a_trainer_of_ones_own(overrides):
+    import lightning
+
+    parts = segbench.build([*overrides, "model.dropout=0"])
+    before = {name: value.clone() for name, value in parts.network.state_dict().items()}
+    trainer = lightning.Trainer(
+        max_steps=1,
+        accelerator="cpu",
+        **dict.fromkeys(("logger", "enable_checkpointing", "use_distributed_sampler", "enable_progress_bar"), False),
+        enable_model_summary=False,
+    )
+    trainer.fit(parts.task, parts.data)
+    assert any(not torch.equal(value, before[name]) for name, value in parts.network.state_dict().items())
+
+
+def test_a_class_of_ones_own_is_trusted_by_name(overrides, tmp_path, monkeypatch):
+    (tmp_path / "mynet.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Conv2d):\n    def __init__(self, in_channels, num_classes):\n"
+        "        super().__init__(in_channels, num_classes, 3, padding=1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    given = [each for each in overrides if not each.startswith("model")] + ["model._target_=mynet.Net"]
+    run = segbench.train(given, directory=tmp_path / "run")
+    with pytest.raises(SegbenchError, match=r"mynet\.Net.*\n.*\n.*trust=\[\.\.\.\]"):
+        segbench.load(run, device="cpu")
+    predictor = segbench.load(run, device="cpu", trust=["mynet.Net"])
+    assert predictor.predict(np.zeros((8, 9), np.uint8)).mask.shape == (8, 9)
+
+
+def test_a_config_with_stages_wants_its_overrides():
+    config = segbench.compose(["experiment=fcn16s_voc", "data.root=x", "weights=null"])
+    with pytest.raises(SegbenchError, match="a config with stages"):
+        segbench.train(config)
+
+
+def test_the_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = ("trainer.max_steps=2", "data.train=2", "data.val=1", "data.test=2", "data.repeats=4", "metrics=overlap")
+    monkeypatch.setattr(sys, "argv", ["python_api.py", *few, "threads=1", "data.height=64", "data.width=64"])
+    runpy.run_path(str(REPO / "examples" / "python_api.py"), run_name="__main__")
+    assert (tmp_path / "mask.png").is_file()
