@@ -9,6 +9,8 @@ import sys
 import pytest
 import yaml
 
+from segbench.config import own_targets
+
 MINE = """\
 import lightning
 import torch
@@ -79,6 +81,7 @@ def inside(here, call, monkeypatch):
     """As `segbench`, in this process: output and errors."""
     monkeypatch.syspath_prepend(here / "lib")
     monkeypatch.delitem(sys.modules, "mine", raising=False)
+    own_targets._tell.cache_clear()
 
     def called(*arguments, code=0):
         done, out, err = call(*arguments)

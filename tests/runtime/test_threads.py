@@ -267,6 +267,5 @@ def test_stages_take_the_number_of_the_run(tiny_config, monkeypatch, machine_of,
         Run.prepare(run.path / FOLDER / stage.experiment, stage.config, [])
     monkeypatch.setattr(training, "train", lambda config, *_, **__: seen.append(config.threads))
     given = tiny_config("threads=5", "init_from=there", "name=last")
-    Run.prepare(run.path, given, [])
-    training._run_stages(given, run, stages, ())
+    training._run_stages(given, run, stages, (), {})
     assert seen == [5, 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +79,9 @@ def train(
     config, sentences = settle(config)
     use_threads(int(config.threads))
     settled = _values(asked, config)
+    # Where data lay that may have moved; only a run that goes on has a record to read.
+    began = flatten(Run(directory).recorded()) if resume and (directory / "config.yaml").is_file() else {}
+    moved = {key: place for key, place in began.items() if key in DATA and place is not None}
     changes = _values(Run(directory).config(), config) if legs else {}
     refuse_misfits_of(config)
     run = Run.create(directory, config, given) if first and not resume else Run(directory)
@@ -98,7 +101,7 @@ def train(
             if not resume:
                 prepare_stages(directory, stages)
         with further_ranks("train", run, config.trainer, [json.dumps(changes), ",".join(allow)]):
-            _run_stages(config, run, stages, allow)
+            _run_stages(config, run, stages, allow, moved)
             return _run_experiment(config, run, resume, Leg(0, changes, settled, now), allow)
 
 
@@ -170,11 +173,12 @@ def _refuse_another_run(
     return int(saved["global_step"]), (*data, *model)
 
 
-def _run_stages(config: Config, run: Run, stages: Sequence[Stage], allow: Sequence[str]) -> None:
+def _run_stages(
+    config: Config, run: Run, stages: Sequence[Stage], allow: Sequence[str], moved: Mapping[str, Any]
+) -> None:
     from segbench.experiment.stages import start_of
     from segbench.runs.directory import Run
 
-    began = flatten(run.recorded()) if stages else {}
     for number, stage in enumerate(stages):
         before = Run(run.path / FOLDER / stage.experiment)
         if before.state() == "finished":
@@ -188,7 +192,7 @@ def _run_stages(config: Config, run: Run, stages: Sequence[Stage], allow: Sequen
             # Settled once for all stages and all processes; a stage that has begun keeps its own.
             own["threads"] = config.threads
         # Data that moved have moved for the stages too.
-        own |= {key: config.flat[key] for key in DATA if began.get(key) == stage.config.flat.get(key) is not None}
+        own |= {key: config.flat[key] for key, place in moved.items() if stage.config.flat.get(key) == place}
         train(stage.config.replace(own), before.path, stage.overrides, True, stage.stages, allow=allow)
     if stages:
         log.info("stage %d of %d: %s in %s", len(stages) + 1, len(stages) + 1, config.name, run.path)
