@@ -58,7 +58,7 @@ PRIVATE_PARTS = {
     # Public, in spite of its name.
     "segbench.runtime.ranks": ("os._exit",),
     # The public use_artifact takes nothing offline, and waits for the server otherwise.
-    "segbench.tracking.wandb_run": ("self.experiment._log_artifact",),
+    "segbench.tracking.wandb_run": ("run._log_artifact",),
     # Optuna numbers a trial in its storage by nothing else.
     "segbench.sweep.search": ("frozen._trial_id",),
 }

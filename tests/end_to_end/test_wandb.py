@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from tests.fixtures.wandb_server import WandbServer, black_hole, offline_records
 
+from segbench.cli.compare import run as compare
+from segbench.cli.report import run as report
 from segbench.experiment.evaluate import evaluate
 from segbench.experiment.train import train
 from segbench.runs.directory import Run
@@ -73,7 +75,7 @@ def draw_masks(run, rows):
 
 
 @pytest.mark.usefixtures("_offline")
-def test_what_a_run_and_its_evaluation_leave(tiny_config, compose, tmp_path):
+def test_what_a_run_and_its_evaluation_leave(tiny_config, compose, tmp_path, monkeypatch):
     run = tmp_path / "run"
     train(tiny_config(*GIVEN), run, [])
     given = compose(f"run={run}", "logger=wandb", "trainer=cpu", "threads=1", config="evaluate")
@@ -97,7 +99,7 @@ def test_what_a_run_and_its_evaluation_leave(tiny_config, compose, tmp_path):
 
     artifacts = [record["artifact"] for record in offline_records(run / "wandb") if "artifact" in record]
     by_kind = {artifact["type"]: artifact for artifact in artifacts}
-    assert set(by_kind) == {"dataset", "run_table", "model"}
+    assert set(by_kind) == {"dataset", "run_table", "model", "scores"}
     assert by_kind["dataset"]["use_after_commit"] is True
     contents = {entry["path"]: entry for entry in by_kind["run_table"]["manifest"]["contents"]}
     table = json.loads(Path(contents["test/per_image.table.json"]["local_path"]).read_text())
@@ -114,6 +116,16 @@ def test_what_a_run_and_its_evaluation_leave(tiny_config, compose, tmp_path):
     used = [record["artifact"] for record in offline_records(tmp_path / "evaluation") if "artifact" in record]
     lineage = {each["type"]: (each["name"], each["digest"]) for each in used if each.get("use_after_commit")}
     assert lineage == {kind: (by_kind[kind]["name"], by_kind[kind]["digest"]) for kind in ("dataset", "model")}
+
+    # So do a comparison and a report: the scores that the training made.
+    (tmp_path / "sent").mkdir()
+    monkeypatch.chdir(tmp_path / "sent")
+    assert compare([str(run), "wandb=project", "format=json"]) == 0
+    report([str(run), f"output={tmp_path / 'reported' / 'report.html'}", "wandb=project"])
+    for folder in (tmp_path / "sent", tmp_path / "reported"):
+        sent = [record["artifact"] for record in offline_records(folder) if "artifact" in record]
+        (scores,) = [each for each in sent if each.get("use_after_commit")]
+        assert (scores["name"], scores["digest"]) == (by_kind["scores"]["name"], by_kind["scores"]["digest"])
 
 
 @pytest.mark.usefixtures("_offline")

@@ -49,7 +49,11 @@ def run(arguments: Sequence[str]) -> Path:
     path = Path(given.get("output") or folder / "report.html")
     write_output(path, text)
     if "wandb" in given:
+        from segbench.compare.reading import find_runs
+        from segbench.experiment.items import tracked_scores
         from segbench.tracking.artifacts import send
 
-        print(send(given["wandb"], "report", f"report-{folder.resolve().name}", path), file=sys.stderr)
+        finished = [each for source in sources for each in find_runs(source) if (each / "results.json").is_file()]
+        name = f"report-{folder.resolve().name}"
+        print(send(given["wandb"], "report", name, path, used=tracked_scores(finished)), file=sys.stderr)
     return path

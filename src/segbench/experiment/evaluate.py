@@ -101,7 +101,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     from segbench.display.tables import print_results
     from segbench.experiment.build import build_data, build_dataset, build_loggers, build_task, build_trainer
     from segbench.experiment.checks import refuse_limits
-    from segbench.experiment.items import data_item, model_item
+    from segbench.experiment.items import data_item, model_item, scores_item
     from segbench.experiment.unchanged import data_digests, refuse_other_classes
     from segbench.inference.stream import geometry_of
     from segbench.runs.provenance import provenance
@@ -156,11 +156,13 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             callbacks += [Extremes(directory / "extremes", extremes)] if extremes else []
             trainer = build_trainer(config, directory, callbacks, loggers)
             scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path)
-        if first:
-            protocol = task_protocol(config, data, task, checkpoint.stem)
-            recorded_now = provenance(config.flat) | machine(config) | {"run": str(trained.path)}
-            run.write_results(scored.scores, scored.timing, recorded_now, protocol, scored.partial)
-            print_results(config, run.path, scored.scores, given.split, protocol, scored.timing, scored.partial)
+            if first:
+                protocol = task_protocol(config, data, task, checkpoint.stem)
+                recorded_now = provenance(config.flat) | machine(config) | {"run": str(trained.path)}
+                run.write_results(scored.scores, scored.timing, recorded_now, protocol, scored.partial)
+                print_results(config, run.path, scored.scores, given.split, protocol, scored.timing, scored.partial)
+                for tracker in trackers:
+                    tracker.made(scores_item(run))
     return scored.scores
 
 

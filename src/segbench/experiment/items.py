@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.places import DATA
+from segbench.runs.directory import Run
 from segbench.tracking.tracker import Item
 
 if TYPE_CHECKING:
     from segbench.config.record import Config
     from segbench.data.raw import DataSet
-    from segbench.runs.directory import Run
 
 
 def data_item(config: Config, dataset: DataSet, digests: Mapping[str, str], counts: Mapping[str, int]) -> Item:
@@ -62,6 +62,18 @@ def model_item(run: Run, config: Config, checkpoint: Path, scores: Mapping[str, 
         references=[checkpoint.absolute().as_uri()],
         aliases=[checkpoint.stem],
     )
+
+
+def scores_item(run: Run) -> Item:
+    """The scores of a finished run, by which a comparison or a report is tied to it."""
+    results = run.results()
+    facts = {"scores": results["metrics"], "definitions": results["protocol"].get("versions") or {}}
+    return Item(f"scores-{_identity(run)}", "scores", facts)
+
+
+def tracked_scores(paths: Iterable[Path]) -> list[Item]:
+    """The scores of those runs that W&B knows."""
+    return [scores_item(Run(path)) for path in paths if (path / "wandb_id.txt").is_file()]
 
 
 def predictions_item(run: Run, folder: Path, split: str) -> Item | None:

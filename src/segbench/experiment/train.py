@@ -208,7 +208,7 @@ def _fit_and_test(
 ) -> dict[str, float]:
     from segbench.display.tables import print_results
     from segbench.experiment.evaluate import score_split, task_protocol
-    from segbench.experiment.items import model_item, predictions_item
+    from segbench.experiment.items import model_item, predictions_item, scores_item
     from segbench.experiment.predict import evaluating, write_split
     from segbench.runs.curves import validation_of
     from segbench.training.callbacks.checkpoints import Checkpoints
@@ -274,6 +274,7 @@ def _fit_and_test(
         for tracker in trackers:
             tracker.summary(summary | ({"ended_by": ended} if ended else {}))
             tracker.made(model_item(run, config, chosen, scores))
+            tracker.made(scores_item(run))
             if predicted is not None:
                 tracker.made(predicted)
     return scores

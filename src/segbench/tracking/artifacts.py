@@ -8,6 +8,8 @@ from typing import Any
 
 from segbench.errors import SegbenchError
 from segbench.tracking.access import INIT_S, access, base_url, prepare, silence
+from segbench.tracking.tracker import Item
+from segbench.tracking.wandb_run import use
 
 
 def send(
@@ -17,6 +19,7 @@ def send(
     file: Path,
     tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     folder: Path | None = None,
+    used: Sequence[Item] = (),
 ) -> str:
     """Send a file and tables to a project, as a separate W&B run.
 
@@ -29,6 +32,7 @@ def send(
         file: its content.
         tables: rows by name; the run shows them, and they can be joined there.
         folder: where an offline run is kept, in `wandb/`; None: the file's folder.
+        used: what it is made of; W&B draws the way from the runs that made it to this one.
 
     Returns:
         a sentence that says where it was sent.
@@ -76,6 +80,8 @@ def send(
                 columns = list(dict.fromkeys(key for row in rows for key in row))
                 data = [[_cell(row.get(column)) for column in columns] for row in rows]
                 run.log({f"{kind}/{title}": wandb.Table(columns=columns, data=data, allow_mixed_types=True)})
+        for item in used:
+            use(run, item)
         artifact = wandb.Artifact("".join(c if c.isalnum() or c in "-_." else "-" for c in name), type=kind)
         artifact.add_file(str(file))
         run.log_artifact(artifact)

@@ -18,10 +18,9 @@ from segbench.config.flat import flatten
 from segbench.config.record import Config
 from segbench.errors import SegbenchError
 from segbench.runtime.files import write_whole
-from segbench.runtime.processes import is_main_process
 from segbench.tracking.mlflow_place import ID
 from segbench.tracking.mlflow_place import tracking_uri as place
-from segbench.tracking.shown import shown
+from segbench.tracking.shown import shown_once
 from segbench.tracking.tracker import Item, Picture, Tracker, first_line, survives
 
 log = logging.getLogger(__name__)
@@ -58,9 +57,7 @@ class RunMlflow(MLFlowLogger, Tracker):
     ) -> None:
         self.directory = Path(directory)
         self._sent = {"model": log_model, "predictions": log_predictions}
-        self._config, stays = shown(config)
-        if stays and is_main_process():
-            log.info("mlflow: not shown, as they are this machine's: %s", ", ".join(stays))
+        self._config = shown_once(config, "mlflow")
         uri, files = place() if tracking_uri is None else (tracking_uri, None)
         self._uri = uri
         path = self.directory / ID

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ from segbench.config.flat import flatten
 from segbench.config.places import PLACES
 from segbench.config.record import Recorded
 from segbench.errors import SegbenchError
+from segbench.runtime.processes import is_main_process
+
+log = logging.getLogger(__name__)
 
 _SECRET = re.compile(
     r"(^|_)(secret|token|password|passwd|passphrase|credentials?|api_?key|access_?key|private_?key|auth)(_|$)", re.I
@@ -43,6 +47,14 @@ def shown(config: Recorded) -> tuple[dict[str, Any], list[str]]:
         if key in variables or _is_place(key, value) or (isinstance(value, str) and value and _is_secret(key)):
             stays.append(key)
     return _without(tree, stays), stays
+
+
+def shown_once(config: Recorded, tracker: str) -> dict[str, Any]:
+    """As `shown`, with a sentence in the log of the first process on what stays here."""
+    tree, stays = shown(config)
+    if stays and is_main_process():
+        log.info("%s: not shown, as they are this machine's: %s", tracker, ", ".join(stays))
+    return tree
 
 
 def _is_secret(key: str) -> bool:

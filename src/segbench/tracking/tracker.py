@@ -106,7 +106,7 @@ class Item:
 
     Attributes:
         name: the same content has the same name in every run.
-        kind: dataset, model, predictions, report or comparison.
+        kind: dataset, model, scores or predictions.
         metadata: plain values; no places on this machine.
         files: local files by their names in the item.
         references: addresses that stand for content that is not sent.

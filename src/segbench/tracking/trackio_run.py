@@ -12,8 +12,7 @@ from lightning.pytorch.loggers import Logger
 from segbench.config.flat import flatten
 from segbench.config.record import Config
 from segbench.errors import SegbenchError
-from segbench.runtime.processes import is_main_process
-from segbench.tracking.shown import shown
+from segbench.tracking.shown import shown_once
 from segbench.tracking.tracker import STEP, Item, Picture, Tracker, first_line, survives
 
 log = logging.getLogger(__name__)
@@ -45,9 +44,7 @@ class RunTrackio(Logger, Tracker):
     ) -> None:
         super().__init__()
         self._directory, self._run = Path(directory), None
-        self._config, stays = shown(config)
-        if stays and is_main_process():
-            log.info("trackio: not shown, as they are this machine's: %s", ", ".join(stays))
+        self._config = shown_once(config, "trackio")
         self._init = {
             "project": project,
             "name": name or f"{config.name}/{self._directory.name}",

@@ -23,7 +23,7 @@ from segbench.spec import ScoreInfo
 from segbench.tracking.access import INIT_S, Access, Mode, access, base_url, prepare, silence
 from segbench.tracking.agent import ID, agents_run
 from segbench.tracking.offline import FILES, send_legs
-from segbench.tracking.shown import shown
+from segbench.tracking.shown import shown_once
 from segbench.tracking.tracker import STEP, Item, Picture, Tracker, first_line, survives
 
 log = logging.getLogger(__name__)
@@ -93,9 +93,7 @@ class RunWandb(WandbLogger, Tracker):
         trained = config.logger.get("wandb")
         self._sent_model = False if trained is None else trained.arguments.get("log_model", False)
         self._of_agent = agents_run() is not None and not _is_part(self.directory)
-        tree, stays = shown(config)
-        if stays and is_main_process():
-            log.info("wandb: not shown, as they are this machine's: %s", ", ".join(stays))
+        tree = shown_once(config, "wandb")
         environment = os.environ.get
         project = project or environment("WANDB_PROJECT") or "segbench"
         self._init: dict[str, Any] = {
@@ -284,24 +282,16 @@ class RunWandb(WandbLogger, Tracker):
         """An artifact of this run; a model and predictions where they are asked for, as files or by reference."""
         asked = {"model": self.log_model, "predictions": self.log_predictions}.get(item.kind, True)
         if asked:
-            artifact = _artifact(item, by_reference=asked == "reference")
+            artifact = artifact_of(item, by_reference=asked == "reference")
             self.experiment.log_artifact(artifact, aliases=["latest", *item.aliases])
 
     @survives
     def used(self, item: Item) -> None:
-        """An artifact that this run uses; the same content is the same version, whoever sends it.
-
-        `wandb.Run.use_artifact` takes none offline, and waits for the server else.
-        """
+        """An artifact that this run uses."""
         if item.kind == "model" and not self._sent_model:
             return
         how = self._sent_model if item.kind == "model" else "reference" if self.reference_data else True
-        self.experiment._log_artifact(
-            _artifact(item, by_reference=how == "reference"),
-            aliases=["latest", *item.aliases],
-            is_user_created=True,
-            use_after_commit=True,
-        )
+        use(self.experiment, item, by_reference=how == "reference")
 
     @survives
     def alert(self, title: str, text: str) -> None:
@@ -386,7 +376,17 @@ def _image(picture: Picture, form: str = "png") -> Any:
     return wandb.Image(picture.image_HWC, caption=picture.id, masks=masks or None, file_type=form)
 
 
-def _artifact(item: Item, by_reference: bool) -> Any:
+def use(run: Any, item: Item, by_reference: bool = False) -> None:
+    """Let a W&B run use an item; the same content is the same version, whoever sends it.
+
+    `wandb.Run.use_artifact` takes none offline, and waits for the server else.
+    """
+    artifact = artifact_of(item, by_reference)
+    run._log_artifact(artifact, aliases=["latest", *item.aliases], is_user_created=True, use_after_commit=True)
+
+
+def artifact_of(item: Item, by_reference: bool = False) -> Any:
+    """W&B's artifact of an item; one without files has its facts as content."""
     import json
 
     import wandb
