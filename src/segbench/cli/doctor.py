@@ -75,6 +75,7 @@ def _devices() -> tuple[dict[str, Any], list[str]]:
     try:
         import torch
     except Exception:
+        # However it is broken; another check says so.
         return {"devices": []}, []
     devices = [
         {
