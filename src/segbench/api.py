@@ -24,7 +24,7 @@ from segbench.config.composing import composing
 from segbench.config.own_targets import opened
 from segbench.config.record import Config
 from segbench.config.requests import RECORDS, EvaluateRequest
-from segbench.config.trust import names_in, own, refuse_untrusted, trusting
+from segbench.config.trust import asked, names_in, own, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
 from segbench.experiment.stages import Stage, compose_stages, trees_of
 from segbench.papers.named import name_deviations
@@ -155,10 +155,11 @@ def evaluate(
     path = run.path if isinstance(run, Run) else Path(run)
     composed = _composed("evaluate", [f"run={path}", *overrides])
     request: EvaluateRequest = composed.config
-    if names := names_in(trust):
+    names = names_in(trust)
+    if names:
         request = request.replace({"trust": list(names)})
     where = composed.directory if directory is None else Path(directory)
-    with _left_as_it_was():
+    with _left_as_it_was(), asked(f"segbench.evaluate({str(path)!r}, trust=[...]) with", names):
         evaluate_in(request, where, composed.overrides)
     if is_main_process():
         name_deviations(where)
@@ -310,9 +311,9 @@ class Predictor:
             **({} if tile is None else {"tile": tile}),
             **({} if tta is None else {"tta": tta}),
         }
-        with _left_as_it_was(), trusting(trust):
-            again = f"segbench.load({str(run.path)!r}, trust=[...]) with"
-            refuse_untrusted({key: recorded.tree.get(key) for key in ("model", "decoding")}, again)
+        call = f"segbench.load({str(run.path)!r}, trust=[...]) with"
+        with _left_as_it_was(), asked(call, trust), trusting(trust):
+            refuse_untrusted({key: recorded.tree.get(key) for key in ("model", "decoding")})
             self.config, _ = settle(recorded.replace(changes))
             self.spec: DatasetSpec = build_dataset_spec(run)
             self.task = build_task(self.config, self.spec, training=False)

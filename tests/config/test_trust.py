@@ -9,7 +9,6 @@ from segbench.config.packaged import conf_root
 from segbench.config.trust import (
     KINDS,
     added_targets,
-    command_line,
     handed_over,
     is_trusted,
     names_in,
@@ -18,6 +17,7 @@ from segbench.config.trust import (
     refuse_untrusted,
     targets_in,
     trusting,
+    typed,
 )
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import choose_run_id
@@ -116,9 +116,10 @@ def test_a_user_trusts_names_by_the_environment(monkeypatch):
 
 def test_the_error_is_the_command_that_trusts():
     config = [{"_target_": "mine.Net"}, {"_target_": "mine.Loss"}]
-    command = command_line("evaluate", ["run=a b", "trust=other.Net"])
-    with pytest.raises(SegbenchError, match=r"segbench evaluate 'run=a b' trust=\[mine\.Net,mine\.Loss\]"):
-        refuse_untrusted(config, command)
+    arguments = ["run=a b", "hydra.run.dir=x", "trust=other.Net"]
+    command = r"segbench evaluate 'run=a b' hydra\.run\.dir=x trust=\[other\.Net,mine\.Net,mine\.Loss\]"
+    with typed("evaluate", arguments), pytest.raises(SegbenchError, match=command):
+        refuse_untrusted(config)
     with pytest.raises(SegbenchError, match=r"set SEGBENCH_TARGETS=mine\.Net"):
         refuse_untrusted(config[:1])
 

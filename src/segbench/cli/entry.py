@@ -15,6 +15,7 @@ from segbench.cli.arguments import quoted
 from segbench.config.explain import Composing, explained
 from segbench.config.own_targets import opened
 from segbench.config.packaged import conf_root
+from segbench.config.trust import typed
 from segbench.errors import SegbenchError
 from segbench.runtime.closed_pipe import ends_quietly
 from segbench.runtime.log import TRACEBACK_IN
@@ -97,7 +98,8 @@ def hydra_entry(function: Callable[[DictConfig], None], verb: str) -> None:
         function: takes the composed config.
         verb: the command, which is also the name of its config.
     """
-    with boundary():
+    # A training's own configs are trusted; the other commands take `trust=`.
+    with boundary(), typed(verb, sys.argv[1:]) if verb != "train" else contextlib.nullcontext():
         from segbench.cli.flags import read_flags
 
         flags = read_flags(verb, sys.argv[1:])

@@ -46,7 +46,7 @@ def run_job(config: DictConfig) -> Path:
 
 def resume_run(arguments: list[str]) -> None:
     """Continue a run in place, with its own configuration and without Hydra."""
-    from segbench.config.trust import command_line, names_in, refuse_untrusted, trusting
+    from segbench.config.trust import names_in, refuse_untrusted, trusting, typed
     from segbench.experiment.resume import continuation
     from segbench.experiment.stages import read_stages, trees_of
     from segbench.runs.directory import Run
@@ -62,8 +62,8 @@ def resume_run(arguments: list[str]) -> None:
         return
     run, config = asked.run, asked.config
     stages = read_stages(config, run.path)
-    with trusting(trusted):
-        refuse_untrusted([config.tree, *trees_of(stages)], command_line("train", arguments))
+    with typed("train", arguments), trusting(trusted):
+        refuse_untrusted([config.tree, *trees_of(stages)])
         train(config, run.path, arguments, True, stages, allow=asked.allow)
     if is_main_process():
         name_deviations(run.path)

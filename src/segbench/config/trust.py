@@ -12,7 +12,7 @@ import importlib.util
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -41,6 +41,7 @@ KINDS = (
 _PROTOCOLS = (("infos", "counts", "scores"), ("spec", "split"))
 """What a measure and a data set have that are subclasses of neither."""
 _trusted: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
+_asked: ContextVar[tuple[str, tuple[str, ...]]] = ContextVar("asked", default=("", ()))
 _reading: ContextVar[bool] = ContextVar("reading", default=False)
 
 
@@ -101,20 +102,20 @@ def is_trusted(target: str) -> bool:
     return target in packaged_targets() or target in added_targets() or _is_installed_kind(target)
 
 
-def refuse_untrusted(config: Any, again: str | None = None) -> None:
+def refuse_untrusted(config: Any) -> None:
     """Refuse targets that are not trusted, wherever they stand.
 
     Args:
         config: nested, plain containers.
-        again: the command to which `trust=NAME` is added; None: one that takes no `trust=`.
 
     Raises:
         SegbenchError: lists them, and the command that trusts them.
     """
     foreign = [target for target in dict.fromkeys(targets_in(config)) if not is_trusted(target)]
     if foreign:
-        names = ",".join(foreign)
-        action = f"{again} trust={f'[{names}]' if foreign[1:] else names}" if again else f"set {VARIABLE}={names}"
+        again, given = _asked.get()
+        names = ",".join([*given, *foreign])
+        action = f"{again} trust={f'[{names}]' if ',' in names else names}" if again else f"set {VARIABLE}={names}"
         raise SegbenchError(
             f"_target_: {', '.join(foreign)}, which a config that was handed over may not name",
             "a packaged target, or a network, loss, optimiser, schedule, transform, callback, logger, metric or data "
@@ -123,9 +124,28 @@ def refuse_untrusted(config: Any, again: str | None = None) -> None:
         )
 
 
-def command_line(verb: str, arguments: Iterable[str]) -> str:
-    """A command of this program as it is typed, without `trust=`."""
-    return shlex.join(["segbench", verb, *(each for each in arguments if not each.startswith("trust="))])
+@contextlib.contextmanager
+def asked(by: str, names: Iterable[str] = ()) -> Iterator[None]:
+    """Within the block, errors repeat what was asked for, with `trust=` and the names that it lacks.
+
+    Args:
+        by: a command or a call that takes `trust=`, without it.
+        names: those that it trusts already.
+    """
+    token = _asked.set((by, tuple(names)))
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+@contextlib.contextmanager
+def typed(verb: str, arguments: Sequence[str]) -> Iterator[None]:
+    """`asked` by a command line."""
+    given = [word for word in arguments if word.startswith("trust=")]
+    names = names_in(",".join(word.removeprefix("trust=").strip("[]") for word in given))
+    with asked(shlex.join(["segbench", verb, *(word for word in arguments if word not in given)]), names):
+        yield
 
 
 def names_in(given: str | Iterable[str] | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.config.trust import command_line, names_in, own, refuse_untrusted, trusting
+from segbench.config.trust import names_in, own, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
 from segbench.runs.partial import Partial
@@ -118,8 +118,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     checkpoint = trained.checkpoint(given.checkpoint)
     config, sentences = settle(given.applied_to(trained.config()))
     with trusting(names_in(given.trust)):
-        words = [f"run={given.run}", *(each for each in overrides if not each.startswith("run="))]
-        refuse_untrusted(built_of(config, "data", "model", "metrics"), command_line("evaluate", words))
+        refuse_untrusted(built_of(config, "data", "model", "metrics"))
     use_threads(int(config.threads))
     if given.threads == "auto":
         # The number goes to the other processes and into the record.

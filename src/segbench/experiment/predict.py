@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.config.trust import command_line, names_in, refuse_untrusted, trusting
+from segbench.config.trust import names_in, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
@@ -130,14 +130,8 @@ def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path
     config, sentences = settle(given.applied_to(run.config()))
     with trusting(names_in(given.trust)):
         sections = ("model", "decoding", *(("data",) if given.split else ()))
-        again = command_line("predict", (f"{key}={value}" for key, value in _given(given)))
-        refuse_untrusted(built_of(config, *sections), again)
+        refuse_untrusted(built_of(config, *sections))
         return _predict(given, run, checkpoint, config, sentences, written)
-
-
-def _given(given: PredictRequest) -> list[tuple[str, object]]:
-    named = ("run", "input", "split", "output")
-    return [(key, value) for key in named if (value := getattr(given, key)) is not None]
 
 
 def _predict(

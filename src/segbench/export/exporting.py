@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segbench.config.requests import ExportRequest
-from segbench.config.trust import command_line, names_in, refuse_untrusted, trusting
+from segbench.config.trust import names_in, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def export(given: ExportRequest) -> Path:
     _check_output(output, chosen)
     config, spec = run.config(), build_dataset_spec(run)
     with trusting(names_in(given.trust)):
-        command = command_line("export", [f"run={given.run}", f"format={given.format}"])
-        refuse_untrusted(config.tree["model"], command)
+        refuse_untrusted(config.tree["model"])
         model = build_model(config.model, spec)
     step = load_weights(model, checkpoint)
     geometry = geometry_of(model)
