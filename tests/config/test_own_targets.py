@@ -9,6 +9,7 @@ from segbench.config import own_targets
 from segbench.config.own_targets import AXES, TRAINER, opened, without_leftovers
 from segbench.config.packaged import conf_root, read_yaml
 from segbench.config.trust import handed_over
+from segbench.errors import SegbenchError
 
 
 def test_the_trainers_arguments_are_those_of_lightning():
@@ -35,6 +36,13 @@ def test_the_axes_are_those_of_the_config():
             ["++optimizer._target_=torch.optim.RMSprop", "++optimizer.momentum=0.9"],
         ),
         (["callbacks.a._target_=x.Y", "callbacks.b.c=1"], ["++callbacks.a._target_=x.Y", "callbacks.b.c=1"]),
+        (["metrics.f={_target_: x.Y, c: [1,2]}"], ["++metrics.f={_target_: x.Y, c: [1,2]}"]),
+        (
+            ["loss={_target_: x.Y, c: {_target_: z.Z}}", "loss.d=1"],
+            ["loss={_target_: x.Y, c: {_target_: z.Z}}", "++loss.d=1"],
+        ),
+        (["loss={_target_: x.Y},{_target_: z.Z}"], ["loss={_target_: x.Y},{_target_: z.Z}"]),
+        (["data.classes={a: 1}", "loss={_target_: "], ["data.classes={a: 1}", "loss={_target_: "]),
         (
             ["mine._target_=x.Y", "model=unet", "~loss.reduction"],
             ["mine._target_=x.Y", "model=unet", "~loss.reduction"],
@@ -43,6 +51,22 @@ def test_the_axes_are_those_of_the_config():
 )
 def test_keys_of_a_class_that_is_named_need_no_plus_sign(given, expected):
     assert opened(given) == expected
+
+
+@pytest.mark.parametrize("axis", ["callbacks", "logger", "metrics"])
+@pytest.mark.parametrize("given", ["{}._target_=x.Y", "{}={{_target_: x.Y}}"])
+def test_a_class_of_an_axis_of_several_has_a_name(axis, given):
+    with pytest.raises(SegbenchError, match=rf"{axis}._target_=x.Y.*\n.*\n.*write {axis}.NAME._target_=x.Y"):
+        opened([given.format(axis)])
+
+
+def test_what_a_mapping_replaces_is_left_out_too(capsys):
+    own_targets._tell.cache_clear()
+    tree = {"optimizer": {"_target_": "torch.optim.RMSprop", "lr": 1.0, "betas": [0, 1]}}
+    left = without_leftovers(tree, ["optimizer={_target_: torch.optim.RMSprop, lr: 1.0}"])
+    assert left == {"optimizer": {"_target_": "torch.optim.RMSprop", "lr": 1.0}}
+    assert "optimizer.betas left out" in capsys.readouterr().err
+    assert without_leftovers(tree, ["optimizer={_target_: torch.optim.RMSprop, betas: [0,1]}"]) == tree
 
 
 def test_what_came_with_the_replaced_class_is_left_out_and_told_once(capsys):

@@ -9,8 +9,10 @@ import torch
 import yaml
 
 import segbench
+from segbench.config.record import Component
 from segbench.config.trust import own
-from segbench.experiment.axes import make_loss
+from segbench.errors import SegbenchError
+from segbench.experiment.axes import make_loss, make_optimizer
 from segbench.runs.directory import Run
 from segbench.spec import HeadSpec
 from segbench.training.checkpoint import read_checkpoint
@@ -278,3 +280,11 @@ def test_a_strategy_is_a_class_too(train):
     assert yaml.safe_load((run.path / "config.yaml").read_text())["trainer"]["strategy"]["gradient_as_bucket_view"]
     assert "averaged over 2 processes" in (run.path / "run.log").read_text()
     assert json.loads((run.path / "results.json").read_text())["provenance"]["processes"] == 2
+
+
+def test_an_optimiser_of_flat_vectors_refuses_another_memory_format():
+    module = torch.nn.Conv2d(2, 2, 3)
+    lbfgs = Component.model_validate({"_target_": "torch.optim.LBFGS", "lr": 0.1})
+    assert isinstance(make_optimizer(lbfgs, module), torch.optim.LBFGS)
+    with pytest.raises(SegbenchError, match=r"set task\.channels_last=false"):
+        make_optimizer(lbfgs, module.to(memory_format=torch.channels_last))

@@ -7,9 +7,9 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from segbench.config.flat import flatten
+from segbench.config.grammar import in_hydra
 from segbench.config.places import PLACES
 from segbench.errors import SegbenchError
 from segbench.runtime.files import write_whole
@@ -96,10 +96,10 @@ def of_an_agent(argument: str) -> list[str]:
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         # Paths are quoted by `quoted`, as everybody's.
         plain = key.lstrip("+") in PATHS or _is_one_value(argument)
-        return [argument if plain else f"{key}={_in_hydra(text)}"]
+        return [argument if plain else f"{key}={in_hydra(text)}"]
     if isinstance(value, dict) and value:
-        return [f"{key}.{name}={_in_hydra(inner)}" for name, inner in flatten(value).items()]
-    return [f"{key}={_in_hydra(value)}"] if value is None or isinstance(value, dict | list | tuple) else [argument]
+        return [f"{key}.{name}={in_hydra(inner)}" for name, inner in flatten(value).items()]
+    return [f"{key}={in_hydra(value)}"] if value is None or isinstance(value, dict | list | tuple) else [argument]
 
 
 def _is_one_value(argument: str) -> bool:
@@ -110,23 +110,6 @@ def _is_one_value(argument: str) -> bool:
         return not OverridesParser.create().parse_override(argument).is_sweep_override()
     except HydraException:
         return False
-
-
-def _in_hydra(value: Any) -> str:
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case dict():
-            return f"{{{','.join(f'{name}:{_in_hydra(inner)}' for name, inner in value.items())}}}"
-        case list() | tuple():
-            return f"[{','.join(map(_in_hydra, value))}]"
-        case str():
-            return str(QuotedString(value, Quote.single).with_quotes())
-    return str(value)
 
 
 def write_output(path: Path, text: str) -> None:

@@ -8,15 +8,19 @@ from functools import cache
 from typing import Any
 
 from segbench.config.flat import changed
+from segbench.config.grammar import spread
 from segbench.config.packaged import conf_root, read_yaml
 from segbench.config.record import LOADER_KEYS, Loss, Scheduler
 from segbench.config.trust import is_trusted, own
+from segbench.errors import SegbenchError
 
 AXES = (
     *("data", "augment", "model", "loss", "optimizer", "scheduler", "decoding"),
     *("trainer", "callbacks", "logger", "metrics"),
 )
 """The parts of the config that name classes."""
+_SEVERAL = ("callbacks", "logger", "metrics")
+"""Those that hold several, each under a name."""
 TRAINER = (
     *("barebones", "deterministic", "detect_anomaly", "devices", "enable_autolog_hparams", "enable_checkpointing"),
     *("enable_model_summary", "enable_progress_bar", "fast_dev_run", "gradient_clip_algorithm", "gradient_clip_val"),
@@ -37,9 +41,21 @@ _APART: Mapping[str, frozenset[str]] = {
 
 
 def opened(overrides: Sequence[str]) -> list[str]:
-    """Overrides as Hydra takes them: keys that a class of the user's own takes, or the Trainer, need no plus sign."""
-    targets = [above for above, _ in _targets(overrides)]
-    return [f"++{each}" if _is_open(each.partition("=")[0], targets) else each for each in overrides]
+    """Overrides as Hydra takes them: keys that a class of the user's own takes, or the Trainer, need no plus sign.
+
+    Raises:
+        SegbenchError: a class for an axis of several that are named.
+    """
+    targets = _targets(overrides)
+    for axis, target in targets:
+        if axis in _SEVERAL:
+            raise SegbenchError(
+                f"{axis}._target_={target}",
+                f"a name for it: {axis} holds several",
+                f"write {axis}.NAME._target_={target}, with its arguments as {axis}.NAME.ARGUMENT=VALUE",
+            )
+    above = [each for each, _ in targets]
+    return [f"++{each}" if _is_open(each.partition("=")[0], above) else each for each in overrides]
 
 
 def _is_open(key: str, targets: Sequence[str]) -> bool:
@@ -48,7 +64,7 @@ def _is_open(key: str, targets: Sequence[str]) -> bool:
     above, _, last = key.rpartition(".")
     if above == "trainer":
         return last in TRAINER and last not in _trainers_own()
-    return last == "_target_" or any(key.startswith(f"{target}.") for target in targets)
+    return last == "_target_" or (bool(above) and key in targets) or any(key.startswith(f"{each}.") for each in targets)
 
 
 @cache
@@ -58,7 +74,7 @@ def _trainers_own() -> frozenset[str]:
 
 
 def _targets(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    pairs = (each.lstrip("+").partition("=") for each in overrides)
+    pairs = (each.lstrip("+").partition("=") for override in overrides for each in spread(override))
     return [(key.removesuffix("._target_"), value.strip("'\"")) for key, _, value in pairs if key.endswith("._target_")]
 
 
@@ -69,7 +85,7 @@ def without_leftovers(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict
         tree: nested, plain containers.
         overrides: the command line's; what they name stays, and is refused later if nothing takes it.
     """
-    given = [each.lstrip("+~").partition("=")[0] for each in overrides]
+    given = [each.lstrip("+~").partition("=")[0] for override in overrides for each in spread(override)]
     config = dict(tree)
     for above, target in _targets(overrides):
         node: Any = config

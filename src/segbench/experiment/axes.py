@@ -217,7 +217,7 @@ def make_optimizer(component: Component, module: nn.Module) -> Optimizer:
     groups of `segbench.training.optim.parameter_groups` if the config has one of `PER_LAYER`.
 
     Raises:
-        SegbenchError: it is no `torch.optim.Optimizer`.
+        SegbenchError: it is no `torch.optim.Optimizer`, or one that cannot take the network's memory format.
     """
     kind, arguments = kind_of(component), component.arguments
     if "module" in hints_of(kind)[0]:
@@ -235,6 +235,13 @@ def make_optimizer(component: Component, module: nn.Module) -> Optimizer:
         made = make(without, **{name: parameters})
     if not isinstance(made, Optimizer):
         _refuse("optimizer", component, made, "a torch.optim.Optimizer(params, lr=...)", "name an optimiser")
+    if isinstance(made, torch.optim.LBFGS) and not all(each.is_contiguous() for each in module.parameters()):
+        # It views gradients as flat vectors (`_gather_flat_grad`).
+        raise SegbenchError(
+            f"optimizer._target_={component.target} with task.channels_last=true",
+            "a network whose weights can be viewed as one vector",
+            "set task.channels_last=false",
+        )
     optimizer: Optimizer = made
     return optimizer
 
