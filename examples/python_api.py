@@ -28,7 +28,7 @@ def main() -> None:
 
     # The same with another seed, and whether the difference is more than noise.
     other = segbench.train([*overrides, "seed=1"])
-    for sentence in segbench.compare([run.path, other.path], metric="mean_iu", seeds_apart=True).pairs[0].sentences:
+    for sentence in segbench.compare([run, other], metric="mean_iu", seeds_apart=True).pairs[0].sentences:
         print(sentence)
 
 

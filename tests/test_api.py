@@ -78,7 +78,7 @@ def test_train_load_predict_evaluate_and_compare(overrides, tmp_path, monkeypatc
 
     again = segbench.evaluate(run, ["trainer=cpu"], directory="again").results()["metrics"]
     assert {key: value for key, value in scores.items() if key in again} == again
-    assert segbench.compare([run.path]).table.groups
+    assert segbench.compare([run]).table.groups
     assert torch.get_num_threads() == 1
     assert {**dict(os.environ)} == before | {"PYTEST_CURRENT_TEST": os.environ["PYTEST_CURRENT_TEST"]}
     assert Path.cwd() == tmp_path

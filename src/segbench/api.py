@@ -130,7 +130,7 @@ def train(
 
 
 def evaluate(
-    run: str | Path | Run,
+    run: str | os.PathLike[str],
     overrides: Overrides = (),
     *,
     trust: str | Sequence[str] = (),
@@ -152,7 +152,7 @@ def evaluate(
     """
     from segbench.experiment.evaluate import evaluate as evaluate_in
 
-    path = run.path if isinstance(run, Run) else Path(run)
+    path = Path(run)
     composed = _composed("evaluate", [f"run={path}", *overrides])
     request: EvaluateRequest = composed.config
     names = names_in(trust)
@@ -215,7 +215,7 @@ def build(given: Config | Overrides = (), *, config_dir: str | Path | None = Non
 
 
 def load(
-    run: str | Path | Run,
+    run: str | os.PathLike[str],
     *,
     trust: str | Sequence[str] = (),
     checkpoint: str | None = None,
@@ -236,7 +236,7 @@ def load(
     Raises:
         SegbenchError: no such run or checkpoint, or a config that names what is not trusted.
     """
-    opened_run = Run.open(run.path if isinstance(run, Run) else run)
+    opened_run = Run.open(run)
     return Predictor(opened_run, names_in(trust), checkpoint, device, tile, tta)
 
 

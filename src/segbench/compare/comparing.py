@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from segbench.compare.comparison import Comparison, Settings
 from segbench.compare.grouping import group_runs
@@ -14,7 +14,7 @@ from segbench.errors import SegbenchError
 
 
 def compare(
-    sources: str | Path | Sequence[str | Path],
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     metric: str | Sequence[str] = (),
     split: str | None = None,
@@ -31,7 +31,7 @@ def compare(
     """Compare runs: how much their scores differ, how certain that is, and what can be concluded.
 
     Args:
-        sources: run directories, folders of them, globs, or `wandb:ENTITY/PROJECT[/RUN]`. Runs that differ only in
+        sources: runs or their directories, folders of them, globs, or `wandb:ENTITY/PROJECT[/RUN]`. Runs that differ only in
             their seed form one group; groups get letters in the order of their first runs.
         metric: names or patterns of the scores to show and test, the leading one first; all if empty.
         split: the split whose scores are compared; None for `test` if there is one.
@@ -72,9 +72,8 @@ def compare(
         images=images,
         plan=plan,
     )
-    records, left_out = read_runs(
-        [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
-    )
+    listed = [sources] if isinstance(sources, str | os.PathLike) else sources
+    records, left_out = read_runs([os.fspath(source) for source in listed])
     if not records:
         said = "; ".join(f"{entry.source}: {entry.reason}" for entry in left_out[:5])
         raise SegbenchError(

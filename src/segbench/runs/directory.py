@@ -66,6 +66,9 @@ class Run:
         self.checkpoints = path / "checkpoints"
         self._lock: TextIO | None = None
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @classmethod
     def create(cls, path: Path, config: Recorded, overrides: list[str]) -> Run:
         """Lock a new directory for this process and record what will run in it.
@@ -122,7 +125,7 @@ class Run:
         self._write("config.yaml", yaml.safe_dump(config.tree, sort_keys=False))
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
+    def open(cls, path: str | os.PathLike[str]) -> Run:
         """Open an existing run.
 
         Raises:
