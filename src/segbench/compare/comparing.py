@@ -31,8 +31,8 @@ def compare(
     """Compare runs: how much their scores differ, how certain that is, and what can be concluded.
 
     Args:
-        sources: runs or their directories, folders of them, globs, or `wandb:ENTITY/PROJECT[/RUN]`. Runs that differ only in
-            their seed form one group; groups get letters in the order of their first runs.
+        sources: runs or their directories, folders of them, globs, or `wandb:ENTITY/PROJECT[/RUN]`. Runs that differ
+            only in their seed form one group; groups get letters in the order of their first runs.
         metric: names or patterns of the scores to show and test, the leading one first; all if empty.
         split: the split whose scores are compared; None for `test` if there is one.
         baseline: the group, by letter, label or a run's directory, that all others are tested against; None tests all
