@@ -76,7 +76,14 @@ def test_train_load_predict_evaluate_and_compare(overrides, tmp_path, monkeypatc
     with pytest.raises(SegbenchError, match="the array em holds values from"):
         predictor.predict(raw / 255)
 
-    again = segbench.evaluate(run, ["trainer=cpu"], directory="again").results()["metrics"]
+    with pytest.raises(SegbenchError, match=r"segbench train resume=outputs/tiny"):
+        segbench.train(segbench.compose([*overrides, f"resume={run.path}"]))
+    with pytest.raises(SegbenchError, match="leave out the other one"):
+        segbench.train(f"resume={run.path}", directory="other")
+    longer = segbench.train([f"resume={run.path}", "trainer.max_steps=3"])
+    assert longer.path == run.path and longer.results()["timing"]["steps"] == 3
+    scores = longer.results()["metrics"]
+    again = segbench.evaluate(run, "trainer=cpu", directory="again").results()["metrics"]
     assert {key: value for key, value in scores.items() if key in again} == again
     assert segbench.compare([run]).table.groups
     assert torch.get_num_threads() == 1

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.cli.arguments import quoted
+from segbench.cli.train import resume_run, resumes
 from segbench.config.composed import resolved
 from segbench.config.composing import composing
 from segbench.config.own_targets import opened
@@ -72,12 +73,16 @@ class _Composed:
     overrides: list[str]
 
 
+def _listed(overrides: Overrides) -> list[str]:
+    return [overrides] if isinstance(overrides, str) else list(overrides)
+
+
 def _composed(verb: str, overrides: Overrides, config_dir: str | Path | None = None) -> _Composed:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict, read_write
 
-    given = opened(quoted([overrides] if isinstance(overrides, str) else list(overrides)))
+    given = opened(quoted(_listed(overrides)))
     with composing(verb, given, None if config_dir is None else Path(config_dir)):
         whole = hydra.compose(verb, given, return_hydra_config=True)
         HydraConfig.instance().set_config(whole)
@@ -99,7 +104,7 @@ def train(
     """Train and score, as `segbench train`.
 
     Args:
-        given: a config of `compose`, or overrides.
+        given: a config of `compose`, or overrides; `["resume=RUN"]` continues a run, with what may stand beside it.
         config_dir: a folder of your own configs, for overrides.
         directory: of the run; None: `outputs/<name>/<run id>`.
 
@@ -112,6 +117,11 @@ def train(
     """
     from segbench.experiment.train import train as train_in
 
+    if not isinstance(given, Config) and resumes(words := _listed(given)):
+        if config_dir is not None or directory is not None:
+            raise SegbenchError("resume=RUN with another directory", "a run in its own", "leave out the other one")
+        with _left_as_it_was():
+            return Run(resume_run(words))
     if isinstance(given, Config):
         if given.stages and given.init_from is None:
             raise SegbenchError(
@@ -153,7 +163,7 @@ def evaluate(
     from segbench.experiment.evaluate import evaluate as evaluate_in
 
     path = Path(run)
-    composed = _composed("evaluate", [f"run={path}", *overrides])
+    composed = _composed("evaluate", [f"run={path}", *_listed(overrides)])
     request: EvaluateRequest = composed.config
     names = names_in(trust)
     if names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,8 +45,13 @@ def run_job(config: DictConfig) -> Path:
     return directory
 
 
-def resume_run(arguments: list[str]) -> None:
-    """Continue a run in place, with its own configuration and without Hydra."""
+def resumes(arguments: Sequence[str]) -> bool:
+    """Whether a command line continues a run."""
+    return any(argument.startswith("resume=") and argument != "resume=null" for argument in arguments)
+
+
+def resume_run(arguments: Sequence[str]) -> Path:
+    """Continue a run in place, with its own configuration and without Hydra; returns its directory."""
     from segbench.config.trust import names_in, refuse_untrusted, trusting, typed
     from segbench.experiment.resume import continuation
     from segbench.experiment.stages import read_stages, trees_of
@@ -59,14 +65,15 @@ def resume_run(arguments: list[str]) -> None:
             print(asked)
             if not Run(Path(given["resume"])).deviations():
                 name_deviations(Path(given["resume"]))
-        return
+        return Path(given["resume"])
     run, config = asked.run, asked.config
     stages = read_stages(config, run.path)
     with typed("train", arguments), trusting(trusted):
         refuse_untrusted([config.tree, *trees_of(stages)])
-        train(config, run.path, arguments, True, stages, allow=asked.allow)
+        train(config, run.path, list(arguments), True, stages, allow=asked.allow)
     if is_main_process():
         name_deviations(run.path)
+    return run.path
 
 
 def _begun_by_agent(arguments: list[str]) -> Path | None:
@@ -115,7 +122,7 @@ def main() -> None:
     arguments = read_flags("train", sys.argv[1:]).overrides
     if (begun := _begun_by_agent(sys.argv[1:])) is not None:
         arguments = [f"resume={begun}", *_trusted_of_agent(arguments)]
-    if any(argument.startswith("resume=") and argument != "resume=null" for argument in arguments):
+    if resumes(arguments):
         resume_run(arguments)
         return
     if (starter := started_by()) in ("torchrun", "srun") and {"-m", "--multirun"} & {*sys.argv[1:]}:

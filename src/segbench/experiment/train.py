@@ -72,6 +72,12 @@ def train(
             "leave callbacks.checkpoint as it is",
         )
     first, asked = is_main_process(), config
+    if not resume and (given_run := config.tree.get("resume")) is not None:
+        raise SegbenchError(
+            f"resume={given_run} in a config",
+            "a command that continues a run: it takes nothing else of a config",
+            f"segbench train resume={given_run}",
+        )
     legs = Run(directory).legs() if resume else []
     if legs:
         # What another machine settled and this one cannot do is settled again.
