@@ -121,6 +121,11 @@ def test_a_class_of_ones_own_is_trusted_by_name(overrides, tmp_path, monkeypatch
     assert predictor.predict(np.zeros((8, 9), np.uint8)).mask.shape == (8, 9)
 
 
+def test_a_flag_is_no_override():
+    with pytest.raises(SegbenchError, match=r"-m among the overrides\n.*\n.*segbench train -m"):
+        segbench.train(["-m", "seed=0,1"])
+
+
 def test_a_config_with_stages_wants_its_overrides():
     config = segbench.compose(["experiment=fcn16s_voc", "data.root=x", "weights=null"])
     with pytest.raises(SegbenchError, match="a config with stages"):

@@ -74,7 +74,14 @@ class _Composed:
 
 
 def _listed(overrides: Overrides) -> list[str]:
-    return [overrides] if isinstance(overrides, str) else list(overrides)
+    listed = [overrides] if isinstance(overrides, str) else list(overrides)
+    if flags := [each for each in listed if each.startswith("-")]:
+        raise SegbenchError(
+            f"{', '.join(flags)} among the overrides",
+            "key=value: flags, such as -m for a sweep, are the command's",
+            "segbench train -m ..., or a loop",
+        )
+    return listed
 
 
 def _composed(verb: str, overrides: Overrides, config_dir: str | Path | None = None) -> _Composed:
