@@ -2,13 +2,21 @@ import errno
 
 import pytest
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from segbench.config.explain import explained, near, of_hydra
 from segbench.errors import SegbenchError
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("a bug"), OSError("no file"), KeyError("x"), InstantiationException("x")]
+    "error",
+    [
+        RuntimeError("a bug"),
+        OSError("no file"),
+        KeyError("x"),
+        InstantiationException("x"),
+        ModuleNotFoundError("x", name="x"),
+    ],
 )
 def test_a_fault_of_the_program_is_not_explained(error):
     assert explained(error) is None
@@ -26,6 +34,8 @@ def test_an_error_in_three_parts_stays_as_it_is():
         (OSError(errno.ENAMETOOLONG, "File name too long", "a/" + "é" * 200), "a name of 400 bytes in a path: éé"),
         (ValueError("embedded null byte"), "a path with a NUL byte"),
         (HydraException("odd\nthing"), "odd thing"),
+        (MisconfigurationException("not\ntogether"), "not together"),
+        (ModuleNotFoundError("a class needs psutil"), "a class needs psutil"),
     ],
 )
 def test_what_the_system_and_hydra_refuse_is(error, found):

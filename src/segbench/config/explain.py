@@ -124,6 +124,12 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
         return SegbenchError("a path with a NUL byte", "a path that a file system can hold", "remove the byte")
     if isinstance(error, yaml.MarkedYAMLError):
         return _of_yaml(error)
+    if type(error).__name__ == "MisconfigurationException":
+        # What a class of theirs finds in the run that it is part of.
+        return SegbenchError(_joined(error), "settings that Lightning takes together", "correct what it names")
+    if isinstance(error, ModuleNotFoundError) and error.name is None:
+        # Raised in words, by a class that needs a package which is not there.
+        return SegbenchError(_joined(error), "the packages that what the config names needs", "install it")
     # Cheap here: an error of theirs means that both are imported.
     from hydra.errors import CompactHydraException, HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
