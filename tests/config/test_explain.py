@@ -11,10 +11,7 @@ from segbench.errors import SegbenchError
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("a bug"),
-        OSError("no file"),
-        KeyError("x"),
-        InstantiationException("x"),
+        *(RuntimeError("a bug"), OSError("no file"), KeyError("x"), InstantiationException("x")),
         ModuleNotFoundError("x", name="x"),
     ],
 )
