@@ -208,7 +208,7 @@ def build(given: Config | Overrides = (), *, config_dir: str | Path | None = Non
     with _left_as_it_was(), own(config.tree):
         config, _ = settle(config)
         refuse_misfits_of(config)
-        dataset = build_dataset(config.data, config.weights)
+        dataset = build_dataset(config.data, config.weights, config.model)
         task = build_task(config, dataset.spec)
         return Parts(config, dataset, build_data(config, dataset, geometry_of(task.model)), task)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from segbench.config.flat import changed
 from segbench.config.packaged import conf_root, read_yaml
-from segbench.config.record import LOADER_KEYS, Loss, Scheduler
+from segbench.config.record import LOADER_KEYS, InitialWeights, Loss, Scheduler
 from segbench.config.trust import is_trusted, own
 
 AXES = (
@@ -37,15 +37,20 @@ _APART: Mapping[str, frozenset[str]] = {
 
 
 def opened(overrides: Sequence[str]) -> list[str]:
-    """Overrides as Hydra takes them: keys that a class of the user's own takes, or the Trainer, need no plus sign."""
+    """Overrides as Hydra takes them: keys that a class of the user's own takes, or the Trainer, need no plus sign.
+
+    Neither do those of `weights`, which is null unless an experiment starts from some.
+    """
     targets = [above for above, _ in _targets(overrides)]
     return [f"++{each}" if _is_open(each.partition("=")[0], targets) else each for each in overrides]
 
 
 def _is_open(key: str, targets: Sequence[str]) -> bool:
+    above, _, last = key.rpartition(".")
+    if above == "weights":
+        return last in InitialWeights.model_fields
     if key.partition(".")[0] not in AXES or "@" in key:
         return False
-    above, _, last = key.rpartition(".")
     if above == "trainer":
         return last in TRAINER and last not in _trainers_own()
     return last == "_target_" or any(key.startswith(f"{target}.") for target in targets)

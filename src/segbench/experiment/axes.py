@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
 from segbench.config.instances import instance, located
-from segbench.config.record import Component, Config, Loss, Scheduler
+from segbench.config.record import Component, Config, InitialWeights, Loss, Scheduler
 from segbench.config.signatures import hints_of, taken
 from segbench.config.trust import refuse_untrusted
 from segbench.data.raw import DataSet
@@ -29,6 +29,7 @@ from segbench.inference.stream import geometry_of
 from segbench.losses.foreign import as_loss, check_loss
 from segbench.metrics.measure import Measure, arguments_of_head
 from segbench.metrics.states import OtherState
+from segbench.models.published.sets import Input
 from segbench.spec import DatasetSpec, HeadSpec
 from segbench.training.optim import PER_LAYER, Schedule, Scheduled, parameter_groups
 
@@ -124,6 +125,24 @@ def make_network(component: Component, spec: DatasetSpec) -> nn.Module:
         _refuse("model", component, model, "a torch.nn.Module: forward(images_BCHW) -> logits_BKHW", "name a network")
     network: nn.Module = model
     return network
+
+
+def network_expects(component: Component, weights: InitialWeights | None) -> Input | None:
+    """The input that the published weights of a network expect which reads its own; None if it starts from none.
+
+    Args:
+        component: the network.
+        weights: of the config.
+
+    Raises:
+        SegbenchError: the network is not trusted, or cannot be imported.
+    """
+    from_file = weights is not None and weights.name is None and weights.path is not None
+    if not from_file and component.arguments.get("pretrained") is None:
+        return None
+    kind = kind_of(component)
+    expected: Input | None = kind.expects(component.arguments) if hasattr(kind, "published_weights") else None
+    return expected
 
 
 def check_network(component: Component, model: nn.Module, spec: DatasetSpec, sides: tuple[int, int]) -> str | None:
