@@ -204,6 +204,7 @@ def build(given: Config | Overrides = (), *, config_dir: str | Path | None = Non
     Raises:
         SegbenchError: as `train`.
     """
+    from segbench.experiment.axes import settle_network
     from segbench.experiment.build import build_data, build_dataset, build_task, refuse_misfits_of
     from segbench.inference.stream import geometry_of
     from segbench.runtime.hardware import settle
@@ -211,6 +212,7 @@ def build(given: Config | Overrides = (), *, config_dir: str | Path | None = Non
     config = given if isinstance(given, Config) else compose(given, config_dir)
     with _left_as_it_was(), own(config.tree):
         config, _ = settle(config)
+        config = settle_network(config)
         refuse_misfits_of(config)
         dataset = build_dataset(config.data, config.weights, config.model)
         task = build_task(config, dataset.spec)

@@ -340,7 +340,7 @@ def _check_network(config: Config, dataset: DataSet, task: SegmentationTask) -> 
     splits = [
         source for name in ("train", "val", "test") if (source := dataset.split(name)) is not None and len(source)
     ]
-    if config.model.target.startswith("segbench.") or not splits:
+    if not splits:
         return
     sides = [next(iter(source.read(0).images.values())).shape[:2] for source in splits]
     sides[0] = (config.data.tile, config.data.tile) if config.data.tile else sides[0]
