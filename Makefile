@@ -46,9 +46,9 @@ $(NETWORKS)/.setup: pyproject.toml constraints.txt constraints-networks.txt
 		pytest hypothesis --editable ".[smp,timm,hf,monai,export]"
 	touch $@
 
-# Networks of other packages: trained, scored, predicted with and exported, with random weights and no network: minutes.
+# Networks of other packages: trained, scored, predicted with and exported, with drawn weights and no network: ten minutes.
 test-networks: $(NETWORKS)/.setup
-	$(NETWORKS)/bin/python -m pytest -rs -m networks tests
+	$(NETWORKS)/bin/python -m pytest -rs -m networks tests/models tests/end_to_end/test_networks.py
 
 # Builds the documentation site in outputs/site.
 docs: setup

@@ -141,8 +141,9 @@ def test_a_hub_out_of_reach_is_one_sentence(pick, call, photos, offline, tmp_pat
     assert "set weights.path=FILE" in err and "Traceback" not in err and "Retrying" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.networks
-@pytest.mark.parametrize("pick", PICKS)
+@pytest.mark.parametrize("pick", ["smp", "timm_unet", "segformer"])
 def test_exported_for_other_programs(pick, call, photos, tmp_path, package):
     name, given = PICKS[pick]
     package(name)

@@ -7,7 +7,7 @@ from torch import nn
 
 from segbench.config.record import Component, InitialWeights
 from segbench.errors import SegbenchError
-from segbench.experiment.axes import check_network, make_network, network_expects
+from segbench.experiment.axes import check_network, make_network, network_expects, settle_network
 from segbench.experiment.initialise import initialise
 from segbench.models.adapter import Adapter, fetching, package, told, totals
 from segbench.models.published.sets import IMAGENET
@@ -88,6 +88,41 @@ def test_what_its_weights_expect_is_known_without_building_it(arguments, weights
     monkeypatch.setattr("segbench.experiment.axes.kind_of", lambda component: Thin)
     found = network_expects(Component.model_validate({"_target_": "x.Thin", **arguments}), weights)
     assert (found and found.mean) == mean
+
+
+def test_what_only_a_hub_knows_is_settled_once(compose, monkeypatch):
+    asked = []
+
+    class Asking(Thin):
+        @classmethod
+        def settled(cls, arguments, path):
+            asked.append(path)
+            return dict(arguments) | {"mean": [0.5] * 3}
+
+    monkeypatch.setattr("segbench.experiment.axes.kind_of", lambda component: Asking)
+    config = compose("name=x", "model=smp", "weights.path=a.pth")
+    settled = settle_network(config)
+    assert settled.model.arguments == config.model.arguments | {"mean": [0.5] * 3}
+    assert asked == ["a.pth"]
+    # Named weights are another mechanism's.
+    named = compose("name=x", "model=smp", "weights.path=a.pth", "weights.name=VGG_ILSVRC_16_layers")
+    assert settle_network(named) is named
+    monkeypatch.setattr("segbench.experiment.axes.kind_of", lambda component: nn.Identity)
+    assert settle_network(config) is config
+
+
+def test_a_network_of_monais_signature_gets_its_names():
+    class Theirs(nn.Conv2d):
+        def __init__(self, spatial_dims, in_channels, out_channels):
+            super().__init__(in_channels, out_channels, 1)
+            self.spatial_dims = spatial_dims
+
+    component = Component.model_validate({"_target_": f"{__name__}.Theirs"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segbench.experiment.axes.kind_of", lambda component: Theirs)
+        patch.setattr("segbench.experiment.axes.make", lambda component, **given: Theirs(**given))
+        model = make_network(component, spec_of(rgb=3))
+    assert (model.spatial_dims, model.in_channels, model.out_channels) == (2, 3, 2)
 
 
 def test_a_wrapped_network_is_sized_by_the_data_and_tried():

@@ -21,6 +21,7 @@ from segbench.errors import SegbenchError
 _PACKAGES = (
     *("torch", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy", "numba", "opencv-python-headless"),
     *("wandb", "optuna", "submitit", "onnxruntime", "zarr", "h5py", "torchvision", "timm"),
+    *("segmentation-models-pytorch", "transformers", "monai"),
 )
 _LOW_SHM = 2**30
 _LOW_DISK = 5 * 2**30
