@@ -26,9 +26,9 @@ MONAI = "{_target_: monai.networks.nets.UNet, channels: [4, 8, 8], strides: [2, 
 PICKS = {
     "smp": ("segmentation_models_pytorch", UNET),
     "timm_unet": ("timm", ("model=timm_unet", "model.encoder=mobilenetv3_small_050", "model.width=4")),
-    "segformer": ("transformers", ("model=hf", f"model.config={SEGFORMER}")),
-    "upernet": ("transformers", ("model=hf", "model.architecture=upernet", f"model.config={UPERNET}")),
-    "mask2former": ("transformers", ("model=hf", "model.architecture=mask2former", f"model.config={MASK2FORMER}")),
+    "segformer": ("transformers", ("model=hf", f"model.options={SEGFORMER}")),
+    "upernet": ("transformers", ("model=hf", "model.architecture=upernet", f"model.options={UPERNET}")),
+    "mask2former": ("transformers", ("model=hf", "model.architecture=mask2former", f"model.options={MASK2FORMER}")),
     "monai": ("monai", ("model._target_=segbench.models.wrapped.Wrapped", "model.step=4", f"model.network={MONAI}")),
 }
 SMALL = (
@@ -131,7 +131,7 @@ def test_a_hub_out_of_reach_is_one_sentence(pick, call, photos, offline, tmp_pat
     name, given = PICKS[pick]
     package(name)
     pretrained = {"smp": "imagenet", "timm_unet": "default", "segformer": "nvidia/mit-b0"}[pick]
-    own = [f"model.pretrained={pretrained}", "model.config=null"][: 2 if pick == "segformer" else 1]
+    own = [f"model.pretrained={pretrained}", "model.options=null"][: 2 if pick == "segformer" else 1]
     # Its package waits longer from try to try.
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     code, _, err = call("train", *given, *own, *SMALL, *folders(photos), f"hydra.run.dir={tmp_path / 'run'}")

@@ -103,7 +103,7 @@ def test_what_only_a_hub_knows_is_settled_once(compose, monkeypatch):
     config = compose("name=x", "model=smp", "weights.path=a.pth")
     settled = settle_network(config)
     assert settled.model.arguments == config.model.arguments | {"mean": [0.5] * 3}
-    assert asked == ["a.pth"]
+    assert [path.endswith("a.pth") for path in asked] == [True]
     # Named weights are another mechanism's.
     named = compose("name=x", "model=smp", "weights.path=a.pth", "weights.name=VGG_ILSVRC_16_layers")
     assert settle_network(named) is named

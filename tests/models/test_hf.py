@@ -97,8 +97,8 @@ def test_a_saved_folder_gives_config_and_weights(transformers, tmp_path):
     config = transformers.AutoConfig.for_model("segformer", **SEGFORMER, num_labels=7)
     theirs = transformers.AutoModelForSemanticSegmentation.from_config(config)
     theirs.save_pretrained(tmp_path)
-    settled = HF.settled({"architecture": "segformer", "config": None}, str(tmp_path))
-    assert settled["config"]["hidden_sizes"] == [8, 16, 24, 32] and "id2label" not in settled["config"]
+    settled = HF.settled({"architecture": "segformer", "options": None}, str(tmp_path))
+    assert settled["options"]["hidden_sizes"] == [8, 16, 24, 32] and "id2label" not in settled["options"]
     assert "mean" not in settled
     same, other = (HF(3, count, **settled) for count in (7, 2))
     (report,) = initialise(same, InitialWeights(path=str(tmp_path)))
@@ -111,9 +111,9 @@ def test_a_saved_folder_gives_config_and_weights(transformers, tmp_path):
         "network.decode_head.classifier.bias",
     ]
     transformers.SegformerImageProcessor(image_mean=[0.5] * 3, image_std=[0.25] * 3).save_pretrained(tmp_path)
-    assert HF.settled({"config": None}, str(tmp_path))["std"] == [0.25] * 3
+    assert HF.settled({"options": None}, str(tmp_path))["std"] == [0.25] * 3
     # A run that is read back asks nothing.
-    assert HF.settled(settled | {"pretrained": "nobody/nothing"}, None)["config"] == settled["config"]
+    assert HF.settled(settled | {"pretrained": "nobody/nothing"}, None)["options"] == settled["options"]
 
 
 def test_a_classification_net_fills_the_encoder(transformers, tmp_path):
@@ -132,4 +132,4 @@ def test_what_it_refuses(tmp_path):
     with pytest.raises(SegbenchError, match=r"model\.architecture=bert"):
         HF(3, 2, "bert")
     with pytest.raises(SegbenchError, match="cannot be fetched or read"):
-        HF.settled({"config": None}, str(tmp_path / "none"))
+        HF.settled({"options": None}, str(tmp_path / "none"))

@@ -40,7 +40,7 @@ class HF(Adapter):
         in_channels: C of the image, or C by modality.
         num_classes: K, or K by head.
         architecture: the type of the config there: `segformer`, `upernet`, `mask2former`, `dpt`, `beit` ...
-        config: entries of that config, e.g. `{depths: [2, 2, 2, 2]}`; those of `pretrained` if there are none, which a
+        options: entries of that config, e.g. `{depths: [2, 2, 2, 2]}`; those of `pretrained` if there are none, which a
             training fills in.
         pretrained: a name on the hub, e.g. `nvidia/mit-b0`.
         mean: that the weights expect, RGB from 0 to 1; None: ImageNet's. A training fills it in.
@@ -60,7 +60,7 @@ class HF(Adapter):
         in_channels: Counts = 3,
         num_classes: Counts = 2,
         architecture: str = "segformer",
-        config: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
         pretrained: str | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -69,11 +69,11 @@ class HF(Adapter):
     ) -> None:
         channels, classes = totals(in_channels, num_classes)
         with told(
-            f"model.architecture={architecture} model.config={config or {}}",
+            f"model.architecture={architecture} model.options={options or {}}",
             f"an architecture ({', '.join(_auto_classes())}), and entries of its config",
-            "correct model.architecture or model.config",
+            "correct model.architecture or model.options",
         ):
-            network = _auto_classes()[architecture].from_config(_config(architecture, config, channels, classes))
+            network = _auto_classes()[architecture].from_config(_config(architecture, options, channels, classes))
         super().__init__(network, in_channels, num_classes, pretrained, step, context)
         self.gives_masks = architecture in MASKS
         if self.gives_masks:
@@ -83,7 +83,7 @@ class HF(Adapter):
     def settled(cls, arguments: Mapping[str, Any], path: str | None) -> dict[str, Any]:
         """The arguments with the config, mean and deviation of the weights."""
         transformers, filled, source = _transformers(), dict(arguments), path or arguments.get("pretrained")
-        if source is None or arguments.get("config"):
+        if source is None or arguments.get("options"):
             return filled
         with fetching(str(source)):
             found = transformers.AutoConfig.from_pretrained(str(source)).to_dict()
@@ -94,7 +94,7 @@ class HF(Adapter):
                 # A folder of weights alone has no settings of images: those of ImageNet hold.
                 pass
         kept = {key: value for key, value in found.items() if key not in (*_NOT_OF_A_NETWORK, *_OF_LABELS)}
-        return filled | {"architecture": found["model_type"], "config": _plain(kept)}
+        return filled | {"architecture": found["model_type"], "options": _plain(kept)}
 
     def scores(self, image_BCHW: Tensor) -> Tensor:
         """Scores BKHW."""
