@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.segbench-setup
 
-.PHONY: setup train test test-slow test-slurm test-faults lint docs test-tutorials bench bench-large clean
+.PHONY: setup train test test-slow test-slurm test-faults test-networks lint docs test-tutorials bench bench-large clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,22 @@ test-slurm: setup
 test-faults: setup
 	$(BIN)/python tests/end_to_end/faults.py
 
+# The packages of networks need torchvision, which exists for no CPU build of torch from PyPI: their own environment, with
+# torch and torchvision of one release and about 6 GB. What else was tested together comes from constraints.txt.
+NETWORKS := .venv-networks
+$(NETWORKS)/.setup: pyproject.toml constraints.txt constraints-networks.txt
+	$(PYTHON) -m venv $(NETWORKS)
+	$(NETWORKS)/bin/python -m pip install --quiet --upgrade pip
+	grep -v "^torch==" constraints.txt > $(NETWORKS)/constraints.txt
+	cat constraints-networks.txt >> $(NETWORKS)/constraints.txt
+	$(NETWORKS)/bin/python -m pip install --quiet --constraint $(NETWORKS)/constraints.txt torch torchvision \
+		pytest hypothesis --editable ".[smp,timm,hf,monai,export]"
+	touch $@
+
+# Networks of other packages: trained, scored, predicted with and exported, with drawn weights and no network: ten minutes.
+test-networks: $(NETWORKS)/.setup
+	$(NETWORKS)/bin/python -m pytest -rs -m networks tests/models tests/end_to_end/test_networks.py
+
 # Builds the documentation site in outputs/site.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -56,4 +72,4 @@ bench-large: setup
 	$(BIN)/python benchmarks/run.py large_image
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(NETWORKS) .mypy_cache .ruff_cache .hypothesis dist

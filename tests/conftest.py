@@ -18,6 +18,7 @@ pytest_plugins = (
     "tests.fixtures.datasets",
     "tests.fixtures.runs",
     "tests.fixtures.caffe",
+    "tests.fixtures.packages",
     "tests.fixtures.wandb_server",
 )
 

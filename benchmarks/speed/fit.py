@@ -55,7 +55,7 @@ def _fit(config: Config) -> float:
     from segbench.inference.stream import geometry_of
 
     with tempfile.TemporaryDirectory() as folder:
-        dataset = build_dataset(config.data, config.weights)
+        dataset = build_dataset(config.data, config.weights, config.model)
         task = build_task(config, dataset.spec)
         data = build_data(config, dataset, geometry_of(task.model))
         clock = _Clock()
@@ -70,7 +70,7 @@ def _bare(config: Config) -> float:
     from segbench.experiment.build import build_data, build_dataset, build_task
     from segbench.inference.stream import geometry_of
 
-    dataset = build_dataset(config.data, config.weights)
+    dataset = build_dataset(config.data, config.weights, config.model)
     task: SegmentationTask = build_task(config, dataset.spec)
     loader = build_data(config, dataset, geometry_of(task.model)).train_dataloader()
     model, criterion = task.model.train(), task.losses["semantic"]

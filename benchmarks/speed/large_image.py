@@ -92,7 +92,7 @@ def _job(folder: Path) -> tuple[Job, Trainer]:
 
     network = ("model=unet", "model.width=16", "model.depth=4", "model.norm=none", "model.padding=valid")
     config, _ = settle(composed(*network, "trainer=cpu", "threads=1", "tta=none", "name=bench"))
-    task = build_task(config, build_dataset(config.data, config.weights).spec)
+    task = build_task(config, build_dataset(config.data, config.weights, config.model).spec)
     return Job(task, task.spec, folder, lambda _: Settings(("probabilities",))), config.trainer
 
 

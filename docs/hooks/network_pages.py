@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+OF_PACKAGES = ("hf", "smp", "timm_unet")
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -42,9 +43,13 @@ def network_pages() -> dict[str, str]:
         for path in sorted((CONF / "model").glob("*.yaml")):
             if path.stem.startswith("_"):
                 continue
-            layers, total, shapes = trace(path.stem)
             comment = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
             head = " ".join(line.lstrip("# ") for line in comment)
+            if path.stem in OF_PACKAGES:
+                # Each stands for hundreds of networks, of packages that the site is built without.
+                rows.append(f"| [`model={path.stem}`](../networks_of_today.md) | {head} | by its arguments |")
+                continue
+            layers, total, shapes = trace(path.stem)
             rows.append(f"| [`model={path.stem}`]({path.stem}.md) | {head} | {total:,} |")
             pages[f"networks/{path.stem}.md"] = page(path.stem, head, layers, total, shapes)
             pages[f"networks/{path.stem}.svg"] = figure(layers)

@@ -32,6 +32,7 @@ from segbench.papers.named import name_deviations
 from segbench.runs.directory import Run
 from segbench.runtime.processes import is_main_process, new_run_id
 from segbench.runtime.signals import Stopped
+from segbench.runtime.torchvision import refuse_broken_torchvision
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from segbench.prediction.pages import Page
     from segbench.spec import DatasetSpec
     from segbench.training.task import SegmentationTask
+
+# Before any function here imports Lightning, which would fail with a traceback.
+refuse_broken_torchvision()
 
 Overrides = Sequence[str]
 """`["optimizer.lr=1e-3", "experiment=unet_isbi_em"]`, as on the command line."""
@@ -218,6 +222,7 @@ def build(given: Config | Overrides = (), *, config_dir: str | Path | None = Non
     Raises:
         SegbenchError: as `train`.
     """
+    from segbench.experiment.axes import settle_network
     from segbench.experiment.build import build_data, build_dataset, build_task, refuse_misfits_of
     from segbench.inference.stream import geometry_of
     from segbench.runtime.hardware import settle
@@ -225,8 +230,9 @@ def build(given: Config | Overrides = (), *, config_dir: str | Path | None = Non
     config = given if isinstance(given, Config) else compose(given, config_dir)
     with _left_as_it_was(), own(config.tree):
         config, _ = settle(config)
+        config = settle_network(config)
         refuse_misfits_of(config)
-        dataset = build_dataset(config.data, config.weights)
+        dataset = build_dataset(config.data, config.weights, config.model)
         task = build_task(config, dataset.spec)
         return Parts(config, dataset, build_data(config, dataset, geometry_of(task.model)), task)
 

@@ -18,16 +18,20 @@ def test_it_tells_the_machine_as_text_and_as_json(call, monkeypatch):
     assert f"torch {found['versions']['torch']}" in out and "W&B" in out
 
 
-def test_a_broken_torchvision_is_told(monkeypatch):
+def test_a_broken_torchvision_is_told_once(monkeypatch):
     def broken(name):
-        if name == "torchvision":
+        if name in ("torchvision", "torchmetrics", "lightning"):
             raise RuntimeError("operator torchvision::nms does not exist")
+        if name == "cv2":
+            raise ImportError("libGL.so.1")
 
     monkeypatch.setattr(doctor.importlib, "import_module", broken)
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: name)
     found, problems = doctor._import()
-    assert list(found["broken"]) == ["torchvision"]
-    assert "nms" in problems[0] and "pip uninstall torchvision" in problems[1]
+    assert list(found["broken"]) == ["torchvision", "torchmetrics", "lightning", "cv2"]
+    of_torchvision, of_cv2 = problems
+    assert "nms" in of_torchvision and "pip uninstall torchvision" in of_torchvision
+    assert of_cv2 == "cv2 is installed and cannot be imported (ImportError: libGL.so.1)"
 
 
 def test_little_room_is_told(monkeypatch, tmp_path):

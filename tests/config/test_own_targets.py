@@ -29,6 +29,7 @@ def test_the_axes_are_those_of_the_config():
     ("given", "expected"),
     [
         (["trainer.fast_dev_run=true"], ["++trainer.fast_dev_run=true"]),
+        (["weights.path=a.pth", "weights.nmae=a"], ["++weights.path=a.pth", "weights.nmae=a"]),
         (["trainer.fast_dev_rum=true"], ["trainer.fast_dev_rum=true"]),
         (["optimizer.momentum=0.9"], ["optimizer.momentum=0.9"]),
         (

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from segbench.cli.flags import Parser
+from segbench.config.explain import of_torchvision
 from segbench.errors import SegbenchError
 
 _PACKAGES = (
     *("torch", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy", "numba", "opencv-python-headless"),
     *("wandb", "optuna", "submitit", "onnxruntime", "zarr", "h5py", "torchvision", "timm"),
+    *("segmentation-models-pytorch", "transformers", "monai"),
 )
 _LOW_SHM = 2**30
 _LOW_DISK = 5 * 2**30
@@ -62,12 +64,12 @@ def _import() -> tuple[dict[str, Any], list[str]]:
             importlib.import_module(name)
         except Exception as error:
             broken[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    problems = [f"{name} is installed and cannot be imported ({why})" for name, why in broken.items()]
+    # What fails for the same reason is told once.
+    first = {why: name for name, why in reversed(broken.items())}
+    problems = [f"{name} is installed and cannot be imported ({why})" for why, name in first.items()]
     if "torchvision" in broken:
-        problems.append(
-            "torchvision is of another build of torch, and torchmetrics imports it: pip uninstall torchvision, or "
-            "install the build that belongs to this torch"
-        )
+        told = of_torchvision(RuntimeError(broken["torchvision"]))
+        problems = [f"{told.found}: {told.action}", *(each for each in problems if not each.startswith("torchvision"))]
     return {"broken": broken}, problems
 
 

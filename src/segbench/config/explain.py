@@ -122,6 +122,8 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
         return _of_system(error)
     if isinstance(error, ValueError) and "null byte" in str(error):
         return SegbenchError("a path with a NUL byte", "a path that a file system can hold", "remove the byte")
+    if isinstance(error, RuntimeError) and "torchvision::" in str(error):
+        return of_torchvision(error)
     if isinstance(error, yaml.MarkedYAMLError):
         return _of_yaml(error)
     if type(error).__name__ == "MisconfigurationException":
@@ -143,6 +145,19 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
     if composing is not None and isinstance(error, CompactHydraException):
         return _of_composition(error, composing)
     return SegbenchError(_joined(error), "a config that can be composed", _SHOWS)
+
+
+def of_torchvision(error: BaseException) -> SegbenchError:
+    """That the installed torchvision is of another build of torch: torchmetrics imports it, and Lightning both."""
+    from importlib.metadata import distributions
+
+    versions = {each.name: each.version for each in distributions()}
+    return SegbenchError(
+        f"torchvision {versions.get('torchvision', '')} cannot be imported beside torch {versions.get('torch', '')} "
+        f"({_joined(error)}), and torchmetrics and lightning import it",
+        "no torchvision, which segbench does not need, or the build that belongs to this torch",
+        "pip uninstall torchvision, or install both from one index",
+    )
 
 
 def of_hydra(error: Exception, config_name: str) -> SegbenchError:

@@ -10,7 +10,7 @@ from typing import Any
 from segbench.config.flat import changed
 from segbench.config.grammar import spread
 from segbench.config.packaged import conf_root, read_yaml
-from segbench.config.record import LOADER_KEYS, Loss, Scheduler
+from segbench.config.record import LOADER_KEYS, InitialWeights, Loss, Scheduler
 from segbench.config.trust import is_trusted, own
 from segbench.errors import SegbenchError
 
@@ -43,6 +43,8 @@ _APART: Mapping[str, frozenset[str]] = {
 def opened(overrides: Sequence[str]) -> list[str]:
     """Overrides as Hydra takes them: keys that a class of the user's own takes, or the Trainer, need no plus sign.
 
+    Neither do those of `weights`, which is null unless an experiment starts from some.
+
     Raises:
         SegbenchError: a class for an axis of several that are named.
     """
@@ -59,9 +61,11 @@ def opened(overrides: Sequence[str]) -> list[str]:
 
 
 def _is_open(key: str, targets: Sequence[str]) -> bool:
+    above, _, last = key.rpartition(".")
+    if above == "weights":
+        return last in InitialWeights.model_fields
     if key.partition(".")[0] not in AXES or "@" in key:
         return False
-    above, _, last = key.rpartition(".")
     if above == "trainer":
         return last in TRAINER and last not in _trainers_own()
     return last == "_target_" or (bool(above) and key in targets) or any(key.startswith(f"{each}.") for each in targets)

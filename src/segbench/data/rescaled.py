@@ -22,6 +22,24 @@ class Rescaled:
         return self.dataset.split(name)
 
 
+def colours_as(expected: Input, spec: DatasetSpec) -> dict[str, Input]:
+    """What `rescaled` takes for weights that are of no named set: every colour image as they expect it, exactly.
+
+    Colours are three channels of grey levels, whatever their modality is called, except HHA; anything else is only
+    brought to the scale.
+
+    Args:
+        expected: by the weights.
+        spec: of the data set.
+    """
+    colours = {
+        name: expected
+        for name, modality in spec.modalities.items()
+        if modality.channels == 3 and "0 to 255" in modality.unit and name != "hha"
+    }
+    return {"rgb": expected} | colours
+
+
 IMAGENET_STD = 57.6
 """Standard deviation of ImageNet's images in grey levels, averaged over the three colours."""
 

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
 from segbench.config.instances import instance, located
-from segbench.config.record import Component, Config, Loss, Scheduler
+from segbench.config.record import Component, Config, InitialWeights, Loss, Scheduler
 from segbench.config.signatures import hints_of, taken
 from segbench.config.trust import refuse_untrusted
 from segbench.data.raw import DataSet
@@ -29,6 +29,9 @@ from segbench.inference.stream import geometry_of
 from segbench.losses.foreign import as_loss, check_loss
 from segbench.metrics.measure import Measure, arguments_of_head
 from segbench.metrics.states import OtherState
+from segbench.models.adapter import Adapter
+from segbench.models.published.sets import Input
+from segbench.models.wrapped import Wrapped
 from segbench.spec import DatasetSpec, HeadSpec
 from segbench.training.optim import PER_LAYER, Schedule, Scheduled, parameter_groups
 
@@ -107,23 +110,67 @@ def make_dataset(component: Component) -> DataSet:
 def make_network(component: Component, spec: DatasetSpec) -> nn.Module:
     """The network, sized by the data set if it takes `in_channels` and `num_classes`.
 
-    They are numbers where there is one modality or head, else numbers by name.
+    They are numbers where there is one modality or head, else numbers by name. A network of MONAI's signature gets
+    `spatial_dims=2` and calls the classes `out_channels`; the network inside a `Wrapped` is sized in the same way.
 
     Raises:
         SegbenchError: it is no `torch.nn.Module`.
     """
     channels = {name: modality.channels for name, modality in spec.modalities.items()}
     classes = {name: head.num_classes for name, head in spec.heads.items()}
-    sizes = {
+    sizes: dict[str, Any] = {
         "in_channels": next(iter(channels.values())) if len(channels) == 1 else channels,
         "num_classes": next(iter(classes.values())) if len(classes) == 1 else classes,
     }
-    offered = {name: value for name, value in sizes.items() if name not in component.arguments}
-    model = make(component, **taken(kind_of(component), **offered))
+    kind, given = kind_of(component), component.arguments
+    if "spatial_dims" in hints_of(kind)[0]:
+        sizes |= {"spatial_dims": 2, "out_channels": sizes["num_classes"]}
+    if kind is Wrapped and isinstance(given.get("network"), Mapping):
+        model = make(component, network=make_network(Component.model_validate(given["network"]), spec))
+    else:
+        offered = {name: value for name, value in sizes.items() if name not in given}
+        model = make(component, **taken(kind, **offered))
     if not isinstance(model, nn.Module):
         _refuse("model", component, model, "a torch.nn.Module: forward(images_BCHW) -> logits_BKHW", "name a network")
     network: nn.Module = model
     return network
+
+
+def settle_network(config: Config) -> Config:
+    """Fill in what only a network's package, its hub or a file of weights knows, as `Adapter.settled`.
+
+    Once, when a run begins: a run that is read back has it in its record.
+
+    Args:
+        config: of the run.
+
+    Raises:
+        SegbenchError: the network is not trusted or cannot be imported, or its hub cannot be reached.
+    """
+    kind, weights = kind_of(config.model), config.weights
+    if not (isinstance(kind, type) and issubclass(kind, Adapter)) or (weights is not None and weights.name is not None):
+        return config
+    before = config.model.arguments
+    settled = kind.settled(before, None if weights is None else weights.path)
+    return config.replace({f"model.{key}": value for key, value in settled.items() if before.get(key) != value})
+
+
+def network_expects(component: Component, weights: InitialWeights | None) -> Input | None:
+    """The input that the published weights of a network expect which reads its own; None if it starts from none.
+
+    Args:
+        component: the network.
+        weights: of the config.
+
+    Raises:
+        SegbenchError: the network is not trusted, or cannot be imported.
+    """
+    from_file = weights is not None and weights.name is None and weights.path is not None
+    if not from_file and component.arguments.get("pretrained") is None:
+        return None
+    kind = kind_of(component)
+    expected: Input | None = kind.expects(component.arguments) if hasattr(kind, "published_weights") else None
+    return expected
 
 
 def check_network(component: Component, model: nn.Module, spec: DatasetSpec, sides: tuple[int, int]) -> str | None:
@@ -141,7 +188,7 @@ def check_network(component: Component, model: nn.Module, spec: DatasetSpec, sid
     Raises:
         SegbenchError: it fails, or its output has not the heads, classes or size that it should have.
     """
-    if _ours(component):
+    if _ours(component) and not isinstance(model, Wrapped):
         return None
     geometry = geometry_of(model)
     height, width = (geometry.input_for(side - 2 * geometry.margin) for side in sides)
@@ -178,7 +225,8 @@ def check_network(component: Component, model: nn.Module, spec: DatasetSpec, sid
                 "give it the number of classes (num_classes=, or the argument by which it calls them), and scale its "
                 "output to the input's size",
             )
-    return f"output of {component.name}: {described(output)}"
+    remark = getattr(model, "remark", "")
+    return f"output of {component.name}: {described(output)}{remark and f'; {remark}'}"
 
 
 # Loss

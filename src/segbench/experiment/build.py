@@ -22,7 +22,7 @@ from segbench.config.signatures import hints_of, refuse_misfits, taken
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
 from segbench.data.raw import DataSet
-from segbench.data.rescaled import rescaled
+from segbench.data.rescaled import colours_as, rescaled
 from segbench.data.weights import LossWeights
 from segbench.errors import SegbenchError
 from segbench.experiment.axes import (
@@ -35,6 +35,7 @@ from segbench.experiment.axes import (
     make_measure,
     make_network,
     make_optimizer,
+    network_expects,
     schedule_of,
 )
 from segbench.experiment.checks import doubtful, refuse_impossible
@@ -57,11 +58,20 @@ from segbench.training.task import Evaluation, SegmentationTask
 log = logging.getLogger(__name__)
 
 
-def build_dataset(data: Data, begun_from: InitialWeights | None) -> DataSet:
-    """The data set, on the scale of the published weights that the network starts from."""
+def build_dataset(data: Data, begun_from: InitialWeights | None, model: Component | None = None) -> DataSet:
+    """The data set, on the scale of the published weights that the network starts from.
+
+    Args:
+        data: the data set.
+        begun_from: published weights.
+        model: the network, which knows what weights of its own expect.
+    """
     dataset = make_dataset(data)
     weights = None if begun_from is None else WEIGHT_SETS.get(str(begun_from.name))
-    return dataset if weights is None else rescaled(dataset, weights.inputs)
+    if weights is not None:
+        return rescaled(dataset, weights.inputs)
+    expected = None if model is None else network_expects(model, begun_from)
+    return dataset if expected is None else rescaled(dataset, colours_as(expected, dataset.spec))
 
 
 def build_dataset_spec(run: Run) -> DatasetSpec:
@@ -301,7 +311,7 @@ def refuse_misfits_of(config: Config) -> None:
 
 def build_experiment(config: Config, directory: Path) -> Experiment:
     """Data set, DataModule, task and Trainer of a training run."""
-    dataset = build_dataset(config.data, config.weights)
+    dataset = build_dataset(config.data, config.weights, config.model)
     task = build_task(config, dataset.spec)
     data = build_data(config, dataset, geometry_of(task.model))
     callbacks = build_callbacks(config.callbacks, directory, task)
@@ -330,7 +340,7 @@ def _check_network(config: Config, dataset: DataSet, task: SegmentationTask) -> 
     splits = [
         source for name in ("train", "val", "test") if (source := dataset.split(name)) is not None and len(source)
     ]
-    if config.model.target.startswith("segbench.") or not splits:
+    if not splits:
         return
     sides = [next(iter(source.read(0).images.values())).shape[:2] for source in splits]
     sides[0] = (config.data.tile, config.data.tile) if config.data.tile else sides[0]

@@ -135,7 +135,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     ):
         for sentence in sentences:
             log.info("%s", sentence)
-        dataset = build_dataset(config.data, config.weights)
+        dataset = build_dataset(config.data, config.weights, config.model)
         if others := refuse_other_classes(trained, dataset):
             # The paper stands beside the run's own images alone.
             config = config.replace({"paper": None})

@@ -10,7 +10,7 @@ from torch import nn
 
 from segbench.config.record import InitialWeights
 from segbench.errors import SegbenchError
-from segbench.models.published.load import WEIGHT_SETS, LoadReport, load, transfer
+from segbench.models.published.load import WEIGHT_SETS, LoadReport, Published, load, load_own, transfer
 from segbench.runs.directory import Run
 from segbench.training.checkpoint import network_weights, read_checkpoint
 
@@ -26,7 +26,8 @@ def initialise(
 
     Args:
         model: the network.
-        weights: published ones.
+        weights: published ones; of a network that reads its own (`Published`), the file alone, or nothing where its
+            argument `pretrained` names them.
         init_from: a run directory, or one per modality (late fusion starts from trained single-modality nets). A run to
             start from has its weights already: `weights` are then what that run began with, and are read for
             other modalities only.
@@ -45,11 +46,12 @@ def initialise(
     if init_from is not None:
         runs.update({None: init_from} if isinstance(init_from, str) else dict(init_from.items()))
     covered = None in runs or (bool(runs) and set(runs) >= set(modalities))
-    if weights is not None and not covered:
-        reports.append(_published(model, weights, modalities))
+    published = weights is not None or getattr(model, "pretrained", None) is not None
+    if published and not covered:
+        reports.append(_published(model, weights or InitialWeights(), modalities))
     for stream, directory in runs.items():
         reports.append(transfer(model, _trained(directory), stream=stream, source=str(directory)))
-    if weights is None and not covered:
+    if not published and not covered:
         drawn = ", ".join(modality for modality in modalities if runs and modality not in runs)
         reports.append(f"weights: all drawn{drawn and f' for {drawn}'}")
     begun = None if weights is None else weights.name
@@ -60,6 +62,8 @@ def initialise(
 
 def _published(model: nn.Module, weights: InitialWeights, modalities: Collection[str]) -> LoadReport:
     name, path = weights.name, weights.path
+    if isinstance(model, Published) and name is None and (path or getattr(model, "pretrained", None)):
+        return load_own(model, None if path is None else Path(path), tuple(weights.leave))
     if name is None or path is None:
         missing = [key for key, value in (("name", name), ("path", path)) if value is None]
         raise SegbenchError(

@@ -225,7 +225,7 @@ def _inputs(given: PredictRequest, config: Config, spec: DatasetSpec, output: Pa
         return find_inputs(given.input, given.ids, spec, output)
     if given.ids is not None:
         raise SegbenchError(f"ids={given.ids} with split={given.split}", "ids= beside a folder", "leave it out")
-    dataset = build_dataset(config.data, config.weights)
+    dataset = build_dataset(config.data, config.weights, config.model)
     source = dataset.split(str(given.split))
     if source is None or len(source) == 0:
         names = [name for name in ("train", "val", "test", "predict") if dataset.split(name)]

@@ -55,6 +55,7 @@ def train(
     Raises:
         Stopped: by a signal, with a checkpoint.
     """
+    from segbench.experiment.axes import settle_network
     from segbench.experiment.build import refuse_misfits_of
     from segbench.experiment.stages import prepare_stages
     from segbench.runs.directory import Run
@@ -83,6 +84,8 @@ def train(
         # What another machine settled and this one cannot do is settled again.
         config = config.replace(impossible(config, legs[0].settled))
     config, sentences = settle(config)
+    if not legs:
+        config = settle_network(config)
     use_threads(int(config.threads))
     settled = _values(asked, config)
     # Where data lay that may have moved; only a run that goes on has a record to read.

@@ -8,6 +8,10 @@ from typing import Any
 _HOME = {
     "UNet": "segbench.models.unet",
     "UNetVGG16": "segbench.models.unet_vgg16",
+    "SMP": "segbench.models.smp",
+    "TimmUNet": "segbench.models.timm_unet",
+    "HF": "segbench.models.hf",
+    "FCNResNet": "segbench.models.fcn_resnet",
     "FCN": "segbench.models.fcn",
     "fcn32s": "segbench.models.fcn",
     "fcn16s": "segbench.models.fcn",

@@ -143,7 +143,7 @@ def _have_data(composed: Composed) -> None:
     from segbench.experiment.build import build_dataset
 
     try:
-        build_dataset(composed.config.data, composed.config.weights)
+        build_dataset(composed.config.data, composed.config.weights, composed.config.model)
     except SegbenchError as missing:
         from segbench.data.prepare.downloads import Listener
         from segbench.data.prepare.prepare import prepare
@@ -154,7 +154,7 @@ def _have_data(composed: Composed) -> None:
         print(f"{missing.found}; segbench data prepare {composed.data}", file=sys.stderr)
         listener = Listener(say=lambda said: print(said, file=sys.stderr), progress=lambda *_: None)
         prepare(composed.data, Path(str(composed.config.data.arguments["root"])), [], None, listener)
-        build_dataset(composed.config.data, composed.config.weights)
+        build_dataset(composed.config.data, composed.config.weights, composed.config.model)
 
 
 def _check_same(directory: Path, composed: Composed) -> None:

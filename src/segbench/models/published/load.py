@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,63 @@ from segbench.errors import SegbenchError
 from segbench.models.fcn import FCN
 from segbench.models.published.caffemodel import Blob, read_caffemodel
 from segbench.models.published.plan import LoadReport, Plan, Rules, describe
-from segbench.models.published.sets import WEIGHT_SETS, WeightSet
+from segbench.models.published.sets import WEIGHT_SETS, Input, WeightSet
+from segbench.models.published.state_dict import read_state_dict
 from segbench.models.streams import Stream
 from segbench.models.unet_vgg16 import UNetVGG16
 
-__all__ = ["WEIGHT_SETS", "LoadReport", "WeightSet", "load", "transfer"]
+__all__ = ["WEIGHT_SETS", "LoadReport", "Published", "WeightSet", "load", "load_own", "transfer"]
+
+
+@runtime_checkable
+class Published(Protocol):
+    """A network that reads its published weights itself, from a file or by its package.
+
+    Attributes:
+        unplaced: patterns of the source's layers that it leaves out.
+        drawn: patterns of its layers that a source may lack, such as those of the scores.
+    """
+
+    unplaced: tuple[str, ...]
+    drawn: tuple[str, ...]
+
+    @classmethod
+    def expects(cls, arguments: Mapping[str, Any]) -> Input:
+        """The input that the weights were trained on, by the network's arguments; downloads nothing."""
+        ...
+
+    def published_weights(self, path: Path | None) -> Mapping[str, Tensor]:
+        """The weights by this network's names.
+
+        Args:
+            path: a file or folder; None: those that its argument `pretrained` names, from where its package has them.
+        """
+        ...
+
+
+def load_own(model: Published, path: Path | None, leave: Sequence[str] = ()) -> LoadReport:
+    """Fill a network that reads its published weights itself.
+
+    A first layer of one channel gets the sum of three filters, a fourth channel their mean.
+
+    Args:
+        model: the network.
+        path: a file or folder, or None, as in `Published.published_weights`.
+        leave: as in `load`.
+
+    Raises:
+        SegbenchError: weights that cannot be read, or do not fit.
+    """
+    assert isinstance(model, nn.Module)
+    pretrained = str(getattr(model, "pretrained", None))
+    source = pretrained if path is None else str(path)
+    plan = Plan(model, source, Rules(model.unplaced, model.drawn, leave, extend=True, grey=True))
+    # A package may build another network to read them into: what is drawn for it changes nothing here.
+    with torch.random.fork_rng(devices=[]):
+        entries = model.published_weights(path)
+    for name, value in entries.items():
+        plan.put(name, value)
+    return plan.carry_out()
 
 
 def load(
@@ -148,7 +201,7 @@ def _must_flip(chosen: WeightSet, channel_order: str | None) -> bool:
 def _read(chosen: WeightSet, path: Path) -> dict[str, Tensor | Blob]:
     """The file's entries under the network's layer names."""
     if chosen.format == "torch":
-        entries: dict[str, Tensor | Blob] = dict(_read_torch(path))
+        entries: dict[str, Tensor | Blob] = dict(read_state_dict(path))
     else:
         entries = {}
         for layer, blobs in read_caffemodel(path).items():
@@ -160,17 +213,3 @@ def _read(chosen: WeightSet, path: Path) -> dict[str, Tensor | Blob]:
     # Module names cannot hold U-Net's '-'.
     names = [f"{renamed.get(layer, layer)}.{blob}".replace("-", "_") for layer, _, blob in parts]
     return dict(zip(names, entries.values(), strict=True))
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise SegbenchError(f"no file {path}", "a state dict of torch", "download it there") from error
-    except Exception as error:
-        raise SegbenchError(
-            f"{path} cannot be read: {error}", "a state dict of torch, weights only", "download it again"
-        ) from error
-    if not isinstance(entries, Mapping) or not all(isinstance(value, Tensor) for value in entries.values()):
-        raise SegbenchError(f"{path} is not a state dict", "tensors by name", "save only model.state_dict()")
-    return dict(entries)

@@ -89,7 +89,7 @@ class Plan:
         self.source, self.rules, self.only = source, rules, only
         self.described = describe(model)
         self.state: dict[str, Tensor] = model.state_dict()
-        self.streams = model.streams if isinstance(model, FCN | UNetVGG16) else ()
+        self.streams: Sequence[Stream] = getattr(model, "streams", ())
         self.first = model.backbone.first if isinstance(model, FCN | UNetVGG16) else ""
         self.computed = model.computed_blobs() if isinstance(model, FCN) else {}
         self.assigned: dict[str, Callable[[], Tensor]] = {}
@@ -129,9 +129,10 @@ class Plan:
     def _assign(self, name: str, target: str, value: Tensor | Blob) -> None:
         shape = tuple(self.state[target].shape)
         meets = next((stream for stream in self.streams if target == f"{stream.first}{stream.suffix}.weight"), None)
-        extend = self.rules.extend and meets is not None and meets.first != self.first
+        colours = meets is not None and tuple(value.shape[1:2]) == (3,)
+        extend = self.rules.extend and colours and shape[1] == 4
         flip = self.rules.flip and meets is not None and "hha" not in meets.modalities
-        grey = self.rules.grey and meets is not None and meets.channels == 1
+        grey = self.rules.grey and colours and shape[1] == 1
         wanted = (shape[0], 3, *shape[2:]) if extend or grey else shape
         fitted = _fit(value, wanted, name.rpartition(".")[0] in self.rules.fully_connected)
         if fitted is None:
@@ -187,7 +188,7 @@ class Plan:
             raise SegbenchError(
                 f"{self.source}: {'; '.join(self.problems[:4])}{more}",
                 f"weights of this {self.described}",
-                "use another file, build its network, or name the layers to leave",
+                "use another file, build its network, or name the layers to leave (weights.leave=[...])",
             )
         with torch.no_grad():
             for target, value in self.assigned.items():
@@ -209,7 +210,7 @@ def describe(model: nn.Module) -> str:
         return f"unet {'phseg_v5' if model.relu_after_up else 'paper'}"
     if isinstance(model, UNetVGG16):
         return "unet_vgg16"
-    return model.architecture if isinstance(model, FCN) else type(model).__name__
+    return str(getattr(model, "architecture", type(model).__name__))
 
 
 def _matches(layer: str, patterns: Sequence[str]) -> bool:

@@ -73,6 +73,9 @@ class WeightSet:
     deviation: str = ""
 
 
+IMAGENET = Input("RGB", 1, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""What most classification nets trained with torch expect."""
+
 # Mean images in grey levels. The FCN authors subtract that of ILSVRC, which is CaffeNet's, under all their VOC nets.
 _ILSVRC = Input("BGR", 255, (104.00699, 116.66877, 122.67892))
 _NYUD_COLOR = Input("BGR", 255, (116.190, 97.203, 92.318))
@@ -137,7 +140,7 @@ WEIGHT_SETS: Mapping[str, WeightSet] = {
             "https://download.pytorch.org/models/vgg16-397923af.pth",
             "https://pytorch.org/vision/stable/models/generated/torchvision.models.vgg16.html",
             "vgg16",
-            {"rgb": Input("RGB", 1, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))},
+            {"rgb": IMAGENET},
             "ImageNet",
             "torch",
             fully_connected=("fc6", "fc7"),
