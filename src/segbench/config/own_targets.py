@@ -9,7 +9,7 @@ from typing import Any
 
 from segbench.config.flat import changed
 from segbench.config.packaged import conf_root, read_yaml
-from segbench.config.record import LOADER_KEYS, Loss, Scheduler
+from segbench.config.record import LOADER_KEYS, Augment, Loss, Scheduler
 from segbench.config.trust import is_trusted, own
 
 AXES = (
@@ -29,6 +29,7 @@ TRAINER = (
 """The arguments of `lightning.Trainer` that a config may set; the others (`callbacks`, `logger` ...) are axes."""
 _APART: Mapping[str, frozenset[str]] = {
     "data": frozenset(LOADER_KEYS),
+    "augment": Augment.apart,
     "loss": Loss.apart,
     "scheduler": Scheduler.apart,
     "optimizer": frozenset(("bias_lr_factor", "bias_weight_decay", "bias_layers")),

@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch import nn
 from torchmetrics import Metric
 
-from segbench.config.record import LOADER_KEYS, Component, Config, Data, InitialWeights, Scheduler
+from segbench.config.record import LOADER_KEYS, Augment, Component, Config, Data, InitialWeights, Loss, Scheduler
 from segbench.config.signatures import hints_of, refuse_misfits, taken
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
@@ -29,6 +29,7 @@ from segbench.experiment.axes import (
     check_network,
     check_schedule,
     kind_of,
+    loss_nodes,
     make,
     make_dataset,
     make_loss,
@@ -293,15 +294,24 @@ def refuse_misfits_of(config: Config) -> None:
     takers: dict[str, Any] = {f"data.{key}": SegmentationData for key in LOADER_KEYS}
     takers |= {f"scheduler.{key}": Scheduled for key in Scheduler.apart}
     takers |= {f"optimizer.{key}": parameter_groups for key in PER_LAYER}
+    # By the names of classes, or `auto`; their losses take numbers.
+    takers |= {f"{key}.class_weights": Loss for key, _ in loss_nodes(config)}
+    takers |= {"data.tile": Data, "data.balance": Data, "augment.pick": Augment}
     refuse_misfits(config.tree, takers)
     if any(logger is not None and logger.target.startswith("segbench.tracking.") for logger in config.logger.values()):
         # Before anything of it is written.
         shown(config)
 
 
-def build_experiment(config: Config, directory: Path) -> Experiment:
-    """Data set, DataModule, task and Trainer of a training run."""
-    dataset = build_dataset(config.data, config.weights)
+def build_experiment(config: Config, directory: Path, dataset: DataSet | None = None) -> Experiment:
+    """Data set, DataModule, task and Trainer of a training run.
+
+    Args:
+        config: of the run, settled.
+        directory: of the run.
+        dataset: if it is built already.
+    """
+    dataset = dataset or build_dataset(config.data, config.weights)
     task = build_task(config, dataset.spec)
     data = build_data(config, dataset, geometry_of(task.model))
     callbacks = build_callbacks(config.callbacks, directory, task)
