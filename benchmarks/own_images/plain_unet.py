@@ -58,7 +58,9 @@ def main(root, steps, seed, flip):
             turn = -1 if flip and rng.random() < 0.5 else 1
             images.append(image[y : y + TILE, x : x + TILE][:, ::turn].transpose(2, 0, 1) / 255)
             masks.append(mask[y : y + TILE, x : x + TILE][:, ::turn])
-        loss = cross_entropy(net(torch.tensor(np.stack(images), dtype=torch.float32)), torch.tensor(np.stack(masks)).long())
+        loss = cross_entropy(
+            net(torch.tensor(np.stack(images), dtype=torch.float32)), torch.tensor(np.stack(masks)).long()
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -69,9 +71,9 @@ def main(root, steps, seed, flip):
             height, width = mask.shape
             padded = np.pad(image, ((0, -height % 16), (0, -width % 16), (0, 0)), mode="reflect")
             found = net(torch.tensor(padded.transpose(2, 0, 1)[None] / 255, dtype=torch.float32))[0].argmax(0).numpy()
-            confusion += np.bincount(mask.ravel() * classes + found[:height, :width].ravel(), minlength=classes**2).reshape(
-                classes, classes
-            )
+            confusion += np.bincount(
+                mask.ravel() * classes + found[:height, :width].ravel(), minlength=classes**2
+            ).reshape(classes, classes)
     union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
     print("mean IU %.4f" % (np.diag(confusion) / union).mean(), (np.diag(confusion) / union).round(3).tolist())
 

@@ -59,18 +59,20 @@ def balanced_weights(counts_NK: NDArray[np.int64]) -> NDArray[np.float64]:
     return weights_K
 
 
-def of_classes(given: Mapping[str, float], head: HeadSpec, key: str, otherwise: float) -> list[float]:
+def of_classes(given: Mapping[str, float] | str, head: HeadSpec, key: str, otherwise: float) -> list[float]:
     """K numbers in the order of the labels.
 
     Args:
-        given: by the name of a class.
+        given: by the name of a class; not `auto`, which a run settles before anything is built.
         head: that has the classes.
         key: of the config.
         otherwise: the number of a class that is not named.
 
     Raises:
-        SegbenchError: a name that is no class.
+        SegbenchError: a name that is no class, or no mapping.
     """
+    if not isinstance(given, Mapping):
+        raise SegbenchError(f"{key}={given}", "a number for each class, by its name", f"correct {key}")
     named = {str(name): float(value) for name, value in given.items()}
     if unknown := [name for name in named if name not in head.class_names]:
         raise SegbenchError(

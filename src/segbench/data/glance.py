@@ -17,8 +17,8 @@ _FEWEST = 10
 """Images that show a class before anything is concluded from where it lies."""
 _ALWAYS = 0.9
 _OFF_CENTRE = 0.1
-"""A class has a side if its centre is, in at least this share of the images, above (or below) the middle, and on average
-by this share of the height: chance and the slices of one block of tissue stay near the middle."""
+"""A class has a side if its centre is above (or below) the middle in at least `_ALWAYS` of the images, and by this
+share of the height on average: chance and the slices of one block of tissue stay near the middle."""
 
 
 @dataclass(frozen=True)

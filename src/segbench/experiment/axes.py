@@ -213,10 +213,10 @@ def make_loss(component: Loss, head: HeadSpec, name: str) -> nn.Module:
     kind = kind_of(component)
     hints, _ = hints_of(kind)
     # Class weights and the like stand as lists in a config.
-    given = {
-        key: torch.tensor(value, dtype=torch.float32)
-        for key, value in component.arguments.items()
-        if isinstance(value, list) and "Tensor" in str(hints.get(key))
+    given: dict[str, Any] = {
+        argument: torch.tensor(value, dtype=torch.float32)
+        for argument, value in component.arguments.items()
+        if isinstance(value, list) and "Tensor" in str(hints.get(argument))
     }
     if weights is not None:
         given["class_weights"] = of_classes(weights, head, f"{key}.class_weights", 1.0)

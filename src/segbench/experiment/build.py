@@ -343,7 +343,7 @@ def _check_network(config: Config, dataset: DataSet, task: SegmentationTask) -> 
     if config.model.target.startswith("segbench.") or not splits:
         return
     sides = [next(iter(source.read(0).images.values())).shape[:2] for source in splits]
-    sides[0] = (config.data.tile, config.data.tile) if config.data.tile else sides[0]
+    sides[0] = (tile, tile) if isinstance(tile := config.data.tile, int) else sides[0]
     for height, width in dict.fromkeys(sides):
         sentence = check_network(config.model, task.model, dataset.spec, (height, width))
     if sentence is not None and is_main_process():
@@ -361,7 +361,7 @@ def _warn_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, proc
     # A clipped gradient is of the clip's size, whatever the loss's.
     if not is_main_process() or source is None or config.trainer.gradient_clip_val:
         return
-    if tile := config.data.tile:
+    if isinstance(tile := config.data.tile, int):
         pixels = (tile - 2 * geometry_of(task.model).margin) ** 2
     else:
         height, width = next(iter(source.read(0).images.values())).shape[:2]

@@ -127,4 +127,3 @@ def _augmentation(config: Config, seen: Glance) -> tuple[dict[str, Any], list[st
     packaged = read_yaml(conf_root() / "augment" / f"{name}.yaml")
     transforms = {"transforms": packaged["transforms"], "pick": name}
     return {"augment": {**chosen, **transforms}}, [f"augment: {name}, since {why} (augment=NAME chooses another)"]
-

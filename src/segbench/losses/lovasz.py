@@ -22,8 +22,8 @@ class LovaszSoftmax(Loss):
 
         sum_i m(i) (delta({1..i}) - delta({1..i-1}))
 
-    averaged over classes, by the class weights where given. At probabilities of 0 and 1 it is 1 - mean IU. With pixel weights (the paper has none) |.| is
-    their sum, for which delta stays submodular.
+    averaged over classes, by the class weights where given. At probabilities of 0 and 1 it is 1 - mean IU. With pixel
+    weights (the paper has none) |.| is their sum, for which delta stays submodular.
 
     Each image is a separate set, and the loss is the mean over images with a labelled pixel; `per_image=false` takes
     all pixels of a batch as one set, closer to a score over the whole data set. Sorting then needs them all at once,

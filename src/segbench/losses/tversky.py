@@ -21,8 +21,8 @@ class Tversky(OverlapLoss):
 
         T_k = (shared + s) / (shared + alpha (predicted - shared) + beta (labelled - shared) + s)
 
-    beta > alpha punishes misses more, which favours small classes. alpha = beta = 1/2 is Dice (with twice the s), alpha =
-    beta = 1 the Jaccard index. The exponent is that of the focal Tversky loss (Abraham and Khan: ISBI 2019,
+    beta > alpha punishes misses more, which favours small classes. alpha = beta = 1/2 is Dice (with twice the s), and
+    alpha = beta = 1 the Jaccard index. The exponent is that of the focal Tversky loss (Abraham and Khan: ISBI 2019,
     arXiv:1810.07842), written there as 1/gamma with a best gamma of 4/3, so 0.75 here.
 
     Args:
