@@ -55,7 +55,9 @@ def test_a_right_prediction_has_loss_and_gradient_zero_at_every_exponent():
     assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("wrong", [{"alpha": -1}, {"beta": math.inf}, {"gamma": 0}, {"smooth": -1}, {"classes": "some"}])
+@pytest.mark.parametrize(
+    "wrong", [{"alpha": -1}, {"beta": math.inf}, {"gamma": 0}, {"smooth": -1}, {"classes": "some"}]
+)
 def test_arguments_outside_their_range_are_refused(wrong):
     with pytest.raises(SegbenchError, match=rf"loss\.{next(iter(wrong))}="):
         Tversky(**wrong)
