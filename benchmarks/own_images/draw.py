@@ -101,7 +101,7 @@ def retina(rng: np.random.Generator, height: int = 160, width: int = 160) -> tup
         depth = rng.uniform(0.25, 0.5)
         for _ in range(int(rng.integers(20, 45))):
             step = place + 2.5 * np.array([np.sin(angle), np.cos(angle)])
-            ends = [tuple(int(round(value * 8)) for value in at[::-1]) for at in (place, step)]
+            ends = [tuple(round(value * 8) for value in at[::-1]) for at in (place, step)]
             cv2.line(dark, *ends, depth, max(round(thick), 1), cv2.LINE_AA, 3)
             cv2.line(mask, *ends, 1, max(round(thick), 1), cv2.LINE_8, 3)
             place, angle = step, angle + rng.normal(0, 0.13)

@@ -3,47 +3,58 @@
 Adam at 1e-3, cross-entropy, values over 255, random crops, horizontal flips if asked for, the last weights.
 """
 
+from __future__ import annotations
+
+import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 WIDTH, BATCH, TILE = 16, 4, 128
 
 
-def block(inputs, outputs):
+def block(inputs: int, outputs: int) -> nn.Sequential:
+    """Two convolutions, each normalised."""
     layers = [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(outputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class UNet(nn.Module):
-    def __init__(self, classes):
+    """Five levels, scaled up by repetition."""
+
+    def __init__(self, classes: int) -> None:
         super().__init__()
         sizes = [3, *(WIDTH * 2**level for level in range(5))]
-        self.down = nn.ModuleList(block(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.down = nn.ModuleList(block(a, b) for a, b in itertools.pairwise(sizes))
         self.up = nn.ModuleList(block(3 * b, b) for b in reversed(sizes[1:-1]))
         self.score = nn.Conv2d(WIDTH, classes, 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits BKHW of images BCHW."""
         kept = []
         for level, layer in enumerate(self.down):
             x = layer(x if level == 0 else nn.functional.max_pool2d(x, 2))
             kept.append(x)
         for layer, skip in zip(self.up, reversed(kept[:-1]), strict=True):
             x = layer(torch.cat([interpolate(x, size=skip.shape[2:]), skip], 1))
-        return self.score(x)
+        logits: Tensor = self.score(x)
+        return logits
 
 
-def read(root, split):
+def read(root: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images HWC and masks HW."""
     for name in (root / "lists" / f"{split}.txt").read_text().split():
         yield cv2.imread(str(root / "images" / f"{name}.png")), cv2.imread(str(root / "masks" / f"{name}.png"), 0)
 
 
-def main(root, steps, seed, flip):
+def main(root: Path, steps: int, seed: int, flip: bool) -> None:
+    """Train, score the test images, print mean IU and the IU of each class."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     train = list(read(root, "train"))
@@ -70,12 +81,13 @@ def main(root, steps, seed, flip):
         for image, mask in read(root, "test"):
             height, width = mask.shape
             padded = np.pad(image, ((0, -height % 16), (0, -width % 16), (0, 0)), mode="reflect")
-            found = net(torch.tensor(padded.transpose(2, 0, 1)[None] / 255, dtype=torch.float32))[0].argmax(0).numpy()
-            confusion += np.bincount(
-                mask.ravel() * classes + found[:height, :width].ravel(), minlength=classes**2
-            ).reshape(classes, classes)
+            logits = net(torch.tensor(padded.transpose(2, 0, 1)[None] / 255, dtype=torch.float32))
+            found = logits[0].argmax(0).numpy()[:height, :width]
+            pairs = np.bincount(mask.ravel() * classes + found.ravel(), minlength=classes**2)
+            confusion += pairs.reshape(classes, classes)
     union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
-    print("mean IU %.4f" % (np.diag(confusion) / union).mean(), (np.diag(confusion) / union).round(3).tolist())
+    scores = np.diag(confusion) / union
+    print(f"mean IU {scores.mean():.4f}", scores.round(3).tolist())
 
 
 if __name__ == "__main__":
