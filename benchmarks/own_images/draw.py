@@ -20,7 +20,8 @@ COUNTS = {"train": 48, "val": 12, "test": 40}
 def _noise(rng: np.random.Generator, height: int, width: int, cell: int) -> NDArray[np.float32]:
     """Smooth noise of about unit deviation, HW, with blobs of `cell` pixels."""
     coarse = rng.normal(size=(height // cell + 3, width // cell + 3)).astype(np.float32)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    smooth: NDArray[np.float32] = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return smooth
 
 
 def street(rng: np.random.Generator, height: int = 128, width: int = 192) -> tuple[Image, Image]:
@@ -66,9 +67,9 @@ def street(rng: np.random.Generator, height: int = 128, width: int = 192) -> tup
     for _ in range(int(rng.integers(1, 5))):
         near = rng.uniform(0.05, 0.8)
         y, size = int(horizon + near * (height - horizon)), 4 + 16 * near
-        x, colour = int(rng.integers(0, width)), tuple(map(float, rng.uniform(20, 220, 3)))
+        x, paint_of_car = int(rng.integers(0, width)), tuple(map(float, rng.uniform(20, 220, 3)))
         body, roof = (int(x - size), int(y - 0.7 * size)), (int(x - 0.6 * size), int(y - 1.2 * size))
-        for canvas, paint in ((image, colour), (mask, 4)):
+        for canvas, paint in ((image, paint_of_car), (mask, 4)):
             cv2.rectangle(canvas, body, (int(x + size), y), paint, -1)
             cv2.rectangle(canvas, roof, (int(x + 0.6 * size), body[1]), paint, -1)
         cv2.rectangle(image, (roof[0] + 1, roof[1] + 1), (int(x + 0.5 * size), body[1]), (70.0, 60.0, 60.0), -1)
@@ -101,9 +102,9 @@ def retina(rng: np.random.Generator, height: int = 160, width: int = 160) -> tup
         depth = rng.uniform(0.25, 0.5)
         for _ in range(int(rng.integers(20, 45))):
             step = place + 2.5 * np.array([np.sin(angle), np.cos(angle)])
-            ends = [tuple(round(value * 8) for value in at[::-1]) for at in (place, step)]
-            cv2.line(dark, *ends, depth, max(round(thick), 1), cv2.LINE_AA, 3)
-            cv2.line(mask, *ends, 1, max(round(thick), 1), cv2.LINE_8, 3)
+            first, last = (tuple(round(value * 8) for value in at[::-1]) for at in (place, step))
+            cv2.line(dark, first, last, depth, max(round(thick), 1), cv2.LINE_AA, 3)
+            cv2.line(mask, first, last, 1, max(round(thick), 1), cv2.LINE_8, 3)
             place, angle = step, angle + rng.normal(0, 0.13)
             if rng.random() < 0.05 and thick > 1.2:
                 branches.append((place.copy(), angle + rng.choice([-1, 1]) * rng.uniform(0.4, 0.9), thick * 0.7))

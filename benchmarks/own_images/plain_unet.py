@@ -50,7 +50,12 @@ class UNet(nn.Module):
 def read(root: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images HWC and masks HW."""
     for name in (root / "lists" / f"{split}.txt").read_text().split():
-        yield cv2.imread(str(root / "images" / f"{name}.png")), cv2.imread(str(root / "masks" / f"{name}.png"), 0)
+        image, mask = (
+            cv2.imread(str(root / "images" / f"{name}.png")),
+            cv2.imread(str(root / "masks" / f"{name}.png"), 0),
+        )
+        assert image is not None and mask is not None
+        yield image, mask
 
 
 def main(root: Path, steps: int, seed: int, flip: bool) -> None:
@@ -73,7 +78,7 @@ def main(root: Path, steps: int, seed: int, flip: bool) -> None:
             net(torch.tensor(np.stack(images), dtype=torch.float32)), torch.tensor(np.stack(masks)).long()
         )
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     net.eval()
     confusion = np.zeros((classes, classes))

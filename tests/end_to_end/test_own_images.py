@@ -136,7 +136,7 @@ def test_what_the_data_decide_is_recorded_and_kept_by_a_resume(trained, compose)
     settings = "data.tile=auto", "data.balance=auto", "loss.class_weights=auto", "data.classes=[sky, house, tree]"
     _, run = trained(photos, *settings)
     recorded = Run.open(run).config()
-    assert recorded.augment.pick == "photos" and recorded.data.tile == 40
+    assert recorded.augment.pick == "photos" and recorded.data.tile == 32
     assert list(recorded.data.balance) == ["sky", "house", "tree"]
     assert list(recorded.loss[""].class_weights) == ["sky", "house", "tree"]
     assert {"data.tile", "data.balance", "augment.pick"} <= set(Run.open(run).legs()[0].settled)

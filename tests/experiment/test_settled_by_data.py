@@ -8,7 +8,7 @@ from segbench.experiment.axes import make_loss
 from segbench.experiment.build import refuse_misfits_of
 from segbench.experiment.settled_by_data import asks_data, settle_by_data
 
-TWO = ("experiment=quickstart", "threads=1", "trainer=cpu")
+TWO = ("experiment=quickstart", "name=x", "threads=1", "trainer=cpu", "trainer.precision=32-true")
 
 
 def test_nothing_is_left_to_the_data_unless_asked(compose):
@@ -26,7 +26,7 @@ def test_every_auto_gets_its_value(compose):
     low, high = 2401 / 4800, 2399 / 4800
     assert settled.flat["loss.class_weights.low"] == pytest.approx((low + high) / 2 / low, abs=1e-6)
     assert settled.data.balance == {"low": 0.5, "high": 0.5}
-    # The network takes sides of 16 k + 28 or so: the nearest one whose output fits into 30 pixels, or the smallest.
+
     assert isinstance(settled.data.tile, int)
     assert settled.augment.pick == "cells" and len(settled.augment.arguments["transforms"]) == 3
     assert [sentence.split(":")[0] for sentence in sentences] == [
