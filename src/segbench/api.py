@@ -194,7 +194,7 @@ class Parts:
     `Trainer(use_distributed_sampler=False, max_steps=100).fit(parts.task, parts.data)`
 
     Attributes:
-        config: settled on this machine.
+        config: settled on this machine and for these data.
         dataset: the data set.
         data: the DataModule.
         task: the LightningModule; `task.model` is the network.
@@ -224,6 +224,7 @@ def build(given: Config | Overrides = (), *, config_dir: str | Path | None = Non
     """
     from segbench.experiment.axes import settle_network
     from segbench.experiment.build import build_data, build_dataset, build_task, refuse_misfits_of
+    from segbench.experiment.settled_by_data import settle_by_data
     from segbench.inference.stream import geometry_of
     from segbench.runtime.hardware import settle
 
@@ -233,6 +234,7 @@ def build(given: Config | Overrides = (), *, config_dir: str | Path | None = Non
         config = settle_network(config)
         refuse_misfits_of(config)
         dataset = build_dataset(config.data, config.weights, config.model)
+        config, _ = settle_by_data(config, dataset)
         task = build_task(config, dataset.spec)
         return Parts(config, dataset, build_data(config, dataset, geometry_of(task.model)), task)
 

@@ -8,14 +8,15 @@ import pytest
 
 from segbench.cli.list import options
 from segbench.config.packaged import conf_root
-from segbench.config.record import LOADER_KEYS
+from segbench.config.record import LOADER_KEYS, Augment, Data
 from segbench.config.signatures import refuse_misfits
 from segbench.data.datamodule import SegmentationData
 from segbench.errors import SegbenchError
 from segbench.runtime.hardware import settle
 
 SEGBENCH = Path(sys.executable).with_name("segbench")
-LOADERS = {f"data.{key}": SegmentationData for key in LOADER_KEYS}
+LOADERS: dict = {f"data.{key}": SegmentationData for key in LOADER_KEYS}
+LOADERS |= {"data.tile": Data, "data.balance": Data, "augment.pick": Augment}
 
 
 @pytest.fixture

@@ -84,3 +84,35 @@ def test_a_bad_file_is_told_alike_by_loading_processes(monkeypatch, workers):
     with pytest.raises(SegbenchError) as caught:
         next(iter(data(num_workers=workers).evaluation_loader("test")))
     assert str(caught.value) == "image a is\n  torn\n  expected: a whole one\n  to do:    fetch it again"
+
+
+def test_balanced_tiles_are_those_of_any_number_of_workers():
+    def batches(workers):
+        loader = data(balance={"high": 0.75}, num_workers=workers).train_dataloader()
+        loader.sampler.set_epoch(1)
+        return list(loader)
+
+    for alone, shared in zip(batches(0), batches(2), strict=True):
+        assert alone.ids == shared.ids
+        assert torch.equal(alone.images["em"], shared.images["em"])
+
+
+@pytest.mark.parametrize(
+    ("shares", "told"),
+    [
+        ({"low": 0.7, "high": 0.7}, r"data\.balance=.*1\.4 together\n.*at most 1"),
+        ({"low": 0}, r"0 together\n.*more than 0"),
+        ({"car": 0.5}, r"data\.balance names car\n.*low, high"),
+    ],
+)
+def test_shares_that_cannot_be_given_are_refused(shares, told):
+    with pytest.raises(SegbenchError, match=told):
+        data(balance=shares)
+
+
+def test_a_share_for_a_class_without_a_pixel_is_refused(monkeypatch):
+    monkeypatch.setattr("segbench.data.datamodule.class_counts", lambda *_: np.array([[5, 0]] * 4))
+    with pytest.raises(
+        SegbenchError, match=r"a share to high, which no training image shows\n.*\n.*data\.balance\.high"
+    ):
+        data(balance={"high": 0.5})

@@ -1,10 +1,11 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbench.data.sampler import Draw, EvaluationSampler, TrainSampler
+from segbench.data.sampler import Balance, Draw, EvaluationSampler, TrainSampler
 from segbench.errors import SegbenchError
 
 small = st.integers(1, 5)
@@ -147,3 +148,34 @@ def test_ranks_share_the_batches_that_are_overfitted():
     alone = list(TrainSampler(8, 2, 0, overfit=2))
     ranks = [list(TrainSampler(8, 1, 0, rank=rank, world_size=2, overfit=2)) for rank in range(2)]
     assert [draw for pair in zip(*ranks, strict=True) for draw in pair] == alone
+
+
+SHOWN = np.array([[True, False, True], [True, True, False], [True, False, False], [False, True, False]])
+"""Whether each of four images shows each of three classes."""
+
+
+def test_each_class_has_its_share_of_the_draws():
+    balance = Balance((0.25, 0.5, 0.0), SHOWN, seed=0)
+    draws = epoch(TrainSampler(4, 2, 0, repeats=10, balance=balance), 3)
+    assert Counter(draw.label for draw in draws) == {0: 10, 1: 20, None: 10}
+    assert all(SHOWN[draw.index, draw.label] for draw in draws if draw.label is not None)
+    assert {draw.index for draw in draws if draw.label == 1} == {1, 3}
+    assert {draw.index for draw in draws if draw.label is None} == {0, 1, 2, 3}
+    assert {draw.label for draw in draws if draw.draw < 10} == {0}
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 99), st.integers(0, 30))
+def test_a_balanced_order_is_that_of_any_number_of_ranks_and_of_a_resume(batch, world, seed, done):
+    def sampled(batch, rank=0, world=1, **more):
+        balance = Balance((0.3, 0.3, 0.4), SHOWN, seed)
+        return list(TrainSampler(4, batch, seed, 9, rank, world, balance=balance, **more))
+
+    alone = batched(sampled(batch * world), batch * world)
+    ranks = [batched(sampled(batch, rank, world), batch) for rank in range(world)]
+    assert [sorted(map(repr, step)) for step in alone] == [
+        sorted(repr(draw) for part in step for draw in part) for step in zip(*ranks, strict=True)
+    ]
+    steps = 36 // batch
+    number, entered = divmod(done, steps)
+    whole = TrainSampler(4, batch, seed, 9, balance=Balance((0.3, 0.3, 0.4), SHOWN, seed))
+    assert sampled(batch, steps_done=lambda: done) == epoch(whole, number)[entered * batch :]

@@ -144,3 +144,18 @@ def test_loss_weights_are_cut_with_the_tile(drawn_isbi):
     places = np.lib.stride_tricks.sliding_window_view(np.pad(image, 40, mode="reflect"), (40, 40))
     y, x = np.argwhere((places == sample.images["em"][0].numpy()).all((2, 3)))[0]
     np.testing.assert_array_equal(sample.weight.numpy(), np.pad(whole, 40, mode="reflect")[y : y + 40, x : x + 40])
+
+
+@given(draw=st.integers(0, 200), label=st.integers(0, 1), tile=st.sampled_from([12, 24, 60]))
+def test_a_tile_of_a_class_shows_it(draw, label, tile):
+    sample = tiles(tile, margin=2)[Draw(1, 0, draw, label=label)]
+    assert (sample.targets["semantic"][2:-2, 2:-2] == label).any()
+
+
+def test_the_tiles_of_a_class_are_a_function_of_the_draw_and_reach_every_place():
+    one, other = (tiles(12, margin=0)[Draw(0, 2, 7, label=1)] for _ in range(2))
+    assert torch.equal(one.images["em"], other.images["em"])
+    starts = [int(tiles(12, margin=0)[Draw(0, 0, draw, label=1)].images["em"][0, 0, 0]) for draw in range(200)]
+    rows = {start // SIZE[1] for start in starts}
+    # Class 1 begins in row 20: a tile of 12 rows shows it from row 9 on.
+    assert min(rows) == 9 and max(rows) == SIZE[0] - 12

@@ -13,6 +13,7 @@ from segbench.errors import SegbenchError
 from segbench.experiment.evaluate import evaluate
 from segbench.experiment.predict import predict
 from segbench.experiment.train import train
+from segbench.runs.directory import Run
 
 PALETTE = ((0, 0, 0), (200, 30, 30), (30, 200, 30))
 SMALL = (
@@ -129,3 +130,19 @@ def test_a_folder_that_has_grown_is_told_and_scored_by_the_images_of_the_time(tr
     with pytest.raises(SegbenchError, match=found):
         scored("grown")
     assert scored("restored", f"+data.lists={run}/splits.json") == first
+
+
+def test_what_the_data_decide_is_recorded_and_kept_by_a_resume(trained, compose):
+    settings = "data.tile=auto", "data.balance=auto", "loss.class_weights=auto", "data.classes=[sky, house, tree]"
+    _, run = trained(photos, *settings)
+    recorded = Run.open(run).config()
+    assert recorded.augment.pick == "photos" and recorded.data.tile == 32
+    assert list(recorded.data.balance) == ["sky", "house", "tree"]
+    assert list(recorded.loss[""].class_weights) == ["sky", "house", "tree"]
+    assert {"data.tile", "data.balance", "augment.pick"} <= set(Run.open(run).legs()[0].settled)
+    log = (run / "run.log").read_text()
+    assert log.count("augment: photos, since the images are colour photographs") == 1
+    longer = recorded.replace({"trainer.max_steps": 4})
+    train(longer, run, [], True)
+    assert Run.open(run).config() == longer
+    assert (run / "run.log").read_text().count("augment: photos") == 1

@@ -81,3 +81,46 @@ def test_the_weighted_loss_refuses_a_batch_without_weight(batch):
 def test_an_unknown_reduction_is_refused():
     with pytest.raises(SegbenchError, match=r"loss\.reduction=none"):
         CrossEntropy("none")
+
+
+def test_class_weights_by_hand(batch):
+    # l = ln 2 of class 0 and ln 4 of class 1, weighted 1 and 3; the mean is over the sum of the class weights.
+    logits = torch.tensor([[[[0.0, math.log(3.0)]], [[0.0, 0.0]]]])
+    target, heavy = torch.tensor([[[0, 1]]]), (1.0, 3.0)
+    total = math.log(2) + 3 * math.log(4)
+    assert CrossEntropy("sum", class_weights=heavy)(logits, target).item() == pytest.approx(total)
+    assert CrossEntropy(class_weights=heavy)(logits, target).item() == pytest.approx(total / 4)
+    # Pixel weights multiply, and are not in the denominator.
+    doubled = CrossEntropy(class_weights=heavy)(logits, target, torch.full((1, 1, 2), 2.0)).item()
+    assert doubled == pytest.approx(2 * total / 4)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_class_weights_are_those_of_torchs_cross_entropy(batch, reduction):
+    logits, target, _ = batch()
+    logits.requires_grad_()
+    factors = [0.5, 2.0, 0.0]
+    ours = CrossEntropy(reduction, class_weights=factors)(logits, target)
+    given = torch.tensor(factors, dtype=torch.float64)
+    theirs = F.cross_entropy(logits, target, given, ignore_index=255, reduction=reduction)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (ours, theirs)))
+
+
+def test_a_batch_of_classes_of_weight_zero_has_loss_zero():
+    logits = torch.zeros(1, 2, 1, 2, requires_grad=True)
+    loss = CrossEntropy(class_weights=(0, 1))(logits, torch.zeros(1, 1, 2, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0 and not logits.grad.any()
+
+
+def test_class_weights_out_of_range_or_of_another_number_are_refused(batch):
+    for wrong in ((-1, 1), (0, 0), (math.inf, 1)):
+        with pytest.raises(SegbenchError, match=r"loss\.class_weights=.*\n.*finite factor"):
+            CrossEntropy(class_weights=wrong)
+    with pytest.raises(SegbenchError, match=r"loss\.class_weights with 2 factors for 3 classes"):
+        CrossEntropy(class_weights=(1, 2))(*batch()[:2])
+
+
+def test_class_weights_are_the_configs_and_not_the_checkpoints():
+    assert not CrossEntropy(class_weights=(1, 2)).state_dict()

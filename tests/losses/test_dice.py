@@ -66,3 +66,31 @@ def test_the_sets_are_of_the_batch_and_not_of_each_image(batch):
 def test_arguments_outside_their_range_are_refused(wrong, told):
     with pytest.raises(SegbenchError, match=told):
         Dice(**wrong)
+
+
+def test_class_weights_weigh_the_mean_over_the_classes_that_count():
+    # D_0 = 2/3 and D_1 = 4/7, as above; the third class is labelled nowhere.
+    logits = logits_of([[0.75, 0.25, 1e-30], [0.5, 0.5, 1e-30]])
+    weighted = Dice(class_weights=(1, 3, 7))(logits, torch.tensor([[[0, 1]]]))
+    assert weighted.item() == pytest.approx((1 * (1 - 2 / 3) + 3 * (1 - 4 / 7)) / 4)
+
+
+def test_sets_of_each_image_by_hand():
+    # Two images of one pixel, labels 0 and 1, p = (3/4, 1/4) and (1/2, 1/2): D_0 = 1.5 / 1.75 of the first image, where
+    # class 1 is absent; D_1 = 1 / 1.5 of the second, where class 0 is.
+    logits = logits_of([[0.75, 0.25], [0.5, 0.5]]).movedim(3, 0).movedim(-1, 2).reshape(2, 2, 1, 1)
+    target = torch.tensor([[[0]], [[1]]])
+    assert Dice(per_image=True)(logits, target).item() == pytest.approx(1 - (1.5 / 1.75 + 1 / 1.5) / 2)
+    # With both classes in every image and s = 1, an absent class counts: 1 / (1/4 + 1) and 1 / (1/2 + 1).
+    first, second = (2.5 / 2.75 + 1 / 1.25) / 2, (2 / 2.5 + 1 / 1.5) / 2
+    every = Dice(smooth=1, classes="all", per_image=True)(logits, target)
+    assert every.item() == pytest.approx(1 - (first + second) / 2)
+    # The batch as one set, in which no class is absent.
+    assert Dice()(logits, target).item() == pytest.approx(1 - (2 / 3 + 4 / 7) / 2)
+
+
+def test_an_image_of_void_is_no_set(batch):
+    logits, target, weight = batch(B=2)
+    target[1] = 255
+    alone = Dice(per_image=True)(logits[:1], target[:1], weight[:1])
+    torch.testing.assert_close(Dice(per_image=True)(logits, target, weight), alone)

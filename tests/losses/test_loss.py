@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segbench.errors import SegbenchError
-from segbench.losses import CrossEntropy, Dice, Focal, LovaszSoftmax, Sum, WeightedCrossEntropy
+from segbench.losses import CrossEntropy, Dice, Focal, LovaszSoftmax, Sum, Tversky, WeightedCrossEntropy
 
 LOSSES = {
     "cross-entropy": lambda **given: CrossEntropy(**given),
@@ -18,6 +18,15 @@ LOSSES = {
     "squared dice": lambda **given: Dice(squared=True, smooth=1, classes="all", **given),
     "lovasz": lambda **given: LovaszSoftmax(**given),
     "lovasz of a batch": lambda **given: LovaszSoftmax(per_image=False, classes="all", **given),
+    "dice of images": lambda **given: Dice(per_image=True, class_weights=(1, 2, 0.5), **given),
+    "tversky": lambda **given: Tversky(**given),
+    "focal tversky": lambda **given: Tversky(gamma=0.75, smooth=1, classes="all", class_weights=(1, 2, 0), **given),
+    "by class": lambda **given: CrossEntropy(class_weights=(0.5, 1, 2), **given),
+    "focal by class": lambda **given: Focal(class_weights=(0.5, 1, 2), **given),
+    "lovasz by class": lambda **given: LovaszSoftmax(class_weights=(0.5, 1, 2), **given),
+    "a sum by class": lambda **given: Sum(
+        {"a": CrossEntropy(class_weights=(1, 0, 1)), "b": Tversky()}, dict(a=1, b=2), class_weights=(1, 2, 3), **given
+    ),
     "a sum": lambda **given: Sum(
         {"a": CrossEntropy(), "b": Dice(), "c": LovaszSoftmax()}, dict(a=1, b=2, c=3), **given
     ),

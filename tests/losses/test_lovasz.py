@@ -84,3 +84,12 @@ def test_an_absent_class_costs_its_worst_pixel_where_all_are_counted():
 def test_unknown_classes_are_refused():
     with pytest.raises(SegbenchError, match=r"loss\.classes=some\n.*present or all\n.*loss\.classes=present"):
         LovaszSoftmax(classes="some")
+
+
+def test_class_weights_weigh_the_mean_over_the_classes_of_a_set(batch):
+    logits, target, weight = batch(B=1)
+    parts = [LovaszSoftmax(class_weights=[float(k == each) for k in range(3)]) for each in range(3)]
+    losses = [loss(logits, target, weight) for loss in parts]
+    torch.testing.assert_close(LovaszSoftmax()(logits, target, weight), sum(losses) / 3)
+    weighted = LovaszSoftmax(class_weights=(1, 2, 5))(logits, target, weight)
+    torch.testing.assert_close(weighted, (losses[0] + 2 * losses[1] + 5 * losses[2]) / 8)

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import torch
 
 from segbench.errors import SegbenchError
 from segbench.losses import CrossEntropy, Dice, Sum, WeightedCrossEntropy
@@ -50,3 +51,11 @@ def test_a_weight_map_is_asked_for_where_a_term_asks():
 def test_terms_and_weights_that_do_not_fit_are_refused(terms, weights, told):
     with pytest.raises(SegbenchError, match=told):
         Sum(terms, weights)
+
+
+def test_class_weights_are_those_of_terms_without_their_own(batch):
+    logits, target, weight = batch()
+    terms = {"a": CrossEntropy(class_weights=(1, 0, 1)), "b": Dice()}
+    both = Sum(terms, dict(a=1, b=2), class_weights=(1, 2, 3))(logits, target, weight)
+    alone = CrossEntropy(class_weights=(1, 0, 1))(logits, target, weight)
+    torch.testing.assert_close(both, alone + 2 * Dice(class_weights=(1, 2, 3))(logits, target, weight))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from segbench.data.prepare.check import Report
+    from segbench.data.raw import DataSet
 
 _Progress = Callable[[str, int, int | None], None]
 
@@ -197,11 +198,22 @@ def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
         )
     with _logged():
         dataset = build_dataset(Data.model_validate(config), None)
+        _say_augmentation(name, dataset)
     root = config.get("root")
     with _progress() as (console, progress):
         report = check(dataset, Path(root) if root else None, int(limit) if limit else None, progress)
     _show(report, console)
     return 1 if report.faults else 0
+
+
+def _say_augmentation(name: str, dataset: DataSet) -> None:
+    from segbench.data.glance import glance
+
+    source = dataset.split("train")
+    if source is None or len(source) == 0 or name != "image_folder":
+        return
+    chosen, why = glance(source, next(iter(dataset.spec.heads))).augmentation
+    print(f"augment=auto is {chosen}, since {why}")
 
 
 @contextlib.contextmanager

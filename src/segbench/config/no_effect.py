@@ -50,6 +50,8 @@ _RECORDERS: Mapping[str, str] = {
     "segbench.training.callbacks.guard.FiniteLoss": "stops a run, and changes none that is not stopped",
 }
 """Reasons by callback class, whatever its key: another class under the same key may do anything."""
+_AS_BEFORE = re.compile(r"data\.balance|loss\.(.*\.)?class_weights|augment\.pick")
+"""Keys that older runs lack; null is what those did. A pick is a name of the transforms beside it."""
 _TABLE = re.compile("|".join(re.escape(key).replace(r"\*", ".*") for key in NO_EFFECT))
 
 
@@ -63,6 +65,8 @@ def is_without_effect(key: str, settings: Mapping[str, Any]) -> bool:
         key: dotted.
         settings: the flat view that it is from, which names the classes. What a class of others does is not known.
     """
+    if _AS_BEFORE.fullmatch(key):
+        return settings[key] is None or key == "augment.pick"
     if not key.startswith("callbacks."):
         return _in_table(key) and not _below_others(key, settings)
     name = ".".join(key.split(".")[:2])

@@ -10,7 +10,7 @@ from typing import Any
 from segbench.config.flat import changed
 from segbench.config.grammar import spread
 from segbench.config.packaged import conf_root, read_yaml
-from segbench.config.record import LOADER_KEYS, InitialWeights, Loss, Scheduler
+from segbench.config.record import LOADER_KEYS, Augment, InitialWeights, Loss, Scheduler
 from segbench.config.trust import is_trusted, own
 from segbench.errors import SegbenchError
 
@@ -33,6 +33,7 @@ TRAINER = (
 """The arguments of `lightning.Trainer` that a config may set; the others (`callbacks`, `logger` ...) are axes."""
 _APART: Mapping[str, frozenset[str]] = {
     "data": frozenset(LOADER_KEYS),
+    "augment": Augment.apart,
     "loss": Loss.apart,
     "scheduler": Scheduler.apart,
     "optimizer": frozenset(("bias_lr_factor", "bias_weight_decay", "bias_layers")),

@@ -20,7 +20,7 @@ from segbench.config.paper import packaged_facts
 from segbench.errors import SegbenchError
 
 Auto = Literal["auto"]
-"""What the machine decides: `segbench.runtime.hardware.settle` replaces it."""
+"""What the machine or the data decide: `runtime.hardware` and `experiment.settled_by_data` replace it."""
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 
@@ -57,7 +57,11 @@ class Component(Section):
         return self.target.rpartition(".")[2]
 
 
-LOADER_KEYS = ("batch_size", "tile", "surround", "repeats", "eval_batch_size", "num_workers")
+AUTO_TILE = 256
+"""The side in pixels of tiles that the data choose, unless the images are smaller."""
+ByClass = dict[str, Annotated[float, Field(ge=0)]]
+"""A number for each class, by its name."""
+LOADER_KEYS = ("batch_size", "tile", "surround", "repeats", "balance", "eval_batch_size", "num_workers")
 
 
 class Data(Component):
@@ -66,24 +70,34 @@ class Data(Component):
     apart: ClassVar[frozenset[str]] = frozenset(LOADER_KEYS)
 
     batch_size: Count = 1
-    tile: Count | None = None
+    tile: Count | Auto | None = None
     surround: CountOrNone = 0
     repeats: Count = 1
+    balance: ByClass | Auto | None = None
     eval_batch_size: Count = 1
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
 
     @property
     def loading(self) -> dict[str, Any]:
-        """The arguments of `segbench.data.datamodule.SegmentationData`."""
+        """The arguments of `segbench.data.datamodule.SegmentationData`, where nothing is `auto` any more."""
         return {name: getattr(self, name) for name in LOADER_KEYS}
 
 
-class Loss(Component):
-    """A loss, and the map of pixel weights that it asks for."""
+class Augment(Component):
+    """An augmentation, and the name of the packaged one that the data chose: `pick`, None where none was chosen."""
 
-    apart: ClassVar[frozenset[str]] = frozenset({"weight_map"})
+    apart: ClassVar[frozenset[str]] = frozenset({"pick"})
+
+    pick: str | None = None
+
+
+class Loss(Component):
+    """A loss, the map of pixel weights that it asks for, and its class weights by the names of the classes."""
+
+    apart: ClassVar[frozenset[str]] = frozenset({"weight_map", "class_weights"})
 
     weight_map: Component | None = None
+    class_weights: ByClass | Auto | None = None
 
 
 class Scheduler(Component):
@@ -273,7 +287,7 @@ class Config(Recorded):
     paper: Annotated[Paper | None, BeforeValidator(packaged_facts)] = None
     task: Task
     data: Data
-    augment: Component
+    augment: Augment
     model: Component
     loss: Losses
     optimizer: Component

@@ -145,6 +145,9 @@ def _check_sizes(targets: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _leaves(transforms: Iterable[Any]) -> Iterable[Any]:
+    import albumentations
+
     for transform in transforms:
-        nested = getattr(transform, "transforms", None)
-        yield from [transform] if nested is None else _leaves(nested)
+        # ColorJitter has an attribute `transforms` too, of functions.
+        nested = isinstance(transform, albumentations.BaseCompose)
+        yield from _leaves(transform.transforms) if nested else [transform]

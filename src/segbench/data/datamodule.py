@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,8 +11,9 @@ import lightning
 from torch.utils.data import DataLoader
 
 from segbench.data.augment import Augmentation
+from segbench.data.class_counts import absent, class_counts, of_classes
 from segbench.data.raw import SPLITS, DataSet, Source
-from segbench.data.sampler import EvaluationSampler, TrainSampler
+from segbench.data.sampler import Balance, EvaluationSampler, TrainSampler
 from segbench.data.tiles import TrainTiles, WholeImages
 from segbench.data.weights import LossWeights
 from segbench.errors import SegbenchError
@@ -42,13 +44,15 @@ class SegmentationData(lightning.LightningDataModule):
         tile: input side of the training tiles in pixels, None for whole images.
         surround: pixels cut around a tile for its augmentation only.
         repeats: how often each image is drawn in an epoch.
+        balance: shares of the draws whose tiles show a class of the first head, by its name; together at most 1. None:
+            tiles are drawn without regard to classes.
         eval_batch_size: images per batch in evaluation; does not affect results.
         num_workers: loading processes; does not affect results.
         pixel_weights: computes the pixel weights of a training image, or None.
         overfit_batches: batches, or a share of them, that make every epoch, always the same ones; 0: all.
 
     Raises:
-        SegbenchError: a tile size that the network does not accept.
+        SegbenchError: a tile size that the network does not accept, or shares that the training images cannot give.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class SegmentationData(lightning.LightningDataModule):
         tile: int | None = None,
         surround: int = 0,
         repeats: int = 1,
+        balance: Mapping[str, float] | None = None,
         eval_batch_size: int = 1,
         num_workers: int = 0,
         pixel_weights: LossWeights | None = None,
@@ -75,6 +80,7 @@ class SegmentationData(lightning.LightningDataModule):
         self._batch_size, self._tile, self._surround, self._repeats = batch_size, tile, surround, repeats
         self._eval_batch_size, self._num_workers, self._pixel_weights = eval_batch_size, num_workers, pixel_weights
         self._resumed_at, self._overfit = 0, overfit_batches
+        self._balance = None if balance is None else self._balanced(balance)
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's steps so far."""
@@ -103,6 +109,25 @@ class SegmentationData(lightning.LightningDataModule):
             )
         return source
 
+    def _balanced(self, shares: Mapping[str, float]) -> Balance:
+        head, spec = next(iter(self.spec.heads.items()))
+        shares_K = of_classes(shares, spec, "data.balance", 0.0)
+        total = sum(shares_K)
+        if not (all(share >= 0 for share in shares_K) and 0 < total <= 1 + 1e-6):
+            raise SegbenchError(
+                f"data.balance={dict(shares)}, {total:g} together",
+                "shares of the tiles that show each class, together more than 0 and at most 1",
+                "correct data.balance; what is left of 1 is drawn from anywhere",
+            )
+        counts_NK = class_counts(self.require("train"), head, spec.num_classes)
+        if missing := [name for name in absent(counts_NK, spec.class_names) if shares.get(name)]:
+            raise SegbenchError(
+                f"data.balance gives a share to {', '.join(missing)}, which no training image shows",
+                "classes that training images show",
+                f"leave out data.balance.{missing[0]}, or set data.balance=auto",
+            )
+        return Balance(shares_K, counts_NK > 0, self._seed)
+
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled, augmented tiles."""
         rank, world = self._ranks()
@@ -116,6 +141,7 @@ class SegmentationData(lightning.LightningDataModule):
                 "accumulate": self.trainer.accumulate_grad_batches,
                 "limit": self.trainer.limit_train_batches,
             }
+        of_trainer["balance"] = self._balance
         sampler = TrainSampler(len(source), self._batch_size, self._seed, self._repeats, rank, world, **of_trainer)
         return ResumableLoader(
             tiles,

@@ -42,9 +42,21 @@ class FolderImages(Source):
         classes: Classes,
         modality: ModalitySpec,
         dtype: str,
+        masks: Sequence[MaskFacts],
     ) -> None:
         self._pages, self.ids, self._classes, self._modality, self._dtype = pages, ids, classes, modality, dtype
+        self._masks = masks
         self._stacks = OpenStacks()
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """NK pixels of each class in each image, as the scan counted them."""
+        counts_NK = np.array([self._classes.count(facts)[:-1] for facts in self._masks])
+        for index, facts in enumerate(self._masks):
+            if not facts.codes:
+                # Too many codes to be kept by the scan.
+                label_HW = self.read(index).labels["semantic"]
+                counts_NK[index] = np.bincount(label_HW.ravel(), minlength=256)[: len(self._classes.names)]
+        return counts_NK
 
     def read(self, index: int) -> RawImage:
         """Image `image` (HW or HWC; uint8, uint16 or float32), label `semantic`."""
@@ -160,7 +172,8 @@ class ImageFolder:
             (*self._files[file], page if len(self._images[file]) > 1 else None) for file, page in self._splits[name]
         ]
         dtype = next(iter(self._images.values()))[0].dtype
-        return FolderImages(pages, self._ids(name), self._classes, self._modality, dtype)
+        masks = [self._masks[file][page] for file, page in self._splits[name]]
+        return FolderImages(pages, self._ids(name), self._classes, self._modality, dtype, masks)
 
     def _report(self, left_out: Sequence[str], decoded: int, caches: Sequence[Path | None]) -> None:
         for sentence in (*describe_images(self._images, self._modality), *left_out):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from segbench.errors import SegbenchError
@@ -21,12 +22,43 @@ class Draw:
         draw: the position among the epoch's draws before shuffling; with `epoch` and the seed it fixes every random
             choice for the sample.
         padding: a repeated image that keeps the ranks in step; metrics ignore it.
+        label: the class that the tile has to show; None: any place will do.
     """
 
     index: int
     epoch: int = 0
     draw: int = 0
     padding: bool = False
+    label: int | None = None
+
+
+class Balance:
+    """Which image each draw of an epoch takes, so that every class has its share of the draws.
+
+    The first share_0 of an epoch's draws (before they are shuffled) are class 0's, the next share_1 class 1's and so
+    on, to the nearest draw; what is left takes the images in turn, as without a balance. A draw of a class takes one of
+    the images that show it, all equally likely: a function of (seed, epoch, draw).
+
+    Args:
+        shares: K shares of the draws, summing to at most 1.
+        shown_NK: whether each image shows each class.
+        seed: of the run.
+    """
+
+    def __init__(self, shares: Sequence[float], shown_NK: NDArray[np.bool_], seed: int) -> None:
+        self._until_K = np.cumsum(shares)
+        self._images = [np.flatnonzero(shown_N).astype(np.int32) for shown_N in shown_NK.T]
+        self._count, self._seed = len(shown_NK), seed
+
+    def __call__(self, draw: int, draws: int, epoch: int) -> tuple[int, int | None]:
+        """The image of a draw out of `draws`, and the class that its tile has to show."""
+        # The middle of the draw's own part of [0, 1); a sum of shares that rounds to less than 1 leaves none over.
+        label = int(np.searchsorted(self._until_K, (draw + 0.5) / draws, side="right"))
+        if label == len(self._until_K):
+            return draw % self._count, None
+        images = self._images[label]
+        # A stream beside that of the tile, which begins with the same three numbers.
+        return int(images[np.random.default_rng((self._seed, epoch, draw, 1)).integers(len(images))]), label
 
 
 class TrainSampler(Sampler[Draw]):
@@ -48,6 +80,7 @@ class TrainSampler(Sampler[Draw]):
         limit: batches that the Trainer takes for one of its epochs, or a share of them (`limit_train_batches`). A pass
             over the images then makes as many epochs as fit into it, each of other batches.
         overfit: batches, or a share of them, that make every epoch, always the same ones (`overfit_batches`); 0: all.
+        balance: chooses the images by class; None: each is drawn equally often.
 
     Raises:
         SegbenchError: fewer draws than one batch on every rank needs.
@@ -65,7 +98,9 @@ class TrainSampler(Sampler[Draw]):
         accumulate: int = 1,
         limit: int | float = 1.0,
         overfit: int | float = 0,
+        balance: Balance | None = None,
     ) -> None:
+        self._balance = balance
         self._count, self._batch, self._seed, self._repeats = count, batch_size, seed, repeats
         self._rank, self._world = rank, world_size
         self._epoch, self._steps_done, self._accumulate = 0, steps_done, accumulate
@@ -103,7 +138,10 @@ class TrainSampler(Sampler[Draw]):
         order = np.random.default_rng((self._seed, epoch)).permutation(self._count * self._repeats)
         order = order[: self._steps * self._world * self._batch].reshape(self._steps, self._world, self._batch)
         for draw in order[entered:end, self._rank].reshape(-1).tolist():
-            yield Draw(index=draw % self._count, epoch=epoch, draw=draw)
+            index, label = draw % self._count, None
+            if self._balance is not None:
+                index, label = self._balance(draw, self._count * self._repeats, epoch)
+            yield Draw(index=index, epoch=epoch, draw=draw, label=label)
 
 
 class EvaluationSampler(Sampler[Draw]):

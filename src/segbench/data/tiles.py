@@ -58,7 +58,8 @@ class TrainTiles(Dataset[Sample]):
     """Augmented tiles, each a function of (seed, epoch, draw) alone: workers and resumes do not change it.
 
     The tile's output window (what an unpadded network predicts) is placed at random inside the image; the context
-    around it comes from the mirrored image.
+    around it comes from the mirrored image. Where the draw names a class, the window contains a pixel of it, any of the
+    image's, at any place in the window.
 
     Args:
         source: the training split.
@@ -94,7 +95,8 @@ class TrainTiles(Dataset[Sample]):
         weight = None if self._pixel_weights is None else self._pixel_weights(raw)
         rng = np.random.default_rng((self._seed, draw.epoch, draw.draw))
         if self._tile is not None:
-            raw, weight = self._cut(raw, weight, rng)
+            shown_HW = None if draw.label is None else next(iter(raw.labels.values())) == draw.label
+            raw, weight = self._cut(raw, weight, rng, shown_HW)
         reweigh = None if self._pixel_weights is None else self._pixel_weights.of_warped
         images, labels, instances, weight = self._augmentation(
             raw.images, raw.labels, raw.instances, weight, int(rng.integers(2**31)), reweigh
@@ -106,14 +108,25 @@ class TrainTiles(Dataset[Sample]):
         return to_sample(augmented, self._spec, draw.index, weight)
 
     def _cut(
-        self, raw: RawImage, weight: NDArray[np.float32] | None, rng: np.random.Generator
+        self,
+        raw: RawImage,
+        weight: NDArray[np.float32] | None,
+        rng: np.random.Generator,
+        shown_HW: NDArray[np.bool_] | None,
     ) -> tuple[RawImage, NDArray[np.float32] | None]:
         assert self._tile is not None
         output = self._tile - 2 * self._margin
         edge, side = self._margin + self._surround, self._tile + 2 * self._surround
+        within: tuple[int | None, ...] = (None, None)
+        if shown_HW is not None:
+            pixels = np.flatnonzero(shown_HW)
+            within = tuple(map(int, divmod(int(pixels[rng.integers(len(pixels))]), shown_HW.shape[1])))
         axes = []
-        for size in next(iter(raw.images.values())).shape[:2]:
-            start = int(rng.integers(min(0, size - output), max(0, size - output) + 1)) - edge
+        for size, place in zip(next(iter(raw.images.values())).shape[:2], within, strict=True):
+            first, last = min(0, size - output), max(0, size - output)
+            if place is not None:
+                first, last = max(first, place - output + 1), min(last, place)
+            start = int(rng.integers(first, last + 1)) - edge
             axes.append(mirrored(start, start + side, size))
         return _part(raw, weight, np.ix_(*axes))
 

@@ -7,7 +7,7 @@ that it takes by name among those that a run offers.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from segbench.config.instances import instance, located
 from segbench.config.record import Component, Config, InitialWeights, Loss, Scheduler
 from segbench.config.signatures import hints_of, taken
 from segbench.config.trust import refuse_untrusted
+from segbench.data.class_counts import of_classes
 from segbench.data.raw import DataSet
 from segbench.errors import SegbenchError
 from segbench.inference.outputs import as_heads, described
@@ -232,20 +233,47 @@ def check_network(component: Component, model: nn.Module, spec: DatasetSpec, sid
 # Loss
 
 
+def loss_nodes(config: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every loss of a config, terms of sums too, by its dotted key."""
+
+    def within(key: str, node: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        if isinstance(node, Mapping):
+            if "_target_" in node:
+                yield key, node
+            for name, each in node.items():
+                if name != "weight_map":
+                    yield from within(f"{key}.{name}", each)
+
+    yield from within("loss", config.tree["loss"])
+
+
 def make_loss(component: Loss, head: HeadSpec, name: str) -> nn.Module:
     """The loss of a head, with its void label if it takes `ignore_index`; tried out if it is not ours.
 
+    Class weights by name become numbers in the order of the head's labels, 1 for a class that is not named.
+
     Raises:
-        SegbenchError: it is no `torch.nn.Module`, or fails.
+        SegbenchError: it is no `torch.nn.Module`, fails, takes no class weights, or they name a class that is none.
     """
+    key = f"loss.{name}" if name else "loss"
+    weights = component.class_weights
+    component = Loss.model_validate({"_target_": component.target, **_by_label(component.arguments, head, key)})
     kind = kind_of(component)
     hints, _ = hints_of(kind)
     # Class weights and the like stand as lists in a config.
-    given = {
-        key: torch.tensor(value, dtype=torch.float32)
-        for key, value in component.arguments.items()
-        if isinstance(value, list) and "Tensor" in str(hints.get(key))
+    given: dict[str, Any] = {
+        argument: torch.tensor(value, dtype=torch.float32)
+        for argument, value in component.arguments.items()
+        if isinstance(value, list) and "Tensor" in str(hints.get(argument))
     }
+    if weights is not None:
+        given["class_weights"] = of_classes(weights, head, f"{key}.class_weights", 1.0)
+        if not taken(kind, class_weights=None):
+            raise SegbenchError(
+                f"{key}.class_weights for {component.target}, which does not take them",
+                "a loss with an argument class_weights (K numbers)",
+                f"use the loss's own argument for class weights, and set {key}.class_weights=null",
+            )
     given |= {} if "ignore_index" in component.arguments else taken(kind, ignore_index=head.ignore_index)
     made = make(component, **given)
     if not isinstance(made, nn.Module):
@@ -253,6 +281,18 @@ def make_loss(component: Loss, head: HeadSpec, name: str) -> nn.Module:
     loss = as_loss(made, head.ignore_index)
     check_loss(loss, head.num_classes, component.target if not name else f"{component.target} of {name}")
     return loss
+
+
+def _by_label(node: Mapping[str, Any], head: HeadSpec, key: str) -> dict[str, Any]:
+    """The arguments of a loss, class weights of its terms as lists; without those that are null."""
+    made: dict[str, Any] = {}
+    for name, value in node.items():
+        if name == "class_weights":
+            if value is not None:
+                made[name] = of_classes(value, head, f"{key}.{name}", 1.0)
+        else:
+            made[name] = _by_label(value, head, f"{key}.{name}") if isinstance(value, Mapping) else value
+    return made
 
 
 # Optimiser and schedule

@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch import nn
 from torchmetrics import Metric
 
-from segbench.config.record import LOADER_KEYS, Component, Config, Data, InitialWeights, Scheduler
+from segbench.config.record import LOADER_KEYS, Augment, Component, Config, Data, InitialWeights, Loss, Scheduler
 from segbench.config.signatures import hints_of, refuse_misfits, taken
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
@@ -29,6 +29,7 @@ from segbench.experiment.axes import (
     check_network,
     check_schedule,
     kind_of,
+    loss_nodes,
     make,
     make_dataset,
     make_loss,
@@ -303,15 +304,24 @@ def refuse_misfits_of(config: Config) -> None:
     takers: dict[str, Any] = {f"data.{key}": SegmentationData for key in LOADER_KEYS}
     takers |= {f"scheduler.{key}": Scheduled for key in Scheduler.apart}
     takers |= {f"optimizer.{key}": parameter_groups for key in PER_LAYER}
+    # By the names of classes, or `auto`; their losses take numbers.
+    takers |= {f"{key}.class_weights": Loss for key, _ in loss_nodes(config)}
+    takers |= {"data.tile": Data, "data.balance": Data, "augment.pick": Augment}
     refuse_misfits(config.tree, takers)
     if any(logger is not None and logger.target.startswith("segbench.tracking.") for logger in config.logger.values()):
         # Before anything of it is written.
         shown(config)
 
 
-def build_experiment(config: Config, directory: Path) -> Experiment:
-    """Data set, DataModule, task and Trainer of a training run."""
-    dataset = build_dataset(config.data, config.weights, config.model)
+def build_experiment(config: Config, directory: Path, dataset: DataSet | None = None) -> Experiment:
+    """Data set, DataModule, task and Trainer of a training run.
+
+    Args:
+        config: of the run, settled.
+        directory: of the run.
+        dataset: if it is built already.
+    """
+    dataset = dataset or build_dataset(config.data, config.weights, config.model)
     task = build_task(config, dataset.spec)
     data = build_data(config, dataset, geometry_of(task.model))
     callbacks = build_callbacks(config.callbacks, directory, task)
@@ -343,7 +353,7 @@ def _check_network(config: Config, dataset: DataSet, task: SegmentationTask) -> 
     if not splits:
         return
     sides = [next(iter(source.read(0).images.values())).shape[:2] for source in splits]
-    sides[0] = (config.data.tile, config.data.tile) if config.data.tile else sides[0]
+    sides[0] = (tile, tile) if isinstance(tile := config.data.tile, int) else sides[0]
     for height, width in dict.fromkeys(sides):
         sentence = check_network(config.model, task.model, dataset.spec, (height, width))
     if sentence is not None and is_main_process():
@@ -361,7 +371,7 @@ def _warn_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, proc
     # A clipped gradient is of the clip's size, whatever the loss's.
     if not is_main_process() or source is None or config.trainer.gradient_clip_val:
         return
-    if tile := config.data.tile:
+    if isinstance(tile := config.data.tile, int):
         pixels = (tile - 2 * geometry_of(task.model).margin) ** 2
     else:
         height, width = next(iter(source.read(0).images.values())).shape[:2]

@@ -21,6 +21,7 @@ from segbench.runtime.signals import Stopped, deferred
 if TYPE_CHECKING:
     from segbench.config.record import Config
     from segbench.data.datamodule import SegmentationData
+    from segbench.data.raw import DataSet
     from segbench.experiment.build import Experiment
     from segbench.experiment.stages import Stage
     from segbench.runs.directory import Run
@@ -56,7 +57,8 @@ def train(
         Stopped: by a signal, with a checkpoint.
     """
     from segbench.experiment.axes import settle_network
-    from segbench.experiment.build import refuse_misfits_of
+    from segbench.experiment.build import build_dataset, refuse_misfits_of
+    from segbench.experiment.settled_by_data import asks_data, settle_by_data
     from segbench.experiment.stages import prepare_stages
     from segbench.runs.directory import Run
     from segbench.runs.provenance import provenance
@@ -87,7 +89,6 @@ def train(
     if not legs:
         config = settle_network(config)
     use_threads(int(config.threads))
-    settled = _values(asked, config)
     # Where data lay that may have moved; only a run that goes on has a record to read.
     began = flatten(Run(directory).recorded()) if resume and (directory / "config.yaml").is_file() else {}
     moved = {key: place for key, place in began.items() if key in DATA and place is not None}
@@ -109,16 +110,27 @@ def train(
                 log.warning("not bit-identical to an uninterrupted run: %s", "; ".join(others))
             if not resume:
                 prepare_stages(directory, stages)
+        dataset = None
+        if asks_data(config):
+            dataset = build_dataset(config.data, config.weights, config.model)
+            config, sentences = settle_by_data(config, dataset)
+            if first:
+                run.begin(config)
+                for sentence in sentences:
+                    log.info("%s", sentence)
+        settled = _values(asked, config)
         with further_ranks("train", run, config.trainer, [json.dumps(changes), ",".join(allow)]):
             _run_stages(config, run, stages, allow, moved)
-            return _run_experiment(config, run, resume, Leg(0, changes, settled, now), allow)
+            return _run_experiment(config, run, resume, Leg(0, changes, settled, now), allow, dataset)
 
 
 def _values(before: Config, now: Config) -> dict[str, Any]:
     return {key: value for key, (_, value) in differences(before.flat, now.flat).items()}
 
 
-def _run_experiment(config: Config, run: Run, resume: bool, leg: Leg, allow: Sequence[str]) -> dict[str, float]:
+def _run_experiment(
+    config: Config, run: Run, resume: bool, leg: Leg, allow: Sequence[str], dataset: DataSet | None
+) -> dict[str, float]:
     from segbench.experiment.build import build_experiment
     from segbench.experiment.initialise import initialise
     from segbench.experiment.items import data_item
@@ -134,7 +146,7 @@ def _run_experiment(config: Config, run: Run, resume: bool, leg: Leg, allow: Seq
     checkpoint, faults = choose_checkpoint(run, first) if resume else (None, [])
     for fault in faults:
         log.warning("%s", fault)
-    experiment = build_experiment(config, run.path)
+    experiment = build_experiment(config, run.path, dataset)
     with tracked(experiment.trainer.loggers) as trackers:
         for tracker in trackers:
             tracker.describe(experiment.task.infos("val"), config.optimized_metric or config.monitor)

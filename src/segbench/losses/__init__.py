@@ -6,6 +6,17 @@ from segbench.losses.focal import Focal
 from segbench.losses.foreign import Foreign
 from segbench.losses.loss import Loss
 from segbench.losses.lovasz import LovaszSoftmax
+from segbench.losses.tversky import Tversky
 from segbench.losses.weighted_sum import Sum
 
-__all__ = ["CrossEntropy", "Dice", "Focal", "Foreign", "Loss", "LovaszSoftmax", "Sum", "WeightedCrossEntropy"]
+__all__ = [
+    "CrossEntropy",
+    "Dice",
+    "Focal",
+    "Foreign",
+    "Loss",
+    "LovaszSoftmax",
+    "Sum",
+    "Tversky",
+    "WeightedCrossEntropy",
+]

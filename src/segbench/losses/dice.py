@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from segbench.errors import check, check_one_of
-from segbench.losses.loss import Loss, Sums, one_hot
+from segbench.losses.loss import Classes
+from segbench.losses.overlap import OverlapLoss
 from segbench.spec import VOID
 
-Classes = Literal["present", "all"]
-"""The classes that a loss averages over: those labelled in the pixels it sees, or all."""
 
-
-class Dice(Loss):
+class Dice(OverlapLoss):
     """1 - the mean over classes of a Dice coefficient whose sets are probabilities.
 
     With p = softmax(logits), g one-hot, w the pixel weight (1 where none is given), and the sums over all labelled
-    pixels of the batch (of all processes' batches), not of each image:
+    pixels of the batch (of all processes' batches), or of each image with `per_image`:
 
         D_k = (2 sum_x w p_k g_k + s) / (sum_x w p_k^e + sum_x w g_k + s)
 
@@ -33,42 +29,29 @@ class Dice(Loss):
         smooth: s, in pixels.
         classes: `present` or `all`.
         ignore_index: the void label.
+        per_image: sums over each image, and the mean over images.
+        class_weights: c in the mean over classes, 1 - sum_k c_k D_k / sum_k c_k over those that count.
 
     Raises:
         SegbenchError: an argument outside its range.
     """
 
     def __init__(
-        self, squared: bool = False, smooth: float = 0.0, classes: Classes = "present", ignore_index: int = VOID
+        self,
+        squared: bool = False,
+        smooth: float = 0.0,
+        classes: Classes = "present",
+        ignore_index: int = VOID,
+        per_image: bool = False,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(ignore_index)
-        check_one_of("loss.classes", classes, ("present", "all"))
-        needed = "a number of pixels >= 0" if classes == "present" else "a number of pixels above 0 for classes=all"
-        good = 0 <= smooth < math.inf and (smooth > 0 or classes == "present")
-        check("loss.smooth", smooth, good, needed, 0 if classes == "present" else 1)
-        self.squared, self.smooth, self.classes = squared, smooth, classes
+        super().__init__(smooth, classes, per_image, ignore_index, class_weights)
+        self.squared = squared
 
-    def value(self, sums: Sums) -> Tensor:
-        """1 - the mean of D_k; 0 where nothing is labelled."""
-        shared_K, predicted_K, labelled_K = (sums[name] for name in ("shared", "predicted", "labelled"))
-        present_K = labelled_K > 0
-        counted_K = present_K if self.classes == "present" else present_K.any().expand_as(present_K)
-        size_K = predicted_K + labelled_K + self.smooth
+    def _loss(self, shared_SK: Tensor, predicted_SK: Tensor, labelled_SK: Tensor, counted_SK: Tensor) -> Tensor:
+        size_SK = predicted_SK + labelled_SK + self.smooth
         # Chosen before the division: 0 / 0 dropped after it would still give NaN gradients.
-        dice_K = (2 * shared_K + self.smooth) / torch.where(counted_K, size_K, 1)
-        loss_K = torch.where(counted_K, 1 - dice_K, 0)
-        return loss_K.sum() / counted_K.sum().clamp(min=1)
+        return 1 - (2 * shared_SK + self.smooth) / torch.where(counted_SK, size_SK, 1)
 
-    def _sums(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None) -> Sums:
-        prob_BKHW = logits_BKHW.softmax(1)
-        labelled_BHW = target_BHW != self.ignore_index
-        true_BKHW = one_hot(target_BHW, labelled_BHW, logits_BKHW.shape[1])
-        weight_B1HW = labelled_BHW.to(prob_BKHW.dtype)[:, None]
-        if weight_BHW is not None:
-            weight_B1HW = weight_B1HW * weight_BHW[:, None]
-        weighted_BKHW = prob_BKHW * weight_B1HW
-        return {
-            "shared": (weighted_BKHW * true_BKHW).sum((0, 2, 3)),
-            "predicted": (weighted_BKHW * prob_BKHW if self.squared else weighted_BKHW).sum((0, 2, 3)),
-            "labelled": (true_BKHW * weight_B1HW).sum((0, 2, 3)),
-        }
+    def _predicted(self, weighted_BKHW: Tensor, prob_BKHW: Tensor) -> Tensor:
+        return weighted_BKHW * prob_BKHW if self.squared else weighted_BKHW

@@ -19,7 +19,8 @@ class Focal(CrossEntropy):
 
     l(x) = -alpha[t] (1 - p_t)^gamma log p_t, with t = target(x) and p = softmax(logits(x)); reduced and weighted as in
     `CrossEntropy`, which it equals at gamma = 0 without alpha. The paper divides by the number of anchors assigned to
-    an object; here `mean` divides by the number of labelled pixels.
+    an object; here `mean` divides by the number of labelled pixels, or by the sum of their class weights. alpha is the
+    paper's: it is in no denominator.
 
     Args:
         gamma: how fast a pixel's share of the loss falls with its probability; the paper's best is 2.
@@ -27,6 +28,7 @@ class Focal(CrossEntropy):
             (0.75, 0.25), the object being class 1.
         reduction: `mean` or `sum`.
         ignore_index: the void label.
+        class_weights: as for `CrossEntropy`.
 
     Raises:
         SegbenchError: an argument outside its range; when called, an alpha of another length than K.
@@ -40,8 +42,9 @@ class Focal(CrossEntropy):
         alpha: Sequence[float] | None = None,
         reduction: Reduction = "mean",
         ignore_index: int = VOID,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(reduction, ignore_index)
+        super().__init__(reduction, ignore_index, class_weights)
         check("loss.gamma", gamma, 0 <= gamma < math.inf, "a finite number, 0 or more", 2)
         good = alpha is None or (len(alpha) > 0 and all(0 <= factor < math.inf for factor in alpha))
         check("loss.alpha", alpha, good, "null, or a finite factor >= 0 per class", "null")

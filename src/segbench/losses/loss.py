@@ -6,16 +6,21 @@ sums and takes the function of the total.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, check
 from segbench.spec import VOID
 
 Reduction = Literal["mean", "sum"]
+
+Classes = Literal["present", "all"]
+"""The classes that a loss averages over: those labelled in the pixels it sees, or all."""
 
 Sums = dict[str, Tensor]
 """Sums by name: scalars, or one value per class."""
@@ -29,7 +34,14 @@ class Loss(nn.Module):
 
     Args:
         ignore_index: the void label.
+        class_weights: K finite factors >= 0, in the order of the labels; None: 1 for all. What they weight is each
+            loss's own: pixels by their label, or the classes of a mean over classes.
+
+    Raises:
+        SegbenchError: class weights out of range; when called, of another number than K.
     """
+
+    class_weights: Tensor | None
 
     needs_weight = False
     """Whether `sums` refuses a batch without pixel weights; `build` checks it before training starts."""
@@ -40,9 +52,19 @@ class Loss(nn.Module):
     additive = True
     """Whether the sums of two batches add up to those of both in one; if not, the task refuses several processes."""
 
-    def __init__(self, ignore_index: int = VOID) -> None:
+    def __init__(self, ignore_index: int = VOID, class_weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
+        self.weigh_classes(class_weights)
+
+    def weigh_classes(self, class_weights: Sequence[float] | None) -> None:
+        """Set the class weights, as in the constructor."""
+        good = class_weights is None or all(0 <= factor < math.inf for factor in class_weights)
+        good = good and (class_weights is None or any(factor > 0 for factor in class_weights))
+        check("loss.class_weights", class_weights, good, "a finite factor >= 0 per class, one of them above 0", "null")
+        # Not in the checkpoint: they are in the config.
+        weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None = None) -> Tensor:
         """The scalar loss of a batch, float32 (float64 for float64 logits); arguments as in `sums`."""
@@ -68,6 +90,12 @@ class Loss(nn.Module):
                     f"{name} of shape {(B, H, W)}",
                     f"crop or squeeze the {name} to the size of the network's output",
                 )
+        if self.class_weights is not None and len(self.class_weights) != logits_BKHW.shape[1]:
+            raise SegbenchError(
+                f"loss.class_weights with {len(self.class_weights)} factors for {logits_BKHW.shape[1]} classes",
+                "one factor per class",
+                "correct loss.class_weights, or set loss.class_weights=null",
+            )
         logits_BKHW = logits_BKHW.to(torch.promote_types(logits_BKHW.dtype, torch.float32))
         kind = logits_BKHW.device.type
         with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
@@ -83,6 +111,14 @@ class Loss(nn.Module):
 
     def _sums(self, logits_BKHW: Tensor, target_BHW: Tensor, weight_BHW: Tensor | None) -> Sums:
         raise NotImplementedError
+
+    def _mean_over_classes(self, loss_SK: Tensor, counted_SK: Tensor) -> Tensor:
+        """The mean of each set's losses over the counted classes, weighted by class; 0 where none counts."""
+        share_SK = counted_SK.to(loss_SK.dtype)
+        if self.class_weights is not None:
+            share_SK = share_SK * self.class_weights.to(loss_SK.dtype)
+        total_S = share_SK.sum(-1)
+        return (share_SK * loss_SK).sum(-1) / torch.where(total_S > 0, total_S, 1)
 
 
 def one_hot(target_BHW: Tensor, labelled_BHW: Tensor, classes: int) -> Tensor:

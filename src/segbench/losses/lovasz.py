@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from segbench.errors import check_one_of
-from segbench.losses.dice import Classes
-from segbench.losses.loss import Loss, Sums, one_hot
+from segbench.losses.loss import Classes, Loss, Sums, one_hot
 from segbench.spec import VOID
 
 
@@ -21,8 +22,8 @@ class LovaszSoftmax(Loss):
 
         sum_i m(i) (delta({1..i}) - delta({1..i-1}))
 
-    averaged over classes. At probabilities of 0 and 1 it is 1 - mean IU. With pixel weights (the paper has none) |.| is
-    their sum, for which delta stays submodular.
+    averaged over classes, by the class weights where given. At probabilities of 0 and 1 it is 1 - mean IU. With pixel
+    weights (the paper has none) |.| is their sum, for which delta stays submodular.
 
     Each image is a separate set, and the loss is the mean over images with a labelled pixel; `per_image=false` takes
     all pixels of a batch as one set, closer to a score over the whole data set. Sorting then needs them all at once,
@@ -32,13 +33,20 @@ class LovaszSoftmax(Loss):
         per_image: as above.
         classes: `present`, those labelled in the set (as the paper trains), or `all`.
         ignore_index: the void label.
+        class_weights: factors of the classes in the mean over them: sum_k c_k loss_k / sum_k c_k.
 
     Raises:
-        SegbenchError: another value of classes.
+        SegbenchError: another value of classes, or class weights out of range.
     """
 
-    def __init__(self, per_image: bool = True, classes: Classes = "present", ignore_index: int = VOID) -> None:
-        super().__init__(ignore_index)
+    def __init__(
+        self,
+        per_image: bool = True,
+        classes: Classes = "present",
+        ignore_index: int = VOID,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(ignore_index, class_weights)
         check_one_of("loss.classes", classes, ("present", "all"))
         self.classes, self.per_image = classes, per_image
         self.additive = per_image
@@ -66,8 +74,8 @@ class LovaszSoftmax(Loss):
     def _of_set(self, error_KN: Tensor, true_KN: Tensor, weight_1N: Tensor) -> Tensor:
         # Void pixels have no error: they sort to the end, where they add nothing.
         present_K = true_KN.any(1)
-        if self.classes == "present":
-            error_KN, true_KN = error_KN[present_K], true_KN[present_K]
+        counted_K = present_K if self.classes == "present" else torch.ones_like(present_K)
+        error_KN, true_KN = error_KN[counted_K], true_KN[counted_K]
         error_KN, order_KN = error_KN.sort(dim=1, descending=True)
         weight_KN = weight_1N.expand_as(error_KN).gather(1, order_KN)
         true_weight_KN = weight_KN * true_KN.gather(1, order_KN)
@@ -77,4 +85,8 @@ class LovaszSoftmax(Loss):
         union_KN = size_K1 + (weight_KN - true_weight_KN).cumsum(1)
         delta_KN = torch.where(union_KN > 0, 1 - shared_KN / torch.where(union_KN > 0, union_KN, 1), 0)
         loss_K = (error_KN * pad(delta_KN, (1, 0)).diff(dim=1)).sum(1)
-        return loss_K.sum() / max(len(loss_K), 1)
+        if self.class_weights is None:
+            return loss_K.sum() / max(len(loss_K), 1)
+        share_K = self.class_weights.to(loss_K.dtype)[counted_K]
+        total = share_K.sum()
+        return (share_K * loss_K).sum() / torch.where(total > 0, total, 1)

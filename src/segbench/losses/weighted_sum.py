@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -19,15 +19,20 @@ class Sum(Loss):
         terms: losses by name; None leaves one out (`loss.terms.NAME=null`).
         weights: a factor >= 0 for each term.
         ignore_index: the void label, of all terms.
+        class_weights: of all terms that have none of their own.
 
     Raises:
         SegbenchError: no terms, a term without a factor or the reverse, or a factor out of range.
     """
 
     def __init__(
-        self, terms: Mapping[str, Loss | None], weights: Mapping[str, float], ignore_index: int = VOID
+        self,
+        terms: Mapping[str, Loss | None],
+        weights: Mapping[str, float],
+        ignore_index: int = VOID,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(ignore_index)
+        super().__init__(ignore_index, class_weights)
         kept = {name: term for name, term in terms.items() if term is not None}
         check("loss.terms", dict(terms), bool(kept), "losses by name", "{cross_entropy: ...}")
         unmatched = [name for name in kept if name not in weights] + [name for name in weights if name not in terms]
@@ -43,6 +48,8 @@ class Sum(Loss):
         for module in self.modules():
             if isinstance(module, Loss):
                 module.ignore_index = ignore_index
+                if module.class_weights is None:
+                    module.weigh_classes(class_weights)
         self.weights = {name: float(weights[name]) for name in kept}
         self.needs_weight = any(term.needs_weight for term in kept.values())
         self.reduction = "sum" if any(term.reduction == "sum" for term in kept.values()) else "mean"

@@ -3,7 +3,7 @@ import scipy.io
 
 from segbench.data.id_lists import shipped
 from segbench.data.pascal_voc import PascalVOC
-from segbench.data.prepare.check import check
+from segbench.data.prepare.check import SplitReport, _rare, check
 from segbench.data.prepare.downloads import Record
 from segbench.data.raw import RawImage
 from segbench.data.sift_flow import LABELS, SiftFlow
@@ -125,3 +125,14 @@ def test_archives_are_compared_with_their_record(tmp_path):
     assert [line.split(":")[0] for line in report.archives] == ["a", "gone"] and not report.faults
     (folder / "a").write_bytes(b"x")
     assert "no longer has sha256" in check(TwoSplits({"x": (image(1), LABEL)}, {}), tmp_path).faults[0]
+
+
+def test_a_rare_class_is_named_with_the_keys_that_help():
+    spec = HeadSpec(("a", "b", "c"), ((0, 0, 0),) * 3)
+    report = SplitReport("train", 1, "", pixels={"semantic": np.array([985, 15, 0, 4000])})
+    (note,) = _rare("semantic", spec, report)
+    assert note == (
+        "rare in semantic: b 1.50% of the labelled pixels; loss.class_weights=auto weighs them, data.balance=auto "
+        "draws tiles that show them"
+    )
+    assert not _rare("semantic", HeadSpec(("a", "b", "c"), ((0, 0, 0),) * 3, excluded=(1,)), report)

@@ -17,7 +17,7 @@ from segbench.data.prepare.downloads import Record, digest_of
 from segbench.data.prepare.prepare import DOWNLOADS
 from segbench.data.raw import SPLITS, DataSet, RawImage, Source
 from segbench.errors import SegbenchError
-from segbench.spec import DatasetSpec
+from segbench.spec import DatasetSpec, HeadSpec
 
 
 @dataclass
@@ -152,7 +152,24 @@ def _check_split(
             unseen = [k for k in np.flatnonzero(report.images_with[head] == 0).tolist() if k not in head_spec.excluded]
             if unseen:
                 report.notes.append(f"no image shows {', '.join(head_spec.class_names[k] for k in unseen)} ({head})")
+            report.notes += _rare(head, head_spec, report)
     return report, pictures
+
+
+RARE = 0.02
+"""Classes with a smaller share of the labelled pixels are pointed out."""
+
+
+def _rare(head: str, spec: HeadSpec, report: SplitReport) -> list[str]:
+    pixels_K = report.pixels[head][:-1]
+    share_K = pixels_K / max(int(pixels_K.sum()), 1)
+    rare = [k for k in np.flatnonzero((pixels_K > 0) & (share_K < RARE)).tolist() if k not in spec.excluded]
+    if not rare:
+        return []
+    few = sorted(rare, key=lambda k: share_K[k])[:5]
+    shown = ", ".join(f"{spec.class_names[k]} {share_K[k]:.2%}" for k in few) + (" ..." if len(rare) > 5 else "")
+    keys = "loss.class_weights=auto weighs them, data.balance=auto draws tiles that show them"
+    return [f"rare in {head}: {shown} of the labelled pixels; {keys}"]
 
 
 def _picture(images: Mapping[str, NDArray[np.generic]]) -> str:
