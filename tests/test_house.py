@@ -343,7 +343,12 @@ def test_tests_mirror_the_source(path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["completion", "query", "segbench train mod"], ["list", "model"], ["compare", "--help"]],
+    [
+        ["--help"],
+        ["completion", "query", "segbench train optimizer._target_=torch.optim.SGD optimizer.n"],
+        ["list", "model"],
+        ["compare", "--help"],
+    ],
     ids=lambda a: a[0],
 )
 def test_help_completion_and_list_start_without_torch(arguments):
