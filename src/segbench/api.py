@@ -84,7 +84,7 @@ def _composed(verb: str, overrides: Overrides, config_dir: str | Path | None = N
         task = copy.deepcopy(whole)
         with read_write(task), open_dict(task):
             del task["hydra"]
-        config = RECORDS[verb].of(resolved(task, overrides=given))
+        config = RECORDS[verb].of(resolved(task, overrides=given, hydra=whole.hydra))
         named = any(each.lstrip("+").startswith("hydra.run.dir=") for each in given)
         outputs = Path(os.environ.get("SEGBENCH_OUTPUTS", "outputs"))
         name = str(config.tree.get("name"))

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from segbench.cli.arguments import write_output
 from segbench.cli.flags import Parser
-from segbench.config.packaged import conf_root
+from segbench.config.installed import roots
 from segbench.errors import SegbenchError
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     from segbench.config.requests import RECORDS
     from segbench.config.schema import CONFIG, schemas
 
-    made = schemas([conf_root(), *([own] if own else [])])
+    made = schemas(roots(own))
     made |= {"hydra_launcher": _of_launcher(), "hydra_sweeper": _of_sweepers()}
     for name, schema in made.items():
         write_output(given.output / f"{name}.json", json.dumps(schema) + "\n")

@@ -72,7 +72,7 @@ def schemas(roots: Sequence[Path]) -> dict[str, Schema]:
     """Schemas by name: `config`, the axes, and the configs of the further commands.
 
     Args:
-        roots: config directories, the packaged one first; the user's own are trusted, and their classes known.
+        roots: config directories; classes that they name are trusted here, and known.
 
     Raises:
         SegbenchError: a config names a class that cannot be imported.

@@ -95,7 +95,7 @@ def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[s
         with read_write(task), open_dict(task):
             del task["hydra"]
         given = [str(override) for override in composed.hydra.overrides.task]
-        asked = Config.of(resolved(task, overrides=given))
+        asked = Config.of(resolved(task, overrides=given, hydra=composed.hydra))
         return Composed(name, task, composed, asked, given, compose_stages(asked, given))
     finally:
         HydraConfig.instance().cfg = outside
