@@ -24,6 +24,45 @@ def overrides(tiny_overrides):
     return [each for each in tiny_overrides if not each.startswith(("trainer.max_steps", "trainer.val_check"))] + [*FEW]
 
 
+def of_the_process():
+    """What a notebook would notice if a call changed it."""
+    import logging
+    import signal
+    import threading
+    import warnings
+
+    import cv2
+    import matplotlib
+    import numba
+    from hydra.core.hydra_config import HydraConfig
+
+    loggers = ("", "lightning", "lightning.pytorch", "lightning.fabric", "segbench", "hydra", "matplotlib")
+    return {
+        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "environment": {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"},
+        "logs": {name: (logging.getLogger(name).level, list(logging.getLogger(name).handlers)) for name in loggers},
+        "threads": threading.enumerate(),
+        "folder": Path.cwd(),
+        "arguments": (list(sys.argv), list(sys.path)),
+        "streams": (sys.stdout, sys.stderr, sys.excepthook, threading.excepthook),
+        "warnings": list(warnings.filters),
+        "figures": (matplotlib.get_backend(), dict(matplotlib.rcParams)),
+        "hydra": (GlobalHydra.instance().hydra, HydraConfig.instance().cfg),
+        "counts": (torch.get_num_threads(), numba.get_num_threads(), cv2.getNumThreads()),
+        "torch": (
+            *(torch.get_default_dtype(), torch.get_float32_matmul_precision(), torch.is_grad_enabled()),
+            *(torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+            *(torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.is_anomaly_enabled()),
+            *(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.is_inference_mode_enabled()),
+        ),
+    }
+
+
+def left_alone(before):
+    after = of_the_process()
+    assert {key: (value, after[key]) for key, value in before.items() if value != after[key]} == {}
+
+
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, segbench; segbench.train, segbench.compare; print({'torch', 'hydra'} & set(sys.modules))"
     environment = os.environ | {"PYTHONPATH": str(REPO / "src")}
@@ -56,8 +95,14 @@ def test_hydra_that_is_there_already_is_there_afterwards(tmp_path):
 def test_train_load_predict_evaluate_and_compare(overrides, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
-    before = dict(os.environ)
-    run = segbench.train([*overrides, "threads=2"])
+    # What importing does is done.
+    import segbench.api
+    import segbench.experiment.train  # noqa: F401
+
+    segbench.build(overrides)
+    before = of_the_process()
+    run = segbench.train([*overrides, "threads=2", "trainer.deterministic=true"])
+    left_alone(before)
     assert run.path.parent == Path("outputs/tiny") and isinstance(run, Run)
     scores = run.results()["metrics"]
 
@@ -79,9 +124,7 @@ def test_train_load_predict_evaluate_and_compare(overrides, tmp_path, monkeypatc
     again = segbench.evaluate(run, ["trainer=cpu"], directory="again").results()["metrics"]
     assert {key: value for key, value in scores.items() if key in again} == again
     assert segbench.compare([run.path]).table.groups
-    assert torch.get_num_threads() == 1
-    assert {**dict(os.environ)} == before | {"PYTEST_CURRENT_TEST": os.environ["PYTEST_CURRENT_TEST"]}
-    assert Path.cwd() == tmp_path
+    left_alone(before)
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
