@@ -53,7 +53,11 @@ def of_the_process():
             *(torch.get_default_dtype(), torch.get_float32_matmul_precision(), torch.is_grad_enabled()),
             *(torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
             *(torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.is_anomaly_enabled()),
-            *(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.is_inference_mode_enabled()),
+            *(
+                torch.backends.cuda.matmul.allow_tf32,
+                torch.backends.cudnn.allow_tf32,
+                torch.is_inference_mode_enabled(),
+            ),
         ),
     }
 
@@ -97,7 +101,7 @@ def test_train_load_predict_evaluate_and_compare(overrides, tmp_path, monkeypatc
     torch.set_num_threads(1)
     # What importing does is done.
     import segbench.api
-    import segbench.experiment.train  # noqa: F401
+    import segbench.experiment.train
 
     segbench.build(overrides)
     before = of_the_process()
@@ -161,6 +165,35 @@ def test_a_config_with_stages_wants_its_overrides():
     config = segbench.compose(["experiment=fcn16s_voc", "data.root=x", "weights=null"])
     with pytest.raises(SegbenchError, match="a config with stages"):
         segbench.train(config)
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
+    """Its cells one after another in this process: a kernel brings a dozen packages, and imports torch once more."""
+    import json
+
+    import matplotlib
+
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((REPO / "examples" / "notebook.ipynb").read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+    few = ["trainer.max_steps=2", "data.train=2", "data.val=1", "data.test=2", "data.repeats=4", "metrics=overlap"]
+    few += ["data.height=64", "data.width=64", "threads=1", "data.tile=32"]
+    quick = cells[0].replace('"trainer.max_steps=60", "trainer.val_check_interval=30"', ", ".join(map(repr, few)))
+    assert quick != cells[0]
+    quick = quick.replace("'trainer.max_steps=2'", "'trainer.max_steps=2', 'trainer.val_check_interval=2'")
+    names = {"__name__": "__main__"}
+    with matplotlib.rc_context({"backend": "agg"}):
+        for place, cell in enumerate([quick, *cells[1:]]):
+            exec(compile(cell, f"cell {place}", "exec"), names)
+    names["plt"].close("all")
+    assert names["prediction"].probabilities.shape == (2, 64, 64)
+    assert names["pair"].sentences and 0 <= names["averaged"] <= 1
+    out, err = capsys.readouterr()
+    assert "did you mean optimizer.lr=1e-3?" in out
+    # No terminal, so the progress is lines.
+    assert "step 2 of 2, loss" in err
 
 
 def test_the_example_runs(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """The commands as functions, for scripts and notebooks.
 
 They raise `SegbenchError` in place of ending the process, and leave the working directory, the environment, Hydra, the
-logs, signal handlers, thread counts and torch's flags as they were. The random generators of Python, numpy and torch are seeded by a training.
+logs, signal handlers, thread counts and torch's flags as they were. The random generators of Python, numpy and torch
+are seeded by a training.
 """
 
 from __future__ import annotations
