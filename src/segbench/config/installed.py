@@ -50,7 +50,7 @@ def installed() -> tuple[Installed, ...]:
 
 @cache
 def _installed(path: tuple[str, ...]) -> tuple[Installed, ...]:
-    found = []
+    found: list[Installed] = []
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.name
         if (folder := _folder(point)) is None:
