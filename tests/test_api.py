@@ -24,6 +24,49 @@ def overrides(tiny_overrides):
     return [each for each in tiny_overrides if not each.startswith(("trainer.max_steps", "trainer.val_check"))] + [*FEW]
 
 
+def of_the_process():
+    """What a notebook would notice if a call changed it."""
+    import logging
+    import signal
+    import threading
+    import warnings
+
+    import cv2
+    import matplotlib
+    import numba
+    from hydra.core.hydra_config import HydraConfig
+
+    loggers = ("", "lightning", "lightning.pytorch", "lightning.fabric", "segbench", "hydra", "matplotlib")
+    return {
+        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "environment": {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"},
+        "logs": {name: (logging.getLogger(name).level, list(logging.getLogger(name).handlers)) for name in loggers},
+        "threads": threading.enumerate(),
+        "folder": Path.cwd(),
+        "arguments": (list(sys.argv), list(sys.path)),
+        "streams": (sys.stdout, sys.stderr, sys.excepthook, threading.excepthook),
+        "warnings": list(warnings.filters),
+        "figures": (matplotlib.get_backend(), dict(matplotlib.rcParams)),
+        "hydra": (GlobalHydra.instance().hydra, HydraConfig.instance().cfg),
+        "counts": (torch.get_num_threads(), numba.get_num_threads(), cv2.getNumThreads()),
+        "torch": (
+            *(torch.get_default_dtype(), torch.get_float32_matmul_precision(), torch.is_grad_enabled()),
+            *(torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+            *(torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.is_anomaly_enabled()),
+            *(
+                torch.backends.cuda.matmul.allow_tf32,
+                torch.backends.cudnn.allow_tf32,
+                torch.is_inference_mode_enabled(),
+            ),
+        ),
+    }
+
+
+def left_alone(before):
+    after = of_the_process()
+    assert {key: (value, after[key]) for key, value in before.items() if value != after[key]} == {}
+
+
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, segbench; segbench.train, segbench.compare; print({'torch', 'hydra'} & set(sys.modules))"
     environment = os.environ | {"PYTHONPATH": str(REPO / "src")}
@@ -56,8 +99,14 @@ def test_hydra_that_is_there_already_is_there_afterwards(tmp_path):
 def test_train_load_predict_evaluate_and_compare(overrides, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
-    before = dict(os.environ)
-    run = segbench.train([*overrides, "threads=2"])
+    # What importing does is done.
+    import segbench.api
+    import segbench.experiment.train
+
+    segbench.build(overrides)
+    before = of_the_process()
+    run = segbench.train([*overrides, "threads=2", "trainer.deterministic=true"])
+    left_alone(before)
     assert run.path.parent == Path("outputs/tiny") and isinstance(run, Run)
     scores = run.results()["metrics"]
 
@@ -86,9 +135,7 @@ def test_train_load_predict_evaluate_and_compare(overrides, tmp_path, monkeypatc
     again = segbench.evaluate(run, "trainer=cpu", directory="again").results()["metrics"]
     assert {key: value for key, value in scores.items() if key in again} == again
     assert segbench.compare([run]).table.groups
-    assert torch.get_num_threads() == 1
-    assert {**dict(os.environ)} == before | {"PYTEST_CURRENT_TEST": os.environ["PYTEST_CURRENT_TEST"]}
-    assert Path.cwd() == tmp_path
+    left_alone(before)
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
@@ -130,6 +177,35 @@ def test_a_config_with_stages_wants_its_overrides():
     config = segbench.compose(["experiment=fcn16s_voc", "data.root=x", "weights=null"])
     with pytest.raises(SegbenchError, match="a config with stages"):
         segbench.train(config)
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
+    """Its cells one after another in this process: a kernel brings a dozen packages, and imports torch once more."""
+    import json
+
+    import matplotlib
+
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((REPO / "examples" / "notebook.ipynb").read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+    few = ["trainer.max_steps=2", "data.train=2", "data.val=1", "data.test=2", "data.repeats=4", "metrics=overlap"]
+    few += ["data.height=64", "data.width=64", "threads=1", "data.tile=32"]
+    quick = cells[0].replace('"trainer.max_steps=60", "trainer.val_check_interval=30"', ", ".join(map(repr, few)))
+    assert quick != cells[0]
+    quick = quick.replace("'trainer.max_steps=2'", "'trainer.max_steps=2', 'trainer.val_check_interval=2'")
+    names = {"__name__": "__main__"}
+    with matplotlib.rc_context({"backend": "agg"}):
+        for place, cell in enumerate([quick, *cells[1:]]):
+            exec(compile(cell, f"cell {place}", "exec"), names)
+    names["plt"].close("all")
+    assert names["prediction"].probabilities.shape == (2, 64, 64)
+    assert names["pair"].sentences and 0 <= names["averaged"] <= 1
+    out, err = capsys.readouterr()
+    assert "did you mean optimizer.lr=1e-3?" in out
+    # No terminal, so the progress is lines.
+    assert "step 2 of 2, loss" in err
 
 
 def test_the_example_runs(tmp_path, monkeypatch):

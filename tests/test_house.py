@@ -44,7 +44,10 @@ PRIVATE_PARTS = {
     # An override says only here whether its text stood in quotes.
     "segbench.cli.arguments": ("override._value",),
     # hydra.main prints tracebacks and ends the process; these are its steps.
-    "segbench.cli.entry": ("hydra._internal.hydra", "hydra._internal.hydra.Hydra"),
+    "segbench.cli.entry": (
+        *("hydra._internal.hydra", "hydra._internal.hydra.Hydra"),
+        *("hydra._internal.callbacks", "hydra._internal.callbacks.Callbacks"),
+    ),
     "segbench.config.composing": (
         *("hydra._internal.hydra", "hydra._internal.hydra.Hydra"),
         *("hydra._internal.utils", "hydra._internal.utils.create_config_search_path"),
@@ -59,6 +62,8 @@ PRIVATE_PARTS = {
     "segbench.runtime.ranks": ("os._exit",),
     # The public use_artifact takes nothing offline, and waits for the server otherwise.
     "segbench.tracking.wandb_run": ("run._log_artifact",),
+    # submitit shows a script only when it submits one.
+    "segbench.sweep.slurm": ("executor._make_submission_file_text", "executor._submitit_command_str"),
     # Optuna numbers a trial in its storage by nothing else.
     "segbench.sweep.search": ("frozen._trial_id",),
 }
@@ -338,7 +343,12 @@ def test_tests_mirror_the_source(path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["completion", "query", "segbench train mod"], ["list", "model"], ["compare", "--help"]],
+    [
+        ["--help"],
+        ["completion", "query", "segbench train optimizer._target_=torch.optim.SGD optimizer.n"],
+        ["list", "model"],
+        ["compare", "--help"],
+    ],
     ids=lambda a: a[0],
 )
 def test_help_completion_and_list_start_without_torch(arguments):

@@ -72,8 +72,8 @@ def _use(axis: str) -> str:
 
 
 def api_pages() -> dict[str, str]:
-    """An overview, and a page for each package with its modules; the commands are no API."""
-    folders = sorted(init.parent for init in PACKAGE.rglob("*/__init__.py") if init.parent.name != "cli")
+    """The commands as functions, and a page for each package whose parts a user's own classes meet."""
+    folders = [PACKAGE / name for name in _OF_USERS]
     files = {_dotted(folder): [folder / "__init__.py", *sorted(folder.glob("[!_]*.py"))] for folder in folders}
     files = {"spec": [PACKAGE / "spec.py"], "errors": [PACKAGE / "errors.py"]} | files
     pages = {
@@ -81,8 +81,21 @@ def api_pages() -> dict[str, str]:
         for name, paths in files.items()
     }
     rows = [f"| [`segbench.{name}`]({name}.md) | {_first_line(paths[0])} |" for name, paths in files.items()]
-    text = "# API\n\nWhat Python code can import, with shapes, dtypes, ranges and errors.\n\n"
-    return {"api/index.md": "\n".join([f"{text}| package | |", "| --- | --- |", *rows]) + "\n"} | pages
+    text = (
+        "# API\n\n`import segbench` gives the commands as functions. `examples/python_api.py` and "
+        "`examples/notebook.ipynb` go the whole way; [Your own code](../own_code.md#from-python) shows each in "
+        "a line.\n"
+    )
+    face = "".join(f"\n::: segbench.api.{name}\n" for name in _FACE)
+    compare = "\n::: segbench.compare.comparing.compare\n"
+    further = "\n## What your own classes meet\n\n| package | |\n| --- | --- |\n" + "\n".join(rows) + "\n"
+    return {"api/index.md": text + face + compare + further} | pages
+
+
+_FACE = ("compose", "train", "evaluate", "load", "Predictor", "Prediction", "build", "Parts")
+"""What `segbench` itself offers; `segbench.compare` is in its own package."""
+_OF_USERS = ("data", "models", "losses", "metrics", "inference", "compare")
+"""Packages whose classes a config or a user's own code names; the others are the program's inside."""
 
 
 def _dotted(path: Path) -> str:

@@ -1,7 +1,8 @@
 """The commands as functions, for scripts and notebooks.
 
-They raise `SegbenchError` in place of ending the process, and leave the working directory, the environment, Hydra and
-the thread counts as they were. The random generators of Python, numpy and torch are seeded by a training.
+They raise `SegbenchError` in place of ending the process, and leave the working directory, the environment, Hydra, the
+logs, signal handlers, thread counts and torch's flags as they were. The random generators of Python, numpy and torch
+are seeded by a training.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _composed(verb: str, overrides: Overrides, config_dir: str | Path | None = N
         task = copy.deepcopy(whole)
         with read_write(task), open_dict(task):
             del task["hydra"]
-        config = RECORDS[verb].of(resolved(task, overrides=given))
+        config = RECORDS[verb].of(resolved(task, overrides=given, hydra=whole.hydra))
         named = any(each.lstrip("+").startswith("hydra.run.dir=") for each in given)
         outputs = Path(os.environ.get("SEGBENCH_OUTPUTS", "outputs"))
         name = str(config.tree.get("name"))
@@ -455,7 +456,9 @@ class Predictor:
 
 @contextlib.contextmanager
 def _left_as_it_was() -> Iterator[None]:
-    """Restore the environment and the thread counts; a signal that ended a run is Ctrl-C, not the end of the process.
+    """Restore the environment, the thread counts and what a Trainer sets of torch.
+
+    A signal that ended a run is Ctrl-C, not the end of the process.
 
     Raises:
         KeyboardInterrupt: in place of `Stopped`.
@@ -467,6 +470,9 @@ def _left_as_it_was() -> Iterator[None]:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     environment = dict(os.environ)
     counts = numba.get_num_threads(), torch.get_num_threads(), cv2.getNumThreads()
+    cudnn = torch.backends.cudnn
+    of_cudnn, precision = (cudnn.benchmark, cudnn.deterministic), torch.get_float32_matmul_precision()
+    exact = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         yield
     except Stopped as stopped:
@@ -475,6 +481,9 @@ def _left_as_it_was() -> Iterator[None]:
         numba.set_num_threads(counts[0])
         torch.set_num_threads(counts[1])
         cv2.setNumThreads(counts[2])
+        cudnn.benchmark, cudnn.deterministic = of_cudnn
+        torch.set_float32_matmul_precision(precision)
+        torch.use_deterministic_algorithms(exact[0], warn_only=exact[1])
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ.update(environment)

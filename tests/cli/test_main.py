@@ -229,6 +229,11 @@ def test_list_refuses_a_missing_config_dir(run, tmp_path):
         ("segbench train seed=1 trainer.max_s", {"trainer.max_steps="}),
         ("segbench evaluate spl", {"split="}),
         ("segbench predict inp", {"input="}),
+        ("segbench train optimizer.", {"optimizer.lr=", "optimizer.eps=", "optimizer.bias_lr_factor="}),
+        ("segbench train -m optimizer._target_=torch.optim.RAdam optimizer.d", {"optimizer.decoupled_weight_decay="}),
+        ("segbench train optimizer._target_=torch.optim.RA", {"optimizer._target_=torch.optim.RAdam"}),
+        ("segbench train trainer.", {"trainer.max_steps=", "trainer.limit_val_batches=", "trainer.profiler="}),
+        ("segbench train callbacks.panels.c", {"callbacks.panels.count="}),
     ],
 )
 def test_tab_completion(run, line, among):
@@ -429,3 +434,16 @@ def test_ranks_started_by_lightning_run_the_entry_points_file(run):
     run("train", "--cfg", "job")
     assert Path(sys.argv[0]).name == "train.py"
     assert sys.argv[1:] == ["--cfg", "job"]
+
+
+def test_completion_knows_a_replaced_class_and_the_users_own_configs(run, tmp_path):
+    offered = run("completion", "query", "segbench train optimizer._target_=torch.optim.SGD optimizer.")[1].split()
+    assert {"optimizer.nesterov=", "optimizer.momentum=", "optimizer.bias_layers="} <= {*offered}
+    # What AdamW took, and what a run gives itself.
+    assert not {"optimizer.betas=", "optimizer.params="} & {*offered}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "ours.yaml").write_text("_target_: segbench.models.unet.UNet\nwidth: 3\n")
+    line = f"segbench train --config-dir {tmp_path} model="
+    assert "model=ours" in run("completion", "query", line)[1].split()
+    # A class that there is not is no error.
+    assert run("completion", "query", "segbench train model._target_=nowhere.Net model.")[1].split() == []

@@ -20,7 +20,8 @@ HYDRA = {"train": "train", "evaluate": "evaluate", "predict": "predict", "export
 def commands(page):
     """The lines of a page's code blocks, and the code in its tables, that call segbench."""
     text = page.read_text()
-    lines = [line for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    lines = [line for language, block in blocks if not language for line in block.splitlines()]
     lines += re.findall(r"^\| `(segbench [^`]*)`", text, re.MULTILINE)
     return [line for line in lines if line.startswith("segbench ")]
 

@@ -173,10 +173,16 @@ def test_seeds_of_a_setting_are_averaged(sweep):
 def test_what_a_setting_explains():
     settings = [{"a": a, "b": b} for a in (1, 2) for b in ("x", "y")] * 2
     scores = [each["a"] + 0.0 for each in settings]
-    assert explained(settings, scores) == {"a": 1.0, "b": 0.0}
+    assert explained(settings, scores) == {("a",): 1.0, ("b",): 0.0}
     # By hand: between b's values 2 * 4 * 0.5^2 = 2 of a total of 4; epsilon^2 = 1 - (2 / 6) / (4 / 7).
     scores = [(each["a"] == 2) * 1.0 + (each["b"] == "y") * 1.0 for each in settings]
-    assert explained(settings, scores)["b"] == pytest.approx(1 - (2 / 6) / (4 / 7))
+    assert explained(settings, scores)["b",] == pytest.approx(1 - (2 / 6) / (4 / 7))
+    # What changes together is one setting, whatever its values are called.
+    both = [{**each, "c": {1: 8, 2: 16}[each["a"]]} for each in settings]
+    assert explained(both, scores) == {
+        ("a", "c"): explained(settings, scores)["a",],
+        ("b",): pytest.approx(0.41667, abs=1e-5),
+    }
     assert explained([{"a": 1}, {"a": 1}], [0.1, 0.2]) == {}
     assert explained([{"a": 1}, {"a": 2}], [0.1, 0.2]) == {}
     assert explained([], []) == {}
@@ -184,7 +190,7 @@ def test_what_a_setting_explains():
 
 def test_a_setting_of_many_numbers_is_cut_at_its_quartiles():
     numbers = np.linspace(0, 1, 40)
-    assert explained([{"lr": float(x)} for x in numbers], (numbers > 0.5).tolist())["lr"] > 0.8
+    assert explained([{"lr": float(x)} for x in numbers], (numbers > 0.5).tolist())["lr",] > 0.8
 
 
 def test_curves_are_read_without_single_classes_and_gaps(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,6 +76,87 @@ def test_every_job_is_frozen_before_the_first_one_starts(here, call):
     assert (config.seed, config.optimizer.lr, config.tree["resume"]) == (2, 2e-3, None)
     assert "hydra" not in config.tree
     assert set(Run.open("sweep/3").overrides()) == {"name=s", "seed=2", "optimizer.lr=0.002"}
+
+
+def test_keys_that_go_together_are_one_axis_of_a_sweep(here, call):
+    pairs = ("optimizer.lr=1e-3,2e-3", "data.batch_size=2,4", "hydra.sweeper.zip=[optimizer.lr,data.batch_size]")
+    code, out, err = launched(call, "seed=1,2", *pairs)
+    assert code == 0, err
+    configs = [Run.open(f"sweep/{name}").config() for name in "0123"]
+    assert [(each.seed, each.optimizer.lr, each.data.batch_size) for each in configs] == [
+        *((1, 1e-3, 2), (1, 2e-3, 4), (2, 1e-3, 2), (2, 2e-3, 4))
+    ]
+    assert "seed=2 optimizer.lr=0.002 data.batch_size=4" in out
+    # With one more pair only that is new.
+    pairs = ("optimizer.lr=1e-3,2e-3,3e-3", "data.batch_size=2,4,6", *pairs[2:])
+    assert "6 jobs, of which 2 would start" in launched(call, "seed=1,2", *pairs, "--dry")[1]
+
+
+def test_a_sweep_is_shown_without_starting_or_writing(here, call):
+    code, out, err = launched(call, "seed=1,1,2", "optimizer.lr=1e-3,2e-3", "--dry")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:5] == [
+        "sweep: 4 jobs, of which 4 would start; --dry starts and writes nothing",
+        *("  0  seed=1 optimizer.lr=0.001 name=s", "  1  seed=1 optimizer.lr=0.002 name=s"),
+        *("  4  seed=2 optimizer.lr=0.001 name=s", "  5  seed=2 optimizer.lr=0.002 name=s"),
+    ]
+    assert out.splitlines()[5] == "2 combinations left out: the same config as a job above"
+    assert out.splitlines()[6].startswith("command of job 0: ") and out.rstrip().endswith("sweep/0")
+    assert not (here / "sweep").exists()
+    launched(call, "seed=1")
+    before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
+    out = launched(call, "seed=1,2", "--dry")[1]
+    assert "2 jobs, of which 1 would start" in out and "  0  seed=1 name=s  (finished)\n  1  seed=2 name=s\n" in out
+    assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--dry", "--cfg", "job"), "error: --dry and --cfg together"),
+        (("-m", "--dry", "hydra/launcher=basic"), "error: hydra/launcher=basic"),
+        (("-m", "--dry", "hydra/sweeper=basic"), "error: --dry with hydra/sweeper=basic"),
+        (("-m", "--dry", "trainer.num_nodes=2"), "error: job 0: trainer.num_nodes=2 on one machine"),
+        (("--dry",), "error: --dry without -m"),
+    ],
+)
+def test_what_cannot_be_shown_is_told(here, call, given, message):
+    code, _, err = call("train", *given)
+    assert code == 1
+    assert message in err
+    assert list(here.iterdir()) == [here / "standin.py"]
+
+
+# A stand-in for sbatch: it keeps what it is given.
+SBATCH = """\
+#!/bin/sh
+cp "$1" submitted-$(ls | grep -c submitted)
+echo Submitted batch job 7
+"""
+
+
+def test_the_scripts_that_are_shown_are_those_that_are_submitted(here, call, monkeypatch):
+    (here / "bin").mkdir()
+    for name, text in (
+        ("sbatch", SBATCH),
+        ("srun", "#!/bin/sh\n"),
+        ("squeue", "#!/bin/sh\necho 7_0 PENDING; echo 7_1 PENDING\n"),
+    ):
+        (here / "bin" / name).write_text(text)
+        (here / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SUBMITIT_PREEMPT_SIGNAL", "USR1")
+    given = ("seed=1,2", "trainer.num_nodes=1,2", "trainer.accelerator=cpu", "hydra.launcher.cluster=slurm")
+    given += ("hydra.launcher.slurm.partition=short", "hydra.launcher.slurm.sbatch={account: lab}")
+    out = launched(call, *given, "--dry")[1]
+    assert not list(here.glob("s[uw]*"))
+    code, _, err = launched(call, *given)
+    assert code == 0, err
+    shown = re.findall(r"\nsbatch script of jobs (.*):\n((?:.+\n|\n(?!sbatch))*)", out)
+    assert [names for names, _ in shown] == ["0, 2", "1, 3"]
+    submitted = [(here / f"submitted-{number}").read_text() for number in range(2)]
+    assert [script.rstrip() for _, script in shown] == [script.rstrip() for script in submitted]
+    assert "--nodes=2" in submitted[1] and "--partition=short" in submitted[1] and "--account=lab" in submitted[1]
 
 
 def test_a_sweep_says_what_came_of_its_jobs(here, call):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.sweeper import Sweeper
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from segbench.config.record import Components
     from segbench.sweep.job import Job
+    from segbench.sweep.search import Searching
+    from segbench.sweep.settings import Launching
     from segbench.sweep.space import Space
 
 
@@ -44,28 +47,16 @@ class OptunaSweeper(Sweeper):
         """
         from segbench.config.trust import own
         from segbench.sweep.freeze import freeze_job, open_sweep
-        from segbench.sweep.objective import objective_of
-        from segbench.sweep.run import machine_of, run_work, waits
-        from segbench.sweep.search import Search, Searching, answering, counts, open_study
+        from segbench.sweep.run import machine_of, run_work
+        from segbench.sweep.search import Search, answering, counts, open_study
         from segbench.sweep.summary import exit_code, show
 
         context, config = self.hydra_context, self.config
         assert context is not None and config is not None
-        settings, launching = Searching.read(self.given), settings_of(config)
-        if not waits(launching):
-            raise SegbenchError(
-                "a search whose launcher exits after submitting the jobs",
-                "a launcher that waits for the result of each trial",
-                "set hydra.launcher.slurm.wait=true",
-            )
-        space = self._space(settings.params or {}, arguments)
-        base = self._base(space)
-        metric, direction = objective_of(*_compared_by(base), settings.direction)
+        settings, launching, space, base, search = self._asked(arguments)
         with open_sweep(config, launching) as sweep:
-            study = open_study(sweep.path, settings, direction)
-            sweep.begin_search(
-                {"metric": metric, "direction": direction, "space": space.texts, "storage": settings.storage}, base
-            )
+            study = open_study(sweep.path, settings, search["direction"])
+            sweep.begin_search(search, base)
 
             def freeze(overrides: Sequence[str], number: int) -> Job:
                 job, composed = freeze_job(sweep, context, config, overrides, number)
@@ -74,27 +65,72 @@ class OptunaSweeper(Sweeper):
 
             # Every trial composes the same choices of classes; those that are searched stand in the space.
             with answering(sweep.path, settings), own(base, [_targets(space)]):
-                search = Search(study, space, sweep, freeze, metric, settings.n_trials)
+                trials = Search(study, space, sweep, freeze, search["metric"], settings.n_trials)
                 sweep.save()
-                left = search.left()
+                left = trials.left()
                 machine = machine_of(sweep, launching, left)
-                stopped = run_work(sweep, machine, search, launching, left) if left else None
+                stopped = run_work(sweep, machine, trials, launching, left) if left else None
                 sweep.save()
                 print(counts(study))
             if stopped is not None:
                 raise SystemExit(exit_code(sweep, show(sweep), stopped))
 
-    def _space(self, params: Any, arguments: Sequence[str]) -> Space:
+    @job
+    def show(self, arguments: list[str]) -> None:
+        """Print the space, and the trials whose values depend on no score.
+
+        Args:
+            arguments: as of `sweep`.
+        """
+        from segbench.sweep.directory import Sweep
+        from segbench.sweep.job import counted
+        from segbench.sweep.plan import show_plan
+        from segbench.sweep.search import first_trials
+
+        assert self.hydra_context is not None and self.config is not None
+        settings, launching, space, base, search = self._asked(arguments)
+        print(f"search by {search['metric']} ({search['direction']}), {counted(settings.n_trials, 'trial')}, over")
+        for text in space.texts.values():
+            print(f"  {text}")
+        for group in search["zip"]:
+            print(f"  together: {', '.join(group)}")
+        path = Path(str(self.config.hydra.sweep.dir))
+        if (path / "sweep.yaml").is_file():
+            sweep = Sweep.open(path)
+            sweep.begin_search(search, base)
+            print(f"{path} has {counted(len(sweep.jobs))} already: the values of further trials depend on their scores")
+            return
+        first = first_trials(settings, space) if settings.storage is None else []
+        if settings.n_trials > len(first):
+            known = f"the values of the first {len(first)} are known; those of the others" if first else "their values"
+            print(f"{known} depend on the scores before them")
+        show_plan(self.hydra_context, self.config, launching, first)
+
+    def _asked(self, arguments: list[str]) -> tuple[Searching, Launching, Space, dict[str, Any], dict[str, Any]]:
+        """The search's settings, the launcher's, the space, the shared configuration, and what is recorded of all."""
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
+        from segbench.sweep.grid import parsed, read_zip
+        from segbench.sweep.objective import objective_of
+        from segbench.sweep.run import waits
+        from segbench.sweep.search import Searching
         from segbench.sweep.space import search_space
 
-        assert self.hydra_context is not None
+        assert self.hydra_context is not None and self.config is not None
+        settings, launching = Searching.read(self.given), settings_of(self.config)
+        if not waits(launching):
+            raise SegbenchError(
+                "a search whose launcher exits after submitting the jobs",
+                "a launcher that waits for the result of each trial",
+                "set hydra.launcher.slurm.wait=true",
+            )
+        groups = read_zip(settings.zip)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        given = parser.parse_overrides(list(arguments))
-        keys = {override.get_key_element() for override in given}
-        kept = [f"{key}={value}" for key, value in params.items() if key not in keys]
-        return search_space([*parser.parse_overrides(kept), *given])
+        space = search_space(parsed(parser, settings.params, arguments), groups)
+        base = self._base(space)
+        metric, direction = objective_of(*_compared_by(base), settings.direction)
+        search = {"metric": metric, "direction": direction, "space": space.texts, "storage": settings.storage}
+        return settings, launching, space, base, {**search, "zip": [list(group) for group in groups]}
 
     def _base(self, space: Space) -> dict[str, Any]:
         """The configuration that all trials share; searched keys have their defaults."""

@@ -103,9 +103,9 @@ def _keys(config: dict[str, Any]) -> list[str]:
 
 
 def _known(directories: list[Path]) -> list[str]:
-    from segbench.config.packaged import conf_root
+    from segbench.config.installed import roots
 
-    found = {path.stem for root in (*directories, conf_root()) for path in (root / "data").glob("*.yaml")}
+    found = {path.stem for root in (*directories, *roots()) for path in (root / "data").glob("*.yaml")}
     return sorted(name for name in found if not name.startswith("_"))
 
 
@@ -132,10 +132,13 @@ def _config(name: str, directories: list[Path]) -> dict[str, Any]:
     Raises:
         SegbenchError: there is no such file.
     """
-    from segbench.config.packaged import conf_root, read_yaml
+    from segbench.config.installed import roots
+    from segbench.config.packaged import read_yaml
 
-    roots = [*directories, conf_root()]
-    found = next((path for root in roots if (path := root / "data" / f"{name}.yaml").is_file()), None)
+    found = next(
+        (path for root in [*directories, *reversed(roots())] if (path := root / "data" / f"{name}.yaml").is_file()),
+        None,
+    )
     if found is None:
         known = _known(directories)
         meant = near(name, known)

@@ -143,6 +143,9 @@ def _run(hydra: Hydra, function: Callable[[DictConfig], None], verb: str, flags:
             return
         sweeps = flags.multirun or config.hydra.mode == RunMode.MULTIRUN
         _check(config, verb, flags)
+        if flags.dry:
+            _show_sweep(hydra, function, name, overrides, sweeps)
+            return
         if not sweeps:
             _resolve(config, verb)
         if sweeps:
@@ -151,6 +154,31 @@ def _run(hydra: Hydra, function: Callable[[DictConfig], None], verb: str, flags:
             hydra.multirun(name, function, [*overrides, "hydra.mode=MULTIRUN"])
         else:
             hydra.run(name, function, [*overrides, "hydra.mode=RUN"])
+
+
+def _show_sweep(
+    hydra: Hydra, function: Callable[[DictConfig], None], name: str, overrides: list[str], sweeps: bool
+) -> None:
+    """Print what a sweep would run; as `Hydra.multirun`, but no callback is told and nothing is written."""
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+    from omegaconf import OmegaConf
+
+    if not sweeps:
+        raise SegbenchError("--dry without -m", "a sweep", "add -m; --cfg job shows the config of one run")
+    config = hydra.compose_config(name, [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+    HydraConfig.instance().set_config(config)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
+    sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=function)
+    if not hasattr(sweeper, "show"):
+        raise SegbenchError(
+            f"--dry with hydra/sweeper={config.hydra.runtime.choices['hydra/sweeper']}",
+            "the grid or hydra/sweeper=optuna",
+            "leave out hydra/sweeper=, or --dry",
+        )
+    sweeper.show(OmegaConf.to_container(config.hydra.overrides.task, resolve=False))
 
 
 def _check(config: DictConfig, verb: str, flags: argparse.Namespace) -> None:

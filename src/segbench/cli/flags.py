@@ -45,6 +45,7 @@ def parser(verb: str) -> Parser:
         action="store_true",
         help="a sweep: KEY=A,B runs each; hydra.launcher.jobs=N at once, hydra.sweep.dir=DIR",
     )
+    flag("--dry", action="store_true", help="with -m: show the jobs of the sweep, and a cluster's scripts, and exit")
     flag("-c", "--cfg", choices=["job", "hydra", "all"], help="show the config and exit")
     flag("--resolve", action="store_true", help="with --cfg: interpolations resolved")
     flag("-p", "--package", metavar="KEY", help="with --cfg: only that part")
@@ -82,6 +83,8 @@ def read_flags(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
     alone = [f"--{name}" for name in ("multirun", "cfg", "info", "run") if getattr(given, name)]
     if len(alone) > 1:
         raise SegbenchError(f"{' and '.join(alone)} together", "one of them", f"leave out {alone[0]}")
+    if given.dry and (shown := [flag for flag in alone if flag != "--multirun"]):
+        raise SegbenchError(f"--dry and {shown[0]} together", "one of them", f"leave out {shown[0]}")
     if given.resolve and not given.cfg:
         raise SegbenchError("--resolve without --cfg", "a config to show", "add --cfg job")
     return given

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segbench.cli.flags import parser
 from segbench.cli.list import options
+from segbench.config.installed import roots
 from segbench.config.packaged import conf_root, read_yaml
 
 _WIDTH = 118
@@ -28,10 +29,9 @@ def help_text(verb: str, own: Path | None = None) -> str:
     keys = [f"  {line}" for name, block in blocks.items() if name not in _NOT_SHOWN for line in block]
     shown = [f"usage: segbench {verb} [FLAG ...] [KEY=VALUE ...]", "", *header]
     if axes := axes_of(verb):
-        roots = [conf_root(), *([own] if own else [])]
         shown += ["", "axes, AXIS=OPTION picks one (segbench list AXIS describes them; * is the default):"]
         for axis, default in axes.items():
-            names = [f"{name}*" if name == default else name for name in sorted(options(axis, roots))]
+            names = [f"{name}*" if name == default else name for name in sorted(options(axis, roots(own)))]
             shown += textwrap.wrap(f"  {axis:<14} {', '.join(names)}", _WIDTH, subsequent_indent=" " * 17)
     shown += ["", "keys, with their defaults:", *keys, "", "flags, in any position:"]
     return "\n".join(shown) + "\n" + parser(verb).format_help().partition("options:\n")[2]

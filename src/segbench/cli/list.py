@@ -6,22 +6,22 @@ from pathlib import Path
 
 from segbench.cli.flags import Parser
 from segbench.config.explain import near
-from segbench.config.packaged import conf_root
+from segbench.config.installed import roots
 from segbench.errors import SegbenchError
 
 AXES = ("experiment", "data", "model", "augment", "loss", "optimizer", "scheduler", "decoding", "metrics")
 FURTHER = ("trainer", "callbacks", "logger", "debug")
 
 
-def options(axis: str, roots: list[Path]) -> dict[str, list[str]]:
+def options(axis: str, folders: list[Path]) -> dict[str, list[str]]:
     """The options of an axis and the comment that heads each file, one string a line.
 
     Args:
         axis: a config group.
-        roots: config directories, the packaged one and the user's.
+        folders: config directories, the one whose files win last.
     """
     found: dict[str, list[str]] = {}
-    for root in roots:
+    for root in folders:
         for path in sorted((root / axis).glob("*.yaml")):
             if not path.stem.startswith("_"):
                 found[path.stem] = _header(path)
@@ -52,10 +52,9 @@ def main() -> None:
             raise SegbenchError(f"unknown axis {axis}", f"one of {', '.join(AXES + FURTHER)}", action)
     if given.config_dir is not None and not given.config_dir.is_dir():
         raise SegbenchError(f"no folder {given.config_dir}", "a config directory", "correct --config-dir")
-    roots = [conf_root(), *([given.config_dir] if given.config_dir else [])]
     for axis in given.axes or AXES + FURTHER:
         print(f"{axis}=")
-        for name, header in options(axis, roots).items():
+        for name, header in options(axis, roots(given.config_dir)).items():
             # An axis given by name is shown with full headers.
             print(f"  {name:<24} {header[0] if header else ''}".rstrip())
             for line in header[1:] if given.axes else []:

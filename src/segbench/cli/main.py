@@ -21,6 +21,8 @@ COMMANDS = {
     "report": ("segbench.cli.report", "a run or a sweep as one HTML file"),
     "compare": ("segbench.cli.compare", "compare runs: settings, scores, intervals, tests"),
     "list": ("segbench.cli.list", "what each config axis offers"),
+    "init": ("segbench.cli.init", "a small project of your own that runs at once"),
+    "schema": ("segbench.cli.schema", "JSON schemas of config files, for an editor"),
     "doctor": ("segbench.cli.doctor", "what this machine offers a training, and what is wrong with it"),
     "completion": ("segbench.cli.completion", 'tab completion: eval "$(segbench completion bash)"'),
 }

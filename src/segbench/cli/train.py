@@ -34,7 +34,7 @@ def run_job(config: DictConfig) -> Path:
     from segbench.runtime.ranks import started_again
 
     directory = relative(Path(HydraConfig.get().runtime.output_dir))
-    asked = Config.of(resolved(config, overrides=overrides()))
+    asked = Config.of(resolved(config, overrides=overrides(), hydra=HydraConfig.get()))
     stages = compose_stages(asked, overrides())
     with own(asked.tree, *trees_of(stages)):
         if started_again() and (directory / "config.yaml").is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.environment import FROM_ENVIRONMENT, variables_of
+from segbench.config.installed import FROM_PACKAGES, from_packages
 from segbench.config.own_targets import without_leftovers
 from segbench.config.paper import refuse_other_facts
 from segbench.config.places import PLACES
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
 _ENDINGS = tuple(f".{key.removeprefix('loss.')}" for key in PLACES)
 
 
-def resolved(config: DictConfig, start: Path | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def resolved(
+    config: DictConfig, start: Path | None = None, overrides: Sequence[str] = (), hydra: DictConfig | None = None
+) -> dict[str, Any]:
     """The plain containers of a composed config.
 
     Args:
         config: of Hydra.
         start: what relative paths are relative to; None: the working directory.
         overrides: that it was composed with, which may name classes in place of others.
+        hydra: Hydra's own part of it, to record what installed packages gave.
 
     Raises:
         SegbenchError: a mandatory key is missing, or a fact of a paper is changed.
@@ -44,6 +48,8 @@ def resolved(config: DictConfig, start: Path | None = None, overrides: Sequence[
     # Of arguments that were left out there is nothing to say.
     if variables := {key: name for key, name in variables_of(config).items() if _has(tree, key)}:
         tree[FROM_ENVIRONMENT] = variables
+    if hydra is not None and (packages := from_packages(hydra)):
+        tree[FROM_PACKAGES] = packages
     return tree
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segbench.config.explain import Composing, explained, of_hydra
+from segbench.config.installed import installed
 from segbench.config.packaged import conf_root
 from segbench.config.paper import refuse_overrides
 from segbench.errors import SegbenchError
@@ -29,7 +30,9 @@ def _experiment_name(*, _root_: DictConfig) -> str:
 
 @contextlib.contextmanager
 def composing(config_name: str, overrides: Sequence[str] = (), own: Path | None = None) -> Iterator[Hydra]:
-    """A Hydra application; `hydra.compose` works inside, and one that is around it is there again afterwards.
+    """A Hydra application on the packaged configs, the user's and those of installed packages.
+
+    `hydra.compose` works inside, and one that is around it is there again afterwards.
 
     Args:
         config_name: what is composed.
@@ -57,6 +60,8 @@ def composing(config_name: str, overrides: Sequence[str] = (), own: Path | None 
     path = create_config_search_path(str(conf_root()))
     if own is not None:
         path.prepend("command-line", f"file://{own.absolute()}", SearchPathQuery(provider="main"))
+    for each in installed():
+        path.prepend(each.provider, f"file://{each.path}", SearchPathQuery(provider="schema"))
     hydra = Hydra.create_main_hydra2(config_name, path)
     try:
         with warnings.catch_warnings():

@@ -16,6 +16,7 @@ NO_EFFECT: Mapping[str, str] = {
     "seed": "draws one of many runs of a setting; runs of several seeds are averaged",
     "resume": "names the run that is continued",
     "from_environment": "names the variables behind other keys, whose values stand there",
+    "from_packages": "names the packages that gave options, whose settings stand there",
     "trust": "names code that may be used, and uses none",
     "paper": "what a run is compared with",
     "logger": _RECORD,

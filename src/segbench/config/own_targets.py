@@ -31,7 +31,7 @@ TRAINER = (
     *("precision", "strategy", "sync_batchnorm", "val_check_interval"),
 )
 """The arguments of `lightning.Trainer` that a config may set; the others (`callbacks`, `logger` ...) are axes."""
-_APART: Mapping[str, frozenset[str]] = {
+APART: Mapping[str, frozenset[str]] = {
     "data": frozenset(LOADER_KEYS),
     "augment": Augment.apart,
     "loss": Loss.apart,
@@ -114,7 +114,7 @@ def _not_taken(target: str, node: Mapping[str, Any], above: str) -> list[str]:
         if not is_trusted(target):
             return []
         hints, takes_any = hints_of(located(target, above))
-    apart = _APART.get(above, frozenset())
+    apart = APART.get(above, frozenset())
     return [] if takes_any else [name for name in node if name not in hints and name not in apart and name[:1] != "_"]
 
 

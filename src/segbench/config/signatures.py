@@ -107,12 +107,12 @@ def hints_of(taker: Any) -> tuple[dict[str, Any], bool]:
 
 
 def _refuse(key: str, value: Any, hint: Any) -> None:
-    checker = _checker(hint)
-    if checker is None:
+    checks = checker(hint)
+    if checks is None:
         return
     try:
         # JSON's rules: an integer is a number, a list is a tuple, a word is a path, but never a number.
-        checker.validate_json(json.dumps(value), strict=True)
+        checks.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         wrong = error.errors(include_url=False)
         places = {".".join(str(part) for part in fault["loc"] if isinstance(part, int)) for fault in wrong}
@@ -139,7 +139,8 @@ def _holds_config(value: Any) -> bool:
 
 
 @cache
-def _checker(hint: Any) -> TypeAdapter[Any] | None:
+def checker(hint: Any) -> TypeAdapter[Any] | None:
+    """What checks a value against a type; None if any value may become one."""
     if "torch.Tensor" in str(hint):
         # A list of numbers becomes one.
         return None

@@ -81,8 +81,9 @@ def _compose_one(experiment: str, overrides: list[str]) -> Config:
     from segbench.config.composed import resolved
 
     try:
-        composed = hydra.compose("train", [f"experiment={experiment}", f"name={experiment}", *overrides])
-        return Config.of(resolved(composed, overrides=overrides))
+        given = [f"experiment={experiment}", f"name={experiment}", *overrides]
+        whole = hydra.compose("train", given, return_hydra_config=True)
+        return Config.of(resolved(hydra.compose("train", given), overrides=overrides, hydra=whole.hydra))
     except MissingConfigException as error:
         raise SegbenchError(
             f"stages: no experiment {experiment}",

@@ -45,7 +45,7 @@ def compose_experiment(name: str, overrides: Sequence[str], own: Path | None = N
     given = [f"experiment={name}", f"name={name}", *overrides]
     with composing("train", given, own):
         composed = hydra.compose("train", given, return_hydra_config=True)
-        config = Config.of(resolved(hydra.compose("train", given), overrides=given))
+        config = Config.of(resolved(hydra.compose("train", given), overrides=given, hydra=composed.hydra))
         return Composed(config, compose_stages(config, given), str(composed.hydra.runtime.choices["data"]))
 
 

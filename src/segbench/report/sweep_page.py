@@ -152,15 +152,19 @@ def _importance(scored: Sequence[RunRecord], keys: Sequence[str], column: Column
     )
     if not shares:
         return ""
-    ordered = dict(sorted(shares.items(), key=lambda item: -item[1]))
+    ordered = {
+        ", ".join(short(key) for key in keys): share
+        for keys, share in sorted(shares.items(), key=lambda item: -item[1])
+    }
     caption = (
         f"Share of the variance of {column.name} over the runs that a setting explains by itself (adjusted for the "
-        "number of its values); interactions between settings are not counted, and with few runs it is only a hint"
+        "number of its values); settings that change together in every run are one. Interactions between settings are "
+        "not counted, and with few runs it is only a hint"
     )
-    return chart(bars({short(key): share for key, share in ordered.items()}, "share of the variance"), caption)
+    return chart(bars(ordered, "share of the variance"), caption)
 
 
-def explained(settings: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[str, float]:
+def explained(settings: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[tuple[str, ...], float]:
     """How much of the scores' variance each setting explains by itself, from 0 to 1.
 
     The share of the sum of squares between the values of a setting, adjusted for their number like epsilon squared
@@ -172,13 +176,18 @@ def explained(settings: Sequence[Mapping[str, Any]], scores: Sequence[float]) ->
         scores: of each run.
 
     Returns:
-        shares by setting; settings with one value, or with no value shared by two runs, are left out.
+        shares by setting, by several that change together in every run; settings with one value, or with no value
+        shared by two runs, are left out.
     """
     values = np.asarray(scores, np.float64)
     total = float(((values - values.mean()) ** 2).sum()) if len(values) else 0.0
-    shares: dict[str, float] = {}
+    shares: dict[tuple[str, ...], float] = {}
+    together: dict[tuple[int, ...], list[str]] = {}
     for key in settings[0] if settings else ():
         labels = _levels([each[key] for each in settings])
+        together.setdefault(tuple(labels.index(label) for label in labels), []).append(key)
+    for keys in together.values():
+        labels = _levels([each[keys[0]] for each in settings])
         levels = sorted(set(labels))
         free = len(values) - len(levels)
         if len(levels) < 2 or free < 1 or total == 0:
@@ -186,7 +195,7 @@ def explained(settings: Sequence[Mapping[str, Any]], scores: Sequence[float]) ->
         groups = [values[[label == level for label in labels]] for level in levels]
         within = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
         adjusted = 1 - (within / free) / (total / (len(values) - 1))
-        shares[key] = min(1.0, max(0.0, adjusted))
+        shares[tuple(keys)] = min(1.0, max(0.0, adjusted))
     return shares
 
 

@@ -45,15 +45,19 @@ def log_to(path: Path | None) -> Iterator[None]:
     root.setLevel(logging.INFO if path is not None else logging.WARNING)
     for handler in handlers:
         root.addHandler(handler)
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    of_lightning = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in of_lightning]
+    for logger in of_lightning:
         # Hides device tables and advertisements; warnings stay.
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             _silence_known()
             yield
     finally:
         root.setLevel(level)
+        for logger, set_before in zip(of_lightning, levels, strict=True):
+            logger.setLevel(set_before)
         root.handlers = before
         for handler in handlers:
             handler.close()

@@ -112,7 +112,7 @@ class Sweep:
         """Make this the sweep of a search, or check that it is the same search.
 
         Args:
-            search: its metric, direction, space and storage.
+            search: its metric, direction, space, storage and keys that go together.
             base: the configuration that all trials share.
 
         Raises:
@@ -125,9 +125,11 @@ class Sweep:
             )
         if self.search is not None and self.search.get("base") == digest_of(with_former_targets(dict(base))):
             new["base"] = self.search["base"]
-        other = [key for key in new if self.search is not None and self.search.get(key) != new[key]]
+        # Sweeps of version 0.1.0 say nothing of keys that go together.
+        before = {"zip": [], **(self.search or {})}
+        other = [key for key in new if self.search is not None and before.get(key) != new[key]]
         if self.search is not None and other:
-            changes = [f"{key} {self.search.get(key)}, now {new[key]}" for key in other if key != "base"]
+            changes = [f"{key} {before.get(key)}, now {new[key]}" for key in other if key != "base"]
             raise SegbenchError(
                 f"the search in {self.path} is different: {'; '.join(changes) or 'the configs have changed'}",
                 "the same metric, space and configuration, so that trials are comparable",

@@ -95,7 +95,7 @@ def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[s
         with read_write(task), open_dict(task):
             del task["hydra"]
         given = [str(override) for override in composed.hydra.overrides.task]
-        asked = Config.of(resolved(task, overrides=given))
+        asked = Config.of(resolved(task, overrides=given, hydra=composed.hydra))
         return Composed(name, task, composed, asked, given, compose_stages(asked, given))
     finally:
         HydraConfig.instance().cfg = outside
@@ -123,20 +123,39 @@ def freeze_job(
 
     Args:
         sweep: gets the job; the caller calls `sweep.save`.
+        context: this and the others as in `place_job`.
+        master: the sweep's config.
+        overrides: the job's.
+        number: the job's.
+
+    Raises:
+        SegbenchError: two jobs would share a directory, or it cannot be written.
+    """
+    job, composed = place_job(sweep, context, master, overrides, number)
+    # New, or its directory was removed by hand, to start it again.
+    if job.state() == "missing":
+        _freeze(job.directory, composed)
+        job.seconds = 0.0
+    return job, composed
+
+
+def place_job(
+    sweep: Sweep, context: HydraContext, master: DictConfig, overrides: Sequence[str], number: int
+) -> tuple[Job, Composed]:
+    """Find the job of a configuration in the sweep, or add a new one to it; nothing is written.
+
+    Args:
+        sweep: gets the job.
         context: the Hydra application's.
         master: the sweep's config.
         overrides: the job's.
         number: the job's, unless another job has that directory.
 
     Raises:
-        SegbenchError: two jobs would share a directory, or it cannot be written.
+        SegbenchError: two jobs would share a directory.
     """
     composed = compose_job(context, master, overrides, number)
     if (known := sweep.find(composed.digest, composed.former_digest)) is not None:
-        if known.state() == "missing":
-            # Removed by hand, to start it again.
-            _freeze(known.directory, composed)
-            known.seconds = 0.0
         return known, composed
     if _taken(sweep, composed):
         named, composed = composed.name, compose_job(context, master, overrides, _free_number(sweep))
@@ -146,9 +165,6 @@ def freeze_job(
                 "a separate directory for each job",
                 "put ${hydra:job.num} or ${hydra:job.override_dirname} into hydra.sweep.subdir",
             )
-    directory = sweep.path / composed.name
-    if not (directory / "config.yaml").is_file():
-        _freeze(directory, composed)
     environment = {str(key): str(value) for key, value in composed.hydra.hydra.job.env_set.items()}
     job = Job(sweep.path, composed.name, composed.digest, composed.overrides, environment)
     sweep.jobs.append(job)
@@ -178,7 +194,7 @@ def _taken(sweep: Sweep, composed: Composed) -> bool:
 
 
 def _free_number(sweep: Sweep) -> int:
-    used = [*(job.name for job in sweep.jobs), *(path.name for path in sweep.path.iterdir() if path.is_dir())]
+    used = [*(job.name for job in sweep.jobs), *(path.name for path in sweep.path.glob("*/"))]
     return 1 + max((int(name) for name in used if name.isdecimal()), default=-1)
 
 

@@ -39,6 +39,22 @@ def score_of(run: Run, metric: str) -> float | None:
     return validation_of(run.path, step).get(metric)
 
 
+def why_no_score(run: Run, metric: str) -> str | None:
+    """Why a finished run has no score to compare it by; None if it has one.
+
+    Args:
+        run: finished.
+        metric: the score.
+    """
+    value = score_of(run, metric)
+    if value is not None and math.isfinite(value):
+        return None
+    if value is None and not any(name.startswith("val/") for _, values in rows(run.path) for name in values):
+        steps = ((_results(run) or {}).get("timing") or {}).get("steps")
+        return f"no validation{'' if steps is None else f' in its {int(steps)} steps'}, so no {metric}"
+    return f"{metric} is {value}"
+
+
 def reported(run: Run, metric: str) -> tuple[str, float] | None:
     """The same score on the test split, as (name, value); None if there is none."""
     name = f"test/{metric.split('/', 1)[-1]}"

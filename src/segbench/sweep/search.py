@@ -9,16 +9,17 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from segbench.errors import SegbenchError
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job, counted
-from segbench.sweep.scores import history, score_of
-from segbench.sweep.space import Space
+from segbench.sweep.scores import history, score_of, why_no_score
+from segbench.sweep.space import Space, check_optuna
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.samplers import BaseSampler
 
 SAMPLERS, PRUNERS = ("tpe", "random"), ("median", "none")
 STUDY = "segbench"
@@ -39,6 +40,7 @@ class Searching:
     direction: str | None = None
     storage: str | None = None
     params: Mapping[str, Any] | None = None
+    zip: Sequence[Any] | None = None
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Searching:
@@ -78,11 +80,7 @@ def open_study(directory: Path, settings: Searching, direction: str) -> Study:
     Raises:
         SegbenchError: Optuna is not installed, or the study cannot be read or written.
     """
-    try:
-        import optuna
-    except ImportError as error:
-        raise SegbenchError("Optuna is not installed", "Optuna 4.2 or later", "pip install segbench[search]") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna = _optuna()
     with answering(directory, settings, OSError, RuntimeError, ImportError):
         directory.mkdir(parents=True, exist_ok=True)
         # A file holds one search; a shared database holds several.
@@ -94,11 +92,7 @@ def open_study(directory: Path, settings: Searching, direction: str) -> Study:
         study.set_user_attr("opened", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
         seed = settings.seed + len(study.get_trials(deepcopy=False))
     # A continued study must not draw the same values again.
-    study.sampler = (
-        optuna.samplers.RandomSampler(seed=seed)
-        if settings.sampler == "random"
-        else optuna.samplers.TPESampler(n_startup_trials=settings.startup_trials, seed=seed, constant_liar=True)
-    )
+    study.sampler = _sampler(settings, seed)
     study.pruner = (
         optuna.pruners.NopPruner()
         if settings.pruner == "none"
@@ -107,6 +101,37 @@ def open_study(directory: Path, settings: Searching, direction: str) -> Study:
         )
     )
     return study
+
+
+def _optuna() -> Any:
+    """The package, told to be quiet."""
+    check_optuna()
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _sampler(settings: Searching, seed: int) -> BaseSampler:
+    optuna = _optuna()
+    if settings.sampler == "random":
+        return cast("BaseSampler", optuna.samplers.RandomSampler(seed=seed))
+    return cast(
+        "BaseSampler",
+        optuna.samplers.TPESampler(n_startup_trials=settings.startup_trials, seed=seed, constant_liar=True),
+    )
+
+
+def first_trials(settings: Searching, space: Space) -> list[list[str]]:
+    """The overrides of the trials of a new study that depend on no score.
+
+    Args:
+        settings: the search's.
+        space: the search space.
+    """
+    study = _optuna().create_study(sampler=_sampler(settings, settings.seed))
+    drawn = settings.n_trials if settings.sampler == "random" else min(settings.n_trials, settings.startup_trials)
+    return [space.overrides(study.ask(space.distributions).params) for _ in range(drawn)]
 
 
 def _address(directory: Path, settings: Searching) -> str:
@@ -264,12 +289,12 @@ class Search:
             for trial in trials:
                 self._study.tell(trial, state=self._states.PRUNED)
             return
-        value = score_of(job.run, self._metric) if state == "finished" else None
-        if value is not None and math.isfinite(value):
+        reason = why_no_score(job.run, self._metric) if state == "finished" else state
+        if reason is None:
             for trial in trials:
-                self._study.tell(trial, value)
+                self._study.tell(trial, score_of(job.run, self._metric))
         else:
-            self._fail(trials, f"{self._metric} is {value}" if state == "finished" else state)
+            self._fail(trials, reason)
 
     def _fail(self, trials: Sequence[Trial], reason: str) -> None:
         for trial in trials:

@@ -14,11 +14,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.config.record import Config
+from segbench.config.record import Config, Trainer
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import end_with_parent
 from segbench.sweep.job import Job
@@ -26,6 +26,7 @@ from segbench.sweep.launching import Ended
 from segbench.sweep.local import child_command, inherited_trust, open_console
 
 if TYPE_CHECKING:
+    from submitit import AutoExecutor
     from submitit.helpers import DelayedSubmission
 
 LOOK_EVERY_S = 5.0
@@ -49,7 +50,7 @@ class SlurmOptions:
     timeouts: int = 100
     wait: bool = False
     setup: Sequence[str] = ()
-    sbatch: Mapping[str, Any] = field(default_factory=dict)
+    sbatch: Mapping[str, Any] | None = None
 
     @classmethod
     def read(cls, given: Mapping[str, Any] | None) -> SlurmOptions:
@@ -220,16 +221,32 @@ class SlurmJobs:
             if job.run.state() == "failed":
                 # Retried; from here on the queue gives its state.
                 job.run.set_state("interrupted")
-        by_size: dict[tuple[tuple[str, Any], ...], list[Job]] = {}
-        for job in jobs:
-            by_size.setdefault(tuple(self._size(job).items()), []).append(job)
-        for size, alike in by_size.items():
-            self._submit(alike, dict(size))
+        trainers = {job.name: job.run.config().trainer for job in jobs}
+        for size, names in self._by_size(trainers):
+            self._submit([job for job in jobs if job.name in names], size)
 
-    def _submit(self, jobs: Sequence[Job], size: Mapping[str, Any]) -> None:
+    def scripts(self, trainers: Mapping[str, Trainer]) -> list[tuple[list[str], str]]:
+        """What `submit` would give to sbatch: the names of jobs of one size, and their script.
+
+        Args:
+            trainers: of the jobs, by name.
+        """
+        written = []
+        for size, names in self._by_size(trainers):
+            executor = self._executor(size)._executor
+            if len(names) > 1:
+                executor.parameters["map_count"] = len(names)
+            written.append((names, executor._make_submission_file_text(executor._submitit_command_str, "")))
+        return written
+
+    def _by_size(self, trainers: Mapping[str, Trainer]) -> list[tuple[dict[str, Any], list[str]]]:
+        by_size: dict[tuple[tuple[str, Any], ...], list[str]] = {}
+        for name, trainer in trainers.items():
+            by_size.setdefault(tuple(self._size(trainer).items()), []).append(name)
+        return [(dict(size), names) for size, names in by_size.items()]
+
+    def _executor(self, size: Mapping[str, Any]) -> AutoExecutor:
         import submitit
-        from submitit.core.utils import FailedJobError
-        from submitit.helpers import clean_env
 
         options = self._options
         executor = submitit.AutoExecutor(
@@ -245,10 +262,17 @@ class SlurmJobs:
             "slurm_setup": [f"export {_AGAIN}=USR1", *options.setup],
             "slurm_srun_args": ["--kill-on-bad-exit=1"],
             "slurm_array_parallelism": self._limit,
-            "slurm_additional_parameters": {"requeue": True, **options.sbatch},
+            "slurm_additional_parameters": {"requeue": True, **(options.sbatch or {})},
         }
         executor.update_parameters(**{key: value for key, value in {**given, **size}.items() if value is not None})
-        grace_s = max(1.0, options.signal_before_s - 10.0)
+        return executor
+
+    def _submit(self, jobs: Sequence[Job], size: Mapping[str, Any]) -> None:
+        from submitit.core.utils import FailedJobError
+        from submitit.helpers import clean_env
+
+        executor = self._executor(size)
+        grace_s = max(1.0, self._options.signal_before_s - 10.0)
         here, places = str(self._working_directory), [job.directory.absolute() for job in jobs]
         tasks = [
             NodeTask(child_command(place), str(place), here, job.environment | inherited_trust(), grace_s)
@@ -270,8 +294,7 @@ class SlurmJobs:
         for job, handle in zip(jobs, submitted, strict=True):
             job.slurm, job.on_cluster = str(handle.job_id), "PENDING"
 
-    def _size(self, job: Job) -> dict[str, Any]:
-        trainer = job.run.config().trainer
+    def _size(self, trainer: Trainer) -> dict[str, Any]:
         processes = trainer.processes_here
         on_gpu = trainer.on_gpu
         gpus = self._options.gpus_per_node

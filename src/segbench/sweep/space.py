@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from segbench.errors import SegbenchError
+from segbench.sweep.grid import Zip, zipped
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -21,11 +23,13 @@ class Space:
         distributions: by key, as written left of `=`.
         fixed: overrides that every trial shares.
         texts: the searched overrides as given, by key.
+        together: the overrides of each choice of keys that go together, by the joined names of these keys.
     """
 
     distributions: dict[str, BaseDistribution]
     fixed: list[str]
     texts: dict[str, str]
+    together: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     def overrides(self, params: dict[str, Any]) -> list[str]:
         """The overrides of a trial.
@@ -34,24 +38,53 @@ class Space:
             params: the proposed values, by key.
         """
         # A choice keeps Hydra's quotes.
-        return [*self.fixed, *(f"{key}={value}" for key, value in params.items())]
+        chosen = (
+            self.together[key][value] if key in self.together else [f"{key}={value}"] for key, value in params.items()
+        )
+        return [*self.fixed, *itertools.chain(*chosen)]
 
 
-def search_space(overrides: Sequence[Override]) -> Space:
+def check_optuna() -> None:
+    """Check that Optuna can be imported.
+
+    Raises:
+        SegbenchError: it cannot.
+    """
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise SegbenchError("Optuna is not installed", "Optuna 4.2 or later", "pip install segbench[search]") from error
+
+
+def search_space(overrides: Sequence[Override], groups: Zip = ()) -> Space:
     """Read the search space from overrides.
 
     `interval(1e-4, 1e-1)` and `int(interval(1, 8))` include both ends, `range(2, 5)` excludes the second one;
     `choice(a, b)` and `a,b` list values; `tag(log, ...)` searches an interval or a range on a logarithmic scale.
 
+    Args:
+        overrides: each key once.
+        groups: keys whose listed values go together: one choice among the steps.
+
     Raises:
-        SegbenchError: nothing is searched, or an interval is invalid.
+        SegbenchError: Optuna is not installed, nothing is searched, or an interval or a group is invalid.
     """
-    distributions, fixed, texts = {}, [], {}
+    check_optuna()
+    from optuna.distributions import CategoricalDistribution
+
+    distributions: dict[str, BaseDistribution] = {}
+    fixed, texts, together = list[str](), dict[str, str](), dict[str, dict[str, list[str]]]()
+    for group in groups:
+        name = ", ".join(group)
+        together[name] = {", ".join(each.partition("=")[2] for each in step): step for step in zipped(overrides, group)}
+        distributions[name] = CategoricalDistribution(list(together[name]))
+    joined = {key for group in groups for key in group}
     for override in overrides:
         key = override.get_key_element()
         if override.is_sweep_override():
-            distributions[key] = _distribution(override)
             texts[key] = str(override.input_line)
+            if key.lstrip("+~") not in joined:
+                distributions[key] = _distribution(override)
         else:
             fixed.append(f"{key}={override.get_value_element_as_str()}")
     if not distributions:
@@ -60,7 +93,7 @@ def search_space(overrides: Sequence[Override]) -> Space:
             "keys given as interval(), range() or choice()",
             'add e.g. optimizer.lr="tag(log, interval(1e-4, 1e-1))"',
         )
-    return Space(distributions, fixed, texts)
+    return Space(distributions, fixed, texts, together)
 
 
 def _distribution(override: Override) -> BaseDistribution:

@@ -14,7 +14,7 @@ from segbench.display.digits import decimals
 from segbench.errors import SegbenchError
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job, counted
-from segbench.sweep.scores import error_of, metric_of, reported, score_of, trained_s
+from segbench.sweep.scores import error_of, metric_of, reported, score_of, trained_s, why_no_score
 from segbench.sweep.view import clock
 
 
@@ -43,6 +43,8 @@ def show(sweep: Sweep) -> dict[str, str]:
             console.print(f"job {job.name} failed, see {job.directory / 'console.log'}", style="red", soft_wrap=True)
             for line in error_of(job.run).splitlines():
                 console.print(Text(f"  {line}"), soft_wrap=True)
+    if sweep.search is not None:
+        _print_unscored(console, sweep, states)
     if sweep.search is not None and (best := _best(sweep, states, scores)) is not None:
         job, value = best
         line = f"best {sweep.search['metric']} {value:.{decimals(value)}f}: job {job.name}, {sweep.labels()[job.name]}"
@@ -55,6 +57,31 @@ def show(sweep: Sweep) -> dict[str, str]:
     if "failed" in states.values():
         console.print(f"try again with: segbench sweep retry {sweep.path}", soft_wrap=True)
     return states
+
+
+def _unscored(sweep: Sweep, states: Mapping[str, str]) -> dict[str, str]:
+    """Why a job of a search has no score to go by, by name; those that were pruned or are still to run are left out."""
+    assert sweep.search is not None
+    reasons: dict[str, str] = {}
+    for job in sweep.jobs:
+        if states[job.name] == "failed":
+            reasons[job.name] = "failed"
+        elif states[job.name] == "finished":
+            try:
+                reason = why_no_score(job.run, sweep.search["metric"])
+            except SegbenchError as error:
+                reason = error.found
+            reasons |= {} if reason is None else {job.name: reason}
+    return reasons
+
+
+def _print_unscored(console: Console, sweep: Sweep, states: Mapping[str, str]) -> None:
+    reasons = _unscored(sweep, states)
+    if not reasons or sweep.search is None:
+        return
+    ended = sum(state in ("finished", "failed", "pruned") for state in states.values())
+    jobs = "; ".join(f"job {name}: {reason}" for name, reason in reasons.items())
+    console.print(f"no {sweep.search['metric']} of {len(reasons)} of {counted(ended)}: {jobs}", soft_wrap=True)
 
 
 def _all_scores(
@@ -125,10 +152,11 @@ def exit_code(sweep: Sweep, states: Mapping[str, str], stopped: int | None = Non
 
     Returns:
         128 + the signal if there is one; else 1 if a job neither finished nor is pruned, queued or running, else 0. A
-        search, whose trials may fail, gives 1 only if no trial finished or one was interrupted.
+        search, whose trials may fail, gives 1 only if no trial has a score or one was interrupted.
     """
     if stopped is not None:
         return 128 + stopped
     if sweep.search is not None:
-        return int("finished" not in states.values() or "interrupted" in states.values())
+        scored = {name for name, state in states.items() if state == "finished"} - _unscored(sweep, states).keys()
+        return int(not scored or "interrupted" in states.values())
     return int(any(state not in ("finished", "pruned", "queued", "running") for state in states.values()))

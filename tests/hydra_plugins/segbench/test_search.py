@@ -1,7 +1,9 @@
 """A search proposes trials, gets their results and can be continued. Scripts stand for the runs."""
 
+import json
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -92,6 +94,46 @@ def test_a_search_finds_the_better_rates_and_counts_its_trials(here, call):
     best = max(trials(), key=lambda trial: trial.value)
     assert f"best val/mean_iu {best.value:.4f}: job {best.user_attrs['job']}, optimizer.lr=" in out
     assert "6 trials: 6 complete" in out
+
+
+def test_a_search_without_a_score_fails_and_says_why(here, call):
+    code, out, _ = searched(call, "optimizer.lr=choice(1e-6,2e-6)", "hydra.sweeper.n_trials=4")
+    assert code == 1
+    assert "no val/mean_iu of 2 of 2 jobs: job 0: val/mean_iu is nan; job 1: val/mean_iu is nan\n" in out
+    assert "best " not in out
+    # Nor is there one without a validation: the runs finish, the search found nothing.
+    for name in "01":
+        table = here / "sweep" / name / "metrics.csv"
+        table.write_text("step,train/loss\n0,1.0\n")
+        results = {"metrics": {"test/mean_iu": 0.5}, "timing": {"steps": 1.0}}
+        (table.parent / "results.json").write_text(json.dumps(results))
+    code, out, _ = call("sweep", "resume", "sweep")
+    assert code == 1
+    assert "no val/mean_iu of 2 of 2 jobs: job 0: no validation in its 1 steps, so no val/mean_iu; job 1: " in out
+    assert "no val/mean_iu of 2 of 2 jobs" in call("sweep", "status", "sweep")[1]
+
+
+def test_the_first_trials_are_shown_before_a_search(here, call):
+    given = (RATES, "data.batch_size=2,3,4", "data.repeats=5,6,7", "hydra.sweeper.zip=[data.batch_size,data.repeats]")
+    given += ("hydra.sweeper.n_trials=4", "hydra.sweeper.startup_trials=3", "hydra.sweep.dir=new")
+    code, out, err = searched(call, *given, "--dry")
+    assert (code, err) == (0, "")
+    assert not Path("new").exists()
+    assert f"search by val/mean_iu (maximize), 4 trials, over\n  {RATES}\n" in out
+    assert "  together: data.batch_size, data.repeats\n" in out
+    assert "the values of the first 3 are known; those of the others depend on the scores before them\n" in out
+    shown = [set(words.split()) for words in re.findall(r"^  \d  (.*)$", out, re.M)]
+    assert searched(call, *given)[0] == 0
+    jobs = Sweep.open("new").jobs
+    assert [set(job.overrides) for job in jobs[:3]] == shown
+    assert len(jobs) == 4
+    assert all(job.run.config().data.repeats == job.run.config().data.batch_size + 3 for job in jobs)
+    # A pair is one parameter of the search.
+    study = optuna.load_study(study_name="segbench", storage="sqlite:///new/study.db")
+    assert {len(trial.params) for trial in study.get_trials()} == {2}
+    assert "new has 4 jobs already" in searched(call, *given, "--dry")[1]
+    # Without the pairs it is another search.
+    assert "zip [['data.batch_size', 'data.repeats']], now []" in searched(call, *given[:3], *given[4:])[2]
 
 
 def test_a_study_is_taken_up_with_its_trials(here, call):

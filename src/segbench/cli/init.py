@@ -1,0 +1,71 @@
+"""`segbench init NAME`: a small project of your own that runs at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+from pathlib import Path
+
+from segbench.cli.flags import Parser
+from segbench.errors import SegbenchError
+from segbench.runtime.files import write_whole
+
+TEMPLATE = Path(__file__).parent / "starter"
+"""The project as it is written, under the name `starter`."""
+
+
+def main() -> None:
+    """The entry point; sys.argv holds the name."""
+    parser = Parser("segbench init", description="Write a project: data set, network, loss, callback, configs, a test.")
+    parser.add_argument("name", type=Path, metavar="NAME", help="its folder, whose name is that of the Python package")
+    folder: Path = parser.parse_args().name
+    written = write_project(folder)
+    print(f"{len(written)} files in {folder}. Now:")
+    print(f"  cd {folder}")
+    print("  export PYTHONPATH=.")
+    print(f"  segbench train --config-dir {folder.name}/conf experiment={folder.name}")
+
+
+def write_project(folder: Path) -> list[Path]:
+    """Write the project; returns its files.
+
+    Args:
+        folder: new or empty; its name becomes the package's.
+
+    Raises:
+        SegbenchError: the name cannot be a new package's, or the folder has content or cannot be written.
+    """
+    name = folder.name
+    if not name.isidentifier() or keyword.iskeyword(name) or not name.isascii():
+        raise SegbenchError(
+            f"segbench init {folder}",
+            "a Python package's name: letters, digits, _",
+            "choose another name",
+        )
+    if importlib.util.find_spec(name) is not None and not _is_namespace(name):
+        raise SegbenchError(
+            f"segbench init {folder}: Python finds a module {name} already", "a new name", "choose another name"
+        )
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise SegbenchError(f"{folder} exists and is not empty", "a new or an empty folder", "choose another name")
+        sources = [path for path in sorted(TEMPLATE.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+        written = []
+        for source in sources:
+            target = folder / str(source.relative_to(TEMPLATE)).replace("starter", name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target, source.read_text().replace("starter", name))
+            written.append(target)
+    except OSError as error:
+        raise SegbenchError(
+            f"{folder} cannot be written: {error.strerror or error}",
+            "a folder in a place that this user may write to",
+            "choose another NAME",
+        ) from error
+    return written
+
+
+def _is_namespace(name: str) -> bool:
+    # An empty folder of that name in the working directory.
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is None
