@@ -43,12 +43,13 @@ class ZarrImages:
     Args:
         path: the folder.
         channels: the expected C, to identify the axes of an unnamed array; None: 1.
+        axes: as `Reading.axes`, for an unnamed array.
 
     Raises:
         SegbenchError: zarr is not installed, the folder is damaged, or its axes cannot be identified.
     """
 
-    def __init__(self, path: Path, channels: int | None = None) -> None:
+    def __init__(self, path: Path, channels: int | None = None, axes: str | None = None) -> None:
         zarr = import_zarr()
         self.path = path
         self.placement: dict[str, Any] = {}
@@ -57,7 +58,9 @@ class ZarrImages:
             self._array, names = _level(found, zarr)
         except Exception as error:  # damaged metadata ends in errors of json, zarr, numcodecs and numpy
             raise self._damaged(error) from error
-        self._axes = _axes(names or _guessed(self._array.shape, channels or 1), self._array.shape, path)
+        fits = axes is not None and len(axes) == len(self._array.shape)
+        unnamed = list(axes.lower()) if axes is not None and fits else _guessed(self._array.shape, channels or 1)
+        self._axes = _axes(names or unnamed, self._array.shape, path)
         self._others = [place for place, axis in enumerate(self._axes) if axis == "n"]
 
     def __len__(self) -> int:
@@ -75,6 +78,20 @@ class ZarrImages:
         """The type of an image's values."""
         dtype: np.dtype[Any] = np.dtype(self._array.dtype)
         return dtype
+
+    def nodata(self, index: int) -> tuple[float, ...] | None:
+        """The value of the attribute `_FillValue`, as in CF's conventions, or `nodata`."""
+        found = (dict(self._array.attrs).get(key) for key in ("_FillValue", "nodata"))
+        value = next((value for value in found if isinstance(value, int | float)), None)
+        return None if value is None else (float(value),)
+
+    def alpha(self, index: int) -> bool:
+        """False: an array has no transparency."""
+        return False
+
+    def turn(self, index: int) -> int:
+        """1: an array has no orientation."""
+        return 1
 
     def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
         """Rows y0 to y1 and columns x0 to x1 (exclusive) of an image, HWC."""
