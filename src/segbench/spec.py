@@ -142,7 +142,9 @@ class DatasetSpec:
 
         def made(key: str, value: Any) -> Any:
             inner = {"reading": Reading, "coding": MaskCoding}.get(key)
-            return tuples(value) if inner is None or value is None else inner(**{k: tuples(v) for k, v in value.items()})
+            return (
+                tuples(value) if inner is None or value is None else inner(**{k: tuples(v) for k, v in value.items()})
+            )
 
         kinds = {"modalities": ModalitySpec, "heads": HeadSpec}
         nested = {

@@ -86,7 +86,7 @@ class ImageFolder:
     """The user's own images and masks, paired by their names without suffix, subfolders included.
 
     Images are of any depth and number of channels, the same in all of them, except that grey and coloured ones may be
-    mixed; sizes may differ. Each page of a TIFF stack is an image. Masks are lossless: class ids, a palette, or colours.
+    mixed; sizes may differ. Each page of a TIFF stack is an image. Masks are lossless: ids, a palette, or colours.
     Pixels without data (GDAL's tag, NaN, `nodata`) count neither for mean and deviation nor for a loss or a score.
 
     Every file is decoded once, and the findings are kept in `.segbench-images.json` and `.segbench-masks.json` next to
@@ -163,7 +163,9 @@ class ImageFolder:
             raise SegbenchError("training images without a pixel of data", "some data", "check data.nodata")
         means, stds = mean_and_std(training)
         # A channel that is the same everywhere stays at 0.
-        return ModalitySpec(len(means), means, tuple(std or 1.0 for std in stds), unit_of(training[0].dtype), self._reading)
+        return ModalitySpec(
+            len(means), means, tuple(std or 1.0 for std in stds), unit_of(training[0].dtype), self._reading
+        )
 
     def _ids(self, split: str) -> tuple[str, ...]:
         return tuple(page_id(name, page, len(self._images[name])) for name, page in self._splits[split])
@@ -174,7 +176,7 @@ class ImageFolder:
         return DatasetSpec(
             name="image_folder",
             modalities={MODALITY: self._modality},
-            heads={"semantic": HeadSpec(self._classes.names, self._classes.palette)},
+            heads={"semantic": HeadSpec(self._classes.names, self._classes.palette, coding=self._classes.written)},
             citation="the images' own",
             licence="the images' own",
             protocol=self._protocol,

@@ -116,7 +116,7 @@ class DecodedImage:
 
     def alpha(self, index: int) -> bool:
         """Whether there are four channels."""
-        return self._image_HWC.shape[2] == 4
+        return bool(self._image_HWC.shape[2] == 4)
 
     def turn(self, index: int) -> int:
         """EXIF's orientation."""
@@ -157,8 +157,8 @@ class ImageFile:
 
     @property
     def placement(self) -> dict[str, Any]:
-        """Where the pixels lie in the world, as in `TiffImages`."""
-        return self._stored.placement
+        """Where the pixels lie in the world, as in `TiffImages`; empty for turned ones."""
+        return self._stored.placement if self._turn(0) == 1 else {}
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """H, W and C of an image."""
@@ -192,9 +192,7 @@ class ImageFile:
         """Whether pixels without data are possible."""
         return bool(self.nodata(index)) or self.dtype(index).kind == "f"
 
-    def decoded(
-        self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None
-    ) -> Decoded:
+    def decoded(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> Decoded:
         """Rows y0 to y1 and columns x0 to x1 (exclusive) of an image."""
         turn = self._turn(index)
         if turn == 1:

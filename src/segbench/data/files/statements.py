@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from segbench.errors import check, check_one_of
 from segbench.spec import Reading
 
+
 def checked_reading(reading: Reading) -> Reading:
     """The same, with axes in capitals.
 
@@ -49,7 +50,7 @@ class Decoded:
     image_HWC: NDArray[Any]
     empty_HW: NDArray[np.bool_] | None = None
 
-    def filled(self, values: Sequence[float]) -> NDArray[Any]:
+    def filled(self, values: Sequence[float] | NDArray[np.float64]) -> NDArray[Any]:
         """HWC with a value per channel where there is no data, rounded for integers."""
         if self.empty_HW is None:
             return self.image_HWC

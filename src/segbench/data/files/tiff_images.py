@@ -426,7 +426,8 @@ def _rgb_of_ycbcr(ycc_HW3: NDArray[Any]) -> NDArray[Any]:
     """BT.601 in the full range, as JPEG's (JFIF)."""
     y, cb, cr = (ycc_HW3[..., channel].astype(np.float32) - (128 if channel else 0) for channel in range(3))
     rgb_HW3 = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1)
-    return np.rint(rgb_HW3).clip(0, 255).astype(np.uint8)
+    rounded: NDArray[Any] = np.rint(rgb_HW3).clip(0, 255).astype(np.uint8)
+    return rounded
 
 
 def _palette(keyframe: Any) -> NDArray[Any] | None:

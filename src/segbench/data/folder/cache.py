@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from segbench.data.files.image_files import AS_STORED
 from segbench.runtime.files import write_whole
 from segbench.spec import Reading
 
@@ -35,7 +36,7 @@ class ScanCache:
         reading: how the files are read; facts of another way are ignored.
     """
 
-    def __init__(self, folder: Path, what: str, reading: Reading = Reading()) -> None:
+    def __init__(self, folder: Path, what: str, reading: Reading = AS_STORED) -> None:
         self._reading = asdict(reading)
         digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
         self._places = (folder / f".segbench-{what}.json", user_cache() / "scans" / f"{digest}-{what}.json")

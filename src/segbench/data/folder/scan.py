@@ -78,7 +78,7 @@ def _scan(
     folder: Path,
     names: Sequence[str],
     what: Literal["images", "masks"],
-    read: Callable[[Path, Reading], tuple[Facts, ...]],
+    read: Callable[..., tuple[Facts, ...]],
     kind: type[Facts],
     progress: Progress | None,
     reading: Reading,
