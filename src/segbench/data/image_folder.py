@@ -190,7 +190,10 @@ class ImageFolder:
             (*self._files[file], page if len(self._images[file]) > 1 else None) for file, page in self._splits[name]
         ]
         dtype = next(iter(self._images.values()))[0].dtype
-        return FolderImages(pages, self._ids(name), self._classes, self._modality, dtype)
+        # Of images of one kind another one during a run is a fault; only prediction converts it.
+        reading = self._reading if self._channelled.mixed else replace(self._reading, channels=None)
+        modality = replace(self._modality, reading=reading)
+        return FolderImages(pages, self._ids(name), self._classes, modality, dtype)
 
     def _report(self, left_out: Sequence[str], decoded: int, caches: Sequence[Path | None]) -> None:
         stated = (*self._channelled.notes, *describe_statements(self._images, self._reading))

@@ -22,11 +22,13 @@ class Channelled:
     Attributes:
         pages: the facts of each page, by name, in the channels that are read.
         channels: `grey` or `rgb`, as `Reading.channels`; None: nothing is converted.
+        mixed: whether some are converted.
         notes: what is converted, a sentence each with its count.
     """
 
     pages: Mapping[str, tuple[ImageFacts, ...]]
     channels: str | None
+    mixed: bool
     notes: tuple[str, ...]
 
 
@@ -54,9 +56,9 @@ def in_one_kind(pages: Pages, given: str) -> Channelled:
         )
     chosen = _auto(every, kinds) if given == "auto" else given
     if chosen is None or set(kinds) == {_STORED[chosen]}:
-        return Channelled({name: tuple(each) for name, each in pages.items()}, chosen, tuple(_all_grey(every)))
+        return Channelled({name: tuple(each) for name, each in pages.items()}, chosen, False, tuple(_all_grey(every)))
     converted = {name: tuple(_converted(facts, chosen) for facts in each) for name, each in pages.items()}
-    return Channelled(converted, chosen, tuple(_notes(kinds, every, chosen)))
+    return Channelled(converted, chosen, True, tuple(_notes(kinds, every, chosen)))
 
 
 _STORED = {"grey": "grey", "rgb": "RGB"}
