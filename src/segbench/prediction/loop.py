@@ -125,7 +125,7 @@ def predict_inputs(
                 continue
             paths = work.outputs.paths
             job.notes.update(work.opened.notes)
-            job.notes.update({NO_DATA: work.empty, LACKING: work.empty > 0})
+            job.notes.update({NO_DATA: work.empty, LACKING: int(work.empty > 0)})
             done(work.given, paths)
             work.outputs.finish()
             started.pop(0).opened.close()

@@ -6,6 +6,7 @@ A page is an image, unless ImageJ's, OME's or tifffile's metadata make several p
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files.stacks import complaints_raised
+from segbench.data.files.complaints import complaints_raised
 from segbench.errors import SegbenchError
 
 CACHE_BYTES = 2**28
@@ -57,15 +58,18 @@ class TiffImages:
         path: the file.
         cache_bytes: of decoded tiles and strips to keep, at least one; None: `CACHE_BYTES`.
         axes: as `Reading.axes`, for a file that does not name its axes.
+        indexed: read the indices of a palette instead of its colours.
 
     Raises:
         SegbenchError: not TIFF, truncated, or of a kind that cannot be decoded; also from `read`.
     """
 
-    def __init__(self, path: Path, cache_bytes: int | None = None, axes: str | None = None) -> None:
+    def __init__(
+        self, path: Path, cache_bytes: int | None = None, axes: str | None = None, indexed: bool = False
+    ) -> None:
         import tifffile
 
-        self.path, self.axes = path, axes
+        self.path, self.axes, self.indexed = path, axes, indexed
         self._room = CACHE_BYTES if cache_bytes is None else cache_bytes
         self._kept = 0
         self._cache: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
@@ -185,7 +189,7 @@ _GEO = (33550, 33922, 34264, 34735, 34736, 34737)
 def _errors() -> tuple[type[Exception], ...]:
     import tifffile
 
-    return tifffile.TiffFileError, ValueError, OSError, RuntimeError, LookupError, TypeError
+    return tifffile.TiffFileError, struct.error, ValueError, OSError, RuntimeError, LookupError, TypeError
 
 
 def _images(file: TiffImages) -> Iterator[list[_Plane]]:
@@ -278,7 +282,7 @@ def _plane(file: TiffImages, page: Any, key: int) -> _Plane:
         whole: NDArray[Any] = page.asarray().reshape(keyframe.shaped)
         return _samples_last(whole)[y0:y1, x0:x1]
 
-    return _coloured(keyframe, read)
+    return _coloured(file, keyframe, read)
 
 
 def _mapped(file: TiffImages, keyframe: Any, offset: int) -> _Plane:
@@ -291,7 +295,7 @@ def _mapped(file: TiffImages, keyframe: Any, offset: int) -> _Plane:
         mapped = np.memmap(file.path, dtype, "r", offset, keyframe.shaped)
         return _samples_last(mapped)[y0:y1, x0:x1].astype(keyframe.dtype, copy=True)
 
-    return _coloured(keyframe, read)
+    return _coloured(file, keyframe, read)
 
 
 def _samples_last(shaped: NDArray[Any]) -> NDArray[Any]:
@@ -331,12 +335,12 @@ def _from_segments(file: TiffImages, page: Any, key: int, y0: int, y1: int, x0: 
     return part
 
 
-def _coloured(keyframe: Any, read: Callable[[int, int, int, int], NDArray[Any]]) -> _Plane:
+def _coloured(file: TiffImages, keyframe: Any, read: Callable[[int, int, int, int], NDArray[Any]]) -> _Plane:
     """A page as grey levels or R, G, B, whatever its photometric interpretation."""
     separate, _, height, width, samples = keyframe.shaped
     channels, dtype, nodata = separate * samples, keyframe.dtype, _nodata(keyframe)
     alpha = channels in (2, 4) and any(extra in _ALPHA for extra in keyframe.extrasamples)
-    palette = _palette(keyframe)
+    palette = None if file.indexed else _palette(keyframe)
     if palette is not None:
         known = nodata is not None and 0 <= nodata < len(palette)
         empty = tuple(map(float, palette[int(nodata)])) if known else None  # type: ignore[arg-type]
