@@ -28,18 +28,24 @@ from segbench.data.files.statements import (
     window_before,
 )
 from segbench.data.files.tiff_images import TiffImages
+from segbench.data.files.volumes import VOLUME_SUFFIXES, VolumeImages, is_volume, split_name
 from segbench.data.files.zarr_images import ZarrImages, is_zarr
 from segbench.errors import SegbenchError
 from segbench.spec import Reading
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jp2", *TIFF_SUFFIXES)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jp2", *TIFF_SUFFIXES, *VOLUME_SUFFIXES)
 AS_STORED = Reading()
 
 
 def is_tiff(path: Path) -> bool:
     """Whether the file's name is that of a TIFF."""
     return path.suffix.lower() in TIFF_SUFFIXES
+
+
+def has_pages(path: Path) -> bool:
+    """Whether the file may hold several images."""
+    return is_tiff(path) or is_volume(path)
 
 
 class Images(Protocol):
@@ -229,7 +235,10 @@ def open_images(
         stored = ZarrImages(path, channels, reading.axes)
     else:
         _check(path)
-        stored = TiffImages(path, cache_bytes, reading.axes) if is_tiff(path) else DecodedImage(path)
+        if is_tiff(path):
+            stored = TiffImages(path, cache_bytes, reading.axes)
+        else:
+            stored = VolumeImages(path) if is_volume(path) else DecodedImage(path)
     return ImageFile(stored, reading)
 
 
@@ -298,7 +307,7 @@ def images_of(path: Path, reading: Reading = AS_STORED) -> Iterator[NDArray[Any]
 
 
 def _check(path: Path) -> None:
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
+    if split_name(path.name)[1] not in IMAGE_SUFFIXES:
         raise SegbenchError(f"{path} ends in {path.suffix or 'nothing'}", " ".join(IMAGE_SUFFIXES), "convert it first")
     if not path.is_file():
         near = sorted(p.name for p in path.parent.iterdir())[:6] if path.parent.is_dir() else []

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.encoded import decode_gif, decode_palette, loses_values, orientation, read_bytes
-from segbench.data.files.image_files import AS_STORED, images_of, is_tiff, read_image
+from segbench.data.files.image_files import AS_STORED, has_pages, images_of, read_image
 from segbench.data.files.statements import turned
 from segbench.errors import SegbenchError
 from segbench.spec import Reading
@@ -52,7 +52,7 @@ def read_mask(
     Raises:
         SegbenchError: unreadable, of a compression with loss, transparent, or with values that are not integers.
     """
-    if not is_tiff(path):
+    if not has_pages(path):
         content = read_bytes(path)
         if (lossy := loses_values(content)) is not None:
             raise SegbenchError(
@@ -68,7 +68,7 @@ def read_mask(
 
 def masks_of(path: Path, reading: Reading = AS_STORED) -> Iterator[Mask]:
     """Every page of a mask file, in order; raises as `read_mask`."""
-    if is_tiff(path):
+    if has_pages(path):
         for image_HWC in images_of(path, reading):
             yield coded(image_HWC, path)
     else:

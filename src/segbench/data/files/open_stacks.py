@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from segbench.data.files.image_files import AS_STORED, ImageFile, is_tiff, open_images, read_decoded
+from segbench.data.files.image_files import AS_STORED, ImageFile, has_pages, open_images, read_decoded
 from segbench.data.files.statements import Decoded
 from segbench.spec import Reading
 
@@ -30,8 +30,8 @@ class OpenStacks:
         self._stacks: OrderedDict[Path, ImageFile] = OrderedDict()
 
     def decoded(self, path: Path, page: int | None = None) -> Decoded:
-        """As `read_decoded`; a page of a TIFF from the open file."""
-        if page is None or not is_tiff(path):
+        """As `read_decoded`; a page of a stack from the open file."""
+        if page is None or not has_pages(path):
             return read_decoded(path, page, self._reading)
         return self._opened(path).decoded(page)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,35 @@ _CHANNEL = ("c", "channel", "channels", "band", "bands")
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a zarr array or group."""
     return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
+
+
+def fields_of(path: Path) -> list[Path]:
+    """The fields of a plate of OME-Zarr (HCS), well by well, each an image; none for any other folder.
+
+    Raises:
+        SegbenchError: a well or its fields are missing.
+    """
+    plate = _metadata(path).get("plate")
+    fields = []
+    for well in plate.get("wells", []) if isinstance(plate, dict) else []:
+        inside = path / str(well["path"])
+        images = _metadata(inside).get("well", {}).get("images", [])
+        if not images:
+            raise SegbenchError(
+                f"{path} lists the well {well['path']}, and {inside} has no field", "a whole plate", "copy it again"
+            )
+        fields += [inside / str(image["path"]) for image in images]
+    return fields
+
+
+def _metadata(group: Path) -> dict[str, Any]:
+    """OME's metadata of a group, of both versions of zarr; empty if there is none."""
+    for name in (".zattrs", "zarr.json"):
+        with contextlib.suppress(OSError, ValueError):
+            content = json.loads((group / name).read_text())
+            attributes = content.get("attributes", {}) if name == "zarr.json" else content
+            return dict(attributes.get("ome") or attributes)
+    return {}
 
 
 def import_zarr() -> Any:
