@@ -273,10 +273,6 @@ def run_on(compose, tmp_path_factory):
     return run
 
 
-def classes_of(run):
-    return load(run, device="cpu")
-
-
 def predicted(compose, run, source, output, *more):
     given = f"run={run}", f"input={source}", f"output={output}", "trainer=cpu", *more
     return predict(compose(*given, config="predict"))
@@ -491,7 +487,7 @@ def test_store_tiff_does_what_it_says(compose, run_on, tmp_path):
 
 
 def test_overlays_lie_as_the_viewer_shows_the_photograph(compose, run_on, tmp_path, capsys):
-    folder, run = run_on("greys")
+    _, run = run_on("greys")
     grey, _ = picture(36, 44, seed=9)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -499,7 +495,7 @@ def test_overlays_lie_as_the_viewer_shows_the_photograph(compose, run_on, tmp_pa
     Image.fromarray(grey).save(tmp_path / "plain.png")
     for name in ("a", "plain"):
         predicted(compose, run, tmp_path / f"{name}.png", tmp_path / name, "format=[masks,overlays]")
-    assert capsys.readouterr().err.count("1 images with an EXIF turn read as stored (data.exif=ignore)") == 1
+    assert capsys.readouterr().err.count("with an EXIF turn, read as stored (data.exif=ignore): 1 of the inputs") == 1
     turned, plain = (np.asarray(Image.open(tmp_path / name / "overlays" / f"{name}.png")) for name in ("a", "plain"))
     np.testing.assert_array_equal(turned, np.rot90(plain, -1))
     masks = [cv2.imread(str(tmp_path / name / "masks" / f"{name}.png"), -1) for name in ("a", "plain")]

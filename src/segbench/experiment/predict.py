@@ -220,7 +220,7 @@ def _told(notes: Mapping[str, int]) -> Iterator[str]:
     """What was converted and left out, with counts."""
     from segbench.prediction.loop import LACKING, NO_DATA
 
-    yield from (f"{count} {what}" for what, count in notes.items() if what not in (NO_DATA, LACKING))
+    yield from (f"{what}: {count} of the inputs" for what, count in notes.items() if what not in (NO_DATA, LACKING))
     if notes[LACKING]:
         yield (
             f"no data in {notes[NO_DATA]} pixels of {notes[LACKING]} inputs: void in masks, NaN in probabilities, "

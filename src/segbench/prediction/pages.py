@@ -95,12 +95,10 @@ class OpenedFiles:
             reading, kind = self._modalities[name].reading, images.kind(0)
             wanted = {"grey": "grey", "rgb": "RGB"}.get(str(reading.channels))
             if kind and wanted not in (None, kind):
-                yield f"{kind} images read as {wanted}"
+                yield f"{kind}, read as {wanted}"
             if images.stated_turn(0) != 1:
-                turned = (
-                    "turned as viewers show them" if reading.exif == "turn" else "read as stored (data.exif=ignore)"
-                )
-                yield f"images with an EXIF turn {turned}"
+                how = "as viewers show them" if reading.exif == "turn" else "as stored (data.exif=ignore)"
+                yield f"with an EXIF turn, read {how}"
 
     def _sizes(self) -> Iterator[tuple[int, int]]:
         counts = {name: len(images) for name, images in self._images.items()}

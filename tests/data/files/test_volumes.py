@@ -1,19 +1,18 @@
 import numpy as np
 import pytest
 
-from segbench.data.files.image_files import images_of, open_images, read_image
+from segbench.data.files.image_files import AS_STORED, images_of, open_images, read_image
 from segbench.data.files.masks import masks_of
 from segbench.data.files.open_stacks import OpenStacks
 from segbench.data.files.volumes import split_name
 from segbench.errors import SegbenchError
-from segbench.spec import Reading
 
 
 def values(*shape, dtype=np.int16):
     return np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
 
 
-def same(path, stack_NHW, reading=Reading()):
+def same(path, stack_NHW, reading=AS_STORED):
     with open_images(path, reading=reading) as images:
         assert len(images) == len(stack_NHW)
         for page, expected in enumerate(stack_NHW):

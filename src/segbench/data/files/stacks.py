@@ -25,8 +25,6 @@ def read_stack(path: Path, key: str) -> NDArray[np.generic]:
     Raises:
         SegbenchError: the file is missing, not TIFF or truncated, or its pages differ in size.
     """
-    import tifffile
-
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*.tif*"))[:6] if path.parent.is_dir() else []
         beside = f"; beside it: {', '.join(near)}" if near else ""

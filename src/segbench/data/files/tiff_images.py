@@ -81,6 +81,8 @@ class TiffImages:
                 if not self._images:
                     raise ValueError("it has no image")
                 opened.pop_all()
+        except SegbenchError:
+            raise
         except _errors() as error:
             raise self._damaged(error) from error
 
@@ -138,6 +140,8 @@ class TiffImages:
         try:
             with complaints_raised():
                 parts = [plane.read(*window) for plane in self._images[index]]
+        except SegbenchError:
+            raise
         except _errors() as error:
             raise self._damaged(error) from error
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)

@@ -64,7 +64,8 @@ class VolumeImages:
     def _nifti(self, nibabel: Any) -> NDArray[Any]:
         volume = np.asanyarray(nibabel.load(self.path).dataobj)
         pixels = volume.reshape(*volume.shape[:2], -1)
-        return pixels.transpose(2, 1, 0)[..., np.newaxis]
+        slices: NDArray[Any] = pixels.transpose(2, 1, 0)[..., np.newaxis]
+        return slices
 
     def _mrc(self, mrcfile: Any) -> NDArray[Any]:
         # Read once, without the handle of a map that must be closed.
