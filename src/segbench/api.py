@@ -34,6 +34,7 @@ from segbench.runs.directory import Run
 from segbench.runtime.processes import is_main_process, new_run_id
 from segbench.runtime.signals import Stopped
 from segbench.runtime.torchvision import refuse_broken_torchvision
+from segbench.spec import VOID
 
 if TYPE_CHECKING:
     import torch
@@ -282,13 +283,14 @@ class Prediction:
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
-        """Those of the first head, KHW float32, summing to 1 over K."""
+        """Those of the first head, KHW float32, summing to 1 over K; NaN where the image has no data."""
         return next(iter(self.by_head.values()))
 
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
-        """The likeliest class of the first head, HW uint8."""
+        """The likeliest class of the first head, HW uint8; 255 where the image has no data."""
         mask_HW: NDArray[np.uint8] = self.probabilities.argmax(0).astype(np.uint8)
+        mask_HW[np.isnan(self.probabilities[0])] = VOID
         return mask_HW
 
     @cached_property
@@ -296,7 +298,9 @@ class Prediction:
         """Objects of the first head by the run's decoding, HW int32, 0 = none."""
         from segbench.metrics.decoding import decode_instances
 
-        return decode_instances(self.probabilities, self.decoding)
+        objects_HW = decode_instances(self.probabilities, self.decoding)
+        objects_HW[np.isnan(self.probabilities[0])] = 0
+        return objects_HW
 
 
 class Predictor:
@@ -407,13 +411,17 @@ class Predictor:
                     if head not in maps:
                         maps[head] = np.empty((len(part_Khw), *pages[window.key].size), np.float32)
                     height, width = part_Khw.shape[-2:]
+                    inside = (window.y, window.y + height, window.x, window.x + width)
+                    if (empty_HW := pages[window.key].empty(*inside)) is not None:
+                        part_Khw = np.where(empty_HW, np.float32(np.nan), part_Khw)
                     maps[head][:, window.y : window.y + height, window.x : window.x + width] = part_Khw
         for place in range(len(pages)):
             yield Prediction(done.pop(place), names, self.decoding)
 
     def _page(self, image: Image) -> Page:
+        from segbench.data.files.statements import Decoded, empty_pixels
         from segbench.prediction.pages import OpenedFiles, Page
-        from segbench.prediction.values import check_kind, check_range, in_unit
+        from segbench.prediction.values import check_kind, check_range, filled, in_unit
 
         modalities = self.spec.modalities
         if isinstance(image, (str, Path)):
@@ -428,7 +436,8 @@ class Predictor:
             files = OpenedFiles(dict.fromkeys(modalities, Path(image)), self.spec)
             try:
                 page = files.page(0)
-                parts = page.read(0, page.size[0], 0, page.size[1])
+                whole = (0, page.size[0], 0, page.size[1])
+                parts, empty = page.read(*whole), page.empty(*whole)
             finally:
                 files.close()
         else:
@@ -437,7 +446,7 @@ class Predictor:
                 raise SegbenchError(
                     f"arrays for {', '.join(arrays)}", f"one for each of {', '.join(modalities)}", "give {name: array}"
                 )
-            parts = {}
+            parts, empty = {}, None
             for name, spec in modalities.items():
                 array_HWC = np.asarray(arrays[name])
                 if array_HWC.ndim not in (2, 3):
@@ -445,12 +454,17 @@ class Predictor:
                 array_HWC = array_HWC[..., None] if array_HWC.ndim == 2 else array_HWC
                 named = Path(f"the array {name}")
                 check_kind(named, array_HWC.shape[2], array_HWC.dtype, name, spec)
-                check_range(named, array_HWC, spec)
-                parts[name] = in_unit(array_HWC, spec)
+                nodata = () if spec.reading.nodata is None else ((spec.reading.nodata,),)
+                decoded = Decoded(array_HWC, empty_pixels(array_HWC, nodata))
+                check_range(named, decoded, spec)
+                parts[name] = in_unit(filled(decoded, spec), spec)
+                if decoded.empty_HW is not None:
+                    empty = decoded.empty_HW if empty is None else empty | decoded.empty_HW
         size = next(iter(parts.values())).shape[:2]
         return Page(
             (int(size[0]), int(size[1])),
             lambda y0, y1, x0, x1: {name: part[y0:y1, x0:x1] for name, part in parts.items()},
+            lambda y0, y1, x0, x1: None if empty is None else empty[y0:y1, x0:x1],
         )
 
 

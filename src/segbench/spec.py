@@ -20,6 +20,41 @@ VOID = 255
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How files of images are read where they leave a choice; one for training, check, prediction and Python.
+
+    Attributes:
+        axes: letters of an array's axes where a file does not name them, such as `CYX`; Y and X once, C at most once,
+            any other letter enumerates images. None: pages are images.
+        exif: `ignore` reads the pixels as they are stored, `turn` as a viewer shows them.
+        nodata: a value that means no data, beside NaN and what a file itself declares.
+        channels: `grey` and `rgb` convert grey, grey with alpha, RGB and RGBA; None changes nothing.
+    """
+
+    axes: str | None = None
+    exif: str = "ignore"
+    nodata: float | None = None
+    channels: str | None = None
+
+
+@dataclass(frozen=True)
+class MaskCoding:
+    """How masks of a labelling are written in the user's own files.
+
+    Attributes:
+        kind: `ids`, `palette` (indices of a palette) or `colours`.
+        values: of each class, a colour as 0xRRGGBB; of several values of a class the first.
+        colours: of each class in a palette, 0xRRGGBB; else empty.
+        void: the value of void pixels, also of those without data; a value of no class.
+    """
+
+    kind: str
+    values: tuple[int, ...]
+    colours: tuple[int, ...]
+    void: int
+
+
+@dataclass(frozen=True)
 class ModalitySpec:
     """One kind of input: its channels and how raw values become network inputs, `(raw - mean) / std`.
 
@@ -28,12 +63,14 @@ class ModalitySpec:
         mean: C values in `unit`, subtracted.
         std: C values in `unit`, divided by.
         unit: what a raw value measures, e.g. `grey level, 0 to 255` or `ln(millimetres)`.
+        reading: how its files are read.
     """
 
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     unit: str
+    reading: Reading = Reading()
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -54,12 +91,14 @@ class HeadSpec:
         palette: K colours, RGB 0 to 255.
         ignore_index: the label of void pixels.
         excluded: classes left out of means (in SIFT Flow, those that the test set lacks).
+        coding: how the user's own masks write the classes; None: by their indices.
     """
 
     class_names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     ignore_index: int = VOID
     excluded: tuple[int, ...] = ()
+    coding: MaskCoding | None = None
 
     @property
     def num_classes(self) -> int:
@@ -101,9 +140,15 @@ class DatasetSpec:
         def tuples(value: Any) -> Any:
             return tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value
 
+        def made(key: str, value: Any) -> Any:
+            inner = {"reading": Reading, "coding": MaskCoding}.get(key)
+            return (
+                tuples(value) if inner is None or value is None else inner(**{k: tuples(v) for k, v in value.items()})
+            )
+
         kinds = {"modalities": ModalitySpec, "heads": HeadSpec}
         nested = {
-            name: {key: kind(**{k: tuples(v) for k, v in value.items()}) for key, value in plain[name].items()}
+            name: {key: kind(**{k: made(k, v) for k, v in value.items()}) for key, value in plain[name].items()}
             for name, kind in kinds.items()
         }
         return cls(**(dict(plain) | nested))

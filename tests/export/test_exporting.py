@@ -72,6 +72,7 @@ def test_the_file_says_what_goes_in_and_comes_out(exported, tiny_run, name):
             "mean": [121.0],
             "std": [41.0],
             "unit": "grey level, 0 to 255",
+            "reading": {"axes": None, "exif": "ignore", "nodata": None, "channels": None},
             "channel_order": "grey",
         }
     ]
@@ -81,6 +82,7 @@ def test_the_file_says_what_goes_in_and_comes_out(exported, tiny_run, name):
         ["membrane", "cell"],
         [[0, 0, 0], [255, 255, 255]],
     )
+    assert [row["value"] for row in head["masks"]["classes"]] == [0, 1] and head["masks"]["void"] == 255
     assert about["geometry"] == {"step": 4, "offset": 12, "margin": 20, "minimum": 8, "context": 20}
     assert about["run"] == {"name": "tiny", "model": "segbench.models.unet.UNet", "checkpoint": "best", "step": 2}
     assert (about["dataset"]["name"], about["size"]) == ("synthetic_em", None)

@@ -178,3 +178,33 @@ def test_the_images_of_a_split_are_inputs_by_their_ids(spec):
     page = inputs[1].open(spec()).page(0)
     assert page.size == (4, 5)
     assert page.read(1, 3, 0, 2)["em"].tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_the_fields_of_a_plate_are_inputs_by_well(spec, tmp_path, version):
+    zarr = pytest.importorskip("zarr")
+
+    def described(group, **attributes):
+        group.attrs.update(attributes if version == 2 else {"ome": attributes})
+
+    plate = zarr.open_group(str(tmp_path / "in" / "p.zarr"), mode="w", zarr_format=version)
+    described(plate, plate={"wells": [{"path": "A/1"}, {"path": "B/2"}]})
+    for number, well in enumerate(("A/1", "B/2")):
+        group = plate.create_group(well)
+        described(group, well={"images": [{"path": "0"}, {"path": "1"}]})
+        for field in ("0", "1"):
+            image = group.create_group(field)
+            image.create_array("0", data=np.full((1, 6, 8), 10 * number + int(field), np.uint8))
+            axes = [{"name": name} for name in "cyx"]
+            described(image, multiscales=[{"axes": axes, "datasets": [{"path": "0"}]}])
+    for source, prefix in ((tmp_path / "in" / "p.zarr", ""), (tmp_path / "in", "p.zarr/")):
+        inputs = find_inputs(str(source), None, spec(), tmp_path / "out")
+        assert names(inputs) == [f"{prefix}{name}" for name in ("A/1/0", "A/1/1", "B/2/0", "B/2/1")]
+        for each, value in zip(inputs, (0, 1, 10, 11), strict=True):
+            assert each.suffix == ".zarr"
+            opened = each.open(spec())
+            assert (opened.page(0).read(0, 6, 0, 8)["em"] == value).all()
+            opened.close()
+    described(plate, plate={"wells": [{"path": "C/3"}]})
+    with pytest.raises(SegbenchError, match=r"p\.zarr lists the well C/3, and .*C/3 has no field"):
+        find_inputs(str(tmp_path / "in"), None, spec(), tmp_path / "out")

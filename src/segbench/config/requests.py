@@ -25,6 +25,10 @@ class OtherData(Section):
     root: str | None = None
     images: str | None = None
     masks: str | None = None
+    channels: Literal["grey", "rgb"] | None = None
+    axes: str | None = None
+    exif: Literal["ignore", "turn"] | None = None
+    nodata: float | None = None
     eval_batch_size: Count | None = None
     num_workers: Annotated[int, Field(ge=0, le=1024)] | None = None
 
@@ -90,6 +94,7 @@ class PredictRequest(OfARun):
     ids: str | None = None
     format: str | list[str] | None = None
     store: Literal["tiff", "zarr"] | None = None
+    values: Literal["own", "index"] | None = None
     opacity: Annotated[float, Field(ge=0, le=1)] = 0.4
     overwrite: bool = False
     batch_size: Count = 1

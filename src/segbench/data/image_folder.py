@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from segbench.data.files.labelled import paired
 from segbench.data.files.masks import read_mask
 from segbench.data.files.open_stacks import OpenStacks
+from segbench.data.files.statements import checked_reading
+from segbench.data.folder.channels import CHANNELS, in_one_kind
 from segbench.data.folder.classes import find_classes
 from segbench.data.folder.facts import ImageFacts, MaskFacts, by_page, mean_and_std, unit_of
 from segbench.data.folder.faults import refuse_mixed, refuse_other_sizes, refuse_unusable
@@ -24,8 +27,8 @@ from segbench.data.folder.scan import Progress, scan_images, scan_masks
 from segbench.data.folder.split import by_lists, by_shares, page_id
 from segbench.data.id_lists import digest
 from segbench.data.raw import RawImage, Source
-from segbench.errors import SegbenchError
-from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
+from segbench.errors import SegbenchError, check_one_of
+from segbench.spec import VOID, DatasetSpec, HeadSpec, ModalitySpec, Reading
 
 log = logging.getLogger(__name__)
 
@@ -42,34 +45,44 @@ class FolderImages(Source):
         classes: Classes,
         modality: ModalitySpec,
         dtype: str,
-        masks: Sequence[MaskFacts],
+        facts: Sequence[tuple[ImageFacts, MaskFacts]],
     ) -> None:
         self._pages, self.ids, self._classes, self._modality, self._dtype = pages, ids, classes, modality, dtype
-        self._masks = masks
-        self._stacks = OpenStacks()
+        self._facts = facts
+        self._stacks, self._mask_reading = OpenStacks(modality.reading), of_masks(modality.reading)
+        self._mask_stacks = OpenStacks(self._mask_reading)
 
     def class_counts(self) -> NDArray[np.int64]:
         """NK pixels of each class in each image, as the scan counted them."""
-        counts_NK = np.array([self._classes.count(facts)[:-1] for facts in self._masks])
-        for index, facts in enumerate(self._masks):
-            if not facts.codes:
-                # Too many codes to be kept by the scan.
+        counts_NK = np.array([self._classes.count(mask)[:-1] for _, mask in self._facts])
+        for index, (image, mask) in enumerate(self._facts):
+            if not mask.codes or image.empty:
+                # Too many codes to be kept by the scan, or pixels that count for no class.
                 label_HW = self.read(index).labels["semantic"]
                 counts_NK[index] = np.bincount(label_HW.ravel(), minlength=256)[: len(self._classes.names)]
         return counts_NK
 
     def read(self, index: int) -> RawImage:
-        """Image `image` (HW or HWC; uint8, uint16 or float32), label `semantic`."""
+        """Image `image` (HW or HWC; uint8, uint16 or float32), label `semantic`; void where there is no data."""
         (image, mask, page), name = self._pages[index], self.ids[index]
-        image_HWC = self._stacks.read(image, page)
+        decoded = self._stacks.decoded(image, page)
+        image_HWC = decoded.filled(self._modality.mean)
         if str(image_HWC.dtype) != self._dtype or image_HWC.shape[2] != self._modality.channels:
             raise SegbenchError(
                 f"{image} is {image_HWC.dtype} of {image_HWC.shape[2]} channels",
                 f"{self._dtype} of {self._modality.channels}, as when the folder was scanned",
                 "do not change images during a run; start it again",
             )
-        label_HW = self._classes(read_mask(mask, page, self._stacks.read), name)
-        return paired({MODALITY: _as_read(image_HWC)}, {"semantic": label_HW}, name)
+        label_HW = self._classes(read_mask(mask, page, self._mask_stacks.read, self._mask_reading), name)
+        raw = paired({MODALITY: _as_read(image_HWC)}, {"semantic": label_HW}, name)
+        if decoded.empty_HW is not None:
+            label_HW[decoded.empty_HW] = VOID
+        return raw
+
+
+def of_masks(reading: Reading) -> Reading:
+    """How the masks of images are read: turned as these."""
+    return Reading(exif=reading.exif)
 
 
 def _as_read(image_HWC: NDArray[Any]) -> NDArray[Any]:
@@ -84,8 +97,9 @@ def _as_read(image_HWC: NDArray[Any]) -> NDArray[Any]:
 class ImageFolder:
     """The user's own images and masks, paired by their names without suffix, subfolders included.
 
-    Images are PNG, JPEG, TIFF or BMP of any depth and number of channels, the same in all of them; sizes may differ.
-    Each page of a TIFF stack is an image. Masks are PNG, TIFF or BMP: class ids, a palette, or colours.
+    Images are of any depth and number of channels, the same in all of them, except that grey and coloured ones may be
+    mixed; sizes may differ. Each page of a TIFF stack is an image. Masks are lossless: ids, a palette, or colours.
+    Pixels without data (GDAL's tag, NaN, `nodata`) count neither for mean and deviation nor for a loss or a score.
 
     Every file is decoded once, and the findings are kept in `.segbench-images.json` and `.segbench-masks.json` next to
     the files (in the user's cache if the folder is not writable); only changed files are read again. Mean and deviation
@@ -105,6 +119,10 @@ class ImageFolder:
         lists: a folder with train.txt, val.txt and test.txt, the files by split, or the splits.json of another run,
             instead of shares.
         partial: leave out images without a mask and masks without an image.
+        channels: `auto`, `grey` or `rgb`, see `in_one_kind`.
+        axes: of images whose files do not name them, as `Reading.axes`.
+        exif: `ignore` or `turn`, as `Reading.exif`.
+        nodata: a value that means no data.
 
     Raises:
         SegbenchError: files that do not fit together, listing all of them.
@@ -122,18 +140,26 @@ class ImageFolder:
         seed: int = 0,
         lists: str | Mapping[str, str | None] | None = None,
         partial: bool = False,
+        channels: str = "auto",
+        axes: str | None = None,
+        exif: str = "ignore",
+        nodata: float | None = None,
     ) -> None:
+        check_one_of("data.channels", channels, CHANNELS)
+        reading = checked_reading(Reading(axes, exif, nodata, "grey" if channels == "grey" else None))
         pairs = find_pairs(images, masks, mask_suffix, partial)
         names = pairs.by_name
         self._files = {name: (pairs.images / image, pairs.masks / mask) for name, (image, mask) in names.items()}
         with _progress("scan images") as shown:
-            image_scan = scan_images(pairs.images, [image for image, _ in names.values()], shown)
+            image_scan = scan_images(pairs.images, [image for image, _ in names.values()], shown, reading)
         with _progress("scan masks") as shown:
-            mask_scan = scan_masks(pairs.masks, [mask for _, mask in names.values()], shown)
+            mask_scan = scan_masks(pairs.masks, [mask for _, mask in names.values()], shown, of_masks(reading))
         refuse_unusable([*image_scan.faults.values(), *mask_scan.faults.values()])
-        self._images = {name: image_scan.pages[image] for name, (image, _) in names.items()}
+        self._channelled = in_one_kind(image_scan.pages, channels)
+        self._images = {name: self._channelled.pages[image] for name, (image, _) in names.items()}
         self._masks = {name: mask_scan.pages[mask] for name, (_, mask) in names.items()}
-        refuse_mixed(image_scan.pages)
+        self._reading = replace(reading, channels=self._channelled.channels)
+        refuse_mixed(self._channelled.pages)
         refuse_other_sizes(self._images, self._masks)
         self._classes = find_classes(pairs.masks, mask_scan.pages, classes, ignore_index)
         pages = {name: len(each) for name, each in self._images.items()}
@@ -145,9 +171,13 @@ class ImageFolder:
 
     def _measured(self) -> ModalitySpec:
         training = [self._images[name][page] for name, page in self._splits["train"]]
+        if not any(facts.filled for facts in training):
+            raise SegbenchError("training images without a pixel of data", "some data", "check data.nodata")
         means, stds = mean_and_std(training)
         # A channel that is the same everywhere stays at 0.
-        return ModalitySpec(len(means), means, tuple(std or 1.0 for std in stds), unit_of(training[0].dtype))
+        return ModalitySpec(
+            len(means), means, tuple(std or 1.0 for std in stds), unit_of(training[0].dtype), self._reading
+        )
 
     def _ids(self, split: str) -> tuple[str, ...]:
         return tuple(page_id(name, page, len(self._images[name])) for name, page in self._splits[split])
@@ -158,7 +188,7 @@ class ImageFolder:
         return DatasetSpec(
             name="image_folder",
             modalities={MODALITY: self._modality},
-            heads={"semantic": HeadSpec(self._classes.names, self._classes.palette)},
+            heads={"semantic": HeadSpec(self._classes.names, self._classes.palette, coding=self._classes.written)},
             citation="the images' own",
             licence="the images' own",
             protocol=self._protocol,
@@ -172,11 +202,15 @@ class ImageFolder:
             (*self._files[file], page if len(self._images[file]) > 1 else None) for file, page in self._splits[name]
         ]
         dtype = next(iter(self._images.values()))[0].dtype
-        masks = [self._masks[file][page] for file, page in self._splits[name]]
-        return FolderImages(pages, self._ids(name), self._classes, self._modality, dtype, masks)
+        facts = [(self._images[file][page], self._masks[file][page]) for file, page in self._splits[name]]
+        # Of images of one kind another one during a run is a fault; only prediction converts it.
+        reading = self._reading if self._channelled.mixed else replace(self._reading, channels=None)
+        modality = replace(self._modality, reading=reading)
+        return FolderImages(pages, self._ids(name), self._classes, modality, dtype, facts)
 
     def _report(self, left_out: Sequence[str], decoded: int, caches: Sequence[Path | None]) -> None:
-        for sentence in (*describe_images(self._images, self._modality), *left_out):
+        stated = (*self._channelled.notes, *describe_statements(self._images, self._reading))
+        for sentence in (*describe_images(self._images, self._modality), *stated, *left_out):
             log.info("%s", sentence)
         for line in describe_classes(self._masks, self._classes):
             log.info("%s", line)
@@ -206,6 +240,19 @@ def describe_images(images: Mapping[str, Sequence[ImageFacts]], modality: Modali
     yield f"{_counted(len(pages), 'image')}{stacks} ({shown}{more}), {channels} of {pages[0].dtype}"
     values = (", ".join(f"{value:.5g}" for value in each) for each in (modality.mean, modality.std))
     yield "training images: mean {}; standard deviation {}".format(*values)
+
+
+def describe_statements(images: Mapping[str, Sequence[ImageFacts]], reading: Reading) -> Iterator[str]:
+    """What files state beside their values, and what is made of it, as sentences; none where they state nothing."""
+    pages = [facts for _, _, facts in by_page(images)]
+    empty, total = sum(facts.empty for facts in pages), sum(facts.height * facts.width for facts in pages)
+    if empty:
+        of = sum(facts.empty > 0 for facts in pages)
+        yield f"no data in {empty} pixels ({empty / total:.2%}) of {_counted(of, 'image')}: void, and in no mean"
+    if turned := sum(facts.turn != 1 for facts in pages):
+        how = "turned as viewers show them" if reading.exif == "turn" else "read as they are stored"
+        other = "data.exif=ignore reads them as stored" if reading.exif == "turn" else "data.exif=turn turns them"
+        yield f"{_counted(turned, 'image')} with an EXIF turn: {how} ({other}); masks likewise"
 
 
 def _counted(count: int, what: str) -> str:

@@ -111,10 +111,10 @@ def montage(tiles: list[NDArray[np.uint8]], captions: list[str]) -> NDArray[np.u
     return np.hstack(columns[:-1])
 
 
-def write_png(path: Path, image_HWC: NDArray[np.uint8]) -> None:
-    """Write RGB uint8 as PNG; the folder is made."""
+def write_png(path: Path, image: NDArray[np.uint8 | np.uint16]) -> None:
+    """Write RGB uint8 (HWC) or grey uint8 or uint16 (HW) as PNG; the folder is made."""
     import cv2
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoded = cv2.imencode(".png", cv2.cvtColor(image_HWC, cv2.COLOR_RGB2BGR))[1]
+    encoded = cv2.imencode(".png", image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
     path.write_bytes(encoded.tobytes())

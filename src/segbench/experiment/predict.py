@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from segbench.runs.directory import Run
     from segbench.spec import DatasetSpec
     from segbench.training.task import SegmentationTask
+
+CLASSES = "classes.json"
+"""Beside the masks: which value is which class, by head."""
 
 
 @contextlib.contextmanager
@@ -146,13 +150,17 @@ def _predict(
     from segbench.prediction.settings import check_settings
 
     facts = [str(checkpoint), *sentences, f"tta={config.tta}"]
-    spec = build_dataset_spec(run)
+    spec = _read_as(given, build_dataset_spec(run))
     output = Path(given.output)
     inputs = _inputs(given, config, spec, output)
-    settings = {suffix: _settings(given, config, suffix) for suffix in dict.fromkeys(each.suffix for each in inputs)}
-    for chosen in settings.values():
-        check_settings(chosen, spec)
     with contextlib.closing(_record(given, config, run.path, checkpoint)) as record:
+        own = record.made_by.get("values", "own") == "own"
+        suffixes = dict.fromkeys(each.suffix for each in inputs)
+        settings = {suffix: _settings(given, config, suffix, own) for suffix in suffixes}
+        for chosen in settings.values():
+            check_settings(chosen, spec)
+        if any("masks" in chosen.kinds for chosen in settings.values()):
+            _say_values(given, spec, own, output)
         files = {each.name: record.done(each.name, each.stamp()) for each in inputs}
         left = [each for each in inputs if files[each.name] is None]
         if len(left) < len(inputs):
@@ -195,7 +203,49 @@ def _predict_left(
 
     with evaluating(task, config.trainer):
         work = Job(task, spec, output, lambda each: settings[each.suffix], check, given.batch_size)
-        yield from _predicted(work, left, done)
+        try:
+            yield from _predicted(work, left, done)
+        finally:
+            for sentence in _told(work.notes):
+                _say(sentence)
+
+
+def _told(notes: Mapping[str, int]) -> Iterator[str]:
+    """What was converted and left out, with counts."""
+    from segbench.prediction.loop import LACKING, NO_DATA
+
+    yield from (f"{what}: {count} of the inputs" for what, count in notes.items() if what not in (NO_DATA, LACKING))
+    if notes[LACKING]:
+        yield (
+            f"no data in {notes[NO_DATA]} pixels of {notes[LACKING]} inputs: void in masks, NaN in probabilities, "
+            "no object"
+        )
+
+
+def _read_as(given: PredictRequest, spec: DatasetSpec) -> DatasetSpec:
+    """The run's description with what the request changes of how files are read."""
+    from segbench.data.files.statements import checked_reading
+
+    named = ("channels", "axes", "exif", "nodata")
+    changes = {key: value for key in named if (value := getattr(given.data, key)) is not None}
+    modalities = {
+        name: dataclasses.replace(modality, reading=checked_reading(dataclasses.replace(modality.reading, **changes)))
+        for name, modality in spec.modalities.items()
+    }
+    return dataclasses.replace(spec, modalities=modalities) if changes else spec
+
+
+def _say_values(given: PredictRequest, spec: DatasetSpec, own: bool, output: Path) -> None:
+    """Write the table of classes, and tell where masks hold indices though a user has values."""
+    from segbench.prediction.coding import tables
+    from segbench.runtime.files import write_whole
+
+    write_whole(output / CLASSES, json.dumps(tables(spec, own), indent=1) + "\n")
+    recorded = all(head.coding is not None for head in spec.heads.values())
+    if given.values is None and not own and recorded:
+        _say(f"masks hold class indices, as {output} was begun by an earlier version; values=own in another folder")
+    if own and not recorded and (given.values == "own" or spec.name == "image_folder"):
+        _say(f"the run recorded no values of its masks: masks hold class indices, as {CLASSES} says")
 
 
 def _record(given: PredictRequest, config: Config, run: Path, checkpoint: Path) -> Record:
@@ -235,7 +285,7 @@ def _inputs(given: PredictRequest, config: Config, spec: DatasetSpec, output: Pa
     return split_inputs(source)
 
 
-def _settings(given: PredictRequest, config: Config, suffix: str) -> Settings:
+def _settings(given: PredictRequest, config: Config, suffix: str, own: bool) -> Settings:
     from segbench.prediction.settings import Settings
 
     kinds = given.format
@@ -243,7 +293,8 @@ def _settings(given: PredictRequest, config: Config, suffix: str) -> Settings:
         kinds = "probabilities" if suffix in (".tif", ".tiff", ".zarr") else "masks"
     return Settings(
         kinds=(kinds,) if isinstance(kinds, str) else tuple(kinds),
-        store=given.store or ("zarr" if suffix == ".zarr" else "tiff"),
+        store=given.store or ("zarr" if suffix == ".zarr" else None),
+        own_values=own,
         decoding=_decoding(given, config),
         opacity=given.opacity,
         voc_year=given.voc.year,
@@ -274,6 +325,11 @@ def _made_by(given: PredictRequest, config: Config, checkpoint: Path) -> dict[st
         made_by["decoding"] = dataclasses.asdict(_decoding(given, config))
     if "overlays" in names:
         made_by["opacity"] = given.opacity
+    if not names or "masks" in names:
+        made_by["values"] = given.values
+    for key in ("channels", "axes", "exif", "nodata"):
+        if (value := getattr(given.data, key)) is not None:
+            made_by[key] = value
     return made_by
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _ABOUT = ("citation", "licence")
 """What a description notes about a data set, without effect on the data."""
+_OF_FILES = (("modalities", "reading"), ("heads", "coding"))
+"""How files are read and masks are written: where it matters, means, classes or pixels differ too."""
 _MACHINE = ("versions", "device", "processor", "processes", "threads", "precision", "cuda", "cudnn")
 
 
@@ -67,6 +69,11 @@ def refuse_other_data(run: Run, dataset: DataSet, allow: Sequence[str]) -> list[
         Refused: there are some, and `allow` does not name `data`.
     """
     described = {key: value for key, value in run.dataset().items() if key not in _ABOUT}
+    for key, inner in _OF_FILES:
+        described[key] = {
+            name: {each: value for each, value in entry.items() if each != inner}
+            for name, entry in described.get(key, {}).items()
+        }
     differences = _other_values(described, json.loads(json.dumps(dataset.spec.to_dict())))
     ids, digests = split_ids(dataset), data_digests(dataset) if run.digests() else {}
     for split, before in run.splits().items():

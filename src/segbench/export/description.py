@@ -8,6 +8,7 @@ from typing import Any
 
 from segbench import __version__
 from segbench.config.record import Config
+from segbench.prediction.coding import Coder
 from segbench.spec import DatasetSpec, ModalitySpec, TileGeometry
 
 KEY = "segbench"
@@ -37,7 +38,7 @@ def describe(
     Returns:
         plain containers: `inputs` and `outputs` in the order of the file's, `geometry`, and whose network it is. An
         input is `(value - mean) / std`, BCHW float32; an output is class scores before softmax, BKhw float32, with
-        h = H - 2 margin.
+        h = H - 2 margin, and `masks` says by which value `segbench predict` writes each class.
     """
     return {
         "schema": SCHEMA,
@@ -55,6 +56,7 @@ def describe(
                 "class_names": list(head.class_names),
                 "palette": [list(colour) for colour in head.palette],
                 "ignore_index": head.ignore_index,
+                "masks": Coder(head, own=True).table(),
             }
             for name, head in spec.heads.items()
         ],

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.files.statements import turned
 from segbench.data.files.zarr_images import import_zarr
 from segbench.errors import SegbenchError
 from segbench.prediction.canvas import Canvas
@@ -28,6 +29,7 @@ TILED_PIXELS = 2**24
 TILE = 512
 CHUNK = 1024
 _CLASSIC_TIFF = 2**32 - 2**25
+_GDAL_NODATA = 42113
 
 
 class OutputFile(ABC):
@@ -35,10 +37,14 @@ class OutputFile(ABC):
 
     Args:
         path: its final name; its folder is created.
+
+    Attributes:
+        nodata: the value of pixels without data, once there is one.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.nodata: float | None = None
         self._partial = partial_name(path)
 
     @abstractmethod
@@ -107,19 +113,24 @@ class _CanvasFile(OutputFile):
 
 
 class PngFile(_CanvasFile):
-    """A PNG of one page: class indices with a palette, or RGB.
+    """A PNG of one page: class values, with or without a palette, or RGB.
 
     Args:
         path: its final name.
-        palette: RGB by index; None: the pixels are RGB.
+        palette: RGB by value; None: the pixels are grey values or RGB.
+        dtype: uint8, or uint16 for grey values.
+        samples: 3 for RGB.
+        turn: EXIF's orientation by which the picture is turned when it is written.
     """
 
-    def __init__(self, path: Path, palette: Palette | None) -> None:
-        super().__init__(path, np.uint8, 3 if palette is None else 1, limit=2**62)
-        self._palette = palette
+    def __init__(
+        self, path: Path, palette: Palette | None, dtype: Any = np.uint8, samples: int | None = None, turn: int = 1
+    ) -> None:
+        super().__init__(path, dtype, (3 if palette is None else 1) if samples is None else samples, limit=2**62)
+        self._palette, self._turn = palette, turn
 
     def _write(self, canvas: Canvas) -> None:
-        pixels = canvas.rows(0, canvas.shape[0])
+        pixels = np.ascontiguousarray(turned(canvas.rows(0, canvas.shape[0]), self._turn))
         if self._palette is None:
             from segbench.display.panels import write_png
 
@@ -142,6 +153,7 @@ class TiffFile(_CanvasFile):
         compressed: lossless; labels shrink to a hundredth, probabilities hardly.
         limit: the most bytes of a page held in memory.
         placement: georeferencing tags of the input, arguments of tifffile's writer.
+        description: the text of the first page's tag ImageDescription.
     """
 
     def __init__(
@@ -155,9 +167,10 @@ class TiffFile(_CanvasFile):
         compressed: bool = False,
         limit: int = CANVAS_BYTES,
         placement: Mapping[str, Any] | None = None,
+        description: str | None = None,
     ) -> None:
         super().__init__(path, dtype, samples, limit)
-        self._compressed = compressed
+        self._compressed, self._description = compressed, description
         self._options: dict[str, Any] = {"photometric": "rgb" if samples == 3 else "minisblack", "metadata": None}
         self._options |= dict(placement or {})
         if palette is not None:
@@ -178,6 +191,12 @@ class TiffFile(_CanvasFile):
     def _write(self, canvas: Canvas) -> None:
         height, width = canvas.shape[:2]
         options = self._options | ({"compression": "zlib"} if self._compressed else {})
+        if self._description is not None:
+            # Of the first page alone.
+            options["description"], self._description = self._description, None
+        if self.nodata is not None:
+            tag = (_GDAL_NODATA, "s", 0, f"{self.nodata:.17g}", False)
+            options["extratags"] = [*options.get("extratags", ()), tag]
         if height * width > TILED_PIXELS or not canvas.in_memory:
             shape = {"shape": canvas.shape, "dtype": self._dtype, "tile": (TILE, TILE)}
             self._writer.write(_tiles(canvas), **shape, **options)
@@ -215,6 +234,7 @@ class ZarrFile(OutputFile):
         dtype: of the values.
         sizes: H and W of every page.
         classes: values per pixel; 1 omits the axis.
+        axis: what the values per pixel are.
         attributes: metadata of the array.
 
     Raises:
@@ -228,6 +248,7 @@ class ZarrFile(OutputFile):
         sizes: Sequence[tuple[int, int]],
         classes: int = 1,
         attributes: Mapping[str, Any] | None = None,
+        axis: str = "class",
     ) -> None:
         self._zarr = import_zarr()
         if len(set(sizes)) > 1:
@@ -236,7 +257,7 @@ class ZarrFile(OutputFile):
             )
         super().__init__(path)
         self._dtype, self._size, self._attributes = np.dtype(dtype), sizes[0], dict(attributes or {})
-        self._axes = {name: count for name, count in (("page", len(sizes)), ("class", classes)) if count > 1}
+        self._axes = {name: count for name, count in (("page", len(sizes)), (axis, classes)) if count > 1}
         self._page, self._array = 0, cast(Any, None)
 
     def begin(self, page: int, size: tuple[int, int]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from segbench.data.files.image_files import IMAGE_SUFFIXES
-from segbench.data.files.zarr_images import is_zarr
+from segbench.data.files.volumes import split_name
+from segbench.data.files.zarr_images import fields_of, is_zarr
 from segbench.data.id_lists import read_list
 from segbench.data.raw import Source
 from segbench.errors import SegbenchError
@@ -63,7 +64,7 @@ class FileInput:
     def suffix(self) -> str:
         """Of the first modality's file, in lower case."""
         first = next(iter(self.paths.values()))
-        return ".zarr" if is_zarr(first) else first.suffix.lower()
+        return ".zarr" if is_zarr(first) else split_name(first.name)[1]
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -125,7 +126,7 @@ def find_inputs(given: str | Mapping[str, str], ids: str | None, spec: DatasetSp
     if all(_is_one(path) for path in paths.values()):
         if ids is not None:
             raise SegbenchError(f"ids={ids} with input={given}", "ids= beside a folder", "leave ids= out")
-        return [FileInput(next(iter(paths.values())).stem, paths)]
+        return [FileInput(split_name(next(iter(paths.values())).name)[0], paths)]
     if any(_is_one(path) for path in paths.values()):
         raise SegbenchError(
             "; ".join(f"{name}: {path} is a {'file' if _is_one(path) else 'folder'}" for name, path in paths.items()),
@@ -179,7 +180,7 @@ def _by_modality(given: str | Mapping[str, str], spec: DatasetSpec) -> dict[str,
 
 
 def _is_one(path: Path) -> bool:
-    return not path.is_dir() or is_zarr(path)
+    return not path.is_dir() or (is_zarr(path) and not fields_of(path))
 
 
 def _check_there(path: Path) -> None:
@@ -192,7 +193,7 @@ def _check_there(path: Path) -> None:
 
 def _listed(folder: Path) -> dict[str, Path]:
     """The images of a folder and its subfolders, by path without suffix."""
-    images = {path: path.relative_to(folder).with_suffix("").as_posix() for path in _images_below(folder)}
+    images = {path: _stem(path.relative_to(folder)) for path in _images_below(folder)}
     if not images:
         raise SegbenchError(f"no image in {folder}", KINDS, "set input= to the folder that holds the images")
     counts = Counter(images.values())
@@ -206,14 +207,23 @@ def _listed(folder: Path) -> dict[str, Path]:
     return {name: path for path, name in images.items()}
 
 
+def _stem(path: Path) -> str:
+    return path.with_name(split_name(path.name)[0]).as_posix()
+
+
 def _images_below(folder: Path) -> Iterator[Path]:
+    if is_zarr(folder):
+        yield from fields_of(folder)
+        return
     for where, folders, files in walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         arrays = [name for name in folders if is_zarr(Path(where, name))]
         folders[:] = [name for name in folders if name not in arrays]
         for name in sorted([*arrays, *(name for name in files if not name.startswith("."))]):
             path = Path(where, name)
-            if name in arrays or (path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()):
+            if name in arrays and (fields := fields_of(path)):
+                yield from fields
+            elif name in arrays or (split_name(name)[1] in IMAGE_SUFFIXES and path.is_file()):
                 yield path
 
 

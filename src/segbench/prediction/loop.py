@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from segbench.prediction.settings import Settings, Target
 from segbench.spec import DatasetSpec
 from segbench.training.task import SegmentationTask
 
+NO_DATA, LACKING = "pixels without data", "inputs that lack data"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -32,6 +35,7 @@ class Job:
         settings: of an input.
         check: called with an input's output files before anything is predicted; raises to refuse them.
         batch: tiles predicted together.
+        notes: counts what was converted, and the pixels and inputs without data.
     """
 
     task: SegmentationTask
@@ -40,6 +44,7 @@ class Job:
     settings: Callable[[Input], Settings]
     check: Callable[[Input, list[Path]], None] = lambda given, paths: None
     batch: int = 1
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(eq=False)
@@ -49,6 +54,7 @@ class _Work:
     outputs: InputOutputs
     page: int = -1
     pixels_left: int = 0
+    empty: int = 0
     pages: dict[int, Page] = field(default_factory=dict)
 
     def abandon(self) -> None:
@@ -105,7 +111,9 @@ def predict_inputs(
             if index != work.page:
                 work.outputs.begin(index, page)
                 work.page, work.pixels_left = index, page.size[0] * page.size[1]
-            work.outputs.add(Result(window, page))
+            result = Result(window, page)
+            work.outputs.add(result)
+            work.empty += 0 if result.empty is None else int(result.empty.sum())
             height, width = next(iter(window.probabilities.values())).shape[-2:]
             work.pixels_left -= height * width
             progress.add(height * width)
@@ -116,6 +124,8 @@ def predict_inputs(
             if index + 1 < len(work.opened.sizes):
                 continue
             paths = work.outputs.paths
+            job.notes.update(work.opened.notes)
+            job.notes.update({NO_DATA: work.empty, LACKING: int(work.empty > 0)})
             done(work.given, paths)
             work.outputs.finish()
             started.pop(0).opened.close()
@@ -144,7 +154,7 @@ def _start(job: Job, given: Input) -> _Work:
     opened = given.open(job.spec)
     try:
         settings = job.settings(given)
-        target = Target(given.name, opened.sizes, job.spec, job.folder, settings, opened.placement)
+        target = Target(given.name, opened.sizes, job.spec, job.folder, settings, opened.placement, opened.turn)
         outputs = InputOutputs(target)
         job.check(given, outputs.paths)
     except BaseException:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from segbench.data.pascal_voc import SERVER_PATH, voc_palette
 from segbench.errors import SegbenchError
 from segbench.metrics.decoding import decode_instances
+from segbench.prediction.coding import Coder
 from segbench.prediction.files import CANVAS_BYTES, OutputFile, PngFile, TiffFile, ZarrFile
 from segbench.prediction.overlay import Brush, as_picture, backdrop, grey_range
 from segbench.prediction.pages import Page
@@ -21,10 +24,15 @@ from segbench.prediction.settings import LARGE_PIXELS, Target
 from segbench.spec import HeadSpec
 
 _PICTURE_SAMPLE = 2**20
+_ORIENTATION = 274
 
 
 def _tiff(target: Target, path: Path, dtype: Any, **options: Any) -> TiffFile:
-    return TiffFile(path, dtype, target.sizes, placement=target.placement, **options)
+    placement = dict(target.placement)
+    if target.turn != 1:
+        # The output lies as the input, so viewers turn both.
+        placement["extratags"] = [*placement.get("extratags", ()), (_ORIENTATION, "H", 1, target.turn, False)]
+    return TiffFile(path, dtype, target.sizes, placement=placement, **options)
 
 
 class Output(ABC):
@@ -67,30 +75,47 @@ class _ByHead(Output):
 
 
 class Masks(_ByHead):
-    """Class ids with the data set's palette: PNG, a TIFF of several pages, or zarr."""
+    """Classes in the values of the user's masks, or their indices with a palette: PNG, TIFF or zarr."""
+
+    def __init__(self, target: Target) -> None:
+        self._coders = {name: self._coder(head, target) for name, head in target.spec.heads.items()}
+        super().__init__(target)
+
+    def _coder(self, head: HeadSpec, target: Target) -> Coder:
+        return Coder(head, target.settings.own_values)
 
     def _file(self, name: str, head: HeadSpec) -> OutputFile:
-        target, parts = self.target, self.target.head_part(name)
+        target, parts, coder = self.target, self.target.head_part(name), self._coders[name]
         if target.settings.store == "zarr":
-            path = target.path("masks", ".zarr", *parts)
-            return ZarrFile(path, np.uint8, target.sizes, attributes=target.about(name))
-        if target.is_picture:
-            return PngFile(target.path("masks", ".png", *parts), head.palette)
+            path, about = target.path("masks", ".zarr", *parts), target.about(name) | coder.table()
+            return ZarrFile(path, coder.dtype, target.sizes, coder.samples, about, axis="c")
+        if target.is_picture and coder.fits_png:
+            return PngFile(target.path("masks", ".png", *parts), coder.palette, coder.dtype, coder.samples)
         path = target.path("masks", ".tif", *parts)
-        return _tiff(target, path, np.uint8, palette=head.palette, compressed=True)
+        shape: dict[str, Any] = {"samples": coder.samples, "palette": coder.palette}
+        shape["description"] = json.dumps({"segbench": coder.table()})
+        return _tiff(target, path, coder.dtype, compressed=True, **shape)
 
     def add(self, result: Result) -> None:
         """Write the likeliest classes."""
         for head, file in self._files.items():
-            file.put(result.y, result.x, result.classes(head))
+            coder = self._coders[head]
+            if result.empty is not None and coder.samples == 1:
+                file.nodata = coder.void
+            block = coder(result.classes(head), result.empty)
+            in_front = isinstance(file, ZarrFile) and coder.samples > 1
+            file.put(result.y, result.x, np.moveaxis(block, -1, 0) if in_front else block)
 
 
 class Voc(Masks):
-    """As `Masks`, in the folders of the PASCAL VOC server's archive."""
+    """Indices, in the folders of the PASCAL VOC server's archive."""
+
+    def _coder(self, head: HeadSpec, target: Target) -> Coder:
+        return Coder(head, own=False)
 
     def _file(self, name: str, head: HeadSpec) -> OutputFile:
         target = self.target
-        if not target.is_picture:
+        if len(target.sizes) != 1 or target.sizes[0][0] * target.sizes[0][1] > LARGE_PIXELS:
             raise SegbenchError(
                 f"{target.name} has {len(target.sizes)} pages of {target.sizes[0]}", "one photograph", "leave it out"
             )
@@ -100,7 +125,10 @@ class Voc(Masks):
 
 
 class Probabilities(Output):
-    """Float32 TIFF, one file per class (of two classes only the second), or zarr with an axis of classes."""
+    """Float32 TIFF, one file per class (of two classes only the second), or zarr with an axis of classes.
+
+    NaN where the image has no data.
+    """
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
@@ -125,6 +153,9 @@ class Probabilities(Output):
         """Write P(class)."""
         for (head, first, stop), file in self._files.items():
             block_Khw = result.probabilities(head)[first:stop]
+            if result.empty is not None:
+                file.nodata = math.nan
+                block_Khw = np.where(result.empty, np.float32(math.nan), block_Khw)
             file.put(result.y, result.x, block_Khw[0] if len(block_Khw) == 1 else block_Khw)
 
 
@@ -140,7 +171,7 @@ class Overlays(_ByHead):
     def _file(self, name: str, head: HeadSpec) -> OutputFile:
         target, parts = self.target, self.target.head_part(name)
         if target.is_picture:
-            return PngFile(target.path("overlays", ".png", *parts), None)
+            return PngFile(target.path("overlays", ".png", *parts), None, turn=target.turn)
         return _tiff(target, target.path("overlays", ".tif", *parts), np.uint8, samples=3, compressed=True)
 
     def begin(self, index: int, page: Page) -> None:
@@ -152,7 +183,10 @@ class Overlays(_ByHead):
         """Draw."""
         picture_HW3 = as_picture(result.image(self._modality), self._levels)
         for head, file in self._files.items():
-            file.put(result.y, result.x, self._brushes[head].draw(picture_HW3, result.classes(head)))
+            drawn_HW3 = self._brushes[head].draw(picture_HW3, result.classes(head))
+            if result.empty is not None:
+                drawn_HW3[result.empty] = picture_HW3[result.empty]
+            file.put(result.y, result.x, drawn_HW3)
 
 
 def _centre(page: Page, modality: str) -> NDArray[Any]:
@@ -176,6 +210,7 @@ class Instances(_ByHead):
             )
         super().__init__(target)
         self._probabilities: dict[str, NDArray[np.float32]] = {}
+        self._empty_HW = np.zeros((0, 0), bool)
 
     def _file(self, name: str, head: HeadSpec) -> OutputFile:
         target, parts = self.target, self.target.head_part(name)
@@ -190,19 +225,24 @@ class Instances(_ByHead):
         self._probabilities = {
             name: np.empty((head.num_classes, *page.size), np.float32) for name, head in self.target.spec.heads.items()
         }
+        self._empty_HW = np.zeros(page.size, bool)
 
     def add(self, result: Result) -> None:
         """Keep the probabilities until all are there."""
         for head, whole_KHW in self._probabilities.items():
             block_Khw = result.probabilities(head)
             height, width = block_Khw.shape[-2:]
-            whole_KHW[:, result.y : result.y + height, result.x : result.x + width] = block_Khw
+            inside = (slice(result.y, result.y + height), slice(result.x, result.x + width))
+            whole_KHW[:, *inside] = block_Khw
+            if result.empty is not None:
+                self._empty_HW[inside] = result.empty
 
     def end(self) -> None:
         """Number the objects of the page."""
         for head, file in self._files.items():
             objects_HW = decode_instances(self._probabilities[head], self.target.settings.decoding)
-            if self.target.settings.store == "tiff" and (found := int(objects_HW.max(initial=0))) > 2**16 - 1:
+            objects_HW[self._empty_HW] = 0
+            if self.target.settings.store != "zarr" and (found := int(objects_HW.max(initial=0))) > 2**16 - 1:
                 raise SegbenchError(
                     f"{found} objects in {self.target.name}", "at most 65535 in a 16-bit TIFF", "set store=zarr"
                 )

@@ -31,6 +31,9 @@ class Record:
         also: further facts to record.
         overwrite: replace what is there.
 
+    Attributes:
+        made_by: with `values` settled: as the folder was begun.
+
     Raises:
         SegbenchError: the folder holds predictions made otherwise, or another process is filling it.
     """
@@ -46,7 +49,8 @@ class Record:
             self._take()
             self._sweep()
             # Through JSON, like the recorded one.
-            self._read(json.loads(json.dumps(made_by)), also)
+            self.made_by: dict[str, Any] = json.loads(json.dumps(made_by))
+            self._read(self.made_by, also)
         except BaseException:
             self.close()
             raise
@@ -94,6 +98,12 @@ class Record:
                 self._ours |= set(entry["files"])
         if content and not content.endswith("\n"):
             self._file.write("\n")
+        if "values" in made_by:
+            # Version 0.1.0 wrote indices, and did not record it.
+            begun = (
+                None if before is None or self._overwrite or not self._inputs else before.setdefault("values", "index")
+            )
+            made_by["values"] = made_by["values"] or begun or "own"
         if before == made_by:
             return
         if self._inputs and not self._overwrite:

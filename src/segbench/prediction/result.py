@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,12 @@ class Result:
             # On the device: one map of classes is less to move than a map per class.
             self._classes[head] = _likeliest(self._window.probabilities[head]).cpu().numpy()
         return self._classes[head]
+
+    @cached_property
+    def empty(self) -> NDArray[np.bool_] | None:
+        """Where the image has no data, hw; None if it has data everywhere."""
+        height, width = next(iter(self._window.probabilities.values())).shape[-2:]
+        return self._page.empty(self.y, self.y + height, self.x, self.x + width)
 
     def image(self, modality: str) -> NDArray[Any]:
         """This window of the image."""

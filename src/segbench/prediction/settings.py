@@ -24,7 +24,9 @@ class Settings:
 
     Attributes:
         kinds: some of `KINDS`.
-        store: of masks, probabilities and instances: `tiff` (PNG for the mask of a single page) or `zarr`.
+        store: of masks, probabilities and instances: `tiff`, `zarr`, or None: TIFF, but PNG for a mask or overlay of a
+            single page that has no place in the world.
+        own_values: masks hold the values of the user's masks; false: class indices.
         decoding: of objects from probabilities.
         opacity: of the overlays' tint.
         voc_year: of the server's folder.
@@ -32,7 +34,8 @@ class Settings:
     """
 
     kinds: tuple[str, ...]
-    store: str = "tiff"
+    store: str | None = None
+    own_values: bool = True
     decoding: Decoding = field(default_factory=Decoding)
     opacity: float = 0.4
     voc_year: int = 2012
@@ -50,6 +53,7 @@ class Target:
         folder: `output=`.
         settings: what to write.
         placement: the input's georeference, as `TiffImages.placement`, copied to TIFF outputs.
+        turn: EXIF's orientation, which viewers apply to the input and which was not applied to its pixels.
     """
 
     name: str
@@ -58,11 +62,13 @@ class Target:
     folder: Path
     settings: Settings
     placement: Mapping[str, Any] = field(default_factory=dict)
+    turn: int = 1
 
     @property
     def is_picture(self) -> bool:
-        """Whether it is a single page small enough for PNG."""
-        return len(self.sizes) == 1 and self.sizes[0][0] * self.sizes[0][1] <= LARGE_PIXELS
+        """Whether it is a single page small enough for PNG, with no place in the world, and TIFF is not asked for."""
+        small = len(self.sizes) == 1 and self.sizes[0][0] * self.sizes[0][1] <= LARGE_PIXELS
+        return small and self.settings.store != "tiff" and "extratags" not in self.placement
 
     def path(self, kind: str, suffix: str, *parts: str) -> Path:
         """`NAME<-part...><suffix>`, in a folder of the kind if there are several kinds."""
@@ -88,7 +94,8 @@ def check_settings(settings: Settings, spec: DatasetSpec) -> None:
     if wrong or not settings.kinds or len(set(settings.kinds)) < len(settings.kinds):
         given = settings.kinds[0] if len(settings.kinds) == 1 else f"[{','.join(settings.kinds)}]"
         raise SegbenchError(f"format={given}", f"some of {', '.join(KINDS)}, each once", "as format=[masks,overlays]")
-    check_one_of("store", settings.store, STORES)
+    if settings.store is not None:
+        check_one_of("store", settings.store, STORES)
     check("opacity", settings.opacity, 0 <= settings.opacity <= 1, "0 to 1", 0.4)
     names = [head.class_names for head in spec.heads.values()]
     if "voc" in settings.kinds and names != [VOC_CLASSES]:

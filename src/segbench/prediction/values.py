@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.files.statements import Decoded
 from segbench.data.nyudv2 import log_depth
 from segbench.errors import SegbenchError
 from segbench.spec import ModalitySpec
@@ -20,7 +21,7 @@ COLOURS = "R, G, B"
 _SPLIT_BY_OPENCV = (np.uint8, np.uint16, np.int16, np.float32)
 
 
-def check_kind(path: Path, channels: int, dtype: np.dtype[Any], name: str, spec: ModalitySpec) -> None:
+def check_kind(path: Path, channels: int, dtype: np.dtype[Any], name: str, spec: ModalitySpec, pages: int = 1) -> None:
     """Refuse an image of another kind, from its header.
 
     Args:
@@ -29,6 +30,7 @@ def check_kind(path: Path, channels: int, dtype: np.dtype[Any], name: str, spec:
         dtype: of its values.
         name: the modality.
         spec: of the modality.
+        pages: images in the file.
 
     Raises:
         SegbenchError: wrong channels or type.
@@ -43,8 +45,11 @@ def check_kind(path: Path, channels: int, dtype: np.dtype[Any], name: str, spec:
         return
     given = (spec.channels, *((1, 4) if _is_colour(spec) else ()))
     if channels not in given:
+        pages_are_channels = channels == 1 and pages == spec.channels
         raise SegbenchError(
-            f"{path} has {channels} channels", f"{spec.channels} ({name}, {spec.unit})", "convert it first"
+            f"{path} has {pages} pages of one channel" if pages_are_channels else f"{path} has {channels} channels",
+            f"{spec.channels} ({name}, {spec.unit})",
+            "if the pages are channels, add data.axes=CYX" if pages_are_channels else "convert it first",
         )
     if dtype.kind not in "buif" or not _fits(dtype, spec):
         raise SegbenchError(
@@ -54,22 +59,25 @@ def check_kind(path: Path, channels: int, dtype: np.dtype[Any], name: str, spec:
         )
 
 
-def check_range(path: Path, part_HWC: NDArray[Any], spec: ModalitySpec, whole: bool = True) -> None:
+def check_range(path: Path, part: Decoded, spec: ModalitySpec, whole: bool = True) -> None:
     """Refuse values that are impossible in the modality's unit.
 
     Args:
         path: the file, for messages.
-        part_HWC: all of an image, or a part of it.
+        part: all of an image, or a part of it; pixels without data may hold anything.
         spec: of the modality.
         whole: whether the part can tell fractions from 0 to 1 from a dark image.
 
     Raises:
-        SegbenchError: NaN, values beyond the unit's range, or fractions instead of levels.
+        SegbenchError: infinite values, values beyond the unit's range, or fractions instead of levels.
     """
-    limits, dtype = _limits(spec), part_HWC.dtype
+    limits, dtype = _limits(spec), part.image_HWC.dtype
     if dtype.kind != "f" and (limits is None or _within(dtype, limits)):
         return
-    low, high = part_HWC.min(), part_HWC.max()
+    values = part.image_HWC if part.empty_HW is None else part.image_HWC[~part.empty_HW]
+    if not values.size:
+        return
+    low, high = values.min(), values.max()
     within = bool(np.isfinite(low) and np.isfinite(high)) and (limits is None or _inside(low, high, limits))
     fractions = limits is not None and limits[1] > 1 and whole and dtype.kind == "f" and 0 < high <= 1
     if within and not fractions:
@@ -82,6 +90,15 @@ def check_range(path: Path, part_HWC: NDArray[Any], spec: ModalitySpec, whole: b
         f"{spec.unit}, as the network was trained",
         f"rescale the image first{scale}" if limits != (0, 255) or fractions else "rescale the image to 8 bits first",
     )
+
+
+def filled(part: Decoded, spec: ModalitySpec) -> NDArray[Any]:
+    """HWC with the modality's mean where there is no data, in the unit of the file."""
+    if part.empty_HW is None:
+        return part.image_HWC
+    mean = np.exp(spec.mean) if spec.unit == LOG_DEPTH else np.array(spec.mean)
+    channels = part.image_HWC.shape[2]
+    return part.filled(mean if channels == spec.channels else np.full(channels, mean.mean()))
 
 
 def in_unit(part_HWC: NDArray[Any], spec: ModalitySpec) -> NDArray[Any]:

@@ -34,7 +34,6 @@ def write(path, array, **options):
 def test_unnamed_axes_follow_the_channels_that_are_expected(tmp_path, shape, channels, count, size):
     array = values(*shape)
     images = open_images(write(tmp_path / "a.zarr", array), channels)
-    assert isinstance(images, ZarrImages)
     assert len(images) == count
     assert images.shape(0) == size
     assert images.dtype(0) == np.uint8

@@ -1,4 +1,4 @@
-"""The one decoder of PNG, JPEG and BMP: OpenCV on the file's bytes, whole or refused.
+"""The one decoder of PNG, JPEG, BMP, WebP, JPEG 2000 and GIF: OpenCV on the file's bytes, whole or refused.
 
 OpenCV decodes without blocking other threads, unlike Pillow.
 """
@@ -64,12 +64,119 @@ def _called(path: Path, name: str | None) -> str:
 
 
 def is_cut(content: bytes) -> bool:
-    """Whether the end of a JPEG or PNG file is missing."""
+    """Whether the end of a JPEG, PNG, WebP or JPEG 2000 file is missing; bytes after the end do not matter."""
     # OpenCV silently fills the missing part of a truncated file with grey. The end marker must follow the last scan;
     # inside a scan neither marker can occur.
     if content.startswith(b"\xff\xd8") and not content.endswith(b"\xff\xd9"):
         return content.rfind(b"\xff\xd9") <= content.rfind(b"\xff\xda")
-    return content.startswith(b"\x89PNG") and b"IEND" not in content[-64:]
+    if content.startswith(b"\x89PNG"):
+        return _PNG_END not in content[-64:] and content.rfind(_PNG_END) < 0
+    if content.startswith(b"RIFF"):
+        return len(content) < 8 + int.from_bytes(content[4:8], "little")
+    return content.startswith(_JPEG_2000) and content.rfind(b"\xff\xd9") < 0
+
+
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+"""A file with boxes, and a bare codestream."""
+
+
+def loses_values(content: bytes) -> str | None:
+    """The name of a compression that changes values, as a mask must not be written with; None for any other."""
+    if content.startswith(b"\xff\xd8"):
+        return "JPEG"
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return None if b"VP8L" in content[12:128] else "lossy WebP"
+    if content.startswith(_JPEG_2000):
+        # The wavelet stands last among the settings of the first marker COD: 1 is the reversible one.
+        cod = content.find(b"\xff\x52")
+        return None if cod >= 0 and content[cod + 13 : cod + 14] == b"\x01" else "lossy JPEG 2000"
+    return None
+
+
+def orientation(content: bytes) -> int:
+    """The turn that viewers apply to a photograph, EXIF's 1 to 8; 1 for none or an invalid one."""
+    if content.startswith(b"\xff\xd8"):
+        return _turn_in(_jpeg_exif(content))
+    if content.startswith(_SIGNATURE):
+        place = content.find(b"eXIf")
+        # A byte sequence inside the pixels is no chunk.
+        exif = (body for name, _, body in _chunks(content) if name == b"eXIf") if place >= 0 else iter(())
+        return _turn_in(next(exif, b""))
+    if content.startswith(b"RIFF") and (place := content.rfind(b"EXIF")) >= 0:
+        return _turn_in(content[place + 8 :].removeprefix(b"Exif\0\0"))
+    return 1
+
+
+def _jpeg_exif(content: bytes) -> bytes:
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] not in (0xDA, 0xC0, 0xC2):
+        size = int.from_bytes(content[at + 2 : at + 4])
+        if content[at + 1] == 0xE1 and content[at + 4 : at + 10] == b"Exif\0\0":
+            return content[at + 10 : at + 2 + size]
+        at += 2 + size
+    return b""
+
+
+def _turn_in(exif: bytes) -> int:
+    """The orientation in an EXIF block, which is laid out as a TIFF."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return 1
+    try:
+        (at,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, at)
+        for place in range(at + 2, at + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, place)
+            if (tag, kind) == (274, 3):
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def decode_gif(path: Path, content: bytes, name: str | None = None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The indices of a GIF and their colours; of these OpenCV and others return only colours.
+
+    Args:
+        path: as in `decode`.
+        content: as in `decode`.
+        name: as in `read_bytes`.
+
+    Returns:
+        HW indices and the R, G, B of each index, K3.
+
+    Raises:
+        SegbenchError: damaged, or an animation.
+    """
+    import imagecodecs
+
+    try:
+        indices = imagecodecs.gif_decode(content, asrgb=False)
+        colours = np.frombuffer(_colour_table(content), np.uint8).reshape(-1, 3)
+    except (RuntimeError, ValueError, MemoryError, IndexError) as error:
+        raise damaged(path, len(content), str(error), name) from error
+    if indices.ndim != 2:
+        raise SegbenchError(
+            f"{_called(path, name)} is an animation of {len(indices)} frames", "one picture", "write a TIFF stack"
+        )
+    return indices, colours
+
+
+def _colour_table(content: bytes) -> bytes:
+    """Red, green and blue of each index of the first picture of a GIF."""
+    at, table = 13, b""
+    if content[10] & 0x80:
+        table = content[at : at + 3 * 2 ** ((content[10] & 7) + 1)]
+        at += len(table)
+    while content[at] == 0x21:
+        # An extension: its label and blocks, each with its length in front, up to an empty one.
+        at += 2
+        while content[at]:
+            at += content[at] + 1
+        at += 1
+    flags = content[at + 9]
+    return content[at + 10 : at + 10 + 3 * 2 ** ((flags & 7) + 1)] if flags & 0x80 else table
 
 
 def decode(path: Path, content: bytes, flags: int, name: str | None = None) -> NDArray[Any]:

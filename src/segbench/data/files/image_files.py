@@ -1,4 +1,8 @@
-"""Image files of any depth and number of channels: PNG, JPEG, BMP by OpenCV, TIFF by tifffile, zarr."""
+"""Image files of any depth and number of channels: PNG, JPEG, GIF and the like, TIFF by tifffile, zarr.
+
+Every path to pixels, of training, check, prediction and Python, goes through `ImageFile`: what a file states and what a
+run decides (`Reading`) are applied there alone.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files.encoded import decode, read_bytes
+from segbench.data.files.encoded import decode, decode_gif, orientation, read_bytes
 from segbench.data.files.plain_tiff import read_plain
+from segbench.data.files.statements import (
+    Decoded,
+    Nodata,
+    channels_as,
+    empty_pixels,
+    in_channels,
+    kind_of,
+    turned,
+    turned_size,
+    window_before,
+)
 from segbench.data.files.tiff_images import TiffImages
+from segbench.data.files.volumes import VOLUME_SUFFIXES, VolumeImages, is_volume, split_name
 from segbench.data.files.zarr_images import ZarrImages, is_zarr
 from segbench.errors import SegbenchError
+from segbench.spec import Reading
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF_SUFFIXES)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jp2", *TIFF_SUFFIXES, *VOLUME_SUFFIXES)
+AS_STORED = Reading()
 
 
 def is_tiff(path: Path) -> bool:
@@ -25,8 +43,13 @@ def is_tiff(path: Path) -> bool:
     return path.suffix.lower() in TIFF_SUFFIXES
 
 
+def has_pages(path: Path) -> bool:
+    """Whether the file may hold several images."""
+    return is_tiff(path) or is_volume(path)
+
+
 class Images(Protocol):
-    """The images of one file, read part by part.
+    """The images of one file as they are stored, read part by part.
 
     Attributes:
         path: of the file.
@@ -51,6 +74,18 @@ class Images(Protocol):
         """The type of an image's values."""
         ...
 
+    def nodata(self, index: int) -> Nodata | None:
+        """The value that means no data, if the file declares one."""
+        ...
+
+    def alpha(self, index: int) -> bool:
+        """Whether the last channel is transparency."""
+        ...
+
+    def turn(self, index: int) -> int:
+        """The orientation that a viewer applies, EXIF's 1 to 8."""
+        ...
+
     def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
         """Rows y0 to y1 and columns x0 to x1 (exclusive) of an image, HWC."""
         ...
@@ -61,10 +96,12 @@ class Images(Protocol):
 
 
 class DecodedImage:
-    """A file of one image, decoded as a whole, as PNG, JPEG and BMP cannot be read in parts."""
+    """A file of one image, decoded as a whole, as PNG, JPEG and the like cannot be read in parts."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self._image_HWC = path, _decode(path)
+        self.path = path
+        content = read_bytes(path)
+        self._image_HWC, self._turn = _decode(path, content), orientation(content)
         self.placement: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -79,6 +116,18 @@ class DecodedImage:
         """The type of its values."""
         return self._image_HWC.dtype
 
+    def nodata(self, index: int) -> Nodata | None:
+        """None: these formats declare none."""
+        return None
+
+    def alpha(self, index: int) -> bool:
+        """Whether there are four channels."""
+        return bool(self._image_HWC.shape[2] == 4)
+
+    def turn(self, index: int) -> int:
+        """EXIF's orientation."""
+        return self._turn
+
     def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
         """Rows y0 to y1 and columns x0 to x1 (exclusive), HWC."""
         return self._image_HWC[y0:y1, x0:x1]
@@ -87,68 +136,178 @@ class DecodedImage:
         """No-op, as no file is open."""
 
 
-def open_images(path: Path, channels: int | None = None) -> Images:
+class ImageFile:
+    """The images of one file as a run reads them: turned, in its channels, and where there is no data.
+
+    Args:
+        stored: the file.
+        reading: how.
+    """
+
+    def __init__(self, stored: Images, reading: Reading = AS_STORED) -> None:
+        self._stored, self._reading = stored, reading
+        self.path = stored.path
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __enter__(self) -> ImageFile:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stored.close()
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """Where the pixels lie in the world, as in `TiffImages`; empty for turned ones."""
+        return self._stored.placement if self._turn(0) == 1 else {}
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """H, W and C of an image."""
+        height, width, channels = self._stored.shape(index)
+        return *turned_size(height, width, self._turn(index)), channels_as(
+            self._reading, channels, self._stored.alpha(index)
+        )
+
+    def dtype(self, index: int) -> np.dtype[Any]:
+        """The type of an image's values."""
+        return self._stored.dtype(index)
+
+    def kind(self, index: int) -> str:
+        """What the stored channels are: `kind_of`."""
+        return kind_of(self._stored.shape(index)[2], self._stored.alpha(index))
+
+    def stated_turn(self, index: int) -> int:
+        """The orientation that a viewer applies to the stored image, EXIF's 1 to 8."""
+        return self._stored.turn(index)
+
+    def _turn(self, index: int) -> int:
+        return self._stored.turn(index) if self._reading.exif == "turn" else 1
+
+    def nodata(self, index: int) -> tuple[Nodata, ...]:
+        """The values that mean no data, as stored, beside NaN."""
+        own = self._stored.nodata(index)
+        given = () if self._reading.nodata is None else ((self._reading.nodata,),)
+        return given if own is None else (own, *given)
+
+    def may_lack_data(self, index: int) -> bool:
+        """Whether pixels without data are possible."""
+        return bool(self.nodata(index)) or self.dtype(index).kind == "f"
+
+    def decoded(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> Decoded:
+        """Rows y0 to y1 and columns x0 to x1 (exclusive) of an image."""
+        turn = self._turn(index)
+        if turn == 1:
+            part_HWC = self._stored.read(index, y0, y1, x0, x1)
+        else:
+            height, width, _ = self.shape(index)
+            window = (y0, height if y1 is None else y1, x0, width if x1 is None else x1)
+            before = window_before(turn, window, (height, width))
+            part_HWC = np.ascontiguousarray(turned(self._stored.read(index, *before), turn))
+        empty_HW = empty_pixels(part_HWC, self.nodata(index)) if self.may_lack_data(index) else None
+        return Decoded(in_channels(part_HWC, self._reading, self._stored.alpha(index)), empty_HW)
+
+    def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
+        """The values of `decoded`, HWC."""
+        return self.decoded(index, y0, y1, x0, x1).image_HWC
+
+
+def open_images(
+    path: Path, channels: int | None = None, reading: Reading = AS_STORED, cache_bytes: int | None = None
+) -> ImageFile:
     """The images of a file or of a zarr folder, as `read_image` gives them.
 
     Args:
         path: a file whose name ends in one of `IMAGE_SUFFIXES`, or a zarr folder.
         channels: the expected C, to identify the axes of a zarr array without axis names.
+        reading: how the run reads its files.
+        cache_bytes: as in `TiffImages`.
 
     Raises:
         SegbenchError: as `read_image`; `read` raises it too.
     """
+    stored: Images
     if is_zarr(path):
-        return ZarrImages(path, channels)
+        stored = ZarrImages(path, channels, reading.axes)
+    else:
+        _check(path)
+        if is_tiff(path):
+            stored = TiffImages(path, cache_bytes, reading.axes)
+        else:
+            stored = VolumeImages(path) if is_volume(path) else DecodedImage(path)
+    return ImageFile(stored, reading)
+
+
+def read_decoded(path: Path, page: int | None = None, reading: Reading = AS_STORED) -> Decoded:
+    """Decode an image, as `read_image`, with the pixels that have no data."""
     _check(path)
-    return TiffImages(path) if is_tiff(path) else DecodedImage(path)
+    plain_HWC = read_plain(path) if is_tiff(path) and page in (None, 0) else None
+    if plain_HWC is not None:
+        return _of_plain(plain_HWC, reading)
+    with open_images(path, None, reading) as images:
+        return images.decoded(_one_of(path, page, len(images)))
 
 
-def read_image(path: Path, page: int | None = None) -> NDArray[Any]:
-    """Decode an image without changing its values.
+def _of_plain(plain_HWC: NDArray[Any], reading: Reading) -> Decoded:
+    """A TIFF that states nothing beside its values."""
+    nodata = () if reading.nodata is None else ((reading.nodata,),)
+    possible = nodata or plain_HWC.dtype.kind == "f"
+    empty_HW = empty_pixels(plain_HWC, nodata) if possible else None
+    return Decoded(in_channels(plain_HWC, reading, alpha=False), empty_HW)
+
+
+def read_image(path: Path, page: int | None = None, reading: Reading = AS_STORED) -> NDArray[Any]:
+    """Decode an image.
 
     Args:
         path: a file whose name ends in one of `IMAGE_SUFFIXES`.
         page: the image's number in the file, from 0; None for the only one.
+        reading: how the run reads its files; by default the values are those of the file, never turned.
 
     Returns:
-        HWC in the file's dtype (bool for TIFF of one bit per pixel); C is 1 for grey, colours are in the order R, G, B
-        (A); a palette is replaced by its colours. EXIF rotation is ignored, as labels have none.
+        HWC in the file's dtype (bool for TIFF of one bit per pixel), black as 0; C is 1 for grey, colours are in the
+        order R, G, B (A); a palette is replaced by its colours.
 
     Raises:
         SegbenchError: missing, of another format, truncated, damaged, without that page, or with several pages and none
             chosen.
     """
-    _check(path)
-    if is_tiff(path):
-        plain_HWC = read_plain(path) if page in (None, 0) else None
-        if plain_HWC is not None:
-            return plain_HWC
-        with TiffImages(path) as images:
-            return images.read(_one_of(path, page, len(images)))
-    _one_of(path, page, 1)
-    return _decode(path)
+    return read_decoded(path, page, reading).image_HWC
 
 
-def images_of(path: Path) -> Iterator[NDArray[Any]]:
-    """Every image of a file in order, as `read_image` gives them; the file is opened once.
+def pages_of(path: Path, reading: Reading = AS_STORED) -> Iterator[tuple[Decoded, int, str]]:
+    """Every image of a file in order, the orientation that viewers apply to it, and `kind_of` what is stored.
+
+    The file is opened once.
 
     Raises:
         SegbenchError: as `read_image`.
     """
     _check(path)
-    if not is_tiff(path):
-        yield _decode(path)
+    if is_tiff(path) and (plain_HWC := read_plain(path)) is not None:
+        yield _of_plain(plain_HWC, reading), 1, kind_of(plain_HWC.shape[2], alpha=False)
         return
-    if (plain_HWC := read_plain(path)) is not None:
-        yield plain_HWC
-        return
-    with TiffImages(path, cache_bytes=0) as images:
+    with open_images(path, None, reading, cache_bytes=0) as images:
         for page in range(len(images)):
-            yield images.read(page)
+            yield images.decoded(page), images.stated_turn(page), images.kind(page)
+
+
+def images_of(path: Path, reading: Reading = AS_STORED) -> Iterator[NDArray[Any]]:
+    """Every image of a file in order, as `read_image` gives them; the file is opened once.
+
+    Raises:
+        SegbenchError: as `read_image`.
+    """
+    for page, _, _ in pages_of(path, reading):
+        yield page.image_HWC
 
 
 def _check(path: Path) -> None:
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
+    if split_name(path.name)[1] not in IMAGE_SUFFIXES:
         raise SegbenchError(f"{path} ends in {path.suffix or 'nothing'}", " ".join(IMAGE_SUFFIXES), "convert it first")
     if not path.is_file():
         near = sorted(p.name for p in path.parent.iterdir())[:6] if path.parent.is_dir() else []
@@ -168,8 +327,13 @@ def _one_of(path: Path, page: int | None, count: int) -> int:
     return page
 
 
-def _decode(path: Path) -> NDArray[Any]:
-    content = read_bytes(path)
+def _decode(path: Path, content: bytes) -> NDArray[Any]:
+    if content[:4] == b"GIF8":
+        indices_HW, colours_K3 = decode_gif(path, content)
+        shown_HW3 = colours_K3[indices_HW]
+        # A grey picture in a GIF has a palette too.
+        grey = bool((shown_HW3 == shown_HW3[..., :1]).all())
+        return shown_HW3[..., :1] if grey else shown_HW3
     straight = _is_rgb(content)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     image = decode(path, content, flags if straight else cv2.IMREAD_UNCHANGED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files.encoded import decode_palette, read_bytes
-from segbench.data.files.image_files import images_of, read_image
+from segbench.data.files.encoded import decode_gif, decode_palette, loses_values, orientation, read_bytes
+from segbench.data.files.image_files import AS_STORED, has_pages, images_of, read_image
+from segbench.data.files.statements import turned
 from segbench.errors import SegbenchError
+from segbench.spec import Reading
 
 Kind = Literal["ids", "palette", "colours"]
 
@@ -34,42 +36,53 @@ class Mask:
 
 
 def read_mask(
-    path: Path, page: int | None = None, read: Callable[[Path, int | None], NDArray[Any]] = read_image
+    path: Path,
+    page: int | None = None,
+    read: Callable[[Path, int | None], NDArray[Any]] | None = None,
+    reading: Reading = AS_STORED,
 ) -> Mask:
     """Read a mask.
 
     Args:
-        path: PNG, TIFF or BMP.
+        path: PNG, TIFF, BMP, GIF, or WebP or JPEG 2000 without loss.
         page: of a TIFF stack, from 0; None for the only one.
-        read: reads the image from the file, as `read_image`.
+        read: reads the image from the file, as `read_image` does by `reading`.
+        reading: how; only the turn matters.
 
     Raises:
-        SegbenchError: unreadable, JPEG, transparent, or with values that are not integers.
+        SegbenchError: unreadable, of a compression with loss, transparent, or with values that are not integers.
     """
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        raise SegbenchError(
-            f"{path} is a JPEG, whose compression changes the values of a mask",
-            "masks in a lossless format: PNG or TIFF",
-            "export the masks again as PNG; converting the JPEG does not restore them",
-        )
-    palette = _read_palette_png(path) if path.suffix.lower() == ".png" else None
-    return coded(read(path, page), path) if palette is None else palette
+    if not has_pages(path):
+        content = read_bytes(path)
+        if (lossy := loses_values(content)) is not None:
+            raise SegbenchError(
+                f"{path} is a {lossy}, whose compression changes the values of a mask",
+                "masks in a lossless format: PNG or TIFF",
+                f"export the masks again as PNG; converting the {lossy} does not restore them",
+            )
+        if (indexed := _indexed(path, content)) is not None:
+            turn = orientation(content) if reading.exif == "turn" else 1
+            return indexed if turn == 1 else replace(indexed, codes_HW=turned(indexed.codes_HW, turn))
+    return coded(read_image(path, page, reading) if read is None else read(path, page), path)
 
 
-def masks_of(path: Path) -> Iterator[Mask]:
+def masks_of(path: Path, reading: Reading = AS_STORED) -> Iterator[Mask]:
     """Every page of a mask file, in order; raises as `read_mask`."""
-    if path.suffix.lower() in (".tif", ".tiff"):
-        for image_HWC in images_of(path):
+    if has_pages(path):
+        for image_HWC in images_of(path, reading):
             yield coded(image_HWC, path)
     else:
-        yield read_mask(path)
+        yield read_mask(path, reading=reading)
 
 
-def _read_palette_png(path: Path) -> Mask | None:
-    """The indices of a palette PNG; None for any other file."""
-    if (found := decode_palette(path, read_bytes(path))) is None:
+def _indexed(path: Path, content: bytes) -> Mask | None:
+    """The indices of a palette PNG or a GIF; of a GIF of greys, which needs a palette too, the levels."""
+    gif = content[:4] == b"GIF8"
+    if (found := decode_gif(path, content) if gif else decode_palette(path, content)) is None:
         return None
     indices_HW, colours_K3 = found
+    if gif and bool((colours_K3[indices_HW] == colours_K3[indices_HW][..., :1]).all()):
+        return Mask(colours_K3[indices_HW][..., 0], "ids")
     packed = colours_K3.astype(np.int64) @ (1 << 16, 1 << 8, 1)
     return Mask(indices_HW, "palette", tuple(packed.tolist()))
 

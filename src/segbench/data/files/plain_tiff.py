@@ -24,8 +24,11 @@ _COMPRESSIONS = (1, 5, 8, 32946)
 """None, LZW, and zlib under its two numbers: all lossless."""
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 256, 257, 258, 259, 262, 270
-_SAMPLES, _PLANAR, _SUBIFDS, _FORMAT = 277, 284, 330, 339
-_WANTED = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _SAMPLES, _PLANAR, _SUBIFDS, _FORMAT}
+_ORIENTATION, _SAMPLES, _PLANAR, _SUBIFDS, _FORMAT, _GDAL_NODATA = 274, 277, 284, 330, 339, 42113
+_WANTED = {
+    *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION),
+    *(_SAMPLES, _PLANAR, _SUBIFDS, _FORMAT, _GDAL_NODATA),
+}
 _ASCII, _SHORT, _LONG = 2, 3, 4
 _LETTERS = {_ASCII: "B", _SHORT: "H", _LONG: "I"}
 
@@ -90,6 +93,9 @@ def _is_plain(tags: dict[int, Any]) -> bool:
         _first(tags, _COMPRESSION) in _COMPRESSIONS
         and _first(tags, _PLANAR) == 1
         and _SUBIFDS not in tags
+        # Pixels without data, and a picture that viewers turn.
+        and _GDAL_NODATA not in tags
+        and _first(tags, _ORIENTATION) == 1
         and set(bits) <= ({32} if _first(tags, _FORMAT) == 3 else {8, 16})
         and len(set(bits)) == 1
         and _first(tags, _FORMAT) in (1, 3)

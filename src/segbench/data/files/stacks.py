@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.files.tiff_images import TiffImages
 from segbench.errors import SegbenchError
 from segbench.runtime.files import written_whole
 
@@ -23,70 +20,29 @@ def read_stack(path: Path, key: str) -> NDArray[np.generic]:
         key: the config key that named it, for messages.
 
     Returns:
-        NHW (one page gives N = 1) or NHWC, in the file's dtype.
+        NHW (one page gives N = 1) or NHWC, in the file's dtype, as `TiffImages` reads it; a palette by its indices.
 
     Raises:
         SegbenchError: the file is missing, not TIFF or truncated, or its pages differ in size.
     """
-    import tifffile
-
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*.tif*"))[:6] if path.parent.is_dir() else []
         beside = f"; beside it: {', '.join(near)}" if near else ""
         raise SegbenchError(f"no file {path}{beside}", "a TIFF stack", f"correct {key}")
     try:
-        with complaints_raised(), tifffile.TiffFile(path) as tiff:
-            pages = [page.asarray() for page in tiff.pages] if len(tiff.pages) > 1 else [*_planes(tiff.asarray())]
-        declared = {page.shape for page in pages}
-    except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, IndexError, KeyError, TypeError) as error:
+        with TiffImages(path, cache_bytes=0, indexed=True) as images:
+            pages = [images.read(index) for index in range(len(images))]
+    except SegbenchError as error:
         raise SegbenchError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as TIFF: {error}",
-            "a whole TIFF stack",
-            "fetch the file again and compare its size with the published one",
+            error.found, "a whole TIFF stack", "fetch the file again and compare its size with the published one"
         ) from error
-    if len(declared) != 1 or not pages:
+    pages = [page[..., 0] if page.shape[2] == 1 else page for page in pages]
+    declared = {page.shape for page in pages}
+    if len(declared) != 1:
         raise SegbenchError(
             f"{path} has pages of sizes {sorted(declared)}", "pages of one size", "split the file by page size"
         )
     return np.stack(pages)
-
-
-_hearing = threading.local()
-
-
-def _hear(record: logging.LogRecord) -> bool:
-    complaints: list[str] | None = getattr(_hearing, "complaints", None)
-    if complaints is None or record.levelno < logging.ERROR:
-        return True
-    complaints.append(record.getMessage())
-    return False
-
-
-@contextlib.contextmanager
-def complaints_raised() -> Iterator[None]:
-    """Raise what tifffile only logs: from a truncated file it returns the pages before the cut.
-
-    Raises:
-        ValueError: with the complaints of this thread; others may be reading other files.
-    """
-    logger = logging.getLogger("tifffile")
-    if _hear not in logger.filters:
-        # It stays: filters must not be removed from a logger while other threads write to it.
-        logger.addFilter(_hear)
-    before: list[str] | None = getattr(_hearing, "complaints", None)
-    complaints: list[str] = []
-    _hearing.complaints = complaints
-    try:
-        yield
-    finally:
-        _hearing.complaints = before
-    if complaints:
-        raise ValueError("; ".join(complaints))
-
-
-def _planes(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    # One page is HW or HWC; ImageJ writes a whole stack (NHW) after a single page header.
-    return array if array.ndim == 3 and array.shape[-1] > 4 else array[np.newaxis]
 
 
 def write_stack(path: Path, stack: NDArray[np.generic]) -> None:

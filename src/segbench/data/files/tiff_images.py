@@ -6,9 +6,11 @@ A page is an image, unless ImageJ's, OME's or tifffile's metadata make several p
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files.stacks import complaints_raised
+from segbench.data.files.complaints import complaints_raised
 from segbench.errors import SegbenchError
 
 CACHE_BYTES = 2**28
@@ -34,31 +36,40 @@ class _Plane:
         shape: H, W and samples per pixel.
         dtype: of the values.
         read: `read(y0, y1, x0, x1)` returns HWC.
+        nodata: the value without data; None if the page declares none.
+        alpha: whether the last sample is transparency.
     """
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     read: Callable[[int, int, int, int], NDArray[Any]]
+    nodata: tuple[float, ...] | None = None
+    alpha: bool = False
 
 
 class TiffImages:
     """The images of a TIFF file, which stays open.
 
-    Of a pyramid, only the largest level counts. Values are those of the file; a palette that is not a grey ramp is
-    replaced by its colours, as in a PNG.
+    Of a pyramid, only the largest level counts. Values are those of the file, with black as 0: where the file says that
+    0 is white they are reversed. A palette that is not a grey ramp is replaced by its colours, as in a PNG; YCbCr and
+    CMYK become R, G, B.
 
     Args:
         path: the file.
         cache_bytes: of decoded tiles and strips to keep, at least one; None: `CACHE_BYTES`.
+        axes: as `Reading.axes`, for a file that does not name its axes.
+        indexed: read the indices of a palette instead of its colours.
 
     Raises:
         SegbenchError: not TIFF, truncated, or of a kind that cannot be decoded; also from `read`.
     """
 
-    def __init__(self, path: Path, cache_bytes: int | None = None) -> None:
+    def __init__(
+        self, path: Path, cache_bytes: int | None = None, axes: str | None = None, indexed: bool = False
+    ) -> None:
         import tifffile
 
-        self.path = path
+        self.path, self.axes, self.indexed = path, axes, indexed
         self._room = CACHE_BYTES if cache_bytes is None else cache_bytes
         self._kept = 0
         self._cache: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
@@ -70,6 +81,8 @@ class TiffImages:
                 if not self._images:
                     raise ValueError("it has no image")
                 opened.pop_all()
+        except SegbenchError:
+            raise
         except _errors() as error:
             raise self._damaged(error) from error
 
@@ -97,6 +110,18 @@ class TiffImages:
         """The type of an image's values."""
         return self._images[index][0].dtype
 
+    def nodata(self, index: int) -> tuple[float, ...] | None:
+        """The value without data that an image declares (GDAL's tag), one for all channels or one each."""
+        return self._images[index][0].nodata
+
+    def alpha(self, index: int) -> bool:
+        """Whether the last channel is transparency."""
+        return self._images[index][-1].alpha
+
+    def turn(self, index: int) -> int:
+        """The orientation that a viewer applies, 1 to 8."""
+        return _turn(self._tiff.pages[0])
+
     @property
     def placement(self) -> dict[str, Any]:
         """The first page's position in the world: resolution and GeoTIFF tags, as arguments of tifffile's writer."""
@@ -115,6 +140,8 @@ class TiffImages:
         try:
             with complaints_raised():
                 parts = [plane.read(*window) for plane in self._images[index]]
+        except SegbenchError:
+            raise
         except _errors() as error:
             raise self._damaged(error) from error
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
@@ -158,6 +185,7 @@ class TiffImages:
 
 _JPEG = (6, 7, 34892, 33007)
 _RESOLUTION = (282, 283, 296)
+_ORIENTATION, _GDAL_NODATA = 274, 42113
 _GEO = (33550, 33922, 34264, 34735, 34736, 34737)
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams (GeoTIFF)."""
 
@@ -165,7 +193,7 @@ _GEO = (33550, 33922, 34264, 34735, 34736, 34737)
 def _errors() -> tuple[type[Exception], ...]:
     import tifffile
 
-    return tifffile.TiffFileError, ValueError, OSError, RuntimeError, LookupError, TypeError
+    return tifffile.TiffFileError, struct.error, ValueError, OSError, RuntimeError, LookupError, TypeError
 
 
 def _images(file: TiffImages) -> Iterator[list[_Plane]]:
@@ -174,7 +202,16 @@ def _images(file: TiffImages) -> Iterator[list[_Plane]]:
     if not series:
         return
     pyramid = series[0].is_pyramidal
-    if not (pyramid or tiff.is_imagej or tiff.is_ome or tiff.is_shaped):
+    stated = pyramid or tiff.is_imagej or tiff.is_ome or tiff.is_shaped
+    unnamed = all(axis in "QIYXS" for axis in series[0].axes) and not (tiff.is_imagej or tiff.is_ome)
+    given = file.axes if unnamed and not pyramid else None
+    if given is not None and all(len(given) == len(each.shape) for each in series):
+        first = 0
+        for each in series:
+            yield from _arranged(file, each, given, first)
+            first += len(each)
+        return
+    if not stated:
         for key, page in enumerate(tiff.pages):
             if not page.keyframe.is_reduced:
                 yield [_plane(file, page, key)]
@@ -182,9 +219,38 @@ def _images(file: TiffImages) -> Iterator[list[_Plane]]:
     first = 0
     for each in series[:1] if pyramid else series:
         level = each.levels[0]
-        for numbers in _page_numbers(level.axes, level.shape):
-            yield [_plane_of_series(file, level, number, first) for number in numbers]
+        yield from _arranged(file, level, level.axes, first)
         first += len(level)
+
+
+def _arranged(file: TiffImages, level: Any, axes: str, first: int = 0) -> Iterator[list[_Plane]]:
+    """The images of a series by its axes, page by page, or array by array where pages are not Y by X."""
+    if axes.replace("S", "").endswith("YX"):
+        for numbers in _page_numbers(axes, level.shape):
+            yield [_plane_of_series(file, level, number, first) for number in numbers]
+        return
+    if 262 in level.keyframe.tags and int(level.keyframe.photometric) not in (1, 2):
+        raise _other_colours(level.keyframe, f"axes {axes} with the colours {level.keyframe.photometric.name}")
+    whole = level.asarray() if level.dataoffset is None else None
+    dtype = np.dtype(file._tiff.byteorder + level.dtype.char)
+    kept = [axes.index(axis) for axis in "YXCS" if axis in axes]
+    others = [place for place in range(len(axes)) if place not in kept]
+    sizes = tuple(level.shape[place] for place in others)
+    height, width, *channels = (level.shape[place] for place in kept)
+    shape = height, width, int(np.prod(channels, dtype=np.int64))
+
+    def reader(places: Sequence[int]) -> Callable[[int, int, int, int], NDArray[Any]]:
+        def read(y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
+            array = whole if whole is not None else np.memmap(file.path, dtype, "r", level.dataoffset, level.shape)
+            image = array.transpose(*others, *kept)[tuple(places)][y0:y1, x0:x1]
+            return np.ascontiguousarray(image.reshape(*image.shape[:2], -1), level.dtype)
+
+        return read
+
+    empty = _nodata(level.keyframe)
+    for number in range(int(np.prod(sizes, dtype=np.int64))):
+        read = reader([int(place) for place in np.unravel_index(number, sizes or (1,))][: len(sizes)])
+        yield [_Plane(shape, np.dtype(level.dtype), read, None if empty is None else (empty,))]
 
 
 def _page_numbers(axes: str, shape: tuple[int, ...]) -> Iterator[list[int]]:
@@ -220,7 +286,7 @@ def _plane(file: TiffImages, page: Any, key: int) -> _Plane:
         whole: NDArray[Any] = page.asarray().reshape(keyframe.shaped)
         return _samples_last(whole)[y0:y1, x0:x1]
 
-    return _coloured(keyframe, read)
+    return _coloured(file, keyframe, read)
 
 
 def _mapped(file: TiffImages, keyframe: Any, offset: int) -> _Plane:
@@ -233,7 +299,7 @@ def _mapped(file: TiffImages, keyframe: Any, offset: int) -> _Plane:
         mapped = np.memmap(file.path, dtype, "r", offset, keyframe.shaped)
         return _samples_last(mapped)[y0:y1, x0:x1].astype(keyframe.dtype, copy=True)
 
-    return _coloured(keyframe, read)
+    return _coloured(file, keyframe, read)
 
 
 def _samples_last(shaped: NDArray[Any]) -> NDArray[Any]:
@@ -273,12 +339,103 @@ def _from_segments(file: TiffImages, page: Any, key: int, y0: int, y1: int, x0: 
     return part
 
 
-def _coloured(keyframe: Any, read: Callable[[int, int, int, int], NDArray[Any]]) -> _Plane:
+def _coloured(file: TiffImages, keyframe: Any, read: Callable[[int, int, int, int], NDArray[Any]]) -> _Plane:
+    """A page as grey levels or R, G, B, whatever its photometric interpretation."""
     separate, _, height, width, samples = keyframe.shaped
-    palette = _palette(keyframe)
-    if palette is None:
-        return _Plane((height, width, separate * samples), keyframe.dtype, read)
-    return _Plane((height, width, 3), palette.dtype, lambda *window: palette[read(*window)[..., 0]])
+    channels, dtype, nodata = separate * samples, keyframe.dtype, _nodata(keyframe)
+    alpha = channels in (2, 4) and any(extra in _ALPHA for extra in keyframe.extrasamples)
+    palette = None if file.indexed else _palette(keyframe)
+    if palette is not None:
+        known = nodata is not None and 0 <= nodata < len(palette)
+        empty = tuple(map(float, palette[int(nodata)])) if known else None  # type: ignore[arg-type]
+        return _Plane((height, width, 3), palette.dtype, lambda *window: palette[read(*window)[..., 0]], empty)
+    # Without the tag, libraries and this one read 0 as black.
+    photometric = int(keyframe.photometric) if 262 in keyframe.tags else 1
+    empty = None if nodata is None else (nodata,)
+    if photometric == _WHITE_IS_ZERO:
+        top = _largest(keyframe)
+        reverse = np.logical_not if dtype.kind == "b" else partial(np.subtract, dtype.type(top))
+        empty = None if nodata is None else (top - nodata,)
+        return _Plane((height, width, channels), dtype, lambda *window: reverse(read(*window)), empty, alpha)
+    if photometric == _CMYK or (photometric == _YCBCR and keyframe.compression not in _JPEG):
+        convert = _rgb_of_cmyk if photometric == _CMYK else _rgb_of_ycbcr
+        _refuse_unlike(keyframe, photometric, channels)
+        return _Plane((height, width, 3), dtype, lambda *window: convert(read(*window)))
+    if photometric in _FOREIGN:
+        raise _other_colours(keyframe, _FOREIGN[photometric])
+    return _Plane((height, width, channels), dtype, read, empty, alpha)
+
+
+_WHITE_IS_ZERO, _CMYK, _YCBCR = 0, 5, 6
+_FOREIGN = {
+    8: "CIELab",
+    9: "ICCLab",
+    10: "ITULab",
+    32803: "a colour filter array",
+    32844: "LogL",
+    32845: "LogLuv",
+}
+_ALPHA = (1, 2)
+"""Extra samples: associated and unassociated alpha."""
+
+
+def _nodata(keyframe: Any) -> float | None:
+    # GDAL's tag is a number as text.
+    tag = keyframe.tags.get(_GDAL_NODATA)
+    try:
+        return None if tag is None else float(str(tag.value).strip("\0 "))
+    except ValueError:
+        return None
+
+
+def _turn(page: Any) -> int:
+    tag = page.tags.get(_ORIENTATION)
+    turn = 1 if tag is None else int(tag.value)
+    return turn if 1 <= turn <= 8 else 1
+
+
+def _largest(keyframe: Any) -> int:
+    if keyframe.dtype.kind not in "bu":
+        raise _other_colours(keyframe, f"0 as white with values of type {keyframe.dtype}")
+    return 1 if keyframe.dtype.kind == "b" else 2 ** int(keyframe.bitspersample) - 1
+
+
+def _refuse_unlike(keyframe: Any, photometric: int, channels: int) -> None:
+    """CMYK of four inks and YCbCr in the full range, the standard's defaults, are known how to convert."""
+    if photometric == _CMYK:
+        fine = channels == 4 and keyframe.dtype in (np.uint8, np.uint16)
+    else:
+        ranges = keyframe.tags.get(532)
+        whole = (0, 1, 255, 1, 128, 1, 255, 1, 128, 1, 255, 1)
+        weights = keyframe.tags.get(529)
+        fine = channels == 3 and keyframe.dtype == np.uint8 and (ranges is None or tuple(ranges.value) == whole)
+        fine &= weights is None or abs(weights.value[0] / weights.value[1] - 0.299) < 1e-3
+    if not fine:
+        raise _other_colours(keyframe, f"{'CMYK' if photometric == _CMYK else 'YCbCr'} of a special kind")
+
+
+def _other_colours(keyframe: Any, what: str) -> SegbenchError:
+    return SegbenchError(
+        f"{keyframe.parent.filehandle.path} holds {what}",
+        "grey levels, a palette, RGB, YCbCr or CMYK",
+        "convert it to RGB first",
+    )
+
+
+def _rgb_of_cmyk(cmyk_HW4: NDArray[Any]) -> NDArray[Any]:
+    """Ink-free light: (top - ink)(top - black) / top, without a colour profile, as viewers without one show it."""
+    top = np.iinfo(cmyk_HW4.dtype).max
+    light_HW4 = top - cmyk_HW4.astype(np.uint64)
+    rgb_HW3: NDArray[Any] = ((light_HW4[..., :3] * light_HW4[..., 3:] + top // 2) // top).astype(cmyk_HW4.dtype)
+    return rgb_HW3
+
+
+def _rgb_of_ycbcr(ycc_HW3: NDArray[Any]) -> NDArray[Any]:
+    """BT.601 in the full range, as JPEG's (JFIF)."""
+    y, cb, cr = (ycc_HW3[..., channel].astype(np.float32) - (128 if channel else 0) for channel in range(3))
+    rgb_HW3 = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1)
+    rounded: NDArray[Any] = np.rint(rgb_HW3).clip(0, 255).astype(np.uint8)
+    return rounded
 
 
 def _palette(keyframe: Any) -> NDArray[Any] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,35 @@ _CHANNEL = ("c", "channel", "channels", "band", "bands")
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a zarr array or group."""
     return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
+
+
+def fields_of(path: Path) -> list[Path]:
+    """The fields of a plate of OME-Zarr (HCS), well by well, each an image; none for any other folder.
+
+    Raises:
+        SegbenchError: a well or its fields are missing.
+    """
+    plate = _metadata(path).get("plate")
+    fields = []
+    for well in plate.get("wells", []) if isinstance(plate, dict) else []:
+        inside = path / str(well["path"])
+        images = _metadata(inside).get("well", {}).get("images", [])
+        if not images:
+            raise SegbenchError(
+                f"{path} lists the well {well['path']}, and {inside} has no field", "a whole plate", "copy it again"
+            )
+        fields += [inside / str(image["path"]) for image in images]
+    return fields
+
+
+def _metadata(group: Path) -> dict[str, Any]:
+    """OME's metadata of a group, of both versions of zarr; empty if there is none."""
+    for name in (".zattrs", "zarr.json"):
+        with contextlib.suppress(OSError, ValueError):
+            content = json.loads((group / name).read_text())
+            attributes = content.get("attributes", {}) if name == "zarr.json" else content
+            return dict(attributes.get("ome") or attributes)
+    return {}
 
 
 def import_zarr() -> Any:
@@ -43,12 +74,13 @@ class ZarrImages:
     Args:
         path: the folder.
         channels: the expected C, to identify the axes of an unnamed array; None: 1.
+        axes: as `Reading.axes`, for an unnamed array.
 
     Raises:
         SegbenchError: zarr is not installed, the folder is damaged, or its axes cannot be identified.
     """
 
-    def __init__(self, path: Path, channels: int | None = None) -> None:
+    def __init__(self, path: Path, channels: int | None = None, axes: str | None = None) -> None:
         zarr = import_zarr()
         self.path = path
         self.placement: dict[str, Any] = {}
@@ -57,7 +89,9 @@ class ZarrImages:
             self._array, names = _level(found, zarr)
         except Exception as error:  # damaged metadata ends in errors of json, zarr, numcodecs and numpy
             raise self._damaged(error) from error
-        self._axes = _axes(names or _guessed(self._array.shape, channels or 1), self._array.shape, path)
+        fits = axes is not None and len(axes) == len(self._array.shape)
+        unnamed = list(axes.lower()) if axes is not None and fits else _guessed(self._array.shape, channels or 1)
+        self._axes = _axes(names or unnamed, self._array.shape, path)
         self._others = [place for place, axis in enumerate(self._axes) if axis == "n"]
 
     def __len__(self) -> int:
@@ -75,6 +109,20 @@ class ZarrImages:
         """The type of an image's values."""
         dtype: np.dtype[Any] = np.dtype(self._array.dtype)
         return dtype
+
+    def nodata(self, index: int) -> tuple[float, ...] | None:
+        """The value of the attribute `_FillValue`, as in CF's conventions, or `nodata`."""
+        found = (dict(self._array.attrs).get(key) for key in ("_FillValue", "nodata"))
+        value = next((value for value in found if isinstance(value, int | float)), None)
+        return None if value is None else (float(value),)
+
+    def alpha(self, index: int) -> bool:
+        """False: an array has no transparency."""
+        return False
+
+    def turn(self, index: int) -> int:
+        """1: an array has no orientation."""
+        return 1
 
     def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
         """Rows y0 to y1 and columns x0 to x1 (exclusive) of an image, HWC."""

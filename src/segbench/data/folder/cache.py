@@ -7,12 +7,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from segbench.data.files.image_files import AS_STORED
 from segbench.runtime.files import write_whole
+from segbench.spec import Reading
 
-VERSION = 1
+VERSION = 2
 """Of the facts; other versions are ignored."""
 
 Stamp = tuple[int, int]
@@ -30,9 +33,11 @@ class ScanCache:
     Args:
         folder: the folder of the files.
         what: names the cache; images and masks may share a folder.
+        reading: how the files are read; facts of another way are ignored.
     """
 
-    def __init__(self, folder: Path, what: str) -> None:
+    def __init__(self, folder: Path, what: str, reading: Reading = AS_STORED) -> None:
+        self._reading = asdict(reading)
         digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
         self._places = (folder / f".segbench-{what}.json", user_cache() / "scans" / f"{digest}-{what}.json")
         self.written: Path | None = None
@@ -41,7 +46,7 @@ class ScanCache:
         """The facts of the files whose stamps, given by name, are unchanged."""
         known: dict[str, list[Any]] = {}
         for place in self._places:
-            for name, (size, changed, facts) in _entries(place).items():
+            for name, (size, changed, facts) in self._entries(place).items():
                 if stamps.get(name) == (size, changed):
                     known[name] = facts
                     self.written = self.written or place
@@ -53,7 +58,8 @@ class ScanCache:
         Args:
             facts: by name the file's stamp and its facts as JSON values.
         """
-        content = {"version": VERSION, "files": {name: [*stamp, entry] for name, (stamp, entry) in facts.items()}}
+        entries = {name: [*stamp, entry] for name, (stamp, entry) in facts.items()}
+        content = {"version": VERSION, "reading": self._reading, "files": entries}
         self.written = None
         for place in self._places:
             with contextlib.suppress(OSError):
@@ -62,11 +68,10 @@ class ScanCache:
                 self.written = place
                 return
 
-
-def _entries(place: Path) -> dict[str, Any]:
-    # A file that is truncated, of another version or not a cache counts as none.
-    with contextlib.suppress(OSError, ValueError, AttributeError, KeyError):
-        content = json.loads(place.read_text())
-        if content.get("version") == VERSION:
-            return dict(content["files"])
-    return {}
+    def _entries(self, place: Path) -> dict[str, Any]:
+        # A file that is truncated, of another version or not a cache counts as none.
+        with contextlib.suppress(OSError, ValueError, AttributeError, KeyError):
+            content = json.loads(place.read_text())
+            if content.get("version") == VERSION and content["reading"] == self._reading:
+                return dict(content["files"])
+        return {}

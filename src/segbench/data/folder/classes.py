@@ -12,7 +12,7 @@ from segbench.data.folder.faults import refuse_no_masks, refuse_smoothed, some
 from segbench.data.folder.labels import Classes, Coding, codes_of, say
 from segbench.data.pascal_voc import voc_palette
 from segbench.errors import SegbenchError
-from segbench.spec import VOID
+from segbench.spec import VOID, MaskCoding
 
 MOST_CLASSES = 255
 """Labels are bytes, and 255 is void."""
@@ -67,8 +67,10 @@ def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: 
         )
     if len(names) > MOST_CLASSES:
         raise SegbenchError(f"data.classes names {len(names)} classes", f"at most {MOST_CLASSES}", "merge some")
-    colours = _palette(masks, coding, groups, [code for code in found if code not in labels])
-    return Classes(coding, names, colours, labels, rest, _notes(masks, coding, pixels, void, found, given))
+    left = [code for code in found if code not in labels]
+    colours = _palette(masks, coding, groups, left)
+    written = _written(masks, coding, groups, left, void, colours)
+    return Classes(coding, names, colours, labels, written, rest, _notes(masks, coding, pixels, void, found, given))
 
 
 def _coding(masks: Mapping[str, Sequence[MaskFacts]]) -> Coding:
@@ -179,6 +181,34 @@ def _shares(codes: Sequence[int], coding: Coding, pixels: Mapping[int, int]) -> 
     total = sum(pixels.values())
     shown = ", ".join(f"{say(code, coding)} ({pixels[code] / total:.2%})" for code in codes[:12])
     return shown + (" ..." if len(codes) > 12 else "")
+
+
+def _written(
+    masks: Mapping[str, Sequence[MaskFacts]],
+    coding: Coding,
+    groups: Sequence[Sequence[int]],
+    rest: Sequence[int],
+    void: Sequence[int],
+    palette: Sequence[tuple[int, int, int]],
+) -> MaskCoding:
+    """How these masks write the classes: of several values of a class the first, of the rest the smallest."""
+    own = {
+        code: colour
+        for _, _, facts in by_page(masks)
+        if facts.kind == "palette"
+        for code, colour in zip(facts.codes, facts.colours, strict=True)
+    }
+    taken = {code for group in groups for code in group} | {*rest, *void}
+    if coding == "colours":
+        free = iter(code for code in (0xE0E0C0, *(v * 0x010101 for v in range(255, -1, -1))) if code not in taken)
+    else:
+        free = iter(code for code in (*range(255, -1, -1), *range(65535, 255, -1)) if code not in taken)
+    values = tuple(group[0] if group else rest[0] if rest else next(free) for group in groups)
+    indexed = coding == "ids" and all(facts.kind == "palette" for _, _, facts in by_page(masks))
+    shown = [(red << 16) + (green << 8) + blue for red, green, blue in palette]
+    colours = tuple(own.get(value, colour) for value, colour in zip(values, shown, strict=True)) if indexed else ()
+    kind = "colours" if coding == "colours" else "palette" if indexed else "ids"
+    return MaskCoding(kind, values, colours, void[0] if void else next(free))
 
 
 def _palette(

@@ -30,19 +30,35 @@ class ImageFacts:
         height: H.
         width: W.
         dtype: of the values in the file.
-        sums: two numbers per channel: for bool, uint8 and uint16 the sums of the values and of their squares, as
-            integers; for other types the mean and the sum of squared deviations from it.
+        sums: two numbers per channel over the pixels with data: for bool, uint8 and uint16 the sums of the values and
+            of their squares, as integers; for other types the mean and the sum of squared deviations from it.
+        empty: pixels without data.
+        turn: the orientation that viewers apply, EXIF's 1 to 8.
+        kind: `grey`, `grey with alpha`, `RGB` or `RGBA`, as stored; empty for channels that are no colours.
     """
 
     height: int
     width: int
     dtype: str
     sums: tuple[tuple[float, float], ...]
+    empty: int = 0
+    turn: int = 1
+    kind: str = ""
 
     @property
     def channels(self) -> int:
         """C."""
         return len(self.sums)
+
+    @property
+    def filled(self) -> int:
+        """Pixels with data."""
+        return self.height * self.width - self.empty
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether its colours have equal sums, as those of a grey picture have."""
+        return len(set(self.sums[: 3 if self.channels >= 3 else 1])) == 1
 
 
 @dataclass(frozen=True)
@@ -79,13 +95,14 @@ def mean_and_std(pages: Sequence[ImageFacts]) -> tuple[tuple[float, ...], tuple[
     Sums are rational numbers, so the result does not depend on the order of the images and is rounded only once.
 
     Args:
-        pages: at least one, all of one type and number of channels.
+        pages: all of one type and number of channels, at least one with data.
 
     Returns:
-        C means and C deviations (of the population: divided by the number of pixels).
+        C means and C deviations (of the population: divided by the number of pixels) of the pixels with data.
     """
+    pages = [page for page in pages if page.filled]
     whole = pages[0].dtype in COUNTED
-    moments = [_moments([(p.height * p.width, *p.sums[c]) for p in pages], whole) for c in range(pages[0].channels)]
+    moments = [_moments([(p.filled, *p.sums[c]) for p in pages], whole) for c in range(pages[0].channels)]
     return tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
 
 

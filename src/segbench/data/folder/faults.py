@@ -145,9 +145,30 @@ def refuse_other_sizes(images: Mapping[str, Sequence[ImageFacts]], masks: Mappin
                     f"{name}{page}: image {image.height} x {image.width}, mask {mask.height} x {mask.width}{turned}"
                 )
     if found:
-        turned = " (the EXIF rotation of photographs is ignored)" if "rotated" in str(found) else ""
+        rotated = "rotated" in str(found)
+        turned = "; or read photographs by their EXIF rotation with data.exif=turn" if rotated else ""
+        if (axes := _axes_meant(images, masks)) is not None:
+            raise SegbenchError(
+                f"{len(found)} masks differ from their image in number of pages:\n    " + "\n    ".join(_lines(found)),
+                "an image for each mask",
+                f"if the pages of an image are its channels, set data.axes={axes}",
+            )
         raise SegbenchError(
             f"{len(found)} masks differ from their image in size:\n    " + "\n    ".join(_lines(found)),
             "a mask with the image's height, width and number of pages",
             f"export the masks again, or remove these pairs{turned}",
         )
+
+
+def _axes_meant(images: Mapping[str, Sequence[ImageFacts]], masks: Mapping[str, Sequence[MaskFacts]]) -> str | None:
+    """The axes by which every image of many pages is one for its mask, if there are any."""
+    for axes in ("CYX", "YXC", "YCX"):
+        sizes = []
+        for name, pages in images.items():
+            across = {"CYX": (pages[0].height, pages[0].width), "YXC": (len(pages), pages[0].height)}
+            across["YCX"] = (len(pages), pages[0].width)
+            sizes.append((across[axes], (masks[name][0].height, masks[name][0].width)))
+        one_each = all(len(pages) > 1 and len(masks[name]) == 1 for name, pages in images.items())
+        if one_each and all(size == wanted for size, wanted in sizes):
+            return axes
+    return None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segbench.data.files.masks import Mask
 from segbench.data.folder.facts import MaskFacts
 from segbench.errors import SegbenchError
-from segbench.spec import VOID
+from segbench.spec import VOID, MaskCoding
 
 Coding = Literal["ids", "colours"]
 
@@ -39,6 +39,7 @@ class Classes:
         names: K names; the index is the label.
         palette: K colours, RGB.
         labels: the class of each code, or `VOID`.
+        written: how masks of these classes are written.
         rest: the class of every other code, or None.
         notes: what the user should check, a sentence each.
     """
@@ -47,6 +48,7 @@ class Classes:
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     labels: Mapping[int, int]
+    written: MaskCoding
     rest: int | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segbench.data.files.image_files import IMAGE_SUFFIXES
+from segbench.data.files.volumes import split_name
 from segbench.data.folder.faults import some
 from segbench.errors import SegbenchError
 from segbench.runtime.files import walk
@@ -49,7 +50,7 @@ def find_pairs(images: str, masks: str, mask_suffix: str = "", partial: bool = F
         if not path.exists():
             raise SegbenchError(f"no folder {path} (data.{key})", f"the folder of {key}", f"set data.{key}=FOLDER")
     if image_path.is_file() and mask_path.is_file():
-        names = {image_path.stem: (image_path.name, mask_path.name)}
+        names = {split_name(image_path.name)[0]: (image_path.name, mask_path.name)}
         return Pairs(image_path.parent, mask_path.parent, names, ())
     if image_path.is_file() or mask_path.is_file():
         raise SegbenchError(
@@ -91,8 +92,8 @@ def _by_stem(folder: Path, key: str, other: Path | None) -> dict[str, str]:
             if not name.startswith(".") and os.path.realpath(os.path.join(where, name)) != skipped
         ]
         for name in files:
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+            stem, suffix = split_name(name)
+            if suffix in IMAGE_SUFFIXES and not name.startswith("."):
                 found.setdefault(f"{prefix}{stem}", []).append(f"{prefix}{name}")
     twice = [" and ".join(names) for names in found.values() if len(names) > 1]
     if twice:

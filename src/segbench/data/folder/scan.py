@@ -14,18 +14,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files.image_files import images_of
+from segbench.data.files.image_files import AS_STORED, pages_of
 from segbench.data.files.masks import masks_of
+from segbench.data.files.statements import Decoded
 from segbench.data.folder.cache import ScanCache
 from segbench.data.folder.counts import count_codes, count_runs, whole_sums
 from segbench.data.folder.facts import COUNTED, FEW_CODES, MOST_CODES, Facts, ImageFacts, MaskFacts
 from segbench.errors import SegbenchError
+from segbench.spec import Reading
 
 Progress = Callable[[int, int], None]
 
@@ -47,34 +50,40 @@ class Scan(Generic[Facts]):
     cache: Path | None = None
 
 
-def scan_images(folder: Path, names: Sequence[str], progress: Progress | None = None) -> Scan[ImageFacts]:
+def scan_images(
+    folder: Path, names: Sequence[str], progress: Progress | None = None, reading: Reading = AS_STORED
+) -> Scan[ImageFacts]:
     """Scan images; a file with the name, size and modification time of an earlier scan is not read again.
 
     Args:
         folder: of the images.
         names: relative to it, at least one.
         progress: called with files done and files to read.
+        reading: how the files are read.
 
     Returns:
         the findings; an unreadable file is a fault of the scan, not an error.
     """
-    return _scan(folder, names, "images", _image_facts, ImageFacts, progress)
+    return _scan(folder, names, "images", _image_facts, ImageFacts, progress, reading)
 
 
-def scan_masks(folder: Path, names: Sequence[str], progress: Progress | None = None) -> Scan[MaskFacts]:
+def scan_masks(
+    folder: Path, names: Sequence[str], progress: Progress | None = None, reading: Reading = AS_STORED
+) -> Scan[MaskFacts]:
     """Scan masks, as `scan_images` images."""
-    return _scan(folder, names, "masks", _mask_facts, MaskFacts, progress)
+    return _scan(folder, names, "masks", _mask_facts, MaskFacts, progress, reading)
 
 
 def _scan(
     folder: Path,
     names: Sequence[str],
     what: Literal["images", "masks"],
-    read: Callable[[Path], tuple[Facts, ...]],
+    read: Callable[..., tuple[Facts, ...]],
     kind: type[Facts],
     progress: Progress | None,
+    reading: Reading,
 ) -> Scan[Facts]:
-    cache = ScanCache(folder, what)
+    cache = ScanCache(folder, what, reading)
     stats = {name: os.stat(f"{folder}/{name}") for name in names}
     stamps = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
     scan: Scan[Facts] = Scan()
@@ -82,7 +91,7 @@ def _scan(
         scan.pages[name] = tuple(kind(*(_tuples(value) for value in page)) for page in pages)
     unknown = [name for name in names if name not in scan.pages]
     try:
-        _read_all(folder, unknown, read, scan, progress)
+        _read_all(folder, unknown, partial(read, reading=reading), scan, progress)
     finally:
         # An interrupted scan too: the next one continues from there.
         if scan.decoded:
@@ -158,37 +167,45 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _image_facts(path: Path) -> tuple[ImageFacts, ...]:
+def _image_facts(path: Path, reading: Reading) -> tuple[ImageFacts, ...]:
     pages = []
-    for image_HWC in images_of(path):
-        height, width, _ = image_HWC.shape
-        sums = _sums(image_HWC)
+    for page, turn, kind in pages_of(path, reading):
+        height, width, _ = page.image_HWC.shape
+        sums = _sums(page)
         if not all(math.isfinite(number) for pair in sums for number in pair):
-            bad = int((~np.isfinite(image_HWC)).sum())
+            bad = int(np.isinf(page.image_HWC).sum())
             raise SegbenchError(
-                f"{path} has {bad} values that are not finite", "finite numbers", "replace them before training"
+                f"{path} has {bad} infinite values", "finite numbers, or NaN where there is no data", "replace them"
             )
-        pages.append(ImageFacts(height, width, str(image_HWC.dtype), sums))
+        empty = 0 if page.empty_HW is None else int(page.empty_HW.sum())
+        pages.append(ImageFacts(height, width, str(page.image_HWC.dtype), sums, empty, turn, kind))
     return tuple(pages)
 
 
-def _sums(image_HWC: NDArray[Any]) -> tuple[tuple[float, float], ...]:
+def _sums(page: Decoded) -> tuple[tuple[float, float], ...]:
     """As in `ImageFacts.sums`."""
+    image_HWC = page.image_HWC
     if str(image_HWC.dtype) in COUNTED:
-        return tuple(whole_sums(image_HWC.view(np.uint8) if image_HWC.dtype == bool else image_HWC))
-    return tuple(_moments_of_reals(image_HWC[..., channel]) for channel in range(image_HWC.shape[2]))
+        # Zeros add nothing.
+        counted = page.filled((0.0,))
+        return tuple(whole_sums(counted.view(np.uint8) if counted.dtype == bool else counted))
+    values_NC = image_HWC.reshape(-1, image_HWC.shape[2]) if page.empty_HW is None else image_HWC[~page.empty_HW]
+    return tuple(_moments_of_reals(values_NC[:, channel]) for channel in range(image_HWC.shape[2]))
 
 
-def _moments_of_reals(plane_HW: NDArray[Any]) -> tuple[float, float]:
-    values = plane_HW.astype(np.float64)
-    mean = float(values.mean())
-    values -= mean
+def _moments_of_reals(values_N: NDArray[Any]) -> tuple[float, float]:
+    if not values_N.size:
+        return 0.0, 0.0
+    values = values_N.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        mean = float(values.mean())
+        values -= mean
     return mean, float(np.square(values, out=values).sum())
 
 
-def _mask_facts(path: Path) -> tuple[MaskFacts, ...]:
+def _mask_facts(path: Path, reading: Reading) -> tuple[MaskFacts, ...]:
     pages = []
-    for mask in masks_of(path):
+    for mask in masks_of(path, reading):
         codes, pixels = count_codes(mask.codes_HW)
         distinct = len(codes)
         runs = count_runs(mask.codes_HW) if distinct > FEW_CODES else 0

@@ -1,0 +1,136 @@
+"""Slices of DICOM, NIfTI and MRC files as the pages of a stack; requires the extra `segbench[volumes]`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.files.statements import Nodata
+from segbench.errors import SegbenchError
+
+_PACKAGES = {".nii": "nibabel", ".nii.gz": "nibabel", ".mrc": "mrcfile", ".dcm": "pydicom"}
+VOLUME_SUFFIXES = tuple(_PACKAGES)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """A file's name without its suffix, and the suffix in lower case: `.nii.gz` is one."""
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() == ".gz" and stem.lower().endswith(".nii"):
+        return stem[:-4], ".nii.gz"
+    return stem, suffix.lower()
+
+
+def is_volume(path: Path) -> bool:
+    """Whether the file's name is that of a volume."""
+    return split_name(path.name)[1] in VOLUME_SUFFIXES
+
+
+class VolumeImages:
+    """The slices of a volume, each an image.
+
+    NIfTI: rows are its second axis, columns its first; all further axes enumerate slices. MRC: sections. DICOM: frames,
+    with dark as the lowest value and in the units of its rescale slope and intercept; the padding value has no data.
+
+    Args:
+        path: the file.
+
+    Raises:
+        SegbenchError: the extra is not installed, or the file is damaged or of a kind that has no grey levels or RGB.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.placement: dict[str, Any] = {}
+        self._nodata: Nodata | None = None
+        suffix = split_name(path.name)[1]
+        library = _imported(_PACKAGES[suffix])
+        try:
+            slices = {"nibabel": self._nifti, "mrcfile": self._mrc, "pydicom": self._dicom}[_PACKAGES[suffix]](library)
+        except SegbenchError:
+            raise
+        except Exception as error:  # a damaged file ends in errors of zlib, struct, numpy and each library's own
+            raise SegbenchError(
+                f"{path} cannot be read by {library.__name__}: {error}", "a whole file", "fetch or write it again"
+            ) from error
+        if slices.dtype.kind not in "buif":
+            raise SegbenchError(f"{path} holds values of type {slices.dtype}", "numbers", "convert it to a TIFF stack")
+        self._slices_NHWC = slices
+
+    def _nifti(self, nibabel: Any) -> NDArray[Any]:
+        volume = np.asanyarray(nibabel.load(self.path).dataobj)
+        pixels = volume.reshape(*volume.shape[:2], -1)
+        slices: NDArray[Any] = pixels.transpose(2, 1, 0)[..., np.newaxis]
+        return slices
+
+    def _mrc(self, mrcfile: Any) -> NDArray[Any]:
+        # Read once, without the handle of a map that must be closed.
+        volume = mrcfile.read(self.path)
+        sections: NDArray[Any] = volume.reshape(-1, *volume.shape[-2:])[..., np.newaxis]
+        return sections
+
+    def _dicom(self, pydicom: Any) -> NDArray[Any]:
+        file = pydicom.dcmread(self.path)
+        photometric, pixels = str(file.PhotometricInterpretation), file.pixel_array
+        colour = int(file.SamplesPerPixel) == 3
+        if not (colour or photometric.startswith("MONOCHROME")):
+            raise SegbenchError(f"{self.path} is {photometric}", "grey levels or RGB", "convert it to PNG or TIFF")
+        frames = pixels.reshape(-1, *pixels.shape[-3 if colour else -2 :])
+        frames_NHWC: NDArray[Any] = frames if colour else frames[..., np.newaxis]
+        slope, intercept = float(file.get("RescaleSlope", 1)), float(file.get("RescaleIntercept", 0))
+        padding = file.get("PixelPaddingValue")
+        if photometric == "MONOCHROME1":
+            # 0 is white: both ends of the stored range change places.
+            ends = (2 ** int(file.BitsStored) - 1) if int(file.PixelRepresentation) == 0 else -1
+            frames_NHWC = (ends - frames_NHWC.astype(np.int64)).astype(frames_NHWC.dtype)
+            padding = None if padding is None else ends - padding
+        if (slope, intercept) != (1, 0):
+            whole = slope == int(slope) and intercept == int(intercept)
+            frames_NHWC = (frames_NHWC * slope + intercept).astype(np.int32 if whole else np.float32)
+            padding = None if padding is None else padding * slope + intercept
+        self._nodata = None if padding is None else (float(padding),)
+        return frames_NHWC
+
+    def __len__(self) -> int:
+        return len(self._slices_NHWC)
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """H, W and C."""
+        _, height, width, channels = self._slices_NHWC.shape
+        return height, width, channels
+
+    def dtype(self, index: int) -> np.dtype[Any]:
+        """The type of the values, in the machine's byte order."""
+        return self._slices_NHWC.dtype.newbyteorder("=")
+
+    def nodata(self, index: int) -> Nodata | None:
+        """DICOM's padding value."""
+        return self._nodata
+
+    def alpha(self, index: int) -> bool:
+        """False: a slice has no transparency."""
+        return False
+
+    def turn(self, index: int) -> int:
+        """1: a slice lies as it is stored."""
+        return 1
+
+    def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
+        """Rows y0 to y1 and columns x0 to x1 (exclusive), HWC."""
+        return np.ascontiguousarray(self._slices_NHWC[index, y0:y1, x0:x1], self.dtype(index))
+
+    def close(self) -> None:
+        """No-op, as no file is open."""
+
+
+def _imported(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise SegbenchError(
+            f"{package} is not installed", "the extra volumes of segbench", "pip install 'segbench[volumes]'"
+        ) from error

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from segbench.data.files.image_files import AS_STORED, images_of, open_images, read_image
+from segbench.data.files.masks import masks_of
+from segbench.data.files.open_stacks import OpenStacks
+from segbench.data.files.volumes import split_name
+from segbench.errors import SegbenchError
+
+
+def values(*shape, dtype=np.int16):
+    return np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+
+
+def same(path, stack_NHW, reading=AS_STORED):
+    with open_images(path, reading=reading) as images:
+        assert len(images) == len(stack_NHW)
+        for page, expected in enumerate(stack_NHW):
+            np.testing.assert_array_equal(images.read(page)[..., 0], expected)
+            np.testing.assert_array_equal(images.read(page, 2, 5, 1, 4)[..., 0], expected[2:5, 1:4])
+            np.testing.assert_array_equal(OpenStacks(reading).read(path, page)[..., 0], expected)
+    for read, expected in zip(images_of(path, reading), stack_NHW, strict=True):
+        np.testing.assert_array_equal(read[..., 0], expected)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_slices_of_nifti_are_pages(tmp_path, suffix):
+    nibabel = pytest.importorskip("nibabel", reason="the extra volumes is not installed")
+    stack_NHW = values(3, 7, 9)
+    nibabel.save(nibabel.Nifti1Image(stack_NHW.transpose(2, 1, 0), np.eye(4)), tmp_path / f"a{suffix}")
+    same(tmp_path / f"a{suffix}", stack_NHW)
+    masks = list(masks_of(tmp_path / f"a{suffix}"))
+    np.testing.assert_array_equal([mask.codes_HW for mask in masks], stack_NHW)
+
+
+def test_sections_of_mrc_are_pages(tmp_path):
+    mrcfile = pytest.importorskip("mrcfile", reason="the extra volumes is not installed")
+    for name, stack in (("a.mrc", values(3, 7, 9)), ("b.mrc", values(7, 9, dtype=np.float32))):
+        with mrcfile.new(tmp_path / name) as file:
+            file.set_data(stack)
+        same(tmp_path / name, stack.reshape(-1, 7, 9))
+
+
+def written_dicom(path, frames_NHW, **settings):
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    file.NumberOfFrames, file.Rows, file.Columns = frames_NHW.shape
+    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 16, 12, 11, 0
+    file.PixelData = frames_NHW.astype("<u2").tobytes()
+    for name, value in settings.items():
+        setattr(file, name, value)
+    file.save_as(path, enforce_file_format=True)
+
+
+def test_frames_of_dicom_are_pages_with_dark_as_low_and_in_their_units(tmp_path):
+    pytest.importorskip("pydicom", reason="the extra volumes is not installed")
+    frames_NHW = values(3, 7, 9, dtype=np.uint16)
+    written_dicom(tmp_path / "a.dcm", frames_NHW)
+    same(tmp_path / "a.dcm", frames_NHW)
+    written_dicom(tmp_path / "white.dcm", 4095 - frames_NHW, PhotometricInterpretation="MONOCHROME1")
+    same(tmp_path / "white.dcm", frames_NHW)
+    written_dicom(tmp_path / "ct.dcm", frames_NHW, RescaleSlope="1", RescaleIntercept="-1024")
+    same(tmp_path / "ct.dcm", frames_NHW.astype(int) - 1024)
+
+
+def test_the_padding_of_dicom_has_no_data(tmp_path):
+    pytest.importorskip("pydicom", reason="the extra volumes is not installed")
+    frames_NHW = values(1, 7, 9, dtype=np.uint16)
+    frames_NHW[0, :2] = 4000
+    settings = {"PixelPaddingValue": 4000, "RescaleSlope": "1", "RescaleIntercept": "-1024"}
+    written_dicom(tmp_path / "a.dcm", frames_NHW, **settings)
+    with open_images(tmp_path / "a.dcm") as images:
+        empty_HW = images.decoded(0).empty_HW
+    assert empty_HW[:2].all() and not empty_HW[2:].any()
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mrc", "a.dcm"])
+def test_a_damaged_volume_is_named(tmp_path, name):
+    for package in ("nibabel", "mrcfile", "pydicom"):
+        pytest.importorskip(package, reason="the extra volumes is not installed")
+    (tmp_path / name).write_bytes(b"\x1f\x8b" + b"no volume " * 50)
+    with pytest.raises(SegbenchError, match=rf"{name} cannot be read by (nibabel|mrcfile|pydicom)"):
+        read_image(tmp_path / name)
+
+
+def test_without_the_extra_the_error_names_it(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    (tmp_path / "a.nii").write_bytes(b"")
+    with pytest.raises(SegbenchError, match=r"nibabel is not installed\n.*extra volumes.*\n.*segbench\[volumes\]"):
+        read_image(tmp_path / "a.nii")
+
+
+def test_a_compressed_nifti_has_one_suffix():
+    assert split_name("a.b.NII.gz") == ("a.b", ".nii.gz")
+    assert split_name("a.gz") == ("a", ".gz")
+    assert split_name("a.PNG") == ("a", ".png")
