@@ -87,10 +87,10 @@ def folders(photos):
 def test_fcn_resnet_from_a_file_of_torchvision(call, photos, offline, tmp_path):
     torch.save(FCNResNet(3, 21, width=1 / 32).state_dict(), tmp_path / "fcn.pth")
     given = ["model=fcn_resnet50", "model.width=0.03125", f"weights.path={tmp_path / 'fcn.pth'}", *SMALL]
-    given += [*folders(photos), f"hydra.run.dir={tmp_path / 'run'}"]
-    code, _, err = call("train", *given)
+    given += folders(photos)
+    code, _, err = call("train", *given, f"hydra.run.dir={tmp_path / 'refused'}")
     assert code == 1 and "weights.leave=[...]" in err
-    code, _, err = call("train", *given, "weights.leave=[classifier.4]")
+    code, _, err = call("train", *given, "weights.leave=[classifier.4]", f"hydra.run.dir={tmp_path / 'run'}")
     assert code == 0, err
     log = (tmp_path / "run" / "run.log").read_text()
     assert "input image: value, 0 to 255, less 123.675, 116.28, 103.53, over 58.395, 57.12, 57.375" in log

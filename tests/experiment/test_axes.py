@@ -12,7 +12,7 @@ import segbench
 from segbench.config.record import Component
 from segbench.config.trust import own
 from segbench.errors import SegbenchError
-from segbench.experiment.axes import make_loss, make_optimizer
+from segbench.experiment.axes import make_loss, make_optimizer, refuse_weights_without_gradient
 from segbench.runs.directory import Run
 from segbench.spec import HeadSpec
 from segbench.training.checkpoint import read_checkpoint
@@ -44,6 +44,17 @@ class Half(nn.Module):
             return logits
         whole = nn.functional.interpolate(logits, images.shape[-2:])
         return {"list": [whole, logits], "out": {"out": whole, "aux": logits}, "none": None}[self.form]
+
+
+class Spare(nn.Module):
+    "Has a layer that no score reaches."
+
+    def __init__(self, in_channels, num_classes):
+        super().__init__()
+        self.conv, self.spare = nn.Conv2d(in_channels, num_classes, 1), nn.Conv2d(1, 1, 1)
+
+    def forward(self, images):
+        return self.conv(images)
 
 
 class Hinge(nn.Module):
@@ -237,6 +248,22 @@ def test_what_does_not_fit_an_axis_is_told_before_training(train, override, told
     base = ("model._target_=mine.Half",) if not override.startswith("model._target_") else ()
     refused = train(*OWN_NET, *base, override, code=1)
     assert told in refused and "expected:" in refused and "Traceback" not in refused
+
+
+def test_a_layer_that_no_score_reaches_is_told_where_processes_wait_for_its_gradient(train):
+    refused = train(*OWN_NET, "model._target_=mine.Spare", "trainer.strategy=ddp", code=1)
+    told = (
+        "2 of 4 weights of Spare get no gradient, as no score that is used depends on them (spare.weight, spare.bias)"
+    )
+    assert told in refused and "set trainer.strategy=ddp_find_unused_parameters_true" in refused
+    spec, images = segbench.build([*OWN_NET, "model._target_=mine.Half"]).dataset.spec, (32, 32)
+    half = Component.model_validate({"_target_": "mine.Half"})
+    network = sys.modules["mine"].Half(1, 2).train()
+    refuse_weights_without_gradient(half, network, spec, images)
+    assert network.training and all(weight.grad is None for weight in network.parameters())
+    for weight in network.parameters():
+        weight.requires_grad = False
+    refuse_weights_without_gradient(half, network, spec, images)
 
 
 def test_a_data_set_of_ones_own_and_any_torch_dataset(train):

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
 
 from segbench.training import lightning_internals
 from segbench.training.lightning_internals import (
@@ -24,6 +25,7 @@ from segbench.training.lightning_internals import (
     set_last_step,
     set_loops,
     validation_due,
+    waits_for_every_gradient,
     write_checkpoints_with,
 )
 
@@ -108,6 +110,24 @@ def test_the_private_part_is_there(function, path, tmp_path):
     if callable(part):
         asked = [p.name for p in inspect.signature(part).parameters.values() if p.default is p.empty]
         assert asked == [], f"{INSTALLED}: trainer.{path} takes {asked}; {function.__name__} stands for it without any"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "waits"),
+    [
+        ("auto", False),
+        ("ddp", True),
+        ("ddp_find_unused_parameters_false", True),
+        ("ddp_find_unused_parameters_true", False),
+        (DDPStrategy(static_graph=True), False),
+        (DDPStrategy(gradient_as_bucket_view=True), True),
+    ],
+)
+def test_lightning_keeps_what_it_gives_to_ddp(strategy, waits, tmp_path):
+    trainer = lightning.Trainer(
+        accelerator="cpu", strategy=strategy, logger=False, enable_checkpointing=False, default_root_dir=tmp_path
+    )
+    assert waits_for_every_gradient(trainer) == waits, f"{INSTALLED}: waits_for_every_gradient is wrong of {strategy}"
 
 
 def test_every_function_has_its_reason_with_a_version_and_is_watched_here():

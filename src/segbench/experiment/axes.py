@@ -191,9 +191,8 @@ def check_network(component: Component, model: nn.Module, spec: DatasetSpec, sid
     """
     if _ours(component) and not isinstance(model, Wrapped):
         return None
-    geometry = geometry_of(model)
-    height, width = (geometry.input_for(side - 2 * geometry.margin) for side in sides)
-    images = {name: torch.zeros(1, modality.channels, height, width) for name, modality in spec.modalities.items()}
+    images, (height, width) = _zeros(model, spec, sides)
+    margin = geometry_of(model).margin
     expected = (
         "forward(images_BCHW, or a mapping of them by modality) -> logits_BKHW, "
         + ", ".join(f"{head.num_classes} classes for {name}" for name, head in spec.heads.items())
@@ -203,7 +202,7 @@ def check_network(component: Component, model: nn.Module, spec: DatasetSpec, sid
     given = f"an input of {height}x{width}"
     try:
         with torch.no_grad():
-            output = model.eval()(next(iter(images.values())) if len(images) == 1 else images)
+            output = model.eval()(images)
         logits = as_heads(output, tuple(spec.heads), (height, width))
     except SegbenchError as error:
         raise SegbenchError(f"{component.name}: {error.found}", expected, "give one of these outputs") from error
@@ -216,7 +215,6 @@ def check_network(component: Component, model: nn.Module, spec: DatasetSpec, sid
         ) from error
     finally:
         model.train(training)
-    margin = geometry.margin
     for name, head in spec.heads.items():
         wanted = (1, head.num_classes, height - 2 * margin, width - 2 * margin)
         if tuple(logits[name].shape) != wanted:
@@ -228,6 +226,49 @@ def check_network(component: Component, model: nn.Module, spec: DatasetSpec, sid
             )
     remark = getattr(model, "remark", "")
     return f"output of {component.name}: {described(output)}{remark and f'; {remark}'}"
+
+
+def _zeros(model: nn.Module, spec: DatasetSpec, sides: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
+    """An input of zeros as a network gets it, and H and W of it."""
+    geometry = geometry_of(model)
+    height, width = (geometry.input_for(side - 2 * geometry.margin) for side in sides)
+    images = {name: torch.zeros(1, modality.channels, height, width) for name, modality in spec.modalities.items()}
+    return next(iter(images.values())) if len(images) == 1 else images, (height, width)
+
+
+def refuse_weights_without_gradient(
+    component: Component, model: nn.Module, spec: DatasetSpec, sides: tuple[int, int]
+) -> None:
+    """Try what processes that wait for every gradient would fail on in the second step: a layer that no score reaches.
+
+    Args:
+        component: that the network was made from; one of ours has no such layer.
+        model: the network.
+        spec: of the data set.
+        sides: H and W of an input.
+
+    Raises:
+        SegbenchError: names the weights.
+    """
+    if _ours(component) and not isinstance(model, Wrapped):
+        return
+    images, size = _zeros(model, spec, sides)
+    training = model.training
+    logits = as_heads(model.eval()(images), tuple(spec.heads), size)
+    total = torch.stack([each.sum() for each in logits.values()]).sum()
+    if total.requires_grad:
+        torch.autograd.backward(total)
+    model.train(training)
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    without = [name for name, weight in trained.items() if weight.grad is None]
+    model.zero_grad()
+    if without:
+        raise SegbenchError(
+            f"{len(without)} of {len(trained)} weights of {component.name} get no gradient, as no score that is used "
+            f"depends on them ({', '.join(without[:3])}{' ...' if len(without) > 3 else ''})",
+            "a strategy that does not wait for the gradient of each",
+            "set trainer.strategy=ddp_find_unused_parameters_true",
+        )
 
 
 # Loss

@@ -37,6 +37,7 @@ from segbench.experiment.axes import (
     make_network,
     make_optimizer,
     network_expects,
+    refuse_weights_without_gradient,
     schedule_of,
 )
 from segbench.experiment.checks import doubtful, refuse_impossible
@@ -51,7 +52,7 @@ from segbench.spec import DatasetSpec, TileGeometry
 from segbench.tracking.shown import shown
 from segbench.training.callbacks.checkpoints import Checkpoints
 from segbench.training.callbacks.in_step import InStep
-from segbench.training.lightning_internals import broadcast_no_signals, catch_no_signals
+from segbench.training.lightning_internals import broadcast_no_signals, catch_no_signals, waits_for_every_gradient
 from segbench.training.optim import PER_LAYER, Scheduled, freeze_others, parameter_groups
 from segbench.training.precision import precision_named
 from segbench.training.task import Evaluation, SegmentationTask
@@ -333,7 +334,7 @@ def build_experiment(config: Config, directory: Path, dataset: DataSet | None = 
     _log_inputs(dataset.spec)
     _freeze(config, task)
     check_schedule(config.scheduler)
-    _check_network(config, dataset, task)
+    _check_network(config, dataset, task, waits_for_every_gradient(trainer))
     _warn_of_rate(config, dataset, task, trainer.world_size)
     return Experiment(dataset, data, task, trainer)
 
@@ -345,8 +346,15 @@ def _log_inputs(spec: DatasetSpec) -> None:
         log.info("input %s: %s, less %s%s", name, modality.unit, mean, over)
 
 
-def _check_network(config: Config, dataset: DataSet, task: SegmentationTask) -> None:
-    """Try a network that is not ours on the sides of a training tile and of an image that is scored."""
+def _check_network(config: Config, dataset: DataSet, task: SegmentationTask, all_gradients: bool) -> None:
+    """Try a network that is not ours on the sides of a training tile and of an image that is scored.
+
+    Args:
+        config: of the run.
+        dataset: that it reads.
+        task: with the network.
+        all_gradients: every trained weight must get one.
+    """
     splits = [
         source for name in ("train", "val", "test") if (source := dataset.split(name)) is not None and len(source)
     ]
@@ -358,6 +366,8 @@ def _check_network(config: Config, dataset: DataSet, task: SegmentationTask) -> 
         sentence = check_network(config.model, task.model, dataset.spec, (height, width))
     if sentence is not None and is_main_process():
         log.info("%s", sentence)
+    if all_gradients:
+        refuse_weights_without_gradient(config.model, task.model, dataset.spec, sides[0])
 
 
 def _freeze(config: Config, task: SegmentationTask) -> None:

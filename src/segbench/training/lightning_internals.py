@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
 
 # Signals
 
@@ -32,6 +33,21 @@ def broadcast_no_signals(trainer: lightning.Trainer) -> None:
     `InStep` asks on the CPU, beside the computation.
     """
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
+# Several processes
+
+
+def waits_for_every_gradient(trainer: lightning.Trainer) -> bool:
+    """Whether a training fails in its second step if a trained weight got no gradient in the first.
+
+    Lightning 2.6.6: it keeps what it gives DistributedDataParallel to itself, and `trainer.strategy` may be a name
+    (`ddp_find_unused_parameters_true`) or an object.
+    """
+    strategy = trainer.strategy
+    return isinstance(strategy, DDPStrategy) and not any(
+        strategy._ddp_kwargs.get(key) for key in ("find_unused_parameters", "static_graph")
+    )
 
 
 # Checkpoints and logs
