@@ -122,6 +122,8 @@ def test_trained_scored_predicted_with_and_continued(pick, call, photos, offline
     assert ("pixel by pixel" in err) == (pick == "mask2former")
     assert ("less 25.5, 51, 76.5, over 51, 51, 51" in err) == (pick != "monai")
     read_back(call, tmp_path / "run", photos, tmp_path)
+    for path in (tmp_path / "run", tmp_path / "scored"):
+        assert json.loads((path / "results.json").read_text())["provenance"]["versions"][name]
     assert fetched == ([] if pick == "monai" else [None]) and offline == []
 
 

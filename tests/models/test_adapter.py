@@ -7,7 +7,7 @@ from torch import nn
 
 from segbench.config.record import Component, InitialWeights
 from segbench.errors import SegbenchError
-from segbench.experiment.axes import check_network, make_network, network_expects, settle_network
+from segbench.experiment.axes import check_network, make_network, network_expects, packages_of_network, settle_network
 from segbench.experiment.initialise import initialise
 from segbench.models.adapter import Adapter, fetching, package, told, totals
 from segbench.models.published.sets import IMAGENET
@@ -132,8 +132,17 @@ def test_a_wrapped_network_is_sized_by_the_data_and_tried():
     model = make_network(component, spec)
     assert model.network.conv_d0a_b.in_channels == 3 and model.network.conv_u0d_score.out_channels == 2
     assert check_network(component, model, spec, (7, 9)) == "output of Wrapped: one tensor"
-    with pytest.raises(SegbenchError, match=r"Wrapped: an input side of 7 pixels|Wrapped fails"):
+    with pytest.raises(SegbenchError, match=r"Wrapped: an input side of 7 pixels|Wrapped fails.*set model.step="):
         check_network(component, make_network(Component.model_validate(wrapped | {"step": 1}), spec), spec, (7, 9))
+
+
+def test_the_packages_that_build_a_network_are_known_without_them():
+    found = {
+        name: packages_of_network(Component.model_validate({"_target_": f"segbench.models.{name}"}))
+        for name in ("UNet", "HF", "SMP", "TimmUNet")
+    }
+    smp = ("segmentation_models_pytorch", "timm")
+    assert found == {"UNet": (), "HF": ("transformers",), "SMP": smp, "TimmUNet": ("timm",)}
 
 
 def test_a_missing_package_is_told_with_its_extra(monkeypatch):

@@ -84,3 +84,9 @@ def test_classes_of_the_user_are_named_with_the_digest_of_their_file(tmp_path, m
     }
     digest = hashlib.sha256(b"class Loss: ...").hexdigest()
     assert provenance(settings)["own_code"] == {"my_losses.Loss": digest, "nowhere.At": "no file"}
+
+
+def test_packages_that_a_run_names_are_recorded_with_their_version():
+    named = provenance({"callbacks.x._target_": "pytest.Item", "model._target_": "nowhere.At"}, ["hypothesis"])
+    assert {"pytest", "hypothesis"} <= named["versions"].keys() and "nowhere" not in named["versions"]
+    assert not {"pytest", "hypothesis"} & provenance()["versions"].keys()

@@ -264,7 +264,7 @@ def circumstances(runs: Sequence[RunRecord]) -> list[str]:
         notes.append(f"{changed} of {len(runs)} runs were made with uncommitted changes to the code.")
     made_by = [made for run in runs for made in run.provenances]
     for name in sorted({name for made in made_by for name in made.get("versions") or {}}):
-        met = {str(made["versions"].get(name)) for made in made_by if made.get("versions")}
+        met = {str(made["versions"][name]) for made in made_by if name in (made.get("versions") or {})}
         if len(met) > 1:
             notes.append(f"Versions of {name} differ: {', '.join(sorted(met))}.")
     for key, named in (("device", "Devices"), ("processor", "Processors"), ("platform", "Platforms")):

@@ -156,6 +156,16 @@ def settle_network(config: Config) -> Config:
     return config.replace({f"model.{key}": value for key, value in settled.items() if before.get(key) != value})
 
 
+def packages_of_network(component: Component) -> tuple[str, ...]:
+    """The packages whose versions decide what network an adapter builds; none for other networks.
+
+    Raises:
+        SegbenchError: the network is not trusted or cannot be imported.
+    """
+    kind = kind_of(component)
+    return kind.packages if isinstance(kind, type) and issubclass(kind, Adapter) else ()
+
+
 def network_expects(component: Component, weights: InitialWeights | None) -> Input | None:
     """The input that the published weights of a network expect which reads its own; None if it starts from none.
 
@@ -210,7 +220,9 @@ def check_network(component: Component, model: nn.Module, spec: DatasetSpec, sid
         raise SegbenchError(
             f"{component.name} fails on {given}: {type(error).__name__}: {' '.join(str(error).split())[:300]}",
             expected,
-            "correct it; if it takes certain sizes only, give it an attribute geometry = TileGeometry(step=32) "
+            "set model.step= to the pixels that its sides are multiples of, or choose a network that takes these sides"
+            if isinstance(model, Wrapped)
+            else "correct it; if it takes certain sizes only, give it an attribute geometry = TileGeometry(step=32) "
             "(segbench.spec), or wrap it: model._target_=segbench.models.wrapped.Wrapped",
         ) from error
     finally:

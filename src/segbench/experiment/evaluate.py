@@ -99,6 +99,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         the scores that go into results.json.
     """
     from segbench.display.tables import print_results
+    from segbench.experiment.axes import packages_of_network
     from segbench.experiment.build import build_data, build_dataset, build_loggers, build_task, build_trainer
     from segbench.experiment.checks import refuse_limits
     from segbench.experiment.items import data_item, model_item, scores_item
@@ -157,7 +158,8 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path)
             if first:
                 protocol = task_protocol(config, data, task, checkpoint.stem)
-                recorded_now = provenance(config.flat) | machine(config) | {"run": str(trained.path)}
+                recorded_now = provenance(config.flat, packages_of_network(config.model)) | machine(config)
+                recorded_now["run"] = str(trained.path)
                 run.write_results(scored.scores, scored.timing, recorded_now, protocol, scored.partial)
                 print_results(config, run.path, scored.scores, given.split, protocol, scored.timing, scored.partial)
                 for tracker in trackers:

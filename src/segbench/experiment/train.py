@@ -56,7 +56,7 @@ def train(
     Raises:
         Stopped: by a signal, with a checkpoint.
     """
-    from segbench.experiment.axes import settle_network
+    from segbench.experiment.axes import packages_of_network, settle_network
     from segbench.experiment.build import build_dataset, refuse_misfits_of
     from segbench.experiment.settled_by_data import asks_data, settle_by_data
     from segbench.experiment.stages import prepare_stages
@@ -100,7 +100,7 @@ def train(
         if run.state() == "prepared":
             run.begin(config)
     with running(run):
-        now = provenance(config.flat) | machine(config)
+        now = provenance(config.flat, packages_of_network(config.model)) | machine(config)
         if first:
             for sentence in sentences:
                 log.info("%s", sentence)

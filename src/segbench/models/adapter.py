@@ -125,6 +125,8 @@ class Adapter(Wrapped):
     drawn: tuple[str, ...] = ()
     """Patterns of the network's layers that such files may lack."""
     remark = ""
+    packages: tuple[str, ...] = ()
+    """Those whose versions decide what is built; a run records them."""
 
     def __init__(
         self,

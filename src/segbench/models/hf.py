@@ -54,6 +54,7 @@ class HF(Adapter):
 
     unplaced = ("network.auxiliary_head*",)
     drawn = ("*",)
+    packages = ("transformers",)
 
     def __init__(
         self,

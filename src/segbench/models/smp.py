@@ -38,6 +38,7 @@ class SMP(Adapter):
 
     unplaced = ("network.encoder.fc", "network.encoder.last_linear", "network.encoder.classifier*")
     drawn = ("network.decoder*", "network.segmentation_head*", "network.classification_head*")
+    packages = ("segmentation_models_pytorch", "timm")
 
     def __init__(
         self,

@@ -100,6 +100,7 @@ class TimmUNet(Adapter):
     """
 
     drawn = ("network.conv_*", "network.upconv_*", "network.norm_*")
+    packages = ("timm",)
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,23 @@ from segbench.runtime.threads import allowed_cores
 _PACKAGES = ("torch", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy", "numba")
 
 
-def provenance(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def provenance(settings: Mapping[str, Any] | None = None, packages: Sequence[str] = ()) -> dict[str, Any]:
     """Command, code, versions, machine and time.
 
     Args:
         settings: the configuration by dotted key; classes that it names outside this package and its own libraries are
-            recorded with a digest of their file.
+            recorded with a digest of their file, and the version of their package where it has one.
+        packages: further ones that the run's network is built by.
     """
+    own = _own_code(settings or {})
+    named = dict.fromkeys((*packages, *(target.partition(".")[0] for target in own)))
+    versions = {name: _version(name) for name in ("segbench", *_PACKAGES)}
     return {
         "command": _command(),
         "git": _git(),
-        "own_code": _own_code(settings or {}),
+        "own_code": own,
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("segbench", *_PACKAGES)},
+        "versions": versions | {name: found for name in named if (found := _version(name)) is not None},
         "platform": platform.platform(),
         "processor": _processor(),
         "cpus": len(allowed_cores()),
