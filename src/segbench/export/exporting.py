@@ -81,7 +81,8 @@ def export(given: ExportRequest) -> Path:
         raise SegbenchError(
             f"{type(model).__name__} cannot be written as {given.format}: {first_line(error)}",
             "a network of operations that the format and its runtime support, as all of segbench's own are",
-            "set another format=, or change the model",
+            ("" if size is not None else "fix the sides, e.g. size=[512,512]; or ")
+            + "set another format=, or change the model",
         ) from error
     return output
 
