@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from segbench.data.files.open_stacks import OpenStacks
 from segbench.data.folder.classes import find_classes
 from segbench.data.folder.facts import ImageFacts, MaskFacts, by_page, mean_and_std, unit_of
 from segbench.data.folder.faults import refuse_mixed, refuse_other_sizes, refuse_unusable
+from segbench.data.folder.findings import findings
 from segbench.data.folder.labels import Classes
-from segbench.data.folder.pairs import find_pairs
+from segbench.data.folder.objects import BORDER_COLOUR, BORDER_NAME, classes_given, label_objects, look_like_objects
+from segbench.data.folder.pairs import Pairs, find_pairs
 from segbench.data.folder.scan import Progress, scan_images, scan_masks
-from segbench.data.folder.split import by_lists, by_shares, page_id
+from segbench.data.folder.split import Page, by_folders, by_folds, by_lists, by_shares, folders_of, page_id
 from segbench.data.id_lists import digest
 from segbench.data.raw import RawImage, Source
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, check, check_one_of
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
 log = logging.getLogger(__name__)
@@ -42,12 +45,14 @@ class FolderImages(Source):
         classes: Classes,
         modality: ModalitySpec,
         dtype: str,
+        border: int | None = None,
     ) -> None:
+        self._border = border
         self._pages, self.ids, self._classes, self._modality, self._dtype = pages, ids, classes, modality, dtype
         self._stacks = OpenStacks()
 
     def read(self, index: int) -> RawImage:
-        """Image `image` (HW or HWC; uint8, uint16 or float32), label `semantic`."""
+        """Image `image` (HW or HWC; uint8, uint16 or float32), label `semantic`, and objects if masks number them."""
         (image, mask, page), name = self._pages[index], self.ids[index]
         image_HWC = self._stacks.read(image, page)
         if str(image_HWC.dtype) != self._dtype or image_HWC.shape[2] != self._modality.channels:
@@ -56,8 +61,13 @@ class FolderImages(Source):
                 f"{self._dtype} of {self._modality.channels}, as when the folder was scanned",
                 "do not change images during a run; start it again",
             )
-        label_HW = self._classes(read_mask(mask, page, self._stacks.read), name)
-        return paired({MODALITY: _as_read(image_HWC)}, {"semantic": label_HW}, name)
+        read = read_mask(mask, page, self._stacks.read)
+        label_HW = self._classes(read, name)
+        raw = paired({MODALITY: _as_read(image_HWC)}, {"semantic": label_HW}, name)
+        if self._border is None:
+            return raw
+        label_HW, ids_HW = label_objects(label_HW, read.codes_HW, self._border)
+        return replace(raw, labels={"semantic": label_HW}, instances=ids_HW)
 
 
 def _as_read(image_HWC: NDArray[Any]) -> NDArray[Any]:
@@ -75,9 +85,8 @@ class ImageFolder:
     Images are PNG, JPEG, TIFF or BMP of any depth and number of channels, the same in all of them; sizes may differ.
     Each page of a TIFF stack is an image. Masks are PNG, TIFF or BMP: class ids, a palette, or colours.
 
-    Every file is decoded once, and the findings are kept in `.segbench-images.json` and `.segbench-masks.json` next to
-    the files (in the user's cache if the folder is not writable); only changed files are read again. Mean and deviation
-    are those of the training split's pixels.
+    Every file is decoded once, and the findings are kept in the user's cache; only changed files are read again.
+    Mean and deviation are those of the training split's pixels.
 
     Args:
         images: the folder of images, or one TIFF stack.
@@ -93,6 +102,13 @@ class ImageFolder:
         lists: a folder with train.txt, val.txt and test.txt, the files by split, or the splits.json of another run,
             instead of shares.
         partial: leave out images without a mask and masks without an image.
+        pairing: patterns of the names of images and masks, as in `Pairing`; None: equal names, or a guess.
+        split: `shares`, `folders` (named train, val, test), or `auto`: folders if there are some and no folds or lists.
+        group: what no split parts, as in `grouped`.
+        folds: the number of folds; None: shares.
+        fold: which of them, from 0, is the validation split.
+        objects: each value of a mask but 0 is an object: classes background, object and border, and the objects' ids.
+        border: its width in pixels, see `label_objects`.
 
     Raises:
         SegbenchError: files that do not fit together, listing all of them.
@@ -110,8 +126,18 @@ class ImageFolder:
         seed: int = 0,
         lists: str | Mapping[str, str | None] | None = None,
         partial: bool = False,
+        pairing: str | None = None,
+        split: str = "shares",
+        group: str | None = None,
+        folds: int | None = None,
+        fold: int | None = None,
+        objects: bool = False,
+        border: int = 2,
     ) -> None:
-        pairs = find_pairs(images, masks, mask_suffix, partial)
+        check_one_of("data.split", split, ("auto", "shares", "folders"))
+        check("data.border", border, border >= 0, "a width of 0 pixels or more", 2)
+        self._border = border if objects else None
+        pairs = find_pairs(images, masks, mask_suffix, partial, pairing)
         names = pairs.by_name
         self._files = {name: (pairs.images / image, pairs.masks / mask) for name, (image, mask) in names.items()}
         with _progress("scan images") as shown:
@@ -123,13 +149,24 @@ class ImageFolder:
         self._masks = {name: mask_scan.pages[mask] for name, (_, mask) in names.items()}
         refuse_mixed(image_scan.pages)
         refuse_other_sizes(self._images, self._masks)
-        self._classes = find_classes(pairs.masks, mask_scan.pages, classes, ignore_index)
+        given = classes_given(classes) if objects else classes
+        self._classes = find_classes(pairs.masks, mask_scan.pages, given, ignore_index)
         pages = {name: len(each) for name, each in self._images.items()}
-        self._splits, how = by_shares(pages, val, test, seed) if lists is None else by_lists(pages, lists)
+        self._splits, how = _split(pages, lists, split, folds, fold, val, test, seed, group)
+        how += "" if pairs.pairing is None else f"; paired {pairs.pairing}"
         self._modality = self._measured()
         counts = (f"{split} {len(each)} (ids {digest(self._ids(split))[:12]})" for split, each in self._splits.items())
         self._protocol = f"images of one's own, split {how}: {', '.join(counts)}"
-        self._report(pairs.left_out, image_scan.decoded + mask_scan.decoded, (image_scan.cache, mask_scan.cache))
+        self._report(pairs, image_scan.decoded + mask_scan.decoded, (image_scan.cache, mask_scan.cache))
+        if (
+            classes in (None, "auto")
+            and not objects
+            and look_like_objects(
+                self._masks,
+                lambda name, page: read_mask(self._files[name][1], page if len(self._masks[name]) > 1 else None),
+            )
+        ):
+            log.info("note: %s", _OBJECTS)
 
     def _measured(self) -> ModalitySpec:
         training = [self._images[name][page] for name, page in self._splits["train"]]
@@ -146,11 +183,17 @@ class ImageFolder:
         return DatasetSpec(
             name="image_folder",
             modalities={MODALITY: self._modality},
-            heads={"semantic": HeadSpec(self._classes.names, self._classes.palette)},
+            heads={"semantic": self._head()},
             citation="the images' own",
             licence="the images' own",
             protocol=self._protocol,
         )
+
+    def _head(self) -> HeadSpec:
+        head = HeadSpec(self._classes.names, self._classes.palette)
+        if not self._border:
+            return head
+        return replace(head, class_names=(*head.class_names, BORDER_NAME), palette=(*head.palette, BORDER_COLOUR))
 
     def split(self, name: str) -> FolderImages | None:
         """`train`; `val` and `test` if there is a share or a list for them."""
@@ -160,26 +203,75 @@ class ImageFolder:
             (*self._files[file], page if len(self._images[file]) > 1 else None) for file, page in self._splits[name]
         ]
         dtype = next(iter(self._images.values()))[0].dtype
-        return FolderImages(pages, self._ids(name), self._classes, self._modality, dtype)
+        return FolderImages(pages, self._ids(name), self._classes, self._modality, dtype, self._border)
 
-    def _report(self, left_out: Sequence[str], decoded: int, caches: Sequence[Path | None]) -> None:
-        for sentence in (*describe_images(self._images, self._modality), *left_out):
+    def _report(self, pairs: Pairs, decoded: int, caches: Sequence[Path | None]) -> None:
+        if pairs.pairing is not None:
+            guessed = " as the names suggest; another one is set by data.pairing" if pairs.guessed else ""
+            image, mask = next(iter(pairs.by_name.values()))
+            log.info("masks are paired by %s (%s with %s)%s", pairs.pairing, image, mask, guessed)
+        for sentence in (*describe_images(self._images, self._modality), *pairs.left_out):
             log.info("%s", sentence)
         for line in describe_classes(self._masks, self._classes):
             log.info("%s", line)
         log.info("%s", self._protocol)
         unlisted = sum(map(len, self._images.values())) - sum(map(len, self._splits.values()))
         if unlisted:
-            log.info("%d images are in no list", unlisted)
-        kept = " and ".join(str(cache) for cache in caches if cache is not None) or "nowhere: no folder is writable"
+            log.info("%d images are in no split", unlisted)
+        kept = (
+            " and ".join(str(cache) for cache in caches if cache is not None)
+            or "nowhere: the cache folder is not writable (XDG_CACHE_HOME)"
+        )
         known = 2 * len(self._files) - decoded
         if decoded:
             beside = f", {known} were known" if known else ""
             log.info("scanned %s%s; the findings are kept in %s", _counted(decoded, "file"), beside, kept)
         else:
             log.info("all %d files are unchanged since they were scanned, according to %s", known, kept)
-        for note in self._classes.notes:
+        for note in (*self._classes.notes, *findings(self._images, self._masks, self._splits, self._classes)):
             log.info("note: %s", note)
+
+
+_OBJECTS = (
+    "each value seems to be one object, and these are classes here; to find objects, with scores for them, use "
+    "experiment=image_objects (or data=image_objects), or make them one class with "
+    "data.classes='{background: 0, object: rest}'"
+)
+
+
+def _split(
+    pages: Mapping[str, int],
+    lists: str | Mapping[str, str | None] | None,
+    split: str,
+    folds: int | None,
+    fold: int | None,
+    val: float,
+    test: float,
+    seed: int,
+    group: str | None,
+) -> tuple[dict[str, list[Page]], str]:
+    """As the first of `by_lists`, `by_folds`, `by_folders` and `by_shares` that the settings ask for."""
+    asked = [
+        *([f"data.lists={lists}"] if lists is not None else []),
+        *([f"data.folds={folds}"] if folds is not None else [f"data.fold={fold}"] if fold is not None else []),
+        *(["data.split=folders"] if split == "folders" else []),
+    ]
+    if group is not None and (lists is not None or split == "folders"):
+        asked.append(f"data.group={group}")
+    if len(asked) > 1 or (fold is not None and folds is None):
+        raise SegbenchError(
+            " and ".join(asked),
+            "lists or folders, or shares or folds with or without groups; data.fold beside data.folds",
+            "leave one out",
+        )
+    if lists is not None:
+        return by_lists(pages, lists)
+    if folds is not None:
+        return by_folds(pages, folds, fold, test, seed, group)
+    found = folders_of(list(pages)) if split == "auto" and group is None else {}
+    if split == "folders" or (len(found) == len(pages) and {"train"} < set(found.values())):
+        return by_folders(pages, val, seed)
+    return by_shares(pages, val, test, seed, group)
 
 
 def describe_images(images: Mapping[str, Sequence[ImageFacts]], modality: ModalitySpec) -> Iterator[str]:

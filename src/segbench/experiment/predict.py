@@ -222,7 +222,7 @@ def _inputs(given: PredictRequest, config: Config, spec: DatasetSpec, output: Pa
             "leave one out" if both else "add input=...",
         )
     if given.input is not None:
-        return find_inputs(given.input, given.ids, spec, output)
+        return find_inputs(given.input, given.ids, spec, output, _say)
     if given.ids is not None:
         raise SegbenchError(f"ids={given.ids} with split={given.split}", "ids= beside a folder", "leave it out")
     dataset = build_dataset(config.data, config.weights)
@@ -241,6 +241,7 @@ def _settings(given: PredictRequest, config: Config, suffix: str) -> Settings:
     kinds = given.format
     if kinds is None:
         kinds = "probabilities" if suffix in (".tif", ".tiff", ".zarr") else "masks"
+        kinds = "instances" if config.data.arguments.get("objects") is True else kinds
     return Settings(
         kinds=(kinds,) if isinstance(kinds, str) else tuple(kinds),
         store=given.store or ("zarr" if suffix == ".zarr" else "tiff"),

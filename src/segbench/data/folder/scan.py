@@ -25,6 +25,7 @@ from segbench.data.files.masks import masks_of
 from segbench.data.folder.cache import ScanCache
 from segbench.data.folder.counts import count_codes, count_runs, whole_sums
 from segbench.data.folder.facts import COUNTED, FEW_CODES, MOST_CODES, Facts, ImageFacts, MaskFacts
+from segbench.data.raw import why_unreadable
 from segbench.errors import SegbenchError
 
 Progress = Callable[[int, int], None]
@@ -102,13 +103,15 @@ def _read_all(
     left = deque(names)
 
     def work() -> None:
-        with contextlib.suppress(IndexError):
-            while True:
+        while True:
+            try:
                 name = left.popleft()
-                try:
-                    scan.pages[name] = read(folder / name)
-                except SegbenchError as error:
-                    scan.faults[name] = error
+            except IndexError:
+                return
+            try:
+                scan.pages[name] = read(folder / name)
+            except Exception as error:  # damaged files end in errors of any class
+                scan.faults[name] = why_unreadable(folder / name, error)
 
     known = len(scan.pages)
     with scan_pool() as (pool, cores):

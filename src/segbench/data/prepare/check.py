@@ -139,6 +139,8 @@ def _check_split(
             raw = source.read(index)
         except SegbenchError as error:
             report.faults.append(error.found)
+        except Exception as error:  # damaged files end in errors of any class
+            report.faults.append(f"image {source.ids[index]} cannot be read: {type(error).__name__}: {error}")
         else:
             _count(raw, spec, report)
             for label in raw.labels.values():
