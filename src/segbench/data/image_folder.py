@@ -94,7 +94,7 @@ class ImageFolder:
         mask_suffix: what a mask's name adds to its image's: `_mask` for a.jpg and a_mask.png. With it, images and masks
             may share a folder.
         classes: names of the values in ascending order, or a mapping from each name to its value or colour, to several
-            of them, or to `rest`; None: each value or colour is a class.
+            of them, or to `rest`; None or `auto`: each value or colour is a class, see `find_classes`.
         ignore_index: the value or colour that is void, or several; `[255, 255, 255]` and '#ffffff' are colours.
         val: share of the files that select the checkpoint; 0: none.
         test: share of the files that are scored; 0: none.
@@ -119,7 +119,7 @@ class ImageFolder:
         images: str,
         masks: str,
         mask_suffix: str = "",
-        classes: Sequence[str] | Mapping[str, Any] | None = None,
+        classes: Sequence[str] | Mapping[str, Any] | str | None = None,
         ignore_index: Any = None,
         val: float = 0.15,
         test: float = 0.15,

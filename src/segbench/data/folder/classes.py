@@ -31,7 +31,7 @@ AUTO = "auto"
 
 _MASKS_OF_TWO = ([0, 1], [0, 255], [0, 65535])
 
-Given = Sequence[str] | Mapping[str, Any] | None
+Given = Sequence[str] | Mapping[str, Any] | str | None
 
 
 def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: Given, ignore: Any) -> Classes:

@@ -168,10 +168,16 @@ def guess(images: Sequence[str], masks: Sequence[str]) -> list[Pairing]:
     if most < max(1, min(len(sample), len(masks)) / 2):
         return []
     best: dict[tuple[tuple[str, str], ...], Pairing] = {}
-    for rule, pairs in sorted(found.items(), key=lambda item: len(str(item[0]))):
+    for rule, pairs in sorted(found.items(), key=lambda item: (_is_ragged(keys[item[0].image]), len(str(item[0])))):
         if len(pairs) == most:
             best.setdefault(tuple(sorted(pairs.items())), rule)
     return list(best.values())
+
+
+def _is_ragged(keys: Iterable[str]) -> bool:
+    """Whether what names share starts or ends with a separator: `21_` of `21_training`."""
+    name = next((key.rpartition("/")[2] for key in keys), "")
+    return not (name[:1].isalnum() and name[-1:].isalnum())
 
 
 def _meaningful(key: Key, stems: Iterable[str]) -> dict[str, str]:
