@@ -37,7 +37,7 @@ from segbench.experiment.axes import (
     make_optimizer,
     schedule_of,
 )
-from segbench.experiment.checks import doubtful, refuse_impossible
+from segbench.experiment.checks import doubtful, refuse_impossible, refuse_single_values
 from segbench.inference.stream import geometry_of
 from segbench.losses.rate import loss_rate_mismatch
 from segbench.metrics.decoding import Decoding
@@ -314,6 +314,7 @@ def build_experiment(config: Config, directory: Path) -> Experiment:
     _freeze(config, task)
     check_schedule(config.scheduler)
     _check_network(config, dataset, task)
+    refuse_single_values(config, task.model, dataset.spec)
     _warn_of_rate(config, dataset, task, trainer.world_size)
     return Experiment(dataset, data, task, trainer)
 
