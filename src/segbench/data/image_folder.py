@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from segbench.data.files.labelled import paired
 from segbench.data.files.masks import read_mask
 from segbench.data.files.open_stacks import OpenStacks
 from segbench.data.folder.classes import find_classes
-from segbench.data.folder.facts import ImageFacts, MaskFacts, by_page, mean_and_std, unit_of
+from segbench.data.folder.facts import ImageFacts, by_page, mean_and_std, unit_of
 from segbench.data.folder.faults import refuse_mixed, refuse_other_sizes, refuse_unusable
 from segbench.data.folder.findings import findings
 from segbench.data.folder.labels import Classes
@@ -40,7 +41,7 @@ class FolderImages(Source):
 
     def __init__(
         self,
-        pages: Sequence[tuple[Path, Path, int | None]],
+        pages: Sequence[tuple[str, str, int | None]],
         ids: tuple[str, ...],
         classes: Classes,
         modality: ModalitySpec,
@@ -53,7 +54,8 @@ class FolderImages(Source):
 
     def read(self, index: int) -> RawImage:
         """Image `image` (HW or HWC; uint8, uint16 or float32), label `semantic`, and objects if masks number them."""
-        (image, mask, page), name = self._pages[index], self.ids[index]
+        (*paths, page), name = self._pages[index], self.ids[index]
+        image, mask = map(Path, paths)
         image_HWC = self._stacks.read(image, page)
         if str(image_HWC.dtype) != self._dtype or image_HWC.shape[2] != self._modality.channels:
             raise SegbenchError(
@@ -77,6 +79,18 @@ def _as_read(image_HWC: NDArray[Any]) -> NDArray[Any]:
     elif image_HWC.dtype not in (np.uint8, np.uint16):
         image_HWC = image_HWC.astype(np.float32, copy=False)
     return image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep Python's garbage collector from going through the facts of a hundred thousand files again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class ImageFolder:
@@ -114,6 +128,7 @@ class ImageFolder:
         SegbenchError: files that do not fit together, listing all of them.
     """
 
+    @_without_collections()
     def __init__(
         self,
         images: str,
@@ -139,7 +154,10 @@ class ImageFolder:
         self._border = border if objects else None
         pairs = find_pairs(images, masks, mask_suffix, partial, pairing)
         names = pairs.by_name
-        self._files = {name: (pairs.images / image, pairs.masks / mask) for name, (image, mask) in names.items()}
+        # Strings: of a hundred thousand files, Path objects take seconds.
+        self._files = {
+            name: (f"{pairs.images}/{image}", f"{pairs.masks}/{mask}") for name, (image, mask) in names.items()
+        }
         with _progress("scan images") as shown:
             image_scan = scan_images(pairs.images, [image for image, _ in names.values()], shown)
         with _progress("scan masks") as shown:
@@ -163,7 +181,7 @@ class ImageFolder:
             and not objects
             and look_like_objects(
                 self._masks,
-                lambda name, page: read_mask(self._files[name][1], page if len(self._masks[name]) > 1 else None),
+                lambda name, page: read_mask(Path(self._files[name][1]), page if len(self._masks[name]) > 1 else None),
             )
         ):
             log.info("note: %s", _OBJECTS)
@@ -212,7 +230,8 @@ class ImageFolder:
             log.info("masks are paired by %s (%s with %s)%s", pairs.pairing, image, mask, guessed)
         for sentence in (*describe_images(self._images, self._modality), *pairs.left_out):
             log.info("%s", sentence)
-        for line in describe_classes(self._masks, self._classes):
+        counts = {(name, page): self._classes.count(facts) for name, page, facts in by_page(self._masks)}
+        for line in describe_classes(list(counts.values()), self._classes):
             log.info("%s", line)
         log.info("%s", self._protocol)
         unlisted = sum(map(len, self._images.values())) - sum(map(len, self._splits.values()))
@@ -228,7 +247,7 @@ class ImageFolder:
             log.info("scanned %s%s; the findings are kept in %s", _counted(decoded, "file"), beside, kept)
         else:
             log.info("all %d files are unchanged since they were scanned, according to %s", known, kept)
-        for note in (*self._classes.notes, *findings(self._images, self._masks, self._splits, self._classes)):
+        for note in (*self._classes.notes, *findings(self._images, counts, self._splits, self._classes.names)):
             log.info("note: %s", note)
 
 
@@ -291,9 +310,9 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def describe_classes(masks: Mapping[str, Sequence[MaskFacts]], classes: Classes) -> Iterator[str]:
+def describe_classes(of_pages: Sequence[NDArray[np.int64]], classes: Classes) -> Iterator[str]:
     """A small table: classes, their share of the pixels, and the number of images that show them."""
-    counts = np.array([classes.count(facts) for _, _, facts in by_page(masks)])
+    counts = np.array(of_pages)
     total = counts.sum()
     width = max(len(name) for name in (*classes.names, "class"))
     yield f"{'class':<{width}}  share of pixels  images"

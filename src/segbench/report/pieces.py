@@ -22,7 +22,7 @@ a { color: inherit; } a:focus-visible, summary:focus-visible { outline: 2px soli
 figure { margin: 0 0 1rem; } figcaption { font-size: .85rem; } figure svg, figure img { max-width: 100%; height: auto; }
 figure img { image-rendering: auto; border: 1px solid var(--line); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(52rem, 100%), 1fr)); gap: 1rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(70rem, 100%), 1fr)); gap: 1rem; }
 .pictures img { width: 100%; }
 .tables { display: flex; flex-wrap: wrap; gap: 0 3rem; align-items: flex-start; }
 pre { background: var(--soft); padding: .7rem; overflow-x: auto; font-size: .8rem; }

@@ -14,9 +14,10 @@ def flat(dtype="uint8"):
 
 def told(masks, splits, images=None, ignore=None):
     images = images or [noise()] * len(masks)
-    by_name = [{f"{k}.png": (each,) for k, each in enumerate(facts)} for facts in (images, masks)]
+    classes, by_name = classes_of(*masks, ignore=ignore), {f"{k}.png": (each,) for k, each in enumerate(images)}
+    counts = {(f"{k}.png", 0): classes.count(each) for k, each in enumerate(masks)}
     places = {split: [(f"{k}.png", 0) for k in numbers] for split, numbers in splits.items()}
-    return list(findings(*by_name, places, classes_of(*masks, ignore=ignore)))
+    return list(findings(by_name, counts, places, classes.names))
 
 
 BOTH = page({0: 5, 1: 5})

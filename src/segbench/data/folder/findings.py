@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from segbench.data.folder.facts import COUNTED, ImageFacts, MaskFacts, by_page
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.folder.facts import COUNTED, ImageFacts, by_page
 from segbench.data.folder.faults import some
-from segbench.data.folder.labels import Classes
 from segbench.data.folder.split import Page, page_id
 
 
 def findings(
     images: Mapping[str, Sequence[ImageFacts]],
-    masks: Mapping[str, Sequence[MaskFacts]],
+    shown: Mapping[Page, NDArray[np.int64]],
     splits: Mapping[str, Sequence[Page]],
-    classes: Classes,
+    classes: Sequence[str],
 ) -> Iterator[str]:
     """A sentence each on splits without a label, constant images, and classes of one image or of no training image.
 
     Args:
         images: a scan's facts of each page by name.
-        masks: likewise.
+        shown: of each page the pixels of each class, and last of void, as `Classes.count`.
         splits: the pages of each split.
-        classes: of the masks.
+        classes: their names.
     """
-    shown = {(name, page): classes.count(facts) for name, page, facts in by_page(masks)}
     for split, places in splits.items():
         if places and not any(shown[place][:-1].any() for place in places):
             worth = {"train": "nothing to learn from", "val": "no score, and no best checkpoint"}.get(split, "no score")
@@ -35,12 +36,12 @@ def findings(
         yield f"{len(constant)} images are constant, every pixel the same: {some(constant, 4)}"
     if len(shown) < 3:
         return
-    for label, what in enumerate(classes.names):
+    for label, what in enumerate(classes):
         where = [place for place, counts in shown.items() if counts[label]]
         if len(where) == 1:
             name, page = where[0]
             holder = next((split for split, places in splits.items() if where[0] in places), "no split")
-            yield f"{what} is in one image only, {page_id(name, page, len(masks[name]))} ({holder})"
+            yield f"{what} is in one image only, {page_id(name, page, len(images[name]))} ({holder})"
         elif where and not any(shown[place][label] for place in splits.get("train", ())):
             yield f"{what} is in {len(where)} images, and in none of train"
 

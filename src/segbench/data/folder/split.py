@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from segbench.data.folder.faults import some
 from segbench.data.id_lists import read_list, refuse_shared
@@ -165,7 +165,7 @@ def folders_of(names: Sequence[str]) -> dict[str, str]:
     splits = {word: split for split, words in FOLDERS.items() for word in words}
     found = {}
     for name in names:
-        parts = PurePosixPath(name).parts[:-1]
+        parts = name.split("/")[:-1]
         if (split := next((splits[part.lower()] for part in parts if part.lower() in splits), None)) is not None:
             found[name] = split
     return found
