@@ -77,7 +77,7 @@ def refuse_single_values(config: Config, model: nn.Module, spec: DatasetSpec) ->
             single.append(name)
 
     hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))  # type: ignore[misc]
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))
         for name, layer in watched.items()
     ]
     images = {name: torch.zeros(1, modality.channels, tile, tile) for name, modality in spec.modalities.items()}
@@ -85,6 +85,10 @@ def refuse_single_values(config: Config, model: nn.Module, spec: DatasetSpec) ->
     try:
         with torch.no_grad():
             model.eval()(next(iter(images.values())) if len(images) == 1 else images)
+    except ValueError:
+        # A layer for single images refuses in evaluation too, once it was looked at.
+        if not single:
+            raise
     finally:
         model.train(training)
         for hook in hooks:
