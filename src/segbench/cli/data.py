@@ -242,7 +242,7 @@ def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
     root = config.get("root")
     with _progress() as (console, progress):
         report = check(dataset, Path(root) if root else None, int(limit) if limit else None, progress)
-    _show(report, console)
+    _show(report, console, len(getattr(dataset, "notes", ())))
     return 1 if report.faults else 0
 
 
@@ -284,7 +284,8 @@ def _progress() -> Iterator[tuple[Console, _Progress]]:
         yield console, progress
 
 
-def _show(report: Report, console: Console) -> None:
+def _show(report: Report, console: Console, logged: int) -> None:
+    """Print a report; `logged` notes were printed while the data set was built."""
     console.print(f"{report.spec.name}: {report.spec.protocol}", style="bold", markup=False)
     console.print(_splits(report))
     for head in report.spec.heads:
@@ -302,9 +303,10 @@ def _show(report: Report, console: Console) -> None:
     more = len(report.faults) - 20
     if more > 0:
         console.print(f"... and {more} more", style="red")
-    console.print(
-        f"{len(report.faults)} faults" if report.faults else "no fault", style="red" if report.faults else "green"
-    )
+    noted = len(report.notes) + logged
+    beside = f", {noted} note{'s' * (noted != 1)} above" if noted else ""
+    style = "red" if report.faults else "yellow" if noted else "green"
+    console.print((f"{len(report.faults)} faults" if report.faults else "no fault") + beside, style=style)
 
 
 def _splits(report: Report) -> Table:

@@ -102,6 +102,9 @@ class ImageFolder:
     Every file is decoded once, and the findings are kept in the user's cache; only changed files are read again.
     Mean and deviation are those of the training split's pixels.
 
+    Attributes:
+        notes: what the user should look at, a sentence each; they are logged.
+
     Args:
         images: the folder of images, or one TIFF stack.
         masks: the folder of masks, or one TIFF stack.
@@ -185,6 +188,7 @@ class ImageFolder:
             )
         ):
             log.info("note: %s", _OBJECTS)
+            self.notes = (*self.notes, _OBJECTS)
 
     def _measured(self) -> ModalitySpec:
         training = [self._images[name][page] for name, page in self._splits["train"]]
@@ -247,7 +251,8 @@ class ImageFolder:
             log.info("scanned %s%s; the findings are kept in %s", _counted(decoded, "file"), beside, kept)
         else:
             log.info("all %d files are unchanged since they were scanned, according to %s", known, kept)
-        for note in (*self._classes.notes, *findings(self._images, counts, self._splits, self._classes.names)):
+        self.notes = (*self._classes.notes, *findings(self._images, counts, self._splits, self._classes.names))
+        for note in self.notes:
             log.info("note: %s", note)
 
 

@@ -245,7 +245,8 @@ def _box(points_N2: NDArray[np.float64]) -> NDArray[np.float64]:
 def _circle(points_N2: NDArray[np.float64]) -> NDArray[np.float64]:
     centre, rim = points_N2
     angles = np.linspace(0, 2 * math.pi, 360, endpoint=False)
-    return centre + np.hypot(*(rim - centre)) * np.stack([np.cos(angles), np.sin(angles)], 1)
+    outline_N2: NDArray[np.float64] = centre + np.hypot(*(rim - centre)) * np.stack([np.cos(angles), np.sin(angles)], 1)
+    return outline_N2
 
 
 _OUTLINES: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {

@@ -149,6 +149,12 @@ def _check_split(
         if progress is not None:
             progress(name, done, count)
     report.labels_digest = labels.hexdigest()
+    if report.read:
+        report.notes += [
+            f"no pixel is labelled ({head}), all is void"
+            for head, pixels in report.pixels.items()
+            if not pixels[:-1].any() and pixels[-1]
+        ]
     if name == "train" and limit is None and report.read:
         for head, head_spec in spec.heads.items():
             unseen = [k for k in np.flatnonzero(report.images_with[head] == 0).tolist() if k not in head_spec.excluded]
