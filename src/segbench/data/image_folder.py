@@ -155,6 +155,7 @@ class ImageFolder:
         check_one_of("data.split", split, ("auto", "shares", "folders"))
         check("data.border", border, border >= 0, "a width of 0 pixels or more", 2)
         self._border = border if objects else None
+        self.notes: tuple[str, ...] = ()
         pairs = find_pairs(images, masks, mask_suffix, partial, pairing)
         names = pairs.by_name
         # Strings: of a hundred thousand files, Path objects take seconds.
