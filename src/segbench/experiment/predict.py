@@ -241,7 +241,7 @@ def _settings(given: PredictRequest, config: Config, suffix: str) -> Settings:
     kinds = given.format
     if kinds is None:
         kinds = "probabilities" if suffix in (".tif", ".tiff", ".zarr") else "masks"
-        kinds = "instances" if config.data.arguments.get("objects") is True else kinds
+        kinds = "instances" if _has_objects(config) else kinds
     return Settings(
         kinds=(kinds,) if isinstance(kinds, str) else tuple(kinds),
         store=given.store or ("zarr" if suffix == ".zarr" else "tiff"),
@@ -250,6 +250,11 @@ def _settings(given: PredictRequest, config: Config, suffix: str) -> Settings:
         voc_year=given.voc.year,
         voc_competition=given.voc.competition,
     )
+
+
+def _has_objects(config: Config) -> bool:
+    """Whether the run learned from masks of objects, which predictions then number."""
+    return config.data.arguments.get("objects") is True
 
 
 def _decoding(given: PredictRequest, config: Config) -> Decoding:
@@ -271,7 +276,7 @@ def _made_by(given: PredictRequest, config: Config, checkpoint: Path) -> dict[st
         "tta": config.tta,
         "precision": config.trainer.precision,
     }
-    if "instances" in names:
+    if "instances" in names or (kinds is None and _has_objects(config)):
         made_by["decoding"] = dataclasses.asdict(_decoding(given, config))
     if "overlays" in names:
         made_by["opacity"] = given.opacity

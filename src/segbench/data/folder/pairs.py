@@ -24,7 +24,7 @@ class Pairs:
         by_name: names of image and mask, relative to their folders, by the image's name without suffix, subfolders
             included, in ascending order.
         left_out: sentences on files that are not used.
-        pairing: how names pair; None where that was not chosen: one file each, or equal names.
+        pairing: how names pair; None where there is nothing to tell: one file each, equal names, or a given suffix.
         guessed: whether the pairing was guessed.
     """
 
@@ -98,7 +98,8 @@ def find_pairs(
     notes = [sentence for each in listings for sentence in each.sentences()]
     if matched.other_case:
         notes.append(f"{matched.other_case} pairs differ in upper and lower case")
-    told = None if chosen == Pairing() else chosen
+    # A suffix stands in the config, and is not in the protocol of earlier runs either.
+    told = None if mask_suffix or chosen == Pairing() else chosen
     return Pairs(image_path, mask_path, by_name, (*notes, *unfit, *alone), told, given is None)
 
 
