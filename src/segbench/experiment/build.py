@@ -39,7 +39,7 @@ from segbench.experiment.axes import (
     network_expects,
     schedule_of,
 )
-from segbench.experiment.checks import doubtful, refuse_impossible
+from segbench.experiment.checks import doubtful, refuse_impossible, refuse_single_values
 from segbench.inference.stream import geometry_of
 from segbench.losses.rate import loss_rate_mismatch
 from segbench.metrics.decoding import Decoding
@@ -334,6 +334,7 @@ def build_experiment(config: Config, directory: Path, dataset: DataSet | None = 
     _freeze(config, task)
     check_schedule(config.scheduler)
     _check_network(config, dataset, task)
+    refuse_single_values(config, task.model, dataset.spec)
     _warn_of_rate(config, dataset, task, trainer.world_size)
     return Experiment(dataset, data, task, trainer)
 
