@@ -360,3 +360,58 @@ def test_real_frames_and_instance_masks(shared_data, tmp_path):
     for name, raw in pages_of(dataset).items():
         cells = tifffile.imread(hela / "01_ST" / "SEG" / f"man_seg{name}.tif") > 0
         np.testing.assert_array_equal(raw.labels["semantic"], cells)
+
+
+def objects(path, k):
+    ids = np.zeros((12, 16), np.uint16)
+    ids[2:6, 2:5], ids[2:6, 5:9], ids[8:10, 3:9] = 300, 7, 1 + k % 3
+    ids[9, 14] = 40 if k % 2 else 0
+    tifffile.imwrite(f"{path}.tif", ids)
+
+
+def test_masks_of_objects_are_recognised_and_read_as_such(folder, caplog):
+    with caplog.at_level(logging.INFO, "segbench"):
+        plain = ImageFolder(**folder(mask=objects))
+    assert "each value seems to be one object" in caplog.text and "experiment=image_objects" in plain.notes[-1]
+    dataset = ImageFolder(**folder(mask=objects), objects=True, border=1)
+    head = dataset.spec.heads["semantic"]
+    assert head.class_names == ("background", "object", "border") and len(head.palette) == 3
+    assert not any("object" in note for note in dataset.notes)
+    raw = pages_of(dataset)["00"]
+    # Where two objects touch, one pixel of each is border.
+    assert raw.labels["semantic"][3, 1:10].tolist() == [0, 1, 1, 2, 2, 1, 1, 1, 0]
+    assert raw.instances[3, 1:10].tolist() == [0, 3, 3, 3, 2, 2, 2, 2, 0] and raw.instances.dtype == np.int32
+
+
+def test_folds_and_groups_of_a_folder(folder):
+    paths = folder(6)
+    folds = [ImageFolder(**paths, folds=3, fold=k, test=0) for k in range(3)]
+    assert sorted(name for each in folds for name in each.split("val").ids) == [f"{k:02d}" for k in range(6)]
+    assert "fold 1 of 3 by whole files" in folds[1].spec.protocol
+    for wrong in ({"fold": 1}, {"folds": 2, "fold": 0, "split": "folders"}, {"group": "0", "split": "folders"}):
+        with pytest.raises(SegbenchError, match="leave one out"):
+            ImageFolder(**paths, **wrong)
+
+
+def test_folders_are_the_split_where_that_is_automatic(folder, tmp_path):
+    folder(4)
+    for kind in ("images", "masks"):
+        for name, place in (("00", "train"), ("01", "train"), ("02", "val"), ("03", "test")):
+            (tmp_path / kind / place).mkdir(exist_ok=True)
+            (tmp_path / kind / f"{name}.png").rename(tmp_path / kind / place / f"{name}.png")
+    paths = folder(0)
+    dataset = ImageFolder(**paths, split="auto")
+    assert {name: dataset.split(name).ids for name in ("train", "val", "test")} == {
+        "train": ("train/00", "train/01"),
+        "val": ("val/02",),
+        "test": ("test/03",),
+    }
+    assert "by whole files" in ImageFolder(**paths).spec.protocol
+
+
+def test_a_guessed_pairing_is_logged_and_in_the_protocol(folder, caplog):
+    paths = folder(4, mask=lambda path, k: cv2.imwrite(f"{path}_label.png", halves()))
+    with caplog.at_level(logging.INFO, "segbench"):
+        dataset = ImageFolder(**paths)
+    assert "masks are paired by * -> *_label (00.png with 00_label.png) as the names suggest" in caplog.text
+    assert "; paired * -> *_label: train" in dataset.spec.protocol

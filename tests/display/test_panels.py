@@ -54,14 +54,16 @@ def test_colours_stay_colours():
 
 
 @pytest.mark.parametrize("prob", [None, np.full((2, 40, 50), 0.5, np.float32)], ids=["classes", "probability"])
-def test_a_panel_is_four_pictures_in_a_row(prob):
+def test_a_panel_is_four_pictures_in_a_row_and_a_probability(prob):
     label = np.zeros((40, 50), np.int64)
     panel = draw_panel(np.zeros((1, 40, 50), np.float32), ImageResult(label, label, prob), CELLS, "x")
     # Enlarged eightfold to 320 pixels, captions of 24 above, gaps of 6 between.
-    assert panel.shape == (24 + 8 * 40, 4 * 8 * 50 + 3 * 6, 3)
+    count = 4 if prob is None else 5
+    assert panel.shape == (24 + 8 * 40, count * 8 * 50 + (count - 1) * 6, 3)
     assert panel.dtype == np.uint8
     third = panel[24 + 5, 2 * (400 + 6) + 5]
     assert third.tolist() == ([0] * 3 if prob is None else [127] * 3)
+    assert panel[24 + 5, (count - 2) * (400 + 6) + 5].tolist() == [0] * 3
 
 
 def test_a_sample_shows_its_weight_where_it_has_one():

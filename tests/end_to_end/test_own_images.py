@@ -105,6 +105,26 @@ def test_a_stack_of_sixteen_bits(trained, compose, tmp_path):
     assert tifffile.imread(next((tmp_path / "out").glob("*.tif"))).shape == (8, 40, 48)
 
 
+def cells(folder):
+    """Objects numbered in sixteen bits, a varying number in each image."""
+    for seed in range(6):
+        ids = np.zeros((40, 48), np.uint16)
+        for k in range(2 + seed % 3):
+            ids[4 : 20 + seed, 3 + 12 * k : 13 + 12 * k] = 1000 * (k + 1)
+        image = (ids > 0) * 150 + np.random.default_rng(seed).integers(0, 50, ids.shape)
+        cv2.imwrite(str(folder / "images" / f"{seed}.png"), image.astype(np.uint8))
+        tifffile.imwrite(folder / "masks" / f"{seed}_masks.tif", ids)
+
+
+def test_masks_of_objects(trained, compose, tmp_path):
+    folder, run = trained(cells, "experiment=image_objects")
+    scores = json.loads((run / "results.json").read_text())["metrics"]
+    assert {"test/instance_ap", "test/instance_f1_50", "test/seg", "test/iu/border"} <= set(scores)
+    given = f"run={run}", f"input={folder / 'images'}", f"output={tmp_path / 'out'}", "trainer=cpu"
+    predict(compose(*given, config="predict"))
+    assert np.issubdtype(tifffile.imread(next((tmp_path / "out").glob("0*.tif"))).dtype, np.unsignedinteger)
+
+
 def test_another_recipe_takes_the_folder_too(trained):
     """`data=image_folder` brings scores for any number of classes along."""
     _, run = trained(photos, "experiment=quickstart", "data=image_folder", "optimizer=sgd", "optimizer.lr=1e-4")

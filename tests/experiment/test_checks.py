@@ -1,8 +1,12 @@
+import copy
+
 import pytest
+import torch
+from torch import nn
 
 from segbench.errors import SegbenchError
 from segbench.experiment.build import build_dataset
-from segbench.experiment.checks import doubtful, refuse_impossible
+from segbench.experiment.checks import doubtful, refuse_impossible, refuse_single_values
 
 SCORES = ("val/mean_iu", "val/pixel_acc")
 
@@ -85,3 +89,27 @@ def test_a_warm_up_longer_than_the_run_is_doubtful(tiny_config):
     assert doubtful(tiny_config("scheduler.warmup_steps=3", "trainer.max_steps=3")) == []
     (said,) = doubtful(tiny_config("scheduler.warmup_steps=4", "trainer.max_steps=3"))
     assert said == "scheduler.warmup_steps=4 of trainer.max_steps=3: the rate never reaches optimizer.lr"
+
+
+@pytest.mark.parametrize(
+    ("norm", "batch", "tile", "refused"),
+    [
+        (nn.BatchNorm2d, 1, 16, True),
+        (nn.BatchNorm2d, 2, 16, False),
+        (nn.BatchNorm2d, 1, 32, False),
+        (nn.InstanceNorm2d, 4, 16, True),
+        (nn.InstanceNorm2d, 4, 32, False),
+    ],
+)
+def test_a_layer_that_would_normalise_single_values_is_refused(tiny_config, norm, batch, tile, refused):
+    config = tiny_config(f"data.batch_size={batch}", f"data.tile={tile}")
+    model = nn.Sequential(nn.AvgPool2d(16), norm(1))
+    before = copy.deepcopy(model.state_dict())
+    spec = build_dataset(config.data, None).spec
+    if refused:
+        also = "data.batch_size=2, or " if norm is nn.BatchNorm2d else ""
+        with pytest.raises(SegbenchError, match=rf"data\.tile=16 with .* layer 1 gets(.|\n)*set {also}data\.tile=32"):
+            refuse_single_values(config, model, spec)
+    else:
+        refuse_single_values(config, model, spec)
+    assert model.training and all(torch.equal(before[key], value) for key, value in model.state_dict().items())

@@ -92,9 +92,13 @@ def test_the_onnx_file_is_whole_and_names_its_sides(exported):
     onnx.checker.check_model(exported["onnx"], full_check=True)
     session = onnxruntime.InferenceSession(exported["onnx"])
     (taken,), (given,) = session.get_inputs(), session.get_outputs()
-    assert (taken.name, taken.type, taken.shape) == ("em", "tensor(float)", ["batch", 1, "height", "width"])
+    assert (taken.name, taken.type, taken.shape) == (
+        "em",
+        "tensor(float)",
+        ["batch", 1, *(f"{side}_multiple_of_4_plus_12" for side in ("height", "width"))],
+    )
     assert (given.name, given.type) == ("semantic", "tensor(float)")
-    assert given.shape == ["batch", 2, "output_height", "output_width"]
+    assert given.shape == ["batch", 2, *(f"output_{name}" for name in taken.shape[2:])]
     assert [path.name for path in exported["onnx"].parent.iterdir() if path.suffix == ".onnx"] == ["model.onnx"]
 
 
@@ -171,10 +175,12 @@ def test_differences_are_told_and_the_file_is_all_of_it(exporting, tmp_path, cap
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["m.pt2"]
     said = capsys.readouterr().err.splitlines()
     assert said[0] == f"{tiny_run}/checkpoints/best.ckpt of step 2: UNet"
-    assert [line.split(": ")[0] for line in said[1:]] == [
+    assert said[1] == "height and width: from 44 in steps of 4; scores are of 40 pixels less"
+    assert said[2] == "precision: the file computes in float32"
+    assert [line.split(": ")[0] for line in said[3:]] == [
         f"semantic, {batch} images of {h} x {w}" for batch, h, w in ((2, 44, 44), (3, 76, 112), (4, 140, 104))
     ]
-    assert all("maximum difference 0.0e+00 at scores up to" in line for line in said[1:])
+    assert all("maximum difference 0.0e+00 at scores up to" in line for line in said[3:])
 
 
 def test_averaged_weights_are_exported_where_the_run_has_them(compose, tiny_run, run_of, tmp_path):

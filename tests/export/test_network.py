@@ -9,8 +9,8 @@ from segbench.config.record import Component, Config
 from segbench.errors import SegbenchError
 from segbench.export.description import describe
 from segbench.export.formats import FORMATS
-from segbench.export.network import ByName, trace
-from segbench.inference.stream import geometry_of
+from segbench.export.network import AnySides, ByName, takes_any_sides, trace
+from segbench.inference.stream import geometry_of, predict_image
 from segbench.models import FCN, UNet, UNetVGG16
 from segbench.spec import TileGeometry
 
@@ -42,6 +42,41 @@ def same(network, run, spec, batch, height, width):
         assert scores.abs().max() > 0.01
         np.testing.assert_allclose(found[head], scores.numpy(), rtol=0, atol=2e-5 * max(1, scores.abs().max().item()))
     return next(iter(found.values())).shape[2:]
+
+
+def padded(scenes, trained):
+    spec = scenes("depth")
+    model = trained(UNet(1, 3, width=2, depth=2, padding="same", norm="batch"))
+    return spec, model, AnySides(ByName(model, spec), geometry_of(model).step).eval()
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (1, 9), (13, 6), (16, 16)])
+def test_a_padded_network_takes_any_sides_and_scores_as_predict_does(scenes, trained, sides):
+    _, model, network = padded(scenes, trained)
+    image_CHW = torch.randn(1, *sides, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = network({"depth": image_CHW[None]})["semantic"][0].softmax(0)
+    expected = predict_image(model, {"depth": image_CHW}, ("semantic",))["semantic"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_file_of_a_padded_network_takes_any_sides(scenes, trained, tmp_path, format_):
+    spec, model, network = padded(scenes, trained)
+    geometry = geometry_of(model)
+    path, description = tmp_path / f"model.{format_}", describe(CONFIG, spec, geometry, "last", 7, None, True)
+    example = {"depth": torch.zeros(2, 1, 33, 50)}
+    FORMATS[format_].write(trace(network, example, TileGeometry(), None), description, path)
+    run = FORMATS[format_].open(path)
+    for batch, height, width in ((1, 97, 131), (3, 1, 1), (2, 96, 128)):
+        assert same(network, run, spec, batch, height, width) == (height, width)
+
+
+def test_which_networks_are_padded_in_the_graph():
+    assert takes_any_sides(TileGeometry(step=16, context=90))
+    for geometry in (TileGeometry(), TileGeometry(step=16, offset=60, margin=92, minimum=8)):
+        assert not takes_any_sides(geometry)
 
 
 FCNS = {

@@ -1,3 +1,4 @@
+import struct
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from segbench.data.files.tiff_images import TiffImages
 from segbench.errors import SegbenchError
+from segbench.prediction import pages
 from segbench.prediction.inputs import find_inputs
 from segbench.prediction.loop import Job, predict_inputs
 from segbench.prediction.progress import Progress
@@ -90,6 +93,46 @@ def test_an_unreadable_page_keeps_its_input_back_and_no_other(run, tmp_path, bat
     assert list(failed) == ["b", "d", "e"]
     assert "b.tif" in failed["b"].found
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif", "c.tif"]
+
+
+@pytest.mark.parametrize("error", [IndexError, KeyError, SegbenchError])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_part_of_a_large_image_that_cannot_be_read_keeps_no_other_input_back(
+    run, tmp_path, monkeypatch, batch, error
+):
+    for seed, name in enumerate("abcd"):
+        write(tmp_path / "in" / f"{name}.tif", 1, 30, 20, seed=seed)
+    # Every image is read window by window.
+    monkeypatch.setattr(pages, "WHOLE_BYTES", 0)
+    real = TiffImages.read
+
+    def broken(self, index, y0=0, y1=None, x0=0, x1=None):
+        # A later window; the samples, which are read first, begin at 0.
+        if self.path.stem == "b" and y0 > 0:
+            raise error(*["x"] * (3 if error is SegbenchError else 1))
+        return real(self, index, y0, y1, x0, x1)
+
+    monkeypatch.setattr(TiffImages, "read", broken)
+    done, failed = run(batch, 8)
+    assert (done, list(failed)) == (["a", "c", "d"], ["b"])
+    assert sorted(path.stem for path in (tmp_path / "out").iterdir()) == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("error", [IndexError, MemoryError, struct.error])
+def test_whatever_a_reader_raises_is_told_of_its_file(run, tmp_path, monkeypatch, error):
+    for name in "abc":
+        write(tmp_path / "in" / f"{name}.tif", 1, 9, 9)
+    real = pages.open_images
+
+    def broken(path, *rest):
+        if path.stem == "b":
+            raise error("inside")
+        return real(path, *rest)
+
+    monkeypatch.setattr(pages, "open_images", broken)
+    done, failed = run()
+    assert done == ["a", "c"]
+    assert failed["b"].found == f"{tmp_path}/in/b.tif cannot be read: {error.__name__}: inside"
 
 
 def test_an_input_that_is_refused_keeps_its_files_from_being_made(run, tmp_path):

@@ -126,7 +126,10 @@ def test_the_papers_scores_lead_or_the_one_that_is_asked_for(tiny_run, tmp_path)
     beside(copied, paper)
 
     def order(metric=None):
-        return re.findall(r'<tr><th scope="row" >(\w+)</th>', report([str(copied.path)], metric))
+        names = re.findall(r'<tr><th scope="row" >(\w+)</th>', report([str(copied.path)], metric))
+        # The classes' own scores stand before all others.
+        assert names[:2] == ["membrane", "cell"]
+        return [name for name in names if name not in names[:2]]
 
     assert order()[0] == "rand_error"
     assert order("v_info")[:2] == ["v_info", "rand_error"]
@@ -264,3 +267,10 @@ def test_bad_sources_are_told(tmp_path, sweep, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main()
     assert "to do" in capsys.readouterr().err
+
+
+def test_each_image_is_shown_once(tiny_run):
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", report([str(tiny_run)]))
+    shown = [re.sub(r"^\w+ image: ", "", text) for text in captions if "image, label" in text]
+    names = [re.split("[,:]", text)[0] for text in shown]
+    assert len(names) > 2 and len(set(names)) == len(names)

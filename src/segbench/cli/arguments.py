@@ -18,8 +18,9 @@ PATHS = (
     *("run", "predictions", "labels", "input", "output", "ids"),
     *PLACES,
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
+    *("data.pairing", "data.group"),
 )
-"""Keys of the configuration whose values are paths."""
+"""Keys of the configuration whose values are paths, or patterns of paths."""
 
 _BY_NAME = ("input", "init_from")
 """Those that may be mappings of paths, or a key for each."""

@@ -1,7 +1,8 @@
 """Download data sets and check them.
 
-`segbench data prepare NAME [root=DIR] [parts=A,B] [mirror=URL]` and
-`segbench data check NAME [root=DIR] [limit=N] [any key of conf/data/NAME.yaml]`.
+`segbench data prepare NAME [root=DIR] [parts=A,B] [mirror=URL]`,
+`segbench data check NAME [root=DIR] [limit=N] [any key of conf/data/NAME.yaml]` and
+`segbench data import FILE|DIR output=DIR [masks=objects|classes]`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,18 @@ Reads every file and counts pixels, sizes and classes; exit code 1 on any fault.
 """
 
 
+_IMPORT = """\
+segbench data import FILE|DIR output=DIR [masks=objects|classes]
+
+Writes masks from annotations: a COCO JSON file, or a folder of LabelMe's JSON files or of Cellpose's _seg.npy.
+
+  output=DIR     folder of the masks, one PNG per image
+  masks=objects  each area has its own value from 1 (the default), for experiment=image_objects
+  masks=classes  each label has a value from 1; what no area covers is 0
+
+"""
+
+
 def main() -> None:
     """The entry point; sys.argv holds the action, the data set and key=value pairs."""
     arguments = sys.argv[1:]
@@ -73,13 +86,16 @@ def run(arguments: list[str]) -> int:
     arguments, directories = _without_config_dir(arguments)
     action = arguments[0]
     names, given = pairs(arguments[1:], quotes=True)
-    if action not in ("prepare", "check"):
-        meant = near(action, ["prepare", "check"])
+    if action not in ("prepare", "check", "import"):
+        meant = near(action, ["prepare", "check", "import"])
         to_do = f"did you mean segbench data {meant}?" if meant else "segbench data --help"
-        raise SegbenchError(f"segbench data {action}", "prepare or check", to_do)
+        raise SegbenchError(f"segbench data {action}", "prepare, check or import", to_do)
     if len(names) != 1:
-        found = " ".join(names) or "no data set"
-        raise SegbenchError(f"segbench data {action}: {found}", "one data set's name", "segbench data --help")
+        found = " ".join(names) or ("no file" if action == "import" else "no data set")
+        wanted = "one file or folder of annotations" if action == "import" else "one data set's name"
+        raise SegbenchError(f"segbench data {action}: {found}", wanted, "segbench data --help")
+    if action == "import":
+        return _import(names[0], given)
     return (_prepare if action == "prepare" else _check)(names[0], given, directories)
 
 
@@ -87,8 +103,10 @@ def _help(arguments: list[str]) -> str:
     arguments, directories = _without_config_dir(arguments)
     if arguments[:1] == ["prepare"]:
         return f"usage: {_PREPARE}{_offer()}"
+    if arguments[:1] == ["import"]:
+        return f"usage: {_IMPORT}"
     if arguments[:1] != ["check"]:
-        return f"usage: {_PREPARE}usage: {_CHECK}{_offer()}"
+        return f"usage: {_PREPARE}usage: {_CHECK}usage: {_IMPORT}{_offer()}"
     if not (names := [argument for argument in arguments[1:] if "=" not in argument]):
         return f"usage: {_CHECK}data sets: {', '.join(_known(directories))}\n"
     config = _config(names[0], directories)
@@ -172,6 +190,30 @@ def _prepare(name: str, given: dict[str, str], directories: list[Path]) -> int:
     return 0
 
 
+def _import(source: str, given: dict[str, str]) -> int:
+    from segbench.data.prepare.annotations import VOID_OF, import_masks
+
+    wrong = sorted(set(given) - {"output", "masks"})
+    if wrong or "output" not in given:
+        found = f"{wrong[0]}={given[wrong[0]]}" if wrong else "no output="
+        raise SegbenchError(found, "output= and masks=", "segbench data import --help")
+    output, kind = Path(unquoted(given["output"])), given.get("masks", "objects")
+    done = import_masks(Path(source), output, kind)
+    print(f"{done.masks} masks of {done.objects} objects ({', '.join(done.classes)}) in {output}")
+    for what, count in done.left_out.items():
+        print(f"not used: {count} {what}")
+    void = f" data.ignore_index={VOID_OF[kind]}" if done.crowds else ""
+    if done.crowds:
+        print(f"{done.crowds} crowds have the value {VOID_OF[kind]}")
+    if kind == "objects":
+        print(f"to train: segbench train experiment=image_objects data.images=FOLDER data.masks={output}{void}")
+    else:
+        named = ", ".join(f"{name}: {value}" for name, value in {"background": 0, **done.classes}.items())
+        print(f"to train: segbench train experiment=image_folder data.images=FOLDER data.masks={output}{void} ", end="")
+        print(f"'data.classes={{{named}}}'")
+    return 0
+
+
 def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
     import yaml
 
@@ -205,7 +247,7 @@ def _check(name: str, given: dict[str, str], directories: list[Path]) -> int:
     root = config.get("root")
     with _progress() as (console, progress):
         report = check(dataset, Path(root) if root else None, int(limit) if limit else None, progress)
-    _show(report, console)
+    _show(report, console, len(getattr(dataset, "notes", ())))
     return 1 if report.faults else 0
 
 
@@ -257,7 +299,8 @@ def _progress() -> Iterator[tuple[Console, _Progress]]:
         yield console, progress
 
 
-def _show(report: Report, console: Console) -> None:
+def _show(report: Report, console: Console, logged: int) -> None:
+    """Print a report; `logged` notes were printed while the data set was built."""
     console.print(f"{report.spec.name}: {report.spec.protocol}", style="bold", markup=False)
     console.print(_splits(report))
     for head in report.spec.heads:
@@ -275,9 +318,10 @@ def _show(report: Report, console: Console) -> None:
     more = len(report.faults) - 20
     if more > 0:
         console.print(f"... and {more} more", style="red")
-    console.print(
-        f"{len(report.faults)} faults" if report.faults else "no fault", style="red" if report.faults else "green"
-    )
+    noted = len(report.notes) + logged
+    beside = f", {noted} note{'s' * (noted != 1)} above" if noted else ""
+    style = "red" if report.faults else "yellow" if noted else "green"
+    console.print((f"{len(report.faults)} faults" if report.faults else "no fault") + beside, style=style)
 
 
 def _splits(report: Report) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,13 +22,15 @@ from segbench.data.folder.channels import CHANNELS, in_one_kind
 from segbench.data.folder.classes import find_classes
 from segbench.data.folder.facts import ImageFacts, MaskFacts, by_page, mean_and_std, unit_of
 from segbench.data.folder.faults import refuse_mixed, refuse_other_sizes, refuse_unusable
+from segbench.data.folder.findings import findings
 from segbench.data.folder.labels import Classes
-from segbench.data.folder.pairs import find_pairs
+from segbench.data.folder.objects import BORDER_COLOUR, BORDER_NAME, classes_given, label_objects, look_like_objects
+from segbench.data.folder.pairs import Pairs, find_pairs
 from segbench.data.folder.scan import Progress, scan_images, scan_masks
-from segbench.data.folder.split import by_lists, by_shares, page_id
+from segbench.data.folder.split import Page, by_folders, by_folds, by_lists, by_shares, folders_of, page_id
 from segbench.data.id_lists import digest
 from segbench.data.raw import RawImage, Source
-from segbench.errors import SegbenchError, check_one_of
+from segbench.errors import SegbenchError, check, check_one_of
 from segbench.spec import VOID, DatasetSpec, HeadSpec, ModalitySpec, Reading
 
 log = logging.getLogger(__name__)
@@ -40,13 +43,15 @@ class FolderImages(Source):
 
     def __init__(
         self,
-        pages: Sequence[tuple[Path, Path, int | None]],
+        pages: Sequence[tuple[str, str, int | None]],
         ids: tuple[str, ...],
         classes: Classes,
         modality: ModalitySpec,
         dtype: str,
         facts: Sequence[tuple[ImageFacts, MaskFacts]],
+        border: int | None = None,
     ) -> None:
+        self._border = border
         self._pages, self.ids, self._classes, self._modality, self._dtype = pages, ids, classes, modality, dtype
         self._facts = facts
         self._stacks, self._mask_reading = OpenStacks(modality.reading), of_masks(modality.reading)
@@ -54,17 +59,23 @@ class FolderImages(Source):
 
     def class_counts(self) -> NDArray[np.int64]:
         """NK pixels of each class in each image, as the scan counted them."""
-        counts_NK = np.array([self._classes.count(mask)[:-1] for _, mask in self._facts])
+        counts_NK = np.zeros((len(self._facts), len(self._classes.names) + bool(self._border)), np.int64)
         for index, (image, mask) in enumerate(self._facts):
-            if not mask.codes or image.empty:
-                # Too many codes to be kept by the scan, or pixels that count for no class.
+            if mask.codes and not image.empty and self._border is None:
+                counts_NK[index] = self._classes.count(mask)[:-1]
+            else:
+                # Too many codes to be kept by the scan, pixels that count for no class, or borders.
                 label_HW = self.read(index).labels["semantic"]
-                counts_NK[index] = np.bincount(label_HW.ravel(), minlength=256)[: len(self._classes.names)]
+                counts_NK[index] = np.bincount(label_HW.ravel(), minlength=256)[: counts_NK.shape[1]]
         return counts_NK
 
     def read(self, index: int) -> RawImage:
-        """Image `image` (HW or HWC; uint8, uint16 or float32), label `semantic`; void where there is no data."""
-        (image, mask, page), name = self._pages[index], self.ids[index]
+        """Image `image` (HW or HWC; uint8, uint16 or float32), label `semantic`, and objects if masks number them.
+
+        Pixels without data are void, and no object.
+        """
+        (*paths, page), name = self._pages[index], self.ids[index]
+        image, mask = map(Path, paths)
         decoded = self._stacks.decoded(image, page)
         image_HWC = decoded.filled(self._modality.mean)
         if str(image_HWC.dtype) != self._dtype or image_HWC.shape[2] != self._modality.channels:
@@ -73,11 +84,15 @@ class FolderImages(Source):
                 f"{self._dtype} of {self._modality.channels}, as when the folder was scanned",
                 "do not change images during a run; start it again",
             )
-        label_HW = self._classes(read_mask(mask, page, self._mask_stacks.read, self._mask_reading), name)
+        read = read_mask(mask, page, self._mask_stacks.read, self._mask_reading)
+        label_HW = self._classes(read, name)
         raw = paired({MODALITY: _as_read(image_HWC)}, {"semantic": label_HW}, name)
         if decoded.empty_HW is not None:
             label_HW[decoded.empty_HW] = VOID
-        return raw
+        if self._border is None:
+            return raw
+        label_HW, ids_HW = label_objects(label_HW, read.codes_HW, self._border)
+        return replace(raw, labels={"semantic": label_HW}, instances=ids_HW)
 
 
 def of_masks(reading: Reading) -> Reading:
@@ -94,6 +109,18 @@ def _as_read(image_HWC: NDArray[Any]) -> NDArray[Any]:
     return image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC
 
 
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep Python's garbage collector from going through the facts of a hundred thousand files again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class ImageFolder:
     """The user's own images and masks, paired by their names without suffix, subfolders included.
 
@@ -101,9 +128,11 @@ class ImageFolder:
     mixed; sizes may differ. Each page of a TIFF stack is an image. Masks are lossless: ids, a palette, or colours.
     Pixels without data (GDAL's tag, NaN, `nodata`) count neither for mean and deviation nor for a loss or a score.
 
-    Every file is decoded once, and the findings are kept in `.segbench-images.json` and `.segbench-masks.json` next to
-    the files (in the user's cache if the folder is not writable); only changed files are read again. Mean and deviation
-    are those of the training split's pixels.
+    Every file is decoded once, and the findings are kept in the user's cache; only changed files are read again.
+    Mean and deviation are those of the training split's pixels.
+
+    Attributes:
+        notes: what the user should look at, a sentence each; they are logged.
 
     Args:
         images: the folder of images, or one TIFF stack.
@@ -111,7 +140,7 @@ class ImageFolder:
         mask_suffix: what a mask's name adds to its image's: `_mask` for a.jpg and a_mask.png. With it, images and masks
             may share a folder.
         classes: names of the values in ascending order, or a mapping from each name to its value or colour, to several
-            of them, or to `rest`; None: each value or colour is a class.
+            of them, or to `rest`; None or `auto`: each value or colour is a class, see `find_classes`.
         ignore_index: the value or colour that is void, or several; `[255, 255, 255]` and '#ffffff' are colours.
         val: share of the files that select the checkpoint; 0: none.
         test: share of the files that are scored; 0: none.
@@ -123,17 +152,25 @@ class ImageFolder:
         axes: of images whose files do not name them, as `Reading.axes`.
         exif: `ignore` or `turn`, as `Reading.exif`.
         nodata: a value that means no data.
+        pairing: patterns of the names of images and masks, as in `Pairing`; None: equal names, or a guess.
+        split: `shares`, `folders` (named train, val, test), or `auto`: folders if there are some and no folds or lists.
+        group: what no split parts, as in `grouped`.
+        folds: the number of folds; None: shares.
+        fold: which of them, from 0, is the validation split.
+        objects: each value of a mask but 0 is an object: classes background, object and border, and the objects' ids.
+        border: its width in pixels, see `label_objects`.
 
     Raises:
         SegbenchError: files that do not fit together, listing all of them.
     """
 
+    @_without_collections()
     def __init__(
         self,
         images: str,
         masks: str,
         mask_suffix: str = "",
-        classes: Sequence[str] | Mapping[str, Any] | None = None,
+        classes: Sequence[str] | Mapping[str, Any] | str | None = None,
         ignore_index: Any = None,
         val: float = 0.15,
         test: float = 0.15,
@@ -144,12 +181,26 @@ class ImageFolder:
         axes: str | None = None,
         exif: str = "ignore",
         nodata: float | None = None,
+        pairing: str | None = None,
+        split: str = "shares",
+        group: str | None = None,
+        folds: int | None = None,
+        fold: int | None = None,
+        objects: bool = False,
+        border: int = 2,
     ) -> None:
         check_one_of("data.channels", channels, CHANNELS)
+        check_one_of("data.split", split, ("auto", "shares", "folders"))
+        check("data.border", border, border >= 0, "a width of 0 pixels or more", 2)
         reading = checked_reading(Reading(axes, exif, nodata, "grey" if channels == "grey" else None))
-        pairs = find_pairs(images, masks, mask_suffix, partial)
+        self._border = border if objects else None
+        self.notes: tuple[str, ...] = ()
+        pairs = find_pairs(images, masks, mask_suffix, partial, pairing)
         names = pairs.by_name
-        self._files = {name: (pairs.images / image, pairs.masks / mask) for name, (image, mask) in names.items()}
+        # Strings: of a hundred thousand files, Path objects take seconds.
+        self._files = {
+            name: (f"{pairs.images}/{image}", f"{pairs.masks}/{mask}") for name, (image, mask) in names.items()
+        }
         with _progress("scan images") as shown:
             image_scan = scan_images(pairs.images, [image for image, _ in names.values()], shown, reading)
         with _progress("scan masks") as shown:
@@ -161,13 +212,25 @@ class ImageFolder:
         self._reading = replace(reading, channels=self._channelled.channels)
         refuse_mixed(self._channelled.pages)
         refuse_other_sizes(self._images, self._masks)
-        self._classes = find_classes(pairs.masks, mask_scan.pages, classes, ignore_index)
+        given = classes_given(classes) if objects else classes
+        self._classes = find_classes(pairs.masks, mask_scan.pages, given, ignore_index)
         pages = {name: len(each) for name, each in self._images.items()}
-        self._splits, how = by_shares(pages, val, test, seed) if lists is None else by_lists(pages, lists)
+        self._splits, how = _split(pages, lists, split, folds, fold, val, test, seed, group)
+        how += "" if pairs.pairing is None else f"; paired {pairs.pairing}"
         self._modality = self._measured()
         counts = (f"{split} {len(each)} (ids {digest(self._ids(split))[:12]})" for split, each in self._splits.items())
         self._protocol = f"images of one's own, split {how}: {', '.join(counts)}"
-        self._report(pairs.left_out, image_scan.decoded + mask_scan.decoded, (image_scan.cache, mask_scan.cache))
+        self._report(pairs, image_scan.decoded + mask_scan.decoded, (image_scan.cache, mask_scan.cache))
+        if (
+            classes in (None, "auto")
+            and not objects
+            and look_like_objects(
+                self._masks,
+                lambda name, page: read_mask(Path(self._files[name][1]), page if len(self._masks[name]) > 1 else None),
+            )
+        ):
+            log.info("note: %s", _OBJECTS)
+            self.notes = (*self.notes, _OBJECTS)
 
     def _measured(self) -> ModalitySpec:
         training = [self._images[name][page] for name, page in self._splits["train"]]
@@ -188,11 +251,19 @@ class ImageFolder:
         return DatasetSpec(
             name="image_folder",
             modalities={MODALITY: self._modality},
-            heads={"semantic": HeadSpec(self._classes.names, self._classes.palette, coding=self._classes.written)},
+            heads={"semantic": self._head()},
             citation="the images' own",
             licence="the images' own",
             protocol=self._protocol,
         )
+
+    def _head(self) -> HeadSpec:
+        # Values of objects are numbers of theirs: classes are written as indices.
+        coding = self._classes.written if self._border is None else None
+        head = HeadSpec(self._classes.names, self._classes.palette, coding=coding)
+        if not self._border:
+            return head
+        return replace(head, class_names=(*head.class_names, BORDER_NAME), palette=(*head.palette, BORDER_COLOUR))
 
     def split(self, name: str) -> FolderImages | None:
         """`train`; `val` and `test` if there is a share or a list for them."""
@@ -206,27 +277,78 @@ class ImageFolder:
         # Of images of one kind another one during a run is a fault; only prediction converts it.
         reading = self._reading if self._channelled.mixed else replace(self._reading, channels=None)
         modality = replace(self._modality, reading=reading)
-        return FolderImages(pages, self._ids(name), self._classes, modality, dtype, facts)
+        return FolderImages(pages, self._ids(name), self._classes, modality, dtype, facts, self._border)
 
-    def _report(self, left_out: Sequence[str], decoded: int, caches: Sequence[Path | None]) -> None:
+    def _report(self, pairs: Pairs, decoded: int, caches: Sequence[Path | None]) -> None:
+        if pairs.pairing is not None:
+            guessed = " as the names suggest; another one is set by data.pairing" if pairs.guessed else ""
+            image, mask = next(iter(pairs.by_name.values()))
+            log.info("masks are paired by %s (%s with %s)%s", pairs.pairing, image, mask, guessed)
         stated = (*self._channelled.notes, *describe_statements(self._images, self._reading))
-        for sentence in (*describe_images(self._images, self._modality), *stated, *left_out):
+        for sentence in (*describe_images(self._images, self._modality), *stated, *pairs.left_out):
             log.info("%s", sentence)
-        for line in describe_classes(self._masks, self._classes):
+        counts = {(name, page): self._classes.count(facts) for name, page, facts in by_page(self._masks)}
+        for line in describe_classes(list(counts.values()), self._classes):
             log.info("%s", line)
         log.info("%s", self._protocol)
         unlisted = sum(map(len, self._images.values())) - sum(map(len, self._splits.values()))
         if unlisted:
-            log.info("%d images are in no list", unlisted)
-        kept = " and ".join(str(cache) for cache in caches if cache is not None) or "nowhere: no folder is writable"
+            log.info("%d images are in no split", unlisted)
+        kept = (
+            " and ".join(str(cache) for cache in caches if cache is not None)
+            or "nowhere: the cache folder is not writable (XDG_CACHE_HOME)"
+        )
         known = 2 * len(self._files) - decoded
         if decoded:
             beside = f", {known} were known" if known else ""
             log.info("scanned %s%s; the findings are kept in %s", _counted(decoded, "file"), beside, kept)
         else:
             log.info("all %d files are unchanged since they were scanned, according to %s", known, kept)
-        for note in self._classes.notes:
+        self.notes = (*self._classes.notes, *findings(self._images, counts, self._splits, self._classes.names))
+        for note in self.notes:
             log.info("note: %s", note)
+
+
+_OBJECTS = (
+    "each value seems to be one object, and these are classes here; to find objects, with scores for them, use "
+    "experiment=image_objects (or data=image_objects), or make them one class with "
+    "data.classes='{background: 0, object: rest}'"
+)
+
+
+def _split(
+    pages: Mapping[str, int],
+    lists: str | Mapping[str, str | None] | None,
+    split: str,
+    folds: int | None,
+    fold: int | None,
+    val: float,
+    test: float,
+    seed: int,
+    group: str | None,
+) -> tuple[dict[str, list[Page]], str]:
+    """As the first of `by_lists`, `by_folds`, `by_folders` and `by_shares` that the settings ask for."""
+    asked = [
+        *([f"data.lists={lists}"] if lists is not None else []),
+        *([f"data.folds={folds}"] if folds is not None else [f"data.fold={fold}"] if fold is not None else []),
+        *(["data.split=folders"] if split == "folders" else []),
+    ]
+    if group is not None and (lists is not None or split == "folders"):
+        asked.append(f"data.group={group}")
+    if len(asked) > 1 or (fold is not None and folds is None):
+        raise SegbenchError(
+            " and ".join(asked),
+            "lists or folders, or shares or folds with or without groups; data.fold beside data.folds",
+            "leave one out",
+        )
+    if lists is not None:
+        return by_lists(pages, lists)
+    if folds is not None:
+        return by_folds(pages, folds, fold, test, seed, group)
+    found = folders_of(list(pages)) if split == "auto" and group is None else {}
+    if split == "folders" or (len(found) == len(pages) and {"train"} < set(found.values())):
+        return by_folders(pages, val, seed)
+    return by_shares(pages, val, test, seed, group)
 
 
 def describe_images(images: Mapping[str, Sequence[ImageFacts]], modality: ModalitySpec) -> Iterator[str]:
@@ -259,9 +381,9 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def describe_classes(masks: Mapping[str, Sequence[MaskFacts]], classes: Classes) -> Iterator[str]:
+def describe_classes(of_pages: Sequence[NDArray[np.int64]], classes: Classes) -> Iterator[str]:
     """A small table: classes, their share of the pixels, and the number of images that show them."""
-    counts = np.array([classes.count(facts) for _, _, facts in by_page(masks)])
+    counts = np.array(of_pages)
     total = counts.sum()
     width = max(len(name) for name in (*classes.names, "class"))
     yield f"{'class':<{width}}  share of pixels  images"

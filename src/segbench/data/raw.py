@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.errors import SegbenchError
 from segbench.spec import DatasetSpec
 
 
@@ -65,3 +67,29 @@ class DataSet(Protocol):
     def split(self, name: str) -> Source | None:
         """The split, or None if the protocol has none of that name."""
         ...
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def why_unreadable(path: Path, error: Exception) -> SegbenchError:
+    """The error for a file that its reader did not read, whatever class of error that raised.
+
+    Args:
+        path: the file, or a zarr folder.
+        error: what was raised; a `SegbenchError` is returned, unless the file is a pointer of Git LFS.
+    """
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(_POINTER))
+    except OSError:
+        begins = b""
+    if begins == _POINTER:
+        return SegbenchError(f"{path} is a pointer of Git LFS, not the file", "the file itself", "git lfs pull")
+    if isinstance(error, SegbenchError):
+        return error
+    return SegbenchError(
+        f"{path} cannot be read: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
+        "a whole image file",
+        "fetch or write it again",
+    )

@@ -48,7 +48,7 @@ def error_map(label_HW: NDArray[np.integer], pred_HW: NDArray[np.integer], head:
 def draw_panel(raw_CHW: NDArray[np.float32], result: ImageResult, head: HeadSpec, title: str) -> NDArray[np.uint8]:
     """Image, label, prediction and error map side by side.
 
-    With two classes the prediction is the probability of the second one, black 0 to white 1.
+    With two classes the probability of the second one, black 0 to white 1, is beside the prediction made from it.
 
     Args:
         raw_CHW: the image in its raw unit.
@@ -59,16 +59,14 @@ def draw_panel(raw_CHW: NDArray[np.float32], result: ImageResult, head: HeadSpec
     Returns:
         HWC uint8 RGB, with a caption above each picture.
     """
-    label_HW, pred_HW = result.label_HW, result.pred_HW
-    if head.num_classes == 2 and result.prob_KHW is not None:
-        shown = np.repeat((result.prob_KHW[1] * 255).astype(np.uint8)[..., np.newaxis], 3, axis=2)
-        legend = f"P({head.class_names[1]})"
-    else:
-        shown, legend = colour_labels(pred_HW, head), "prediction"
-    two = head.num_classes == 2
+    label_HW, pred_HW, two = result.label_HW, result.pred_HW, head.num_classes == 2
+    tiles, captions = [grey_to_rgb(raw_CHW), colour_labels(label_HW, head)], [title, "label"]
+    if two and result.prob_KHW is not None:
+        tiles.append(np.repeat((result.prob_KHW[1] * 255).astype(np.uint8)[..., np.newaxis], 3, axis=2))
+        captions.append(f"P({head.class_names[1]})")
+    tiles += [colour_labels(pred_HW, head), error_map(label_HW, pred_HW, head)]
     errors = f"errors: red false {head.class_names[1]}, blue missed" if two else "errors: red"
-    tiles = [grey_to_rgb(raw_CHW), colour_labels(label_HW, head), shown, error_map(label_HW, pred_HW, head)]
-    return montage(tiles, [title, "label", legend, errors])
+    return montage(tiles, [*captions, "prediction", errors])
 
 
 def draw_sample(

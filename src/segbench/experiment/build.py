@@ -40,7 +40,7 @@ from segbench.experiment.axes import (
     refuse_weights_without_gradient,
     schedule_of,
 )
-from segbench.experiment.checks import doubtful, refuse_impossible
+from segbench.experiment.checks import doubtful, refuse_impossible, refuse_single_values
 from segbench.inference.stream import geometry_of
 from segbench.losses.rate import loss_rate_mismatch
 from segbench.metrics.decoding import Decoding
@@ -335,6 +335,7 @@ def build_experiment(config: Config, directory: Path, dataset: DataSet | None = 
     _freeze(config, task)
     check_schedule(config.scheduler)
     _check_network(config, dataset, task, waits_for_every_gradient(trainer))
+    refuse_single_values(config, task.model, dataset.spec)
     _warn_of_rate(config, dataset, task, trainer.world_size)
     return Experiment(dataset, data, task, trainer)
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
+import torch
+from torch import Tensor, nn
+
 from segbench.config.record import Config, Trainer
 from segbench.data.raw import DataSet
 from segbench.errors import SegbenchError
+from segbench.spec import DatasetSpec
 
 
 def refuse_impossible(config: Config, dataset: DataSet, scores: Collection[str], processes: int) -> None:
@@ -44,6 +48,58 @@ def refuse_impossible(config: Config, dataset: DataSet, scores: Collection[str],
             f"callbacks.checkpoint.monitor={config.monitor}",
             f"a score of the validation: {', '.join(scores)}",
             "choose one; null reports the last checkpoint",
+        )
+
+
+def refuse_single_values(config: Config, model: nn.Module, spec: DatasetSpec) -> None:
+    """Refuse a training in which a normalisation layer would get one value of each channel: it has no deviation.
+
+    Args:
+        config: of the run.
+        model: its network; it sees an image of zeros.
+        spec: of the data set.
+
+    Raises:
+        SegbenchError: names the layer, and what gives it more values.
+    """
+    of_batch = {
+        name: layer for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d)
+    }
+    of_image = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.InstanceNorm2d)}
+    watched = of_image | (of_batch if config.data.batch_size == 1 else {})
+    tile = config.data.tile
+    if not watched or not isinstance(tile, int):
+        return
+    single: list[str] = []
+
+    def look(name: str, given: Tensor) -> None:
+        if math.prod(given.shape[2:]) == 1:
+            single.append(name)
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))
+        for name, layer in watched.items()
+    ]
+    images = {name: torch.zeros(1, modality.channels, tile, tile) for name, modality in spec.modalities.items()}
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(next(iter(images.values())) if len(images) == 1 else images)
+    except ValueError:
+        # A layer for single images refuses in evaluation too, once it was looked at.
+        if not single:
+            raise
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    if single:
+        also = "" if single[0] in of_image else "data.batch_size=2, or "
+        raise SegbenchError(
+            f"data.tile={tile} with data.batch_size={config.data.batch_size}: the normalisation layer {single[0]} gets "
+            "one value of each channel, whose deviation is none",
+            "two values or more",
+            f"set {also}data.tile={2 * tile}, or a network that shrinks its maps less (model.depth)",
         )
 
 

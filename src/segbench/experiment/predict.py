@@ -272,7 +272,7 @@ def _inputs(given: PredictRequest, config: Config, spec: DatasetSpec, output: Pa
             "leave one out" if both else "add input=...",
         )
     if given.input is not None:
-        return find_inputs(given.input, given.ids, spec, output)
+        return find_inputs(given.input, given.ids, spec, output, _say)
     if given.ids is not None:
         raise SegbenchError(f"ids={given.ids} with split={given.split}", "ids= beside a folder", "leave it out")
     dataset = build_dataset(config.data, config.weights, config.model)
@@ -291,6 +291,7 @@ def _settings(given: PredictRequest, config: Config, suffix: str, own: bool) -> 
     kinds = given.format
     if kinds is None:
         kinds = "probabilities" if suffix in (".tif", ".tiff", ".zarr") else "masks"
+        kinds = "instances" if _has_objects(config) else kinds
     return Settings(
         kinds=(kinds,) if isinstance(kinds, str) else tuple(kinds),
         store=given.store or ("zarr" if suffix == ".zarr" else None),
@@ -300,6 +301,11 @@ def _settings(given: PredictRequest, config: Config, suffix: str, own: bool) -> 
         voc_year=given.voc.year,
         voc_competition=given.voc.competition,
     )
+
+
+def _has_objects(config: Config) -> bool:
+    """Whether the run learned from masks of objects, which predictions then number."""
+    return config.data.arguments.get("objects") is True
 
 
 def _decoding(given: PredictRequest, config: Config) -> Decoding:
@@ -321,7 +327,7 @@ def _made_by(given: PredictRequest, config: Config, checkpoint: Path) -> dict[st
         "tta": config.tta,
         "precision": config.trainer.precision,
     }
-    if "instances" in names:
+    if "instances" in names or (kinds is None and _has_objects(config)):
         made_by["decoding"] = dataclasses.asdict(_decoding(given, config))
     if "overlays" in names:
         made_by["opacity"] = given.opacity

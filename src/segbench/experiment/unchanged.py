@@ -162,7 +162,8 @@ def _other_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def _other_ids(split: str, before: Sequence[str], now: Sequence[str]) -> list[str]:
-    gone, new = [name for name in before if name not in set(now)], [name for name in now if name not in set(before)]
+    then, there = set(before), set(now)
+    gone, new = [name for name in before if name not in there], [name for name in now if name not in then]
     differences = [
         f"{split}: {len(names)} images {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for names, what in ((gone, "gone"), (new, "new"))

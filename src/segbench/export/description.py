@@ -24,6 +24,7 @@ def describe(
     checkpoint: str,
     step: int,
     size: Sequence[int] | None,
+    padded: bool = False,
 ) -> dict[str, Any]:
     """The description that goes into the file.
 
@@ -34,6 +35,7 @@ def describe(
         checkpoint: `best` or `last`.
         step: at which it was written.
         size: H and W, where they are fixed.
+        padded: whether the graph brings images to valid sides itself.
 
     Returns:
         plain containers: `inputs` and `outputs` in the order of the file's, `geometry`, and whose network it is. An
@@ -62,6 +64,7 @@ def describe(
         ],
         "geometry": dataclasses.asdict(geometry),
         "size": None if size is None else list(size),
+        "any_sides": padded or geometry == TileGeometry(context=geometry.context),
         "border": "images are continued by mirroring at their border pixels, by margin and up to a valid side",
     }
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from segbench.export.formats import Format
-    from segbench.export.network import ByName
+    from segbench.export.network import AnySides, ByName
     from segbench.spec import DatasetSpec, TileGeometry
 
 
@@ -42,9 +42,10 @@ def export(given: ExportRequest) -> Path:
     from segbench.experiment.build import build_dataset_spec, build_model
     from segbench.export.description import describe
     from segbench.export.formats import format_named
-    from segbench.export.network import ByName, first_line, trace
+    from segbench.export.network import AnySides, ByName, first_line, takes_any_sides, trace
     from segbench.inference.stream import geometry_of
     from segbench.runs.directory import Run, not_writable
+    from segbench.spec import TileGeometry
     from segbench.training.checkpoint import load_weights
 
     chosen = format_named(str(given.format))
@@ -60,18 +61,24 @@ def export(given: ExportRequest) -> Path:
     geometry = geometry_of(model)
     size = _fixed(given.size, geometry)
     # Dropout off and float32, whatever the run was trained in.
-    network = ByName(model, spec).eval().float()
+    by_name = ByName(model, spec).eval().float()
+    network: ByName | AnySides = by_name
+    inside = geometry
+    if size is None and takes_any_sides(geometry):
+        network, inside = AnySides(by_name, geometry.step), TileGeometry()
     print(f"{checkpoint} of step {step}: {type(model).__name__}", file=sys.stderr)
-    example = next(_images(spec, geometry, size, SIDES[1:]))
-    program = trace(network, example, geometry, size)
-    description = describe(config, spec, geometry, checkpoint.stem, step, size)
+    for sentence in (_sides(geometry, size, inside is not geometry), _precision(str(config.trainer.precision))):
+        print(sentence, file=sys.stderr)
+    example = next(_images(spec, inside, size, SIDES[1:]))
+    program = trace(network, example, inside, size)
+    description = describe(config, spec, geometry, checkpoint.stem, step, size, inside is not geometry)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         # Under its own name, which a pt2 archive holds, in a folder beside it.
         with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
             partial = Path(folder) / output.name
             chosen.write(program, description, partial)
-            _check(chosen, partial, network, _images(spec, geometry, size, SIDES), float(given.tolerance))
+            _check(chosen, partial, network, _images(spec, inside, size, SIDES), float(given.tolerance))
             os.replace(partial, output)
     except SegbenchError:
         raise
@@ -85,6 +92,28 @@ def export(given: ExportRequest) -> Path:
             + "set another format=, or change the model",
         ) from error
     return output
+
+
+def _sides(geometry: TileGeometry, size: tuple[int, int] | None, padded: bool) -> str:
+    """Which sides the file takes, and what comes out, as a sentence."""
+    if size is not None:
+        taken = f"{size[0]} x {size[1]} pixels only (size=)"
+    elif padded:
+        taken = f"any, from 1 pixel; the graph mirrors them up to multiples of {geometry.step}, and cuts the scores"
+    elif geometry.step == 1 and geometry.offset == 0:
+        taken = "any"
+    else:
+        least = geometry.offset + geometry.step * geometry.minimum
+        taken = f"from {least} in steps of {geometry.step}"
+    smaller = f"; scores are of {2 * geometry.margin} pixels less" if geometry.margin else ""
+    return f"height and width: {taken}{smaller}"
+
+
+def _precision(precision: str) -> str:
+    told = "precision: the file computes in float32"
+    if precision in ("32-true", "64-true"):
+        return told
+    return f"{told}; segbench predict computes in {precision}, as the run, and may differ in the last digits"
 
 
 def _check_output(output: Path, chosen: Format) -> None:
@@ -126,7 +155,9 @@ def _images(
         yield images
 
 
-def _check(chosen: Format, path: Path, network: ByName, batches: Iterator[dict[str, Tensor]], tolerance: float) -> None:
+def _check(
+    chosen: Format, path: Path, network: ByName | AnySides, batches: Iterator[dict[str, Tensor]], tolerance: float
+) -> None:
     import numpy as np
     import torch
 

@@ -78,7 +78,17 @@ def _name_sides(values: Iterable[Any], prefix: str, description: Mapping[str, An
     for value in values:
         value.shape[0] = "batch"
         if description["size"] is None:
-            value.shape[2], value.shape[3] = f"{prefix}height", f"{prefix}width"
+            value.shape[2], value.shape[3] = (
+                f"{prefix}{side}{_constraint(description)}" for side in ("height", "width")
+            )
+
+
+def _constraint(description: Mapping[str, Any]) -> str:
+    """What a free side must be, as a part of its name, as ONNX has no other place for it."""
+    step, offset = (description["geometry"][key] for key in ("step", "offset"))
+    if description["any_sides"] or step == 1:
+        return ""
+    return f"_multiple_of_{step}" + (f"_plus_{offset}" if offset else "")
 
 
 class Pt2:

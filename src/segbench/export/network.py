@@ -39,8 +39,41 @@ class ByName(nn.Module):
         }
 
 
+class AnySides(nn.Module):
+    """A padded network that takes sides of every length: images are continued by mirroring, as `predict` does it.
+
+    Args:
+        network: takes sides that are multiples of `step`, and gives as many scores.
+        step: of its `TileGeometry`.
+    """
+
+    def __init__(self, network: ByName, step: int) -> None:
+        super().__init__()
+        self.model, self._network, self._step = network.model, network, step
+
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The scores of the images' own pixels."""
+        first = next(iter(images.values()))
+        height, width = first.shape[-2:]
+        ys, xs = (self._mirrored(side, first.device) for side in (height, width))
+        whole = {name: image_BCHW.index_select(2, ys).index_select(3, xs) for name, image_BCHW in images.items()}
+        return {head: scores[:, :, :height, :width] for head, scores in self._network(whole).items()}
+
+    def _mirrored(self, side: int, device: torch.device) -> Tensor:
+        """As `segbench.inference.tiling.mirrored`, up to the next multiple."""
+        # As a tensor: the exporter to ONNX has no maximum of symbols.
+        period = (2 * torch.arange(side, device=device)[-1:]).clamp(min=1)
+        folded = torch.arange((side + self._step - 1) // self._step * self._step, device=device) % period
+        return torch.minimum(folded, period - folded)
+
+
+def takes_any_sides(geometry: TileGeometry) -> bool:
+    """Whether a network of this geometry is padded up to its sides within the graph."""
+    return geometry.margin == 0 and geometry.offset == 0 and geometry.minimum <= 1 and geometry.step > 1
+
+
 def trace(
-    network: ByName, images: Mapping[str, Tensor], geometry: TileGeometry, size: Sequence[int] | None
+    network: ByName | AnySides, images: Mapping[str, Tensor], geometry: TileGeometry, size: Sequence[int] | None
 ) -> ExportedProgram:
     """The network's graph.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from segbench.data.files.image_files import IMAGE_SUFFIXES
 from segbench.data.files.volumes import split_name
 from segbench.data.files.zarr_images import fields_of, is_zarr
+from segbench.data.folder.listing import list_images
 from segbench.data.id_lists import read_list
 from segbench.data.raw import Source
 from segbench.errors import SegbenchError
 from segbench.prediction.pages import Opened, OpenedFiles, OpenedSource
-from segbench.runtime.files import walk
 from segbench.spec import DatasetSpec
 
 KINDS = f"{' '.join(IMAGE_SUFFIXES)} or zarr"
@@ -106,7 +106,13 @@ class SplitInput:
         return OpenedSource(self.source, self.indices)
 
 
-def find_inputs(given: str | Mapping[str, str], ids: str | None, spec: DatasetSpec, output: Path) -> list[Input]:
+def find_inputs(
+    given: str | Mapping[str, str],
+    ids: str | None,
+    spec: DatasetSpec,
+    output: Path,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> list[Input]:
     """The inputs in files and folders.
 
     Args:
@@ -115,6 +121,7 @@ def find_inputs(given: str | Mapping[str, str], ids: str | None, spec: DatasetSp
         ids: a text file with the stems to take from a folder, or None for all.
         spec: of the run.
         output: where predictions go.
+        tell: called with a sentence for each reason why files of a folder are not used.
 
     Raises:
         SegbenchError: a missing file, an empty folder, a missing modality, unmatched or repeated stems, unknown ids, or
@@ -140,7 +147,7 @@ def find_inputs(given: str | Mapping[str, str], ids: str | None, spec: DatasetSp
                 "a folder outside it, or the next run would read predictions as images",
                 "change output=",
             )
-    found = {name: _listed(path) for name, path in paths.items()}
+    found = {name: _listed(path, tell) for name, path in paths.items()}
     stems = _stems(found, None if ids is None else read_list(Path(ids), "ids"), paths)
     return [FileInput(stem, {name: files[stem] for name, files in found.items()}) for stem in stems]
 
@@ -191,40 +198,23 @@ def _check_there(path: Path) -> None:
     raise SegbenchError(f"no file {path}{beside}", f"{KINDS}, or a folder of them", "set input= to where it is")
 
 
-def _listed(folder: Path) -> dict[str, Path]:
+def _listed(folder: Path, tell: Callable[[str], None]) -> dict[str, Path]:
     """The images of a folder and its subfolders, by path without suffix."""
-    images = {path: _stem(path.relative_to(folder)) for path in _images_below(folder)}
-    if not images:
+    listing = list_images(folder, arrays=True)
+    for sentence in listing.sentences():
+        tell(sentence)
+    if not listing.images:
         raise SegbenchError(f"no image in {folder}", KINDS, "set input= to the folder that holds the images")
-    counts = Counter(images.values())
-    twice = [path.name for path, name in images.items() if counts[name] > 1]
+    stems = [split_name(name)[0] for name in listing.images]
+    counts = Counter(stems)
+    twice = [name for name, stem in zip(listing.images, stems, strict=True) if counts[stem] > 1]
     if twice:
         raise SegbenchError(
             f"{folder} holds files of one stem: {', '.join(twice[:6])}",
             "a distinct stem for each image, since it names the output",
             "rename some, or put them into separate folders",
         )
-    return {name: path for path, name in images.items()}
-
-
-def _stem(path: Path) -> str:
-    return path.with_name(split_name(path.name)[0]).as_posix()
-
-
-def _images_below(folder: Path) -> Iterator[Path]:
-    if is_zarr(folder):
-        yield from fields_of(folder)
-        return
-    for where, folders, files in walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        arrays = [name for name in folders if is_zarr(Path(where, name))]
-        folders[:] = [name for name in folders if name not in arrays]
-        for name in sorted([*arrays, *(name for name in files if not name.startswith("."))]):
-            path = Path(where, name)
-            if name in arrays and (fields := fields_of(path)):
-                yield from fields
-            elif name in arrays or (split_name(name)[1] in IMAGE_SUFFIXES and path.is_file()):
-                yield path
+    return {stem: folder / name for name, stem in zip(listing.images, stems, strict=True)}
 
 
 def _stems(

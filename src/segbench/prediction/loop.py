@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import torch
 
+from segbench.data.raw import why_unreadable
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
 from segbench.inference.stream import ReadableImage, predict_stream
@@ -63,6 +65,14 @@ class _Work:
         self.opened.close()
 
 
+class _Unreadable(Exception):
+    """A part of a large image that its reader did not read."""
+
+    def __init__(self, work: _Work, error: Exception) -> None:
+        super().__init__(str(error))
+        self.work, self.error = work, error
+
+
 def predict_inputs(
     job: Job,
     inputs: Iterable[Input],
@@ -83,10 +93,35 @@ def predict_inputs(
         an iterator of inputs with their files.
 
     Raises:
-        SegbenchError: what `predict_stream` raises, and parts of large images that cannot be read.
+        SegbenchError: what `predict_stream` raises.
     """
+    left = iter(inputs)
+    while True:
+        started: list[_Work] = []
+        try:
+            yield from _predicted(job, left, failed, progress, done, started)
+        except _Unreadable as unreadable:
+            failed[unreadable.work.given.name] = _why(unreadable.work.given, unreadable.error)
+            # What was read ahead is read again.
+            left = chain([work.given for work in started if work is not unreadable.work], left)
+            progress.end()
+        else:
+            return
+        finally:
+            for work in started:
+                work.abandon()
+
+
+def _predicted(
+    job: Job,
+    inputs: Iterable[Input],
+    failed: dict[str, SegbenchError],
+    progress: Progress,
+    done: Callable[[Input, list[Path]], None],
+    started: list[_Work],
+) -> Iterator[tuple[Input, list[Path]]]:
+    """As `predict_inputs`, until a part cannot be read; `started` then holds what is begun and not done."""
     task = job.task
-    started: list[_Work] = []
     stream = predict_stream(
         task.model,
         _images(job, inputs, failed, started),
@@ -97,43 +132,39 @@ def predict_inputs(
         batch=job.batch,
     )
     work: _Work | None = None
-    try:
-        for window in stream:
-            following, index = window.key
-            if following is not work:
-                # Any other one stopped because a later page cannot be read.
-                while started[0] is not following:
-                    started.pop(0).abandon()
-                    progress.end()
-                work = following
-                progress.begin(work.given.name, sum(height * width for height, width in work.opened.sizes))
-            page = work.pages[index]
-            if index != work.page:
-                work.outputs.begin(index, page)
-                work.page, work.pixels_left = index, page.size[0] * page.size[1]
-            result = Result(window, page)
-            work.outputs.add(result)
-            work.empty += 0 if result.empty is None else int(result.empty.sum())
-            height, width = next(iter(window.probabilities.values())).shape[-2:]
-            work.pixels_left -= height * width
-            progress.add(height * width)
-            if work.pixels_left:
-                continue
-            work.outputs.end()
-            del work.pages[index]
-            if index + 1 < len(work.opened.sizes):
-                continue
-            paths = work.outputs.paths
-            job.notes.update(work.opened.notes)
-            job.notes.update({NO_DATA: work.empty, LACKING: int(work.empty > 0)})
-            done(work.given, paths)
-            work.outputs.finish()
-            started.pop(0).opened.close()
-            progress.end()
-            yield work.given, paths
-    finally:
-        for left in started:
-            left.abandon()
+    for window in stream:
+        following, index = window.key
+        if following is not work:
+            # Any other one stopped because a later page cannot be read.
+            while started[0] is not following:
+                started.pop(0).abandon()
+                progress.end()
+            work = following
+            progress.begin(work.given.name, sum(height * width for height, width in work.opened.sizes))
+        page = work.pages[index]
+        if index != work.page:
+            work.outputs.begin(index, page)
+            work.page, work.pixels_left = index, page.size[0] * page.size[1]
+        result = Result(window, page)
+        work.outputs.add(result)
+        work.empty += 0 if result.empty is None else int(result.empty.sum())
+        height, width = next(iter(window.probabilities.values())).shape[-2:]
+        work.pixels_left -= height * width
+        progress.add(height * width)
+        if work.pixels_left:
+            continue
+        work.outputs.end()
+        del work.pages[index]
+        if index + 1 < len(work.opened.sizes):
+            continue
+        paths = work.outputs.paths
+        job.notes.update(work.opened.notes)
+        job.notes.update({NO_DATA: work.empty, LACKING: int(work.empty > 0)})
+        done(work.given, paths)
+        work.outputs.finish()
+        started.pop(0).opened.close()
+        progress.end()
+        yield work.given, paths
 
 
 def _images(
@@ -144,14 +175,34 @@ def _images(
             work = _start(job, given)
             started.append(work)
             for index in range(len(work.opened.sizes)):
-                page = work.pages[index] = work.opened.page(index)
-                yield ReadableImage((work, index), page.size, _normalised(page, job))
+                page = work.pages[index] = _page(given, work.opened, index)
+                yield ReadableImage((work, index), page.size, _normalised(work, page, job))
         except SegbenchError as error:
             failed[given.name] = error
 
 
+def _opened(job: Job, given: Input) -> Opened:
+    try:
+        return given.open(job.spec)
+    except Exception as error:  # damaged files end in errors of any class
+        raise _why(given, error) from error
+
+
+def _page(given: Input, opened: Opened, index: int) -> Page:
+    try:
+        return opened.page(index)
+    except Exception as error:  # as above
+        raise _why(given, error) from error
+
+
+def _why(given: Input, error: Exception) -> SegbenchError:
+    """With several files, the one whose reader failed is the one that the error names."""
+    named = [path for path in given.files if str(path) in str(error)] or given.files
+    return why_unreadable(named[0] if named else Path(given.name), error)
+
+
 def _start(job: Job, given: Input) -> _Work:
-    opened = given.open(job.spec)
+    opened = _opened(job, given)
     try:
         settings = job.settings(given)
         target = Target(given.name, opened.sizes, job.spec, job.folder, settings, opened.placement, opened.turn)
@@ -163,9 +214,12 @@ def _start(job: Job, given: Input) -> _Work:
     return _Work(given, opened, outputs)
 
 
-def _normalised(page: Page, job: Job) -> Callable[[int, int, int, int], dict[str, torch.Tensor]]:
+def _normalised(work: _Work, page: Page, job: Job) -> Callable[[int, int, int, int], dict[str, torch.Tensor]]:
     def read(y0: int, y1: int, x0: int, x1: int) -> dict[str, torch.Tensor]:
-        parts = page.read(y0, y1, x0, x1)
+        try:
+            parts = page.read(y0, y1, x0, x1)
+        except Exception as error:  # as above
+            raise _Unreadable(work, error) from error
         return {name: normalise(part, job.spec.modalities[name]) for name, part in parts.items()}
 
     return read

@@ -16,11 +16,15 @@ MAX_SIDE = 1600
 """Pictures are scaled down to this many pixels: a dozen of them then take well under 5 MB."""
 
 STYLE = """
+body { max-width: 120rem; } section > ul, nav { max-width: 75rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; list-style: none; }
 a { color: inherit; } a:focus-visible, summary:focus-visible { outline: 2px solid; outline-offset: 2px; }
 figure { margin: 0 0 1rem; } figcaption { font-size: .85rem; } figure svg, figure img { max-width: 100%; height: auto; }
 figure img { image-rendering: auto; border: 1px solid var(--line); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(70rem, 100%), 1fr)); gap: 1rem; }
+.pictures img { width: 100%; }
+.tables { display: flex; flex-wrap: wrap; gap: 0 3rem; align-items: flex-start; }
 pre { background: var(--soft); padding: .7rem; overflow-x: auto; font-size: .8rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; } dt { font-weight: 600; } dd { margin: 0;
   overflow-wrap: anywhere; }

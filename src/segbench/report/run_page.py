@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segbench.compare.columns import choose_columns
 from segbench.compare.definitions import run_heads, score_infos
@@ -24,7 +26,7 @@ from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences
 from segbench.runs.directory import Run
-from segbench.spec import of_class
+from segbench.spec import HeadSpec, of_class
 
 _MAX_PICTURES = 12
 
@@ -42,10 +44,10 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
     assert run.path is not None
     return {
         "Scores": _scores(run, metric),
+        "Images": _pictures(run.path),
         "Deviations": _deviations(run),
         "Curves": _curves(run.trained or run.path),
         "Classes": _classes(run),
-        "Images": _pictures(run.path),
         "Cost": _cost(run),
         "Provenance": _provenance(run),
         "Configuration": folded("the whole configuration", dict(run.config)),
@@ -91,7 +93,7 @@ def _scores(run: RunRecord, metric: str | None) -> str:
         "averaged over": run.protocol.get("tta"),
         "precision": run.protocol.get("precision"),
     }
-    return facts(how) + table(shown) + sentences(notes)
+    return facts(how) + f'<div class="tables">{_class_scores(run)}{table(shown)}</div>' + sentences(notes)
 
 
 def _paper(run: RunRecord) -> tuple[Mapping[str, Any], list[str]]:
@@ -176,27 +178,57 @@ def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     return found
 
 
-def _classes(run: RunRecord) -> str:
+def _matrices(run: RunRecord) -> list[tuple[str, HeadSpec, NDArray[Any]]]:
+    """Of each head what to call it, its classes and its confusion: pixels KK, labelled by predicted.
+
+    Raises:
+        SegbenchError, OSError, ValueError, KeyError: the counts of the images cannot be read.
+    """
     assert run.path is not None
     path = run.path / "per_image.npz"
     if not path.is_file():
-        return ""
+        return []
+    heads = run_heads(run).heads
+    with np.load(path, allow_pickle=False) as stored:
+        matrices = {key.split("/")[0]: stored[key].sum(0) for key in stored.files if key.endswith("/matrix")}
+    return [
+        (f" of {name}" if len(heads) > 1 else "", heads[name], matrix_KK)
+        for name, matrix_KK in matrices.items()
+        if name in heads and matrix_KK.shape == (heads[name].num_classes, heads[name].num_classes)
+    ]
+
+
+def _of_classes(matrix_KK: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """IU and Dice of each class, NaN where it is neither labelled nor predicted."""
+    hit, both = np.diag(matrix_KK), matrix_KK.sum(1) + matrix_KK.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return hit / (both - hit), 2 * hit / both
+
+
+def _class_scores(run: RunRecord) -> str:
+    tables = []
+    with contextlib.suppress(SegbenchError, OSError, ValueError, KeyError):
+        for named, head, matrix_KK in _matrices(run):
+            iu, dice = _of_classes(matrix_KK)
+            rows = tuple(
+                (name, number(float(iu[k])), number(float(dice[k]))) for k, name in enumerate(head.class_names)
+            )
+            tables.append(
+                table(Table("classes", f"classes{named}", ("class", "IU", "Dice"), rows, (False, True, True)))
+            )
+    return "".join(tables)
+
+
+def _classes(run: RunRecord) -> str:
     try:
-        heads = run_heads(run).heads
-        with np.load(path, allow_pickle=False) as stored:
-            matrices = {key: stored[key].sum(0) for key in stored.files if key.endswith("/matrix")}
+        matrices = _matrices(run)
     except (SegbenchError, OSError, ValueError, KeyError) as error:
         return f"<p>The counts of the images cannot be read: {error}</p>"
     drawn = []
-    for key, matrix_KK in matrices.items():
-        head = heads.get(key.split("/")[0])
-        if head is None or matrix_KK.shape != (head.num_classes, head.num_classes):
-            continue
-        named = f" of {key.split('/')[0]}" if len(heads) > 1 else ""
+    for named, head, matrix_KK in matrices:
         hit, labelled, predicted = np.diag(matrix_KK), matrix_KK.sum(1), matrix_KK.sum(0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            iu, dice = hit / (labelled + predicted - hit), 2 * hit / (labelled + predicted)
-            share = labelled / labelled.sum()
+        iu, dice = _of_classes(matrix_KK)
+        share = labelled / max(labelled.sum(), 1)
         rows = tuple(
             (
                 *(name, number(float(iu[k])), number(float(dice[k])), f"{share[k]:.2%}"),
@@ -210,7 +242,7 @@ def _classes(run: RunRecord) -> str:
         drawn.append(chart(bars(by_iu, "IU"), f"Intersection over union of each class{named}", numbers))
         caption = f"Confusion{named}: predicted classes of each labelled class's pixels; a row sums to 1, or is empty"
         drawn.append(chart(confusion(matrix_KK, head.class_names), caption))
-    return f'<div class="figures">{"".join(drawn)}</div>'
+    return f'<div class="figures">{"".join(drawn)}</div>' if drawn else ""
 
 
 def _last_nan(value: float) -> float:
@@ -218,17 +250,23 @@ def _last_nan(value: float) -> float:
 
 
 def _pictures(directory: Path) -> str:
+    """The extremes, then further panels: each image once, splits and merges beside."""
     shown = []
+    folder = directory / "panels"
+    panels = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
     index = directory / "extremes" / "extremes.json"
     for entry in json.loads(index.read_text()) if index.is_file() else []:
         caption = f"{entry['rank']} image: {entry['id']}, {entry['score']} {number(entry['value'])}"
-        shown.append(picture(index.parent / entry["file"], f"{caption}; image, label, prediction, errors"))
-    panels = sorted((directory / "panels").glob("*.png"))
-    marked = [path for path in panels if path.stem.endswith("-splits-merges")]
-    for path in [*marked, *(path for path in panels if path not in marked)][: max(0, _MAX_PICTURES - len(shown))]:
-        what = "splits and merges" if path in marked else "image, label, prediction, errors"
-        shown.append(picture(path, f"{path.stem.removesuffix('-splits-merges')}: {what}"))
-    return "".join(shown)
+        shown.append(picture(index.parent / entry["file"], f"{caption}; {_PARTS}"))
+        panels.pop(entry["id"], None)
+    marked = [name for name in panels if name.endswith(_MARKED)]
+    for name in [*marked, *(name for name in panels if name not in marked)][: max(0, _MAX_PICTURES - len(shown))]:
+        what = "splits and merges" if name in marked else _PARTS
+        shown.append(picture(panels[name], f"{name.removesuffix(_MARKED)}: {what}"))
+    return f'<div class="pictures">{"".join(shown)}</div>' if shown else ""
+
+
+_PARTS, _MARKED = "image, label, prediction, errors", "-splits-merges"
 
 
 def _cost(run: RunRecord) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PARTIAL = re.compile(r"\..+\.\d+\.partial")
@@ -51,21 +51,29 @@ def write_whole(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="")
 
 
-def walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+def walk(
+    folder: str | Path, left_out: Callable[[str, str], None] = lambda path, why: None
+) -> Iterator[tuple[str, list[str], list[str]]]:
     """As `os.walk` from the top, sorted by name; follows links to folders and visits each folder once.
 
     A folder comes before links to it in the same parent.
 
     Args:
         folder: the root.
+        left_out: called with the path of each folder that is not visited, and why; not with pruned ones.
 
     Yields:
         a folder's path, its folders, which the caller may prune, and its files.
     """
+
+    def closed(error: OSError) -> None:
+        left_out(str(error.filename), f"that cannot be opened ({error.strerror})")
+
     met: set[str] = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
+    for where, folders, files in os.walk(folder, followlinks=True, onerror=closed):
         real = os.path.realpath(where)
         if real in met:
+            left_out(where, "that lead to a folder that is read already")
             folders.clear()
             continue
         met.add(real)

@@ -163,3 +163,35 @@ def test_255_classes_and_void_fit():
     assert len(classes.names) == 255 and label(classes, [254, 255, 0]) == [254, 255, 0]
     with pytest.raises(SegbenchError, match="256 different values"):
         classes_of(page({k: 50 for k in range(256)}, runs=900))
+
+
+@pytest.mark.parametrize("high", [1, 255, 65535])
+def test_two_values_are_background_and_foreground_where_names_are_automatic(high):
+    pages = page({0: 9, high: 1}), page({0: 8})
+    assert classes_of(*pages, given="auto").names == ("background", "foreground")
+    assert classes_of(*pages).names == ("0", str(high))
+
+
+def test_other_values_keep_theirs():
+    assert classes_of(page({0: 9, 7: 1}), given="auto").names == ("0", "7")
+    assert classes_of(page({0: 9, 1: 1, 255: 1}), given="auto").names == ("0", "1", "255")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "asked"),
+    [
+        ({-1: 9, 0: 50, 1: 41}, ["-1"]),
+        ({0: 50, 1: 40, 255: 10}, ["255"]),
+        ({0: 1, 1: 50, 2: 49}, ["0"]),
+        ({-1: 9, 0: 1, 1: 50, 2: 40, 255: 20}, ["-1", "255", "0"]),
+        ({0: 50, 255: 50}, []),
+        ({0: 30, 1: 30, 2: 40}, []),
+    ],
+)
+def test_values_that_often_mark_void_are_asked_about_alike(pixels, asked):
+    notes = classes_of(page(pixels)).notes
+    assert [note.split(" ")[0] for note in notes] == asked
+    assert all(note.endswith(f"set data.ignore_index={value}") for note, value in zip(notes, asked, strict=True))
+    if asked:
+        void = [int(value) for value in asked]
+        assert classes_of(page(pixels), ignore=void).notes == () or len(set(pixels) - set(void)) < 2

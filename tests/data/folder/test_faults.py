@@ -53,6 +53,16 @@ def test_smoothed_masks_are_told():
     assert note.startswith("58 of 60 values together have 0.0058% of the pixels")
 
 
+def test_a_mask_of_two_values_that_was_enlarged_by_interpolation_is_no_photograph():
+    smoothed = page({0: 300} | dict.fromkeys(range(1, 100), 2) | {255: 120}, runs=400)
+    told = r"masks/1\.png has 99 values between 0 and 255, on 32\.0% of its pixels, as have 1 of 2 masks: .*smoothed"
+    with pytest.raises(SegbenchError, match=told):
+        classes_of(page({0: 5, 1: 3}), smoothed)
+    photo = page({k: 4 for k in range(200)}, runs=700)
+    with pytest.raises(SegbenchError, match="2 of 2 masks have too many values: probably photographs"):
+        classes_of(smoothed, photo)
+
+
 def test_more_values_than_are_kept_are_refused_whatever_is_asked_for():
     many = MaskFacts(1000, 1000, "ids", 70000, 90000, (), (), ())
     with pytest.raises(SegbenchError, match=r"masks/0\.png has more than 65536 different values"):

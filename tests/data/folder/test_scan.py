@@ -1,11 +1,14 @@
 import json
 import os
+import struct
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
 
+from segbench.data.folder import scan
+from segbench.data.folder.cache import user_cache
 from segbench.data.folder.facts import mean_and_std
 from segbench.data.folder.scan import scan_images, scan_masks
 
@@ -110,7 +113,7 @@ def test_a_second_scan_reads_nothing_and_finds_the_same(folder):
     second = scan_images(folder, ["a.png", "b.tif"])
     assert (first.decoded, second.decoded) == (2, 0)
     assert second.pages == first.pages
-    assert first.cache == second.cache == folder / ".segbench-images.json"
+    assert first.cache == second.cache and first.cache.name.endswith("-images.json")
 
 
 def test_only_what_changed_is_read_again(folder):
@@ -140,7 +143,8 @@ def test_a_scan_that_is_broken_off_keeps_what_it_read(folder, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         scan_images(folder, names, stop)
-    kept = json.loads((folder / ".segbench-images.json").read_text())["files"]
+    (cache,) = (user_cache() / "scans").glob("*-images.json")
+    kept = json.loads(cache.read_text())["files"]
     assert 0 < len(kept) < 300
     assert scan_images(folder, names).decoded == 300 - len(kept)
 
@@ -156,3 +160,27 @@ def test_progress_is_told(folder, monkeypatch):
     told.clear()
     scan_images(folder, names, lambda done, total: told.append((done, total)))
     assert told == []
+
+
+@pytest.mark.parametrize("error", [IndexError, MemoryError, struct.error, KeyError])
+def test_whatever_a_reader_raises_is_a_fault_of_its_file(folder, monkeypatch, error):
+    for name in "abc":
+        cv2.imwrite(str(folder / f"{name}.png"), noise(9, 7))
+    real = scan.pages_of
+
+    def broken(path, reading):
+        if path.name == "b.png":
+            raise error("inside")
+        return real(path, reading)
+
+    monkeypatch.setattr(scan, "pages_of", broken)
+    found = scan_images(folder, ["a.png", "b.png", "c.png"])
+    assert list(found.pages) == ["a.png", "c.png"]
+    assert found.faults["b.png"].found.startswith(f"{folder / 'b.png'} cannot be read: {error.__name__}: ")
+
+
+def test_a_pointer_of_git_lfs_is_called_one(folder):
+    for name in ("a.png", "a.tif"):
+        (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    found = scan_images(folder, ["a.png", "a.tif"])
+    assert {"is a pointer of Git LFS" in fault.found for fault in found.faults.values()} == {True}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segbench.data.folder.split import by_lists, by_shares, page_id
+from segbench.data.folder.split import by_folders, by_folds, by_lists, by_shares, grouped, page_id
 from segbench.errors import SegbenchError
 
 
@@ -139,3 +139,108 @@ def test_lists_that_do_not_serve(lists, given, found):
     given = given if isinstance(given, str) else {key: path.format(lists) for key, path in given.items()}
     with pytest.raises(SegbenchError, match=found):
         by_lists(files(5), given)
+
+
+def names_of(splits):
+    return {split: {name for name, _ in each} for split, each in splits.items()}
+
+
+SCENES = {f"scene{scene}_{tile}": 1 for scene in range(6) for tile in range(4)}
+
+
+@settings(deadline=None)
+@given(st.integers(0, 20), st.floats(0.01, 0.4), st.floats(0.01, 0.4))
+def test_no_group_is_in_two_splits(seed, val, test):
+    splits, how = by_shares(SCENES, val, test, seed, group="[^_]+")
+    scenes = {split: {name.split("_")[0] for name in names} for split, names in names_of(splits).items()}
+    assert sum(map(len, scenes.values())) == 6 and len(set.union(*scenes.values())) == 6
+    assert sum(map(len, splits.values())) == len(SCENES)
+    assert how == f"by whole groups (6, data.group=[^_]+), data.seed={seed}"
+
+
+@pytest.mark.parametrize(
+    ("group", "groups"),
+    [
+        (None, 24),
+        ("[^_]+", 6),
+        (r".*_(\d)", 4),
+        ("folder", 1),
+        (r"scene(\d)_(\d)", 24),
+    ],
+)
+def test_groups_of_names(group, groups):
+    assert len(grouped(list(SCENES), group)) == groups
+
+
+def test_folders_are_groups():
+    assert grouped(["p1/a", "p1/x/b", "p2/a", "c"], "folder") == {
+        "p1/": ["p1/a"],
+        "p1/x/": ["p1/x/b"],
+        "p2/": ["p2/a"],
+        "": ["c"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("group", "found"), [("(", r"data\.group=\(: "), ("scene[0-4]", r"matches 4 of 24 names not: scene5_0, ")]
+)
+def test_groups_that_are_none(group, found):
+    with pytest.raises(SegbenchError, match=found):
+        by_shares(SCENES, 0.2, 0.2, 0, group)
+
+
+def test_fewer_groups_than_splits():
+    with pytest.raises(SegbenchError, match=r"1 groups by data\.group=scene for 3 splits"):
+        by_shares(SCENES, 0.2, 0.2, 0, "scene")
+
+
+@settings(deadline=None)
+@given(st.integers(2, 6), st.sampled_from([0, 0.1, 0.3]), st.sampled_from([None, "[^_]+"]), st.integers(0, 3))
+def test_every_file_selects_in_one_fold_and_is_tested_in_all_or_none(folds, test, group, seed):
+    if test and group and folds == 6:
+        folds = 5
+    every = [names_of(by_folds(SCENES, folds, fold, test, seed, group)[0]) for fold in range(folds)]
+    tests = [each.get("test", set()) for each in every]
+    assert all(each == tests[0] for each in tests) and bool(tests[0]) == bool(test)
+    selected = [name for each in every for name in each["val"]]
+    assert sorted(selected) == sorted(SCENES.keys() - tests[0])
+    for each in every:
+        assert each["train"] | each["val"] | tests[0] == SCENES.keys() and not each["train"] & each["val"]
+        if group:
+            assert not {n.split("_")[0] for n in each["train"]} & {n.split("_")[0] for n in each["val"] | tests[0]}
+
+
+def test_folds_of_a_stack_are_blocks():
+    splits, how = by_folds({"s": 10}, 3, 1, 0.1, 0)
+    assert [page for _, page in splits["val"]] == [3, 4, 5] and [page for _, page in splits["test"]] == [9]
+    assert [page for _, page in splits["train"]] == [0, 1, 2, 6, 7, 8]
+    assert how == "fold 1 of 3 by contiguous blocks of pages"
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(1, 0), (3, 3), (3, -1), (3, None)])
+def test_folds_that_are_none(folds, fold):
+    with pytest.raises(SegbenchError, match=rf"data\.folds={folds} and data\.fold={fold}\n"):
+        by_folds(SCENES, folds, fold, 0, 0)
+
+
+def test_folders_are_the_split():
+    pages = {"train/a": 1, "train/b": 2, "Validation/c": 1, "x/test/d": 1, "e": 1}
+    splits, how = by_folders(pages, 0.5, 0)
+    assert splits == {
+        "train": [("train/a", 0), ("train/b", 0), ("train/b", 1)],
+        "val": [("Validation/c", 0)],
+        "test": [("x/test/d", 0)],
+    }
+    assert how == "by folders"
+
+
+def test_without_a_folder_to_select_a_share_of_train_does():
+    splits, how = by_folders({f"train/{k}": 1 for k in range(10)} | {"test/a": 1}, 0.2, 0)
+    assert {split: len(each) for split, each in splits.items()} == {"train": 8, "val": 2, "test": 1}
+    assert how == "by folders; val 0.2 of train by whole files, data.seed=0"
+    assert by_folders({"train/a": 1, "test/a": 1}, 0, 0)[0].keys() == {"train", "test"}
+
+
+def test_no_folder_to_train_on():
+    with pytest.raises(SegbenchError, match=r"no image in a folder train; 1 of 2 in val or test"):
+        by_folders({"val/a": 1, "b": 1}, 0.2, 0)

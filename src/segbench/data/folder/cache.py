@@ -1,4 +1,4 @@
-"""Facts about a folder's files, kept between runs: in the folder, or in the user's cache if it is not writable."""
+"""Facts about a folder's files, kept between runs in the user's cache: nothing is written beside one's images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ class ScanCache:
     def __init__(self, folder: Path, what: str, reading: Reading = AS_STORED) -> None:
         self._reading = asdict(reading)
         digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-        self._places = (folder / f".segbench-{what}.json", user_cache() / "scans" / f"{digest}-{what}.json")
+        self._place = user_cache() / "scans" / f"{digest}-{what}.json"
+        # Version 0.1.0 wrote into the folder.
+        self._places = (self._place, folder / f".segbench-{what}.json")
         self.written: Path | None = None
 
     def read(self, stamps: Mapping[str, Stamp]) -> dict[str, list[Any]]:
@@ -53,7 +55,7 @@ class ScanCache:
         return known
 
     def write(self, facts: Mapping[str, tuple[Stamp, Sequence[Any]]]) -> None:
-        """Replace all facts; `written` is then the file, or None if neither place is writable.
+        """Replace all facts; `written` is then the file, or None if that is not writable.
 
         Args:
             facts: by name the file's stamp and its facts as JSON values.
@@ -61,12 +63,10 @@ class ScanCache:
         entries = {name: [*stamp, entry] for name, (stamp, entry) in facts.items()}
         content = {"version": VERSION, "reading": self._reading, "files": entries}
         self.written = None
-        for place in self._places:
-            with contextlib.suppress(OSError):
-                place.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(place, json.dumps(content, separators=(",", ":")))
-                self.written = place
-                return
+        with contextlib.suppress(OSError):
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self._place, json.dumps(content, separators=(",", ":")))
+            self.written = self._place
 
     def _entries(self, place: Path) -> dict[str, Any]:
         # A file that is truncated, of another version or not a cache counts as none.

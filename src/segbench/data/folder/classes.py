@@ -20,10 +20,18 @@ MOST_CLASSES = 255
 REST = "rest"
 """In data.classes: every value not given to another class."""
 
+_LITTLE = 0.05
+"""A value 0 on fewer pixels, and fewer than other values, is no background; it may be what nobody labelled."""
+
 _MANY_CLASSES = 25
 """More values than this, without a palette to show them, are as often instance ids as classes."""
 
-Given = Sequence[str] | Mapping[str, Any] | None
+AUTO = "auto"
+"""As data.classes: every value is a class; if there are two, 0 and the highest, they have names."""
+
+_MASKS_OF_TWO = ([0, 1], [0, 255], [0, 65535])
+
+Given = Sequence[str] | Mapping[str, Any] | str | None
 
 
 def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: Given, ignore: Any) -> Classes:
@@ -32,7 +40,8 @@ def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: 
     Args:
         folder: of the masks, for messages.
         masks: a scan's facts of each page by name; at least one.
-        given: None makes every value or colour a class, in ascending order. A list names the values in ascending order,
+        given: None makes every value or colour a class, in ascending order; `auto` too, and calls the values 0 and the
+            highest of their type (or 1) background and foreground. A list names the values in ascending order,
             or the ids 0, 1, 2 ... if it is long enough. A mapping gives each class its value or colour, several of
             them, or `rest`.
         ignore: the value or colour that is void, or several, or None.
@@ -41,6 +50,7 @@ def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: 
         SegbenchError: files that are not masks (photographs, smoothed masks, too many values), two codings that do not
             match, only one class, or names that do not fit.
     """
+    named, given = given == AUTO, None if given == AUTO else given
     coding = _coding(masks)
     pixels: Counter[int] = Counter()
     for _, _, facts in by_page(masks):
@@ -55,6 +65,8 @@ def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: 
         names, groups, rest = _from_mapping(given, coding, found, pixels)
     else:
         names, groups, rest = *_from_values(given, coding, found, pixels), None
+        if named and coding == "ids" and found in _MASKS_OF_TWO:
+            names = ("background", "foreground")
     labels = {code: label for label, group in enumerate(groups) for code in group} | dict.fromkeys(void, VOID)
     seen = sorted({label for code in found if (label := labels.get(code, rest)) is not None})
     if len(seen) < 2:
@@ -240,13 +252,13 @@ def _notes(
     absent = [say(code, coding) for code in void if code not in pixels]
     if absent:
         notes.append(f"data.ignore_index: no mask has {', '.join(absent)}")
-    if given is None and coding == "ids" and len(found) > 2 and found[-1] == VOID and found[-2] < VOID - 1:
-        notes.append("255 is a class here; if it marks void pixels, set data.ignore_index=255")
+    if given is None and coding == "ids":
+        notes += _doubtful(found, pixels)
     kinds = Counter(facts.kind for _, _, facts in by_page(masks))
     if given is None and kinds["ids"] and len(found) > _MANY_CLASSES:
         notes.append(
             f"{len(found)} values are {len(found)} classes here; if each value is an object, make them one class with "
-            "data.classes='{background: 0, object: rest}'"
+            "data.classes='{background: 0, object: rest}', or find them with experiment=image_objects"
         )
     if coding == "colours" and kinds["ids"]:
         notes.append(f"{kinds['ids']} masks are grey: their value v counts as the colour (v, v, v)")
@@ -260,3 +272,18 @@ def _notes(
             "pixels, as in masks that were resized with interpolation or saved as JPEG"
         )
     return tuple(notes)
+
+
+def _doubtful(found: Sequence[int], pixels: Mapping[int, int]) -> list[str]:
+    """A question for each value that often marks void: -1 or another below 0, 255 apart from the others, a rare 0."""
+    total = sum(pixels[code] for code in found)
+    void = [code for code in found if code < 0]
+    if len(found) > 2 and found[-1] == VOID and found[-2] < VOID - 1:
+        void.append(VOID)
+    if len(found) > 2 and 0 in found and pixels[0] < min(_LITTLE, 0.5 / len(found)) * total:
+        void.append(0)
+    return [
+        f"{code} is a class here, on {pixels[code] / total:.2%} of the pixels; if it marks void pixels, set "
+        f"data.ignore_index={code}"
+        for code in void
+    ]

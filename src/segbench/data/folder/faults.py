@@ -12,6 +12,9 @@ from segbench.errors import SegbenchError
 _RESTLESS = 0.25
 """Share of pixels that differ from the previous one: below 0.1 in masks of real data sets, above 0.4 in photographs."""
 
+_END = 0.05
+"""Of a mask of two values that was smoothed, each still has at least this share of the pixels."""
+
 _FEW_BETWEEN, _RARE, _EDGES = 8, 0.01, 0.1
 """Between its two values a smoothed mask has more values than this, on smaller shares of the pixels each and in all."""
 
@@ -38,6 +41,7 @@ def refuse_no_masks(
     photos = [name for name, facts in crowded if facts.runs > _RESTLESS * facts.height * facts.width]
     overflowing = [name for name, facts in crowded if facts.distinct and not facts.codes]
     if photos and most is not None:
+        refuse_interpolated(folder, {name: facts for name, facts in crowded if name in photos}, len(pages))
         facts = next(facts for name, facts in crowded if name == photos[0])
         what = "colours" if facts.kind == "colours" else "values"
         raise _refusal(
@@ -66,6 +70,34 @@ def refuse_no_masks(
         f"the masks in {folder} have {len(pixels)} different values ({shown} ...): "
         "probably instance ids, one value per object",
         "make one class of all objects: data.classes='{background: 0, object: rest}'",
+    )
+
+
+def refuse_interpolated(folder: Path, crowded: Mapping[str, MaskFacts], count: int) -> None:
+    """Raise if pages of many values are masks of two values whose edges were smoothed, not photographs.
+
+    Most of their pixels have the lowest or the highest value, and each of the two has its share.
+
+    Args:
+        folder: of the masks, for messages.
+        crowded: pages whose values change from pixel to pixel, by name.
+        count: of all pages.
+    """
+    for facts in crowded.values():
+        ends = facts.pixels[:1] + facts.pixels[-1:]
+        if (
+            facts.kind == "colours"
+            or min(ends, default=0) < _END * sum(facts.pixels)
+            or sum(ends) < sum(facts.pixels) / 2
+        ):
+            return
+    name, facts = next(iter(crowded.items()))
+    between = 1 - (facts.pixels[0] + facts.pixels[-1]) / sum(facts.pixels)
+    raise _refusal(
+        f"{folder / name} has {facts.distinct - 2} values between {facts.codes[0]} and {facts.codes[-1]}, on "
+        f"{between:.1%} of its pixels, as have {len(crowded)} of {count} masks: probably smoothed, by resizing with "
+        "interpolation, anti-aliased drawing or JPEG",
+        "export the masks again; resize masks only with nearest neighbour",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -111,9 +111,9 @@ class Classes:
 def codes_of(facts: MaskFacts, coding: Coding) -> Iterator[tuple[int, int]]:
     """Each code of a page with its pixels; as colours, a palette's index is looked up and a value v is (v, v, v)."""
     if coding == "ids" or facts.kind == "colours":
-        codes: Sequence[int] = facts.codes
-    else:
-        codes = facts.colours if facts.kind == "palette" else [code * 0x010101 for code in facts.codes]
+        yield from zip(facts.codes, facts.pixels, strict=True)
+        return
+    codes = facts.colours if facts.kind == "palette" else [code * 0x010101 for code in facts.codes]
     counts: Counter[int] = Counter()
     for code, count in zip(codes, facts.pixels, strict=True):
         counts[code] += count

@@ -27,6 +27,7 @@ from segbench.data.files.statements import Decoded
 from segbench.data.folder.cache import ScanCache
 from segbench.data.folder.counts import count_codes, count_runs, whole_sums
 from segbench.data.folder.facts import COUNTED, FEW_CODES, MOST_CODES, Facts, ImageFacts, MaskFacts
+from segbench.data.raw import why_unreadable
 from segbench.errors import SegbenchError
 from segbench.spec import Reading
 
@@ -111,13 +112,15 @@ def _read_all(
     left = deque(names)
 
     def work() -> None:
-        with contextlib.suppress(IndexError):
-            while True:
+        while True:
+            try:
                 name = left.popleft()
-                try:
-                    scan.pages[name] = read(folder / name)
-                except SegbenchError as error:
-                    scan.faults[name] = error
+            except IndexError:
+                return
+            try:
+                scan.pages[name] = read(folder / name)
+            except Exception as error:  # damaged files end in errors of any class
+                scan.faults[name] = why_unreadable(folder / name, error)
 
     known = len(scan.pages)
     with scan_pool() as (pool, cores):

@@ -1,12 +1,15 @@
-"""Splits of a folder's files into training, validation and test: shares drawn by a seed, or lists."""
+"""Splits of a folder's files into training, validation and test: shares or folds drawn by a seed, folders, or lists."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from segbench.data.folder.faults import some
 from segbench.data.id_lists import read_list, refuse_shared
 from segbench.errors import SegbenchError
 
@@ -16,7 +19,58 @@ Page = tuple[str, int]
 SPLITS = ("train", "val", "test")
 
 
-def by_shares(pages: Mapping[str, int], val: float, test: float, seed: int) -> tuple[dict[str, list[Page]], str]:
+FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""Names of folders that are a split."""
+
+Groups = Mapping[str, Sequence[str]]
+"""The files of each group, which no split parts."""
+
+
+def grouped(names: Sequence[str], group: str | None) -> Groups:
+    """Files by what their names say belongs together.
+
+    Args:
+        names: without suffix.
+        group: a regular expression; what it matches at the start of a name, or its brackets if it has any, names the
+            group: `[^_]+` is all before the first underscore. `folder` groups by folder. None: each file is one.
+
+    Raises:
+        SegbenchError: no regular expression, or names that it does not match.
+    """
+    if group is None:
+        return {name: (name,) for name in names}
+    try:
+        expression = re.compile(r"(?:.*/)?" if group == "folder" else str(group))
+    except re.error as error:
+        raise SegbenchError(
+            f"data.group={group}: {error}",
+            "a regular expression for the start of a name, or folder",
+            "set data.group='[^_]+' for all before the first underscore",
+        ) from error
+    found: dict[str, list[str]] = {}
+    unmatched = []
+    for name in names:
+        match = expression.match(name)
+        if match is None:
+            unmatched.append(name)
+        else:
+            found.setdefault("\n".join(part or "" for part in match.groups()) or match[0], []).append(name)
+    if unmatched:
+        raise SegbenchError(
+            f"data.group={group} matches {len(unmatched)} of {len(names)} names not: {some(unmatched, 4)}",
+            "a group for every image",
+            "correct data.group",
+        )
+    return found
+
+
+def by_shares(
+    pages: Mapping[str, int], val: float, test: float, seed: int, group: str | None = None
+) -> tuple[dict[str, list[Page]], str]:
     """Split by whole files, so that the similar pages of a stack are never in two splits.
 
     With fewer files than splits (usually one stack), every file is cut into contiguous blocks of pages: the first ones
@@ -24,10 +78,11 @@ def by_shares(pages: Mapping[str, int], val: float, test: float, seed: int) -> t
 
     Args:
         pages: how many pages each file has, by name.
-        val: the share of the files (of the pages, in blocks) that select, at least one unless it is 0.
+        val: the share of the files (of the groups; of the pages, in blocks) that select, at least one unless it is 0.
         test: likewise, of those that score.
         seed: decides which files; a file's rank depends on its name and the seed alone, so that adding a file moves
             others by at most one rank.
+        group: as in `grouped`; groups are drawn in place of files.
 
     Returns:
         the pages of each split that has any, in the order of the files, and how they were chosen, as text.
@@ -35,21 +90,154 @@ def by_shares(pages: Mapping[str, int], val: float, test: float, seed: int) -> t
     Raises:
         SegbenchError: invalid shares, or too few files.
     """
+    _check_shares(val, test)
+    groups, needed = grouped(list(pages), group), 1 + (val > 0) + (test > 0)
+    if len(groups) >= needed:
+        drawn = _drawn(groups, seed)
+        chosen: dict[str, set[str]] = {}
+        for split, count in _counts(len(drawn), val, test).items():
+            chosen[split], drawn = _files(groups, drawn[:count]), drawn[count:]
+        return _pages_of(pages, chosen), f"by whole {_units(groups, group)}, data.seed={seed}"
+    _refuse_few(pages, groups, group, needed)
+    blocks: dict[str, list[Page]] = {split: [] for split in SPLITS}
+    for name, count in pages.items():
+        start = 0
+        counts = _counts(count, val, test)
+        for split in SPLITS:
+            blocks[split] += [(name, page) for page in range(start, start + counts[split])]
+            start += counts[split]
+    return _not_empty(blocks), "by contiguous blocks of pages, the last ones test"
+
+
+def by_folds(
+    pages: Mapping[str, int], folds: int, fold: int | None, test: float, seed: int, group: str | None = None
+) -> tuple[dict[str, list[Page]], str]:
+    """One of k folds is the validation split, the others train; the test is the same in all of them.
+
+    Args:
+        pages: how many pages each file has, by name.
+        folds: k.
+        fold: from 0.
+        test: the share of the files (of the groups) that is set apart before the folds are made; 0: none.
+        seed: as in `by_shares`.
+        group: as in `grouped`.
+
+    Returns:
+        as `by_shares`.
+
+    Raises:
+        SegbenchError: a fold that is none, or fewer files than folds.
+    """
+    _check_shares(0, test)
+    if not (folds >= 2 and fold is not None and 0 <= fold < folds):
+        raise SegbenchError(
+            f"data.folds={folds} and data.fold={fold}",
+            "two folds or more, and one of them, counted from 0",
+            f"set data.fold=0 to {max(folds, 2) - 1}",
+        )
+    groups, needed = grouped(list(pages), group), folds + (test > 0)
+    how = f"fold {fold} of {folds}"
+    if len(groups) >= needed:
+        drawn = _drawn(groups, seed)
+        # The most that leaves each fold a file.
+        apart = min(max(round(test * len(drawn)), 1), len(drawn) - folds) if test else 0
+        rest = drawn[apart:]
+        chosen = {
+            "train": _files(groups, [name for at, name in enumerate(rest) if at % folds != fold]),
+            "val": _files(groups, rest[fold::folds]),
+            "test": _files(groups, drawn[:apart]),
+        }
+        return _pages_of(pages, chosen), f"{how} by whole {_units(groups, group)}, data.seed={seed}"
+    _refuse_few(pages, groups, group, needed)
+    blocks: dict[str, list[Page]] = {split: [] for split in SPLITS}
+    for name, count in pages.items():
+        apart = min(max(round(test * count), 1), count - folds) if test else 0
+        rest_count = count - apart
+        first, last = rest_count * fold // folds, rest_count * (fold + 1) // folds
+        for page in range(count):
+            split = "test" if page >= rest_count else "val" if first <= page < last else "train"
+            blocks[split].append((name, page))
+    return _not_empty(blocks), f"{how} by contiguous blocks of pages"
+
+
+def folders_of(names: Sequence[str]) -> dict[str, str]:
+    """The split of each name that has a folder named as one: `train/a`, `images/validation/a`."""
+    splits = {word: split for split, words in FOLDERS.items() for word in words}
+    found = {}
+    for name in names:
+        parts = name.split("/")[:-1]
+        if (split := next((splits[part.lower()] for part in parts if part.lower() in splits), None)) is not None:
+            found[name] = split
+    return found
+
+
+def by_folders(pages: Mapping[str, int], val: float, seed: int) -> tuple[dict[str, list[Page]], str]:
+    """Split by folders named train, val and test (or training, validation ...).
+
+    Args:
+        pages: how many pages each file has, by name.
+        val: the share of the training files that select where no folder is for it.
+        seed: as in `by_shares`.
+
+    Returns:
+        as `by_shares`; files in no such folder are in no split.
+
+    Raises:
+        SegbenchError: no folder for training.
+    """
+    found = folders_of(list(pages))
+    counts = Counter(found.values())
+    if not counts["train"]:
+        raise SegbenchError(
+            f"data.split=folders and no image in a folder train; {len(found)} of {len(pages)} in val or test",
+            "folders train, val and test among the images and masks",
+            "set data.split=shares",
+        )
+    chosen = {split: {name for name, of in found.items() if of == split} for split in SPLITS}
+    how = "by folders"
+    if not chosen["val"] and val:
+        drawn, also = by_shares({name: 1 for name in chosen["train"]}, val, 0, seed)
+        chosen |= {split: {name for name, _ in drawn[split]} for split in ("train", "val")}
+        how += f"; val {val:g} of train {also}"
+    return _pages_of(pages, chosen), how
+
+
+def _check_shares(val: float, test: float) -> None:
     if not (val >= 0 and test >= 0 and val + test < 1):
         raise SegbenchError(
             f"data.val={val} and data.test={test}", "shares of the files that sum to less than 1", "lower them"
         )
-    needed = 1 + (val > 0) + (test > 0)
-    if len(pages) >= needed:
-        drawn = sorted(pages, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
-        chosen: dict[str, set[str]] = {}
-        for split, count in _counts(len(drawn), val, test).items():
-            chosen[split], drawn = set(drawn[:count]), drawn[count:]
-        split_pages = {
+
+
+def _drawn(groups: Groups, seed: int) -> list[str]:
+    return sorted(groups, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
+
+
+def _files(groups: Groups, drawn: Sequence[str]) -> set[str]:
+    return {name for group in drawn for name in groups[group]}
+
+
+def _units(groups: Groups, group: str | None) -> str:
+    return "files" if group is None else f"groups ({len(groups)}, data.group={group})"
+
+
+def _pages_of(pages: Mapping[str, int], chosen: Mapping[str, set[str]]) -> dict[str, list[Page]]:
+    return _not_empty(
+        {
             split: [(name, page) for name in pages if name in chosen[split] for page in range(pages[name])]
             for split in SPLITS
         }
-        return _not_empty(split_pages), f"by whole files, data.seed={seed}"
+    )
+
+
+def _refuse_few(pages: Mapping[str, int], groups: Groups, group: str | None, needed: int) -> None:
+    """Raise unless every file, and no group beside, can be cut into so many blocks."""
+    if group is not None:
+        raise SegbenchError(
+            f"{len(groups)} groups by data.group={group} for {needed} splits or folds",
+            f"at least {needed} groups",
+            "choose a finer data.group, fewer folds, or omit a split: data.test=0, and data.val=0",
+        )
     short = [name for name, count in pages.items() if count < needed]
     if short:
         only = ", ".join(short[:3])
@@ -59,14 +247,6 @@ def by_shares(pages: Mapping[str, int], val: float, test: float, seed: int) -> t
             f"at least {needed} files, or stacks of at least {needed} pages",
             "add images, or omit a split: data.test=0, and data.val=0",
         )
-    blocks: dict[str, list[Page]] = {split: [] for split in SPLITS}
-    for name, count in pages.items():
-        start = 0
-        counts = _counts(count, val, test)
-        for split in SPLITS:
-            blocks[split] += [(name, page) for page in range(start, start + counts[split])]
-            start += counts[split]
-    return _not_empty(blocks), "by contiguous blocks of pages, the last ones test"
 
 
 def _counts(total: int, val: float, test: float) -> dict[str, int]:
@@ -135,13 +315,13 @@ def _read(lists: str | Mapping[str, str | None]) -> dict[str, tuple[str, tuple[s
             raise SegbenchError(
                 f"data.lists={lists} cannot be read: {error}", "the splits.json of a run", "correct data.lists"
             ) from error
-    files = _files(lists)
+    files = _lists_of(lists)
     return {
         split: (str(path), read_list(path, f"data.lists, {split}", whole_lines=True)) for split, path in files.items()
     }
 
 
-def _files(lists: str | Mapping[str, str | None]) -> dict[str, Path]:
+def _lists_of(lists: str | Mapping[str, str | None]) -> dict[str, Path]:
     if isinstance(lists, str):
         files = {split: Path(lists) / f"{split}.txt" for split in SPLITS}
         files = {split: path for split, path in files.items() if path.is_file()}

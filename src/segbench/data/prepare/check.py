@@ -139,6 +139,8 @@ def _check_split(
             raw = source.read(index)
         except SegbenchError as error:
             report.faults.append(error.found)
+        except Exception as error:  # damaged files end in errors of any class
+            report.faults.append(f"image {source.ids[index]} cannot be read: {type(error).__name__}: {error}")
         else:
             _count(raw, spec, report)
             for label in raw.labels.values():
@@ -147,6 +149,12 @@ def _check_split(
         if progress is not None:
             progress(name, done, count)
     report.labels_digest = labels.hexdigest()
+    if report.read:
+        report.notes += [
+            f"no pixel is labelled ({head}), all is void"
+            for head, pixels in report.pixels.items()
+            if not pixels[:-1].any() and pixels[-1]
+        ]
     if name == "train" and limit is None and report.read:
         for head, head_spec in spec.heads.items():
             unseen = [k for k in np.flatnonzero(report.images_with[head] == 0).tolist() if k not in head_spec.excluded]

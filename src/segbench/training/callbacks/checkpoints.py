@@ -64,7 +64,7 @@ class Checkpoints(Checkpoint):
                 f"callbacks.checkpoint.every_n_train_steps={every_n_train_steps}", "at least 1", "raise it"
             )
         self._directory, self._every = Path(directory), every_n_train_steps
-        self._monitor, self._sign = monitor, 1.0 if higher_is_better else -1.0
+        self._monitor, self._sign, self._told_nan = monitor, 1.0 if higher_is_better else -1.0, False
         self.best_score: float | None = None
         self._written_at = -1
         self._seen = 0
@@ -218,6 +218,12 @@ class Checkpoints(Checkpoint):
                 f"callbacks.checkpoint.monitor={monitor}", f"a score of the validation: {known}", "choose one"
             )
         score = float(trainer.callback_metrics[monitor])
+        if math.isnan(score) and not self._told_nan:
+            self._told_nan = True
+            log.warning(
+                "step %d: %s is not a number, as where no pixel of the validation is labelled: it selects no best.ckpt",
+                *(trainer.global_step, monitor),
+            )
         if math.isnan(score) or (self.best_score is not None and self._sign * (score - self.best_score) <= 0):
             return
         self.best_score = score

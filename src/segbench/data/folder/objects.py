@@ -1,0 +1,103 @@
+"""Masks whose values number objects: recognised, and read as background, object and border."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.cells import near_others
+from segbench.data.files.masks import Mask
+from segbench.data.folder.classes import REST
+from segbench.data.folder.facts import MaskFacts, by_page
+from segbench.errors import SegbenchError
+from segbench.spec import VOID
+
+BACKGROUND, OBJECT, BORDER = 0, 1, 2
+BORDER_NAME, BORDER_COLOUR = "border", (230, 80, 60)
+
+_SAMPLE = 12
+"""Pages that are looked at; the shape of a page's regions is not among the facts of a scan."""
+
+_WHOLE = 0.95
+"""Of the values of objects, at least so many are one region each."""
+
+
+def classes_given(given: Any) -> Mapping[str, Any]:
+    """`data.classes` of masks of objects: background 0 and the rest, unless two others are named.
+
+    Raises:
+        SegbenchError: not two classes.
+    """
+    if given is None or given == "auto":
+        return {"background": 0, "object": REST}
+    if not isinstance(given, Mapping) or len(given) != 2:
+        raise SegbenchError(
+            f"data.objects=true with data.classes={given}",
+            "a class of what is no object, then one of all objects",
+            "leave data.classes out, or set data.classes='{background: 0, cell: rest}'",
+        )
+    return given
+
+
+def label_objects(
+    label_HW: NDArray[np.uint8], codes_HW: NDArray[np.integer], border: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Classes and ids of objects.
+
+    Args:
+        label_HW: `BACKGROUND`, `OBJECT` or void.
+        codes_HW: the mask's values; each value of an object is one object.
+        border: pixels of an object with another one this near, along rows, columns and diagonals, become `BORDER`; 0:
+            one pixel of each of two objects that touch becomes background.
+
+    Returns:
+        uint8 labels, and int32 ids from 1, 0 = none.
+    """
+    inside_HW = label_HW == OBJECT
+    ids_HW = np.zeros(label_HW.shape, np.int32)
+    ids_HW[inside_HW] = np.unique(codes_HW[inside_HW], return_inverse=True)[1] + 1
+    labelled_HW = label_HW.copy()
+    labelled_HW[near_others(ids_HW, max(border, 1))] = BORDER if border else BACKGROUND
+    return labelled_HW, ids_HW
+
+
+def look_like_objects(masks: Mapping[str, Sequence[MaskFacts]], read: Callable[[str, int], Mask]) -> bool:
+    """Whether the values of masks seem to number objects.
+
+    Then each value but 0 is one region, and the number of values differs from image to image, as does that of objects.
+
+    Args:
+        masks: a scan's facts of each page by name.
+        read: reads a page of a file, from 0.
+    """
+    pages = [(name, page) for name, page, facts in by_page(masks) if facts.codes and facts.kind == "ids"]
+    objects = {(name, page): _objects(masks[name][page].codes) for name, page in pages}
+    most = max((len(each) for each in objects.values()), default=0)
+    if most < 3 or len({len(each) for each in objects.values()}) == 1 < len(pages):
+        return False
+    # Where there are most values, chance makes them single regions least.
+    chosen = sorted(objects, key=lambda place: -len(objects[place]))[:_SAMPLE]
+    whole = total = 0
+    for place in chosen:
+        one, all_of_them = _regions(read(*place).codes_HW, objects[place])
+        whole, total = whole + one, total + all_of_them
+    return whole >= _WHOLE * total
+
+
+def _objects(codes: Iterable[int]) -> list[int]:
+    return [code for code in codes if code > 0 and code != VOID]
+
+
+def _regions(codes_HW: NDArray[np.integer], objects: Sequence[int], most: int = 200) -> tuple[int, int]:
+    """How many of the objects, of the first ones, are one region, and their number."""
+    whole = 0
+    for code in objects[:most]:
+        of_it_HW = codes_HW == code
+        rows, columns = np.flatnonzero(of_it_HW.any(1)), np.flatnonzero(of_it_HW.any(0))
+        box_HW = of_it_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        whole += cv2.connectedComponents(np.ascontiguousarray(box_HW).view(np.uint8), connectivity=8)[0] == 2
+    return whole, min(len(objects), most)

@@ -1,0 +1,137 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segbench.cli import data as cli
+from segbench.data.prepare.annotations import _numbers, fill, import_masks
+from segbench.errors import SegbenchError
+
+
+def read(path):
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+SQUARE = [1, 1, 3, 1, 3, 3, 1, 3]
+
+
+def coco(folder, annotations, name="a.jpg"):
+    content = {
+        "images": [{"id": 7, "file_name": name, "height": 4, "width": 5}],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 9, "name": "dog"}],
+        "annotations": [{"image_id": 7, "category_id": 9, **each} for each in annotations],
+    }
+    (folder / "coco.json").write_text(json.dumps(content))
+    return folder / "coco.json"
+
+
+def test_a_square_by_hand():
+    assert fill(np.array([(1, 1), (3, 1), (3, 3), (1, 3)], float), (4, 5)).astype(int).tolist() == [
+        [0, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0],
+        [0, 1, 1, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
+
+
+@given(st.lists(st.tuples(st.floats(-3, 15), st.floats(-3, 15)), min_size=3, max_size=8))
+def test_a_pixel_is_inside_if_a_ray_from_its_centre_crosses_an_odd_number_of_edges(corners):
+    found = fill(np.array(corners), (9, 11))
+    for y in range(9):
+        for x in range(11):
+            crossings = 0
+            for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], corners[0]], strict=True):
+                if (y0 <= y + 0.5) != (y1 <= y + 0.5):
+                    at = x0 + (y + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+                    crossings += at > x + 0.5 if abs(at - x - 0.5) > 1e-9 else 99
+            assert crossings >= 99 or found[y, x] == crossings % 2
+
+
+def test_polygons_and_both_kinds_of_run_lengths_of_coco(tmp_path):
+    # Column by column: 5 of background, 2, 2, 2, 9.
+    numbers = {"size": [4, 5], "counts": [5, 2, 2, 2, 9]}
+    text = {"size": [4, 5], "counts": "52207"}
+    assert _numbers("52207") == [5, 2, 2, 2, 9]
+    expected = np.zeros((4, 5), int)
+    expected[1:3, 1:3] = 1
+    for segmentation in ([SQUARE], numbers, text):
+        import_masks(coco(tmp_path, [{"segmentation": segmentation}]), tmp_path / "masks")
+        assert read(tmp_path / "masks" / "a.png").tolist() == expected.tolist()
+
+
+def test_objects_classes_crowds_and_what_has_no_area(tmp_path):
+    annotations = [
+        {"segmentation": [SQUARE]},
+        {"segmentation": [[0, 0, 5, 0, 5, 4, 0, 4]], "category_id": 3},
+        {"segmentation": {"size": [4, 5], "counts": [0, 1, 19]}, "iscrowd": 1},
+        {"bbox": [0, 0, 1, 1]},
+    ]
+    done = import_masks(coco(tmp_path, annotations, "../x/b.png"), tmp_path / "masks")
+    mask = read(tmp_path / "masks" / "b.png")
+    # The smaller object is on top, both are on top of the crowd.
+    assert mask.dtype == np.uint16 and mask[1:3, 1:3].tolist() == [[1, 1], [1, 1]] and (mask == 2).sum() == 16
+    assert (done.masks, done.objects, done.crowds) == (1, 2, 1)
+    assert done.left_out == {"annotations without a segmentation (boxes alone)": 1}
+    import_masks(tmp_path / "coco.json", tmp_path / "classes", "classes")
+    assert np.unique(read(tmp_path / "classes" / "b.png")).tolist() == [1, 2]
+    assert read(tmp_path / "classes" / "b.png")[1, 1] == 2
+
+
+def test_labelme(tmp_path):
+    (tmp_path / "in" / "day").mkdir(parents=True)
+    shapes = [
+        {"label": "cell", "points": [[1, 1], [3, 1], [3, 3], [1, 3]], "shape_type": "polygon", "group_id": None},
+        {"label": "cell", "points": [[0, 0], [1, 1]], "shape_type": "rectangle", "group_id": 5},
+        {"label": "cell", "points": [[4, 3], [5, 4]], "shape_type": "rectangle", "group_id": 5},
+        {"label": "cell", "points": [[1, 1]], "shape_type": "point"},
+    ]
+    content = {"imagePath": "a.jpg", "imageHeight": 4, "imageWidth": 5, "shapes": shapes}
+    (tmp_path / "in" / "day" / "a.json").write_text(json.dumps(content))
+    (tmp_path / "in" / "other.json").write_text("{}")
+    done = import_masks(tmp_path / "in", tmp_path / "masks")
+    assert read(tmp_path / "masks" / "day" / "a.png").tolist() == [
+        [2, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0],
+        [0, 1, 1, 0, 0],
+        [0, 0, 0, 0, 2],
+    ]
+    assert (done.objects, sum(done.left_out.values())) == (2, 2)
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def test_cellpose(tmp_path, capsys):
+    ids = np.array([[0, 3, 3], [9, 0, 3]], np.uint16)
+    np.save(tmp_path / "a_seg.npy", {"masks": ids, "filename": "a.tif", "est_diam": np.float32(3)})
+    import_masks(tmp_path, tmp_path / "masks")
+    assert read(tmp_path / "masks" / "a.png").tolist() == [[0, 1, 1], [2, 0, 1]]
+    np.save(tmp_path / "a_seg.npy", {"masks": Harmful()})
+    with pytest.raises(SegbenchError, match=r"a file that names builtins\.print"):
+        import_masks(tmp_path, tmp_path / "masks")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("content", "found"), [("{", "cannot be read: JSONDecodeError"), (None, "no .json and no")])
+def test_what_is_no_annotation(tmp_path, content, found):
+    if content:
+        (tmp_path / "a.json").write_text(content)
+    with pytest.raises(SegbenchError, match=found):
+        import_masks(tmp_path, tmp_path / "masks")
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    source = coco(tmp_path, [{"segmentation": [SQUARE]}])
+    assert cli.run(["import", str(source), f"output={tmp_path}/m"]) == 0
+    said = capsys.readouterr().out
+    assert f"1 masks of 1 objects (cat, dog) in {tmp_path}/m" in said and "experiment=image_objects" in said
+    cli.run(["import", str(source), f"output={tmp_path}/m", "masks=classes"])
+    assert "'data.classes={background: 0, cat: 1, dog: 2}'" in capsys.readouterr().out
+    for wrong in ([str(source)], [str(source), "output=x", "kind=y"], []):
+        with pytest.raises(SegbenchError, match="segbench data"):
+            cli.run(["import", *wrong])
