@@ -7,10 +7,6 @@ loads none of them.
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,20 +17,6 @@ __all__ = ["Prediction", "Predictor", "__version__", "build", "compare", "compos
 
 _CALLABLE = ("compare", "evaluate", "train")
 """Modules of these names can be called, as they are entry points (`python -m segbench.train`) or packages too."""
-
-
-class _Torchvision(MetaPathFinder):
-    """Finds nothing: asked before torchmetrics is found, it refuses a torchvision that torchmetrics would fail on.
-
-    Lightning imports torchmetrics, and twenty modules here one of both; any may be the first that is imported.
-    """
-
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        if fullname == "torchmetrics":
-            importlib.import_module("segbench.runtime.torchvision").refuse_broken_torchvision()
-
-
-sys.meta_path.insert(0, _Torchvision())
 
 
 def __getattr__(name: str) -> Any:

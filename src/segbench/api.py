@@ -33,6 +33,7 @@ from segbench.papers.named import name_deviations
 from segbench.runs.directory import Run
 from segbench.runtime.processes import is_main_process, new_run_id
 from segbench.runtime.signals import Stopped
+from segbench.runtime.torchvision import refuse_broken_torchvision
 from segbench.spec import VOID
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     from segbench.prediction.pages import Page
     from segbench.spec import DatasetSpec
     from segbench.training.task import SegmentationTask
+
+# Before any function here imports Lightning, which would fail with a traceback.
+refuse_broken_torchvision()
 
 Overrides = Sequence[str]
 """`["optimizer.lr=1e-3", "experiment=unet_isbi_em"]`, as on the command line."""

@@ -58,9 +58,10 @@ def _import() -> tuple[dict[str, Any], list[str]]:
     """Packages that are there and cannot be imported: one that is broken breaks those that use it."""
     broken = {}
     for name in ("torch", "torchvision", "torchmetrics", "lightning", "albumentations", "cv2"):
+        if importlib.util.find_spec(name) is None:
+            continue
         try:
-            if importlib.util.find_spec(name) is not None:
-                importlib.import_module(name)
+            importlib.import_module(name)
         except Exception as error:
             broken[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     # What fails for the same reason is told once.
@@ -68,7 +69,7 @@ def _import() -> tuple[dict[str, Any], list[str]]:
     problems = [f"{name} is installed and cannot be imported ({why})" for why, name in first.items()]
     if "torchvision" in broken:
         told = of_torchvision(RuntimeError(broken["torchvision"]))
-        problems = [f"{told.found}: {told.action}", *(each for each in problems if "torchvision" not in each)]
+        problems = [f"{told.found}: {told.action}", *(each for each in problems if not each.startswith("torchvision"))]
     return {"broken": broken}, problems
 
 
