@@ -1,7 +1,7 @@
 """Draw two folders: street scenes, where up and down matter, and retinas, where they do not.
 
-`python benchmarks/own_images/draw.py FOLDER` writes FOLDER/street and FOLDER/retina, each with images/, masks/ and the
-lists of its split in lists/. The same numbers give the same pixels.
+`python benchmarks/own_images/draw.py FOLDER SEED` writes FOLDER/street and FOLDER/retina, each with images/, masks/ and
+the lists of its split in lists/. The same seed gives the same pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
-COUNTS = {"train": 48, "val": 12, "test": 40}
+COUNTS = {"train": 48, "val": 12, "test": 100}
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, cell: int) -> NDArray[np.float32]:
@@ -78,8 +78,9 @@ def street(rng: np.random.Generator, height: int = 128, width: int = 192) -> tup
             cv2.circle(mask, (int(x + wheel * size), y), max(int(size / 5), 1), 4, -1)
     for _ in range(int(rng.integers(1, 4))):
         x, foot = int(rng.integers(0, width)), horizon + int(rng.integers(2, 20))
-        cv2.line(image, (x, foot), (x, int(foot - rng.uniform(0.3, 0.6) * height)), (80.0, 80.0, 85.0), 2)
-        cv2.line(mask, (x, foot), (x, int(foot - rng.uniform(0.3, 0.6) * height)), 6, 2)
+        head = (x, int(foot - rng.uniform(0.3, 0.6) * height))
+        cv2.line(image, (x, foot), head, (80.0, 80.0, 85.0), 5)
+        cv2.line(mask, (x, foot), head, 6, 5)
     image += 9 * _noise(rng, height, width, 24)[..., None] + rng.normal(0, 9, image.shape)
     return np.clip(image * light, 0, 255).astype(np.uint8), mask
 
@@ -116,7 +117,7 @@ def retina(rng: np.random.Generator, height: int = 160, width: int = 160) -> tup
     return np.clip(image, 0, 255).astype(np.uint8), mask
 
 
-def draw(folder: Path) -> None:
+def draw(folder: Path, seed: int) -> None:
     """Write both folders."""
     for number, scene in enumerate((street, retina)):
         root = folder / scene.__name__
@@ -128,10 +129,10 @@ def draw(folder: Path) -> None:
             start += count
             (root / "lists" / f"{split}.txt").write_text("\n".join(names) + "\n")
             for name in names:
-                image, mask = scene(np.random.default_rng((number, int(name))))
+                image, mask = scene(np.random.default_rng((seed, number, int(name))))
                 cv2.imwrite(str(root / "images" / f"{name}.png"), image)
                 cv2.imwrite(str(root / "masks" / f"{name}.png"), mask)
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]))
+    draw(Path(sys.argv[1]), int(sys.argv[2]))

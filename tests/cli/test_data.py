@@ -27,7 +27,7 @@ def test_the_command_checks_images_of_ones_own(command, voc):
     paths = f"data.images={folder / 'JPEGImages'}", f"data.masks={folder / 'SegmentationClass'}"
     code, said = command("check", "image_folder", *paths, "data.ignore_index=255")
     assert code == 0 and "no fault" in said
-    assert said.count("augment=auto is photos, since the images are colour photographs") == 1
+    assert said.count("augment=auto is hflip, since the images are colour photographs") == 1
     assert "8 images" in said and "training images: mean" in said and "split by whole files, data.seed=0" in said
     code, said = command("check", "image_folder", *paths, "data.classes={background: 0, object: rest}")
     assert code == 0 and "object" in said

@@ -169,6 +169,12 @@ def test_the_symmetries_are_exact_and_all_occur():
     assert seen == {np.rot90(picture, turns).tobytes() for picture in (EM, EM[:, ::-1]) for turns in range(4)}
 
 
+def test_hflip_keeps_the_sky_above():
+    augmentation = configured("hflip")
+    seen = {sample(augmentation, seed)[0]["em"].tobytes() for seed in range(20)}
+    assert seen == {EM.tobytes(), EM[:, ::-1].tobytes()}
+
+
 def test_a_warped_weight_stays_on_its_label():
     # Far from every edge, the interpolated weight is the one of its label.
     flat_weight = np.where(LABEL > 0, np.float32(2), np.float32(5))

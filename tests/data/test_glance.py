@@ -34,11 +34,11 @@ def blobs(number):
 @pytest.mark.parametrize(
     ("image", "label", "chosen"),
     [
-        (lambda k: np.stack([grey(k), grey(k + 1), grey(k + 2)], 2), blobs, "photos"),
-        (lambda k: np.stack([grey(k)] * 3, 2), blobs, "cells"),
-        (grey, blobs, "cells"),
-        (grey, sky, "photos"),
-        (lambda k: np.stack([grey(k)] * 2, 2), blobs, "cells"),
+        (lambda k: np.stack([grey(k), grey(k + 1), grey(k + 2)], 2), blobs, "hflip"),
+        (lambda k: np.stack([grey(k)] * 3, 2), blobs, "flips"),
+        (grey, blobs, "flips"),
+        (grey, sky, "hflip"),
+        (lambda k: np.stack([grey(k)] * 2, 2), blobs, "flips"),
     ],
 )
 def test_the_rule(image, label, chosen):

@@ -156,13 +156,13 @@ def test_what_the_data_decide_is_recorded_and_kept_by_a_resume(trained, compose)
     settings = "data.tile=auto", "data.balance=auto", "loss.class_weights=auto", "data.classes=[sky, house, tree]"
     _, run = trained(photos, *settings)
     recorded = Run.open(run).config()
-    assert recorded.augment.pick == "photos" and recorded.data.tile == 32
+    assert recorded.augment.pick == "hflip" and recorded.data.tile == 32
     assert list(recorded.data.balance) == ["sky", "house", "tree"]
     assert list(recorded.loss[""].class_weights) == ["sky", "house", "tree"]
     assert {"data.tile", "data.balance", "augment.pick"} <= set(Run.open(run).legs()[0].settled)
     log = (run / "run.log").read_text()
-    assert log.count("augment: photos, since the images are colour photographs") == 1
+    assert log.count("augment: hflip, since the images are colour photographs") == 1
     longer = recorded.replace({"trainer.max_steps": 4})
     train(longer, run, [], True)
     assert Run.open(run).config() == longer
-    assert (run / "run.log").read_text().count("augment: photos") == 1
+    assert (run / "run.log").read_text().count("augment: hflip") == 1

@@ -28,7 +28,7 @@ def test_every_auto_gets_its_value(compose):
     assert settled.data.balance == {"low": 0.5, "high": 0.5}
 
     assert isinstance(settled.data.tile, int)
-    assert settled.augment.pick == "cells" and len(settled.augment.arguments["transforms"]) == 3
+    assert settled.augment.pick == "flips" and len(settled.augment.arguments["transforms"]) == 1
     assert [sentence.split(":")[0] for sentence in sentences] == [
         *("data.tile", "augment", "loss.class_weights", "data.balance")
     ]

@@ -39,10 +39,10 @@ class Glance:
     def augmentation(self) -> tuple[str, str]:
         """The packaged augmentation that suits the images, and why."""
         if self.colour:
-            return "photos", "the images are colour photographs"
+            return "hflip", "the images are colour photographs"
         if self.upright:
-            return "photos", "the masks have an above and a below"
-        return "cells", "the images are grey or of many channels, and no class keeps to the upper or lower half"
+            return "hflip", "the masks have an above and a below"
+        return "flips", "the images are grey or of many channels, and no class keeps to the upper or lower half"
 
 
 def glance(source: Source, head: str) -> Glance:
