@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.labelled import write_indices
+from segbench.data.folder.cache import user_cache
 from segbench.data.folder.scan import scan_images, scan_masks, scan_pool
 from segbench.data.pascal_voc import voc_palette
 from segbench.metrics.stack import available_cores
@@ -61,7 +65,11 @@ def _colours(images: Path, masks: Path) -> None:
 
 
 def _measure(what: str, draw: Callable[[Path, Path], None]) -> Row:
-    with tempfile.TemporaryDirectory() as directory:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        tempfile.TemporaryDirectory() as cache,
+        patch.dict(os.environ, XDG_CACHE_HOME=cache),
+    ):
         images, masks = Path(directory) / "images", Path(directory) / "masks"
         images.mkdir()
         masks.mkdir()
@@ -70,8 +78,7 @@ def _measure(what: str, draw: Callable[[Path, Path], None]) -> Row:
         files = [str(folder / name) for folder, each in zip((images, masks), names, strict=True) for name in each]
 
         def scan() -> None:
-            for cache in (*images.glob(".segbench-*"), *masks.glob(".segbench-*")):
-                cache.unlink()
+            shutil.rmtree(user_cache(), ignore_errors=True)
             done = scan_images(images, names[0]).decoded + scan_masks(masks, names[1]).decoded
             assert done == len(files), f"{done} of {len(files)} files were scanned"
 

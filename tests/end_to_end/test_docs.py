@@ -49,7 +49,7 @@ def test_a_command_is_parsed_and_composed(page, command, compose):
             *_for_hydra(words[2:], ("seeds", "folds", "output", "ledger", "allow_dirty")),
         )
     if words[0] == "data":
-        assert words[1] in ("prepare", "check")
+        assert words[1] in ("prepare", "check", "import")
     if words[0] not in HYDRA or "--config-dir" in words or "--cfg" in words or words[1:2] == ["resume=RUN"]:
         return
     composed = _for_hydra(words[1:])
