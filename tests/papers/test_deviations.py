@@ -105,6 +105,18 @@ def test_what_the_machine_settled_is_no_deviation_and_what_the_user_set_is(refer
     assert named not in deviations(conduct(settled, ()), reference)
 
 
+def test_what_the_data_settled_is_named_as_it_was_asked_for(reference):
+    balance = {"data.balance": {"membrane": 0.5, "cell": 0.5}}
+    balanced = reference.replace(balance)
+    settled = {"data.balance": None, "data.balance.membrane": 0.5, "data.balance.cell": 0.5}
+    named = deviations(conduct(balanced, (Leg(0, settled=settled, provenance=PROVENANCE),)), reference)
+    assert "data.balance: auto instead of None" in named
+    assert not any(each.startswith("data.balance.") for each in named)
+    assert any(each.startswith("data.balance.cell: 0.5") for each in deviations(conduct(balanced), reference))
+    # Tiles are drawn otherwise; what is scored stays.
+    assert not_comparable(balanced, reference) == not_comparable(reference, reference)
+
+
 def test_history_precision_and_code_are_named(reference):
     dirty = PROVENANCE | {"git": {"commit": "b" * 40, "dirty": True}, "own_code": {"mine.Loss": "c" * 64}}
     legs = (

@@ -24,6 +24,7 @@ _TRAINS: Mapping[str, str] = {
     "data.batch_size": "images per step",
     "data.tile": "what is cut for training",
     "data.surround": "what is cut for training",
+    "data.balance": "what is cut for training",
     "data.repeats": "length of an epoch",
     "data.train": "which images train",
     "data.by_time.train": "which images train",
@@ -96,7 +97,13 @@ class Conduct:
     def asked(self) -> dict[str, Any]:
         """The effective settings by dotted key, with `auto` where the machine decided."""
         settled = self.legs[0].settled if self.legs else {}
-        return {key: "auto" if key in settled else value for key, value in self.config.flat.items()}
+        # Several values may stand where `auto` stood: `data.balance.cell`.
+        above = {f"{key}.": key for key, value in settled.items() if value is None}
+        asked = {}
+        for key, value in self.config.flat.items():
+            parent = next((name for prefix, name in above.items() if key.startswith(prefix)), key)
+            asked[parent] = "auto" if key in settled else value
+        return asked
 
 
 def deviations(conduct: Conduct, reference: Config, stages: Sequence[Stage] = ()) -> list[str]:
