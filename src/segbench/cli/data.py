@@ -255,7 +255,7 @@ def _say_augmentation(name: str, dataset: DataSet) -> None:
     from segbench.data.glance import glance
 
     source = dataset.split("train")
-    if source is None or len(source) == 0 or name != "image_folder":
+    if source is None or len(source) == 0 or name not in ("image_folder", "image_objects"):
         return
     chosen, why = glance(source, next(iter(dataset.spec.heads))).augmentation
     print(f"augment=auto is {chosen}, since {why}")
