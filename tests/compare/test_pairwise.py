@@ -493,7 +493,7 @@ class TestFolds:
                     labels_seed=labels_seed,
                     ids=[f"{fold}-{number}" for number in range(6)],
                     optimizer={"lr": rate},
-                    data={"fold": fold},
+                    data={"fold": fold, "images": f"digest of the splits of fold {fold}"},
                 )
 
     def test_images_of_all_folds_are_pooled(self, make_run, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 from segbench.compare.counts import ImageCounts, read_counts, some_of
 from segbench.compare.grouping import show_setting
 from segbench.compare.records import RunRecord, identity
+from segbench.config.places import DATA
 from segbench.errors import SegbenchError
 
 
@@ -89,8 +90,10 @@ def pool_folds(records: Sequence[RunRecord], key: str, ignore: Sequence[str] = (
             "correct folds=",
         )
     together: dict[tuple[str, str, int | None], list[RunRecord]] = {}
+    # Of a folder the digest of its splits stands for the place; folds have others.
+    apart = (*ignore, key, *DATA)
     for record in records:
-        together.setdefault((record.split, identity(record.settings, (*ignore, key)), record.seed), []).append(record)
+        together.setdefault((record.split, identity(record.settings, apart), record.seed), []).append(record)
     return [_pooled(folds, key) for folds in together.values()]
 
 
