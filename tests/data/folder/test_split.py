@@ -239,6 +239,11 @@ def test_without_a_folder_to_select_a_share_of_train_does():
     assert {split: len(each) for split, each in splits.items()} == {"train": 8, "val": 2, "test": 1}
     assert how == "by folders; val 0.2 of train by whole files, data.seed=0"
     assert by_folders({"train/a": 1, "test/a": 1}, 0, 0)[0].keys() == {"train", "test"}
+    # A single stack is cut into blocks.
+    splits, how = by_folders({"train/a": 10, "test/a": 4}, 0.2, 0)
+    assert splits["train"] == [("train/a", page) for page in range(8)]
+    assert splits["val"] == [("train/a", 8), ("train/a", 9)] and len(splits["test"]) == 4
+    assert "blocks" in how
 
 
 def test_no_folder_to_train_on():

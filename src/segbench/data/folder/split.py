@@ -196,9 +196,9 @@ def by_folders(pages: Mapping[str, int], val: float, seed: int) -> tuple[dict[st
     chosen = {split: {name for name, of in found.items() if of == split} for split in SPLITS}
     how = "by folders"
     if not chosen["val"] and val:
-        drawn, also = by_shares({name: 1 for name in chosen["train"]}, val, 0, seed)
-        chosen |= {split: {name for name, _ in drawn[split]} for split in ("train", "val")}
-        how += f"; val {val:g} of train {also}"
+        training = {name: count for name, count in pages.items() if name in chosen["train"]}
+        drawn, also = by_shares(training, val, 0, seed)
+        return drawn | _pages_of(pages, chosen | {"train": set()}), f"{how}; val {val:g} of train {also}"
     return _pages_of(pages, chosen), how
 
 
