@@ -168,6 +168,14 @@ def test_a_class_of_ones_own_is_trusted_by_name(overrides, tmp_path, monkeypatch
     assert predictor.predict(np.zeros((8, 9), np.uint8)).mask.shape == (8, 9)
 
 
+def test_parts_are_frozen_as_in_a_training(overrides):
+    parts = segbench.build([*overrides, "task.train_only=[conv_u0*]"])
+    trained = {name.split(".")[0] for name, each in parts.network.named_parameters() if each.requires_grad}
+    assert trained and all(name.startswith("conv_u0") for name in trained)
+    with pytest.raises(SegbenchError, match="nothing_of_that_name"):
+        segbench.build([*overrides, "task.train_only=[nothing_of_that_name]"])
+
+
 def test_a_flag_is_no_override():
     with pytest.raises(SegbenchError, match=r"-m among the overrides\n.*\n.*segbench train -m"):
         segbench.train(["-m", "seed=0,1"])

@@ -1,6 +1,7 @@
 """One picture, whatever a file states about it: the same array on every path, and back in the user's own values."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,11 +14,12 @@ from segbench.data.files.image_files import images_of, open_images, read_image
 from segbench.data.files.masks import masks_of, read_mask
 from segbench.data.files.open_stacks import OpenStacks
 from segbench.data.image_folder import ImageFolder
+from segbench.data.rescaled import Rescaled
 from segbench.errors import SegbenchError
 from segbench.experiment.predict import predict
 from segbench.experiment.train import train
 from segbench.prediction import pages as pages_module
-from segbench.prediction.pages import OpenedFiles
+from segbench.prediction.pages import OpenedFiles, OpenedSource
 from segbench.spec import DatasetSpec, ModalitySpec, Reading
 
 
@@ -447,6 +449,13 @@ def test_pixels_without_data_count_nowhere(tmp_path, monkeypatch, how):
         empty_HW = page.empty(0, 36, 0, 44)
         assert empty_HW[:4].all() and not empty_HW[4:].any() and page.empty(4, 36, 0, 44) is None
         opened.close()
+    # So it is where a split is predicted, and with the mean that published weights bring.
+    empty_HW = OpenedSource(dataset.split("train"), [0]).page(0).empty(2, 36, 0, 44)
+    assert empty_HW[:2].all() and not empty_HW[2:].any()
+    other = Rescaled(dataset, replace(dataset.spec, modalities={"image": replace(modality, mean=(99.0,))}))
+    refilled = other.split("train").read(0)
+    assert (refilled.images["image"][:4] == 99).all()
+    np.testing.assert_array_equal(refilled.images["image"][4:], raw.images["image"][4:])
 
 
 @pytest.mark.parametrize("size", ["whole", "tiles", "larger than memory"])

@@ -113,3 +113,11 @@ def test_a_layer_that_would_normalise_single_values_is_refused(tiny_config, norm
     else:
         refuse_single_values(config, model, spec)
     assert model.training and all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_layer_that_sees_the_images_of_all_processes_is_not_refused(tiny_config):
+    config = tiny_config("data.batch_size=1", "data.tile=16", "trainer.devices=2", "trainer.sync_batchnorm=true")
+    model, spec = nn.Sequential(nn.AvgPool2d(16), nn.BatchNorm2d(1)), build_dataset(config.data, None).spec
+    refuse_single_values(config, model, spec)
+    with pytest.raises(SegbenchError, match="one value of each channel"):
+        refuse_single_values(config.replace({"trainer.sync_batchnorm": False}), model, spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 from collections import Counter
@@ -69,6 +70,12 @@ class FolderImages(Source):
                 counts_NK[index] = np.bincount(label_HW.ravel(), minlength=256)[: counts_NK.shape[1]]
         return counts_NK
 
+    def filled_with(self, modalities: Mapping[str, ModalitySpec]) -> FolderImages:
+        """The same images, with other means where there is no data."""
+        other = copy.copy(self)
+        other._modality = replace(self._modality, mean=modalities[MODALITY].mean)
+        return other
+
     def read(self, index: int) -> RawImage:
         """Image `image` (HW or HWC; uint8, uint16 or float32), label `semantic`, and objects if masks number them.
 
@@ -89,6 +96,7 @@ class FolderImages(Source):
         raw = paired({MODALITY: _as_read(image_HWC)}, {"semantic": label_HW}, name)
         if decoded.empty_HW is not None:
             label_HW[decoded.empty_HW] = VOID
+            raw = replace(raw, empty_HW=decoded.empty_HW)
         if self._border is None:
             return raw
         label_HW, ids_HW = label_objects(label_HW, read.codes_HW, self._border)

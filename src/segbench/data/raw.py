@@ -25,6 +25,7 @@ class RawImage:
         instances: HW int32 object ids, 0 = none, if the data set has them.
         references: further object ids by name (gold truth besides silver), used in evaluation only; all 0 if this
             image has none.
+        empty_HW: where a modality has no data, if somewhere; there its mean is filled in, and labels are void.
     """
 
     images: Mapping[str, NDArray[np.generic]]
@@ -32,6 +33,7 @@ class RawImage:
     id: str
     instances: NDArray[np.int32] | None = None
     references: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
+    empty_HW: NDArray[np.bool_] | None = None
 
 
 SPLITS = ("train", "val", "test", "predict")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 from segbench.data.raw import DataSet, Source
 from segbench.models.published.sets import Input
@@ -18,8 +19,10 @@ class Rescaled:
     spec: DatasetSpec
 
     def split(self, name: str) -> Source | None:
-        """The data set's."""
-        return self.dataset.split(name)
+        """The data set's, with these means where an image has no data."""
+        source = self.dataset.split(name)
+        fill = getattr(source, "filled_with", None)
+        return source if fill is None else cast(Source, fill(self.spec.modalities))
 
 
 def colours_as(expected: Input, spec: DatasetSpec) -> dict[str, Input]:

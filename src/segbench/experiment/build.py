@@ -152,6 +152,7 @@ def build_task(config: Config, spec: DatasetSpec, training: bool = True) -> Segm
     if training:
         higher = {key: info.higher_is_better for key, info in task.infos("val").items()}
         schedule = schedule_of(config, higher)
+        _freeze(config, task)
     return task
 
 
@@ -332,7 +333,6 @@ def build_experiment(config: Config, directory: Path, dataset: DataSet | None = 
     for sentence in doubtful(config) if is_main_process() else ():
         log.warning("%s", sentence)
     _log_inputs(dataset.spec)
-    _freeze(config, task)
     check_schedule(config.scheduler)
     _check_network(config, dataset, task, waits_for_every_gradient(trainer))
     refuse_single_values(config, task.model, dataset.spec)

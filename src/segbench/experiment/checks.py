@@ -66,7 +66,9 @@ def refuse_single_values(config: Config, model: nn.Module, spec: DatasetSpec) ->
         name: layer for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d)
     }
     of_image = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.InstanceNorm2d)}
-    watched = of_image | (of_batch if config.data.batch_size == 1 else {})
+    # Synchronised layers see the images of all processes.
+    alone = config.data.batch_size == 1 and not (config.trainer.sync_batchnorm and config.trainer.processes > 1)
+    watched = of_image | (of_batch if alone else {})
     tile = config.data.tile
     if not watched or not isinstance(tile, int):
         return
@@ -84,7 +86,8 @@ def refuse_single_values(config: Config, model: nn.Module, spec: DatasetSpec) ->
     training = model.training
     try:
         with torch.no_grad():
-            model.eval()(next(iter(images.values())) if len(images) == 1 else images)
+            # Not the compiled call: its graph would be of no use later.
+            model.eval().forward(next(iter(images.values())) if len(images) == 1 else images)
     except ValueError:
         # A layer for single images refuses in evaluation too, once it was looked at.
         if not single:

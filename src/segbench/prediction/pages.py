@@ -211,11 +211,12 @@ class OpenedSource:
         """An image."""
         if self._read[0] != index:
             self._read = (index, self._source.read(self._indices[index]))
-        images = self._read[1].images
+        images, empty_HW = self._read[1].images, self._read[1].empty_HW
         height, width = next(iter(images.values())).shape[:2]
         return Page(
             (height, width),
             lambda y0, y1, x0, x1: {name: np.asarray(image[y0:y1, x0:x1]) for name, image in images.items()},
+            lambda y0, y1, x0, x1: None if empty_HW is None else empty_HW[y0:y1, x0:x1],
         )
 
     def close(self) -> None:
