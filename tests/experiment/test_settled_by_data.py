@@ -35,6 +35,16 @@ def test_every_auto_gets_its_value(compose):
     assert settle_by_data(settled, NumberedData()) == (settled, [])
 
 
+def test_labels_are_counted_once(compose, monkeypatch):
+    from segbench.experiment import settled_by_data
+
+    real, counted = settled_by_data.class_counts, []
+    monkeypatch.setattr(settled_by_data, "class_counts", lambda *given: counted.append(given[1]) or real(*given))
+    weights = ("loss.terms.cross_entropy.class_weights=auto", "loss.terms.dice.class_weights=auto")
+    settle_by_data(compose(*TWO, "loss=cross_entropy_dice", *weights, "data.balance=auto"), NumberedData())
+    assert counted == ["semantic"]
+
+
 def test_terms_of_a_sum_are_weighted_alone_or_together(compose):
     alone = compose(*TWO, "loss=cross_entropy_dice", "loss.terms.cross_entropy.class_weights=auto")
     settled, _ = settle_by_data(alone, NumberedData())

@@ -5,11 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from segbench.cli import main as cli
+from segbench.errors import SegbenchError
+from segbench.experiment.build import build_dataset
+from segbench.experiment.settled_by_data import settle_by_data
+from segbench.papers.reproduce import _check_same
 from segbench.runs.directory import Run
 
 EXPERIMENT = """\
@@ -209,3 +214,13 @@ def test_help_is_quick_in_imports():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert json.loads(done.stdout.splitlines()[-1]) == []
     assert Path(__file__).name not in done.stdout
+
+
+def test_what_the_data_settled_is_the_same_run(tiny_config, tmp_path):
+    asked = tiny_config("data.balance=auto", "loss.class_weights=auto", "augment=auto")
+    settled, _ = settle_by_data(asked, build_dataset(asked.data, None))
+    Run.prepare(tmp_path / "run", settled, [])
+    _check_same(tmp_path / "run", SimpleNamespace(config=asked))
+    with pytest.raises(SegbenchError, match=r"data\.balance\.cell: 0\.5, now 0\.25"):
+        other = asked.replace({"data.balance": {"membrane": 0.5, "cell": 0.25}})
+        _check_same(tmp_path / "run", SimpleNamespace(config=other))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from segbench.config.packaged import conf_root, read_yaml
 from segbench.config.record import AUTO_TILE, Config
 from segbench.data.class_counts import absent, balanced_weights, class_counts
 from segbench.data.glance import Glance, glance
-from segbench.data.raw import DataSet, Source
+from segbench.data.raw import DataSet
 from segbench.errors import SegbenchError
 from segbench.experiment.axes import loss_nodes, make_network
 from segbench.inference.stream import geometry_of
@@ -51,12 +55,16 @@ def settle_by_data(config: Config, dataset: DataSet) -> tuple[Config, list[str]]
         for settled, sentence in (_tile(config, dataset, seen), _augmentation(config, seen)):
             changes |= settled
             sentences += sentence
-    for key, head in _weighted_by_data(config):
-        settled, sentence = _weights(key, head or _only_head(dataset, key), dataset, source)
+    # Every label is read for them.
+    counts_of = cache(lambda head: class_counts(source, head, dataset.spec.heads[head].num_classes))
+    for key, asked in _weighted_by_data(config):
+        head = asked or _only_head(dataset, key)
+        settled, sentence = _weights(key, dataset.spec.heads[head].class_names, counts_of(head))
         changes |= settled
         sentences += sentence
     if config.data.balance == "auto":
-        settled, sentence = _shares(next(iter(dataset.spec.heads)), dataset, source)
+        head = next(iter(dataset.spec.heads))
+        settled, sentence = _shares(dataset.spec.heads[head].class_names, counts_of(head))
         changes |= settled
         sentences += sentence
     return config.replace(changes), sentences
@@ -84,20 +92,17 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def _weights(key: str, head: str, dataset: DataSet, source: Source) -> tuple[dict[str, Any], list[str]]:
-    names = dataset.spec.heads[head].class_names
-    counts_NK = class_counts(source, head, len(names))
+def _weights(key: str, names: Sequence[str], counts_NK: NDArray[np.int64]) -> tuple[dict[str, Any], list[str]]:
     weights = {name: _rounded(value) for name, value in zip(names, balanced_weights(counts_NK).tolist(), strict=True)}
     shown = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
-    sentences = [f"{key}: {shown} (median frequency balancing of {len(source)} training images)"]
+    sentences = [f"{key}: {shown} (median frequency balancing of {len(counts_NK)} training images)"]
     if missing := absent(counts_NK, names):
         sentences.append(f"{key}: no training image shows {', '.join(missing)}; weight 1")
     return {key: weights}, sentences
 
 
-def _shares(head: str, dataset: DataSet, source: Source) -> tuple[dict[str, Any], list[str]]:
-    names = dataset.spec.heads[head].class_names
-    missing = absent(class_counts(source, head, len(names)), names)
+def _shares(names: Sequence[str], counts_NK: NDArray[np.int64]) -> tuple[dict[str, Any], list[str]]:
+    missing = absent(counts_NK, names)
     shown = [name for name in names if name not in missing]
     # Rounded down: together they are not more than 1.
     share = math.floor(10**_DIGITS / max(len(shown), 1)) / 10**_DIGITS

@@ -164,10 +164,13 @@ def _check_same(directory: Path, composed: Composed) -> None:
     recorded = Run.open(directory).config()
     # Other files in the places of data and weights are found by their digests.
     wanted, found = ({"seed": each.seed, **counting(each.flat)} for each in (composed.config, recorded))
+    # What the machine or the data settled; an augmentation that is chosen brings its transforms.
+    left = [key.removesuffix(".pick") for key, value in composed.config.flat.items() if value == "auto"]
     differing = [
         f"{key}: {theirs}, now {mine}"
         for key, (mine, theirs) in differences(wanted, found).items()
-        if mine != "auto" and (key not in PLACES or key == "init_from")
+        if not any(key == each or key.startswith(f"{each}.") for each in left)
+        and (key not in PLACES or key == "init_from")
     ]
     if differing:
         raise SegbenchError(
