@@ -496,6 +496,21 @@ class TestFolds:
                     data={"fold": fold, "images": f"digest of the splits of fold {fold}"},
                 )
 
+    def test_what_the_images_of_a_fold_decided_keeps_folds_together(self, make_run, tmp_path):
+        for fold in range(2):
+            for name, weights in (("auto", {"cell": 1.5 + fold}), ("given", {"cell": 2.0}), ("none", None)):
+                ids = [f"{fold}-{number}" for number in range(3)]
+                where = make_run(
+                    f"{name}-{fold}", images=3, ids=ids, loss={"class_weights": weights}, data={"fold": fold}
+                )
+                if name == "auto":
+                    settled = {"loss.class_weights": None, "loss.class_weights.cell": 1.5 + fold}
+                    leg = {"step": 0, "changes": {}, "settled": settled, "provenance": {}}
+                    (where / "history.jsonl").write_text(json.dumps(leg) + "\n")
+        pooled = pool_folds(read_runs([str(tmp_path)])[0], "data.fold")
+        assert [len(record.folds) for record in pooled] == [2, 2, 2]
+        assert {record.settings.get("loss.class_weights") for record in pooled} == {"auto", None}
+
     def test_images_of_all_folds_are_pooled(self, make_run, tmp_path):
         self.make(make_run)
         records, left = read_runs([str(tmp_path)])

@@ -93,7 +93,7 @@ def pool_folds(records: Sequence[RunRecord], key: str, ignore: Sequence[str] = (
     # Of a folder the digest of its splits stands for the place; folds have others.
     apart = (*ignore, key, *DATA)
     for record in records:
-        together.setdefault((record.split, identity(record.settings, apart), record.seed), []).append(record)
+        together.setdefault((record.split, identity(record.asked, apart), record.seed), []).append(record)
     return [_pooled(folds, key) for folds in together.values()]
 
 
@@ -103,7 +103,7 @@ def _pooled(folds: Sequence[RunRecord], key: str) -> RunRecord:
     pooled = replace(
         first,
         source=f"{first.source} and {len(folds) - 1} more (folds {numbers})" if len(folds) > 1 else first.source,
-        settings={name: value for name, value in first.settings.items() if name != key} | {key: f"folds {numbers}"},
+        settings={name: value for name, value in first.asked.items() if name != key} | {key: f"folds {numbers}"},
         trained=None,
         tracked=(),
         folds=tuple(folds),

@@ -265,7 +265,7 @@ def _record(
     if protocol.get("precision", settings.get("trainer.precision")) != settings.get("trainer.precision"):
         settings["evaluated.precision"] = protocol["precision"]
     seed = config.get("seed")
-    ids = [path / name for name in ("wandb_id.txt", "mlflow_id.txt")]
+    ids, legs = [path / name for name in ("wandb_id.txt", "mlflow_id.txt")], _legs(trained)
     return RunRecord(
         source=str(path),
         path=path,
@@ -280,7 +280,8 @@ def _record(
         timing=timing,
         trained=trained.resolve(),
         data_digest=digest,
-        legs=tuple(leg.provenance for leg in _legs(trained)),
+        legs=tuple(leg.provenance for leg in legs),
+        settled=_settled_by_data(legs),
         tracked=tuple(each.read_text().strip() for each in ids if each.is_file()),
         partial=_partial(path, trained),
     )
@@ -300,6 +301,11 @@ def _legs(path: Path) -> list[Leg]:
         return []
     except (OSError, ValueError) as error:
         raise _Damaged(f"history.jsonl cannot be read: {error}") from error
+
+
+def _settled_by_data(legs: Sequence[Leg]) -> tuple[str, ...]:
+    settled = [key for key in (legs[0].settled if legs else ()) if key.split(".")[0] in ("data", "loss", "augment")]
+    return tuple(key for key in settled if not any(key.startswith(f"{above}.") for above in settled))
 
 
 def _steps(path: Path) -> float | None:

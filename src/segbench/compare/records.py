@@ -35,6 +35,7 @@ class RunRecord:
         partial: how much of the split was counted; None: each image once.
         tracked: the ids of its runs in W&B and MLflow.
         folds: the runs whose images are pooled in this one; empty for a plain run.
+        settled: the settings that were `auto` and that its training images decided.
     """
 
     source: str
@@ -54,6 +55,18 @@ class RunRecord:
     partial: Partial | None = None
     tracked: tuple[str, ...] = ()
     folds: tuple[RunRecord, ...] = ()
+    settled: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The settings, with `auto` where the training images decided: folds of one setting have the same."""
+        decided = tuple(f"{key}." for key in self.settled)
+        kept = {
+            key: value
+            for key, value in self.settings.items()
+            if key not in self.settled and not (decided and key.startswith(decided))
+        }
+        return kept | dict.fromkeys(self.settled, "auto")
 
     @property
     def provenances(self) -> tuple[Mapping[str, Any], ...]:
