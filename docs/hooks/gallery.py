@@ -19,8 +19,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-FOLDER = "gallery"
-"""Of the pictures, beside the page."""
 HEIGHT, WIDTH, FILES = 72, 96, 4
 COLOURS = np.array([(20, 20, 60), (230, 120, 40), (60, 190, 90)], np.uint8)
 """Of background, cell and nucleus, where masks have colours."""
@@ -512,21 +510,27 @@ _ALWAYS = ("class ", "scanned ", "training images", "all ")
 """What is printed of every folder starts with one of these."""
 
 
-def gallery() -> tuple[dict[str, str], dict[str, bytes]]:
-    """The cards of each section as Markdown, and the pictures by name."""
-    sections, pictures = {}, {}
+def shown(text: str, beside: str) -> tuple[str, dict[str, bytes]]:
+    """A page with the cards in the place of its comments `<!-- gallery SECTION -->`, and their pictures by name.
+
+    Args:
+        text: of the page.
+        beside: the folder of its pictures, as the page names it.
+    """
+    pictures: dict[str, bytes] = {}
     before = os.environ.get("XDG_CACHE_HOME")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         try:
             for section, kinds in GALLERY.items():
-                cards = [_card(kind, Path(folder) / kind.slug, pictures) for kind in kinds]
-                sections[section] = f'<div class="gallery" markdown>\n\n{"".join(cards)}</div>\n'
+                cards = [card(kind, Path(folder) / kind.slug, pictures, beside) for kind in kinds]
+                cells = f'<div class="gallery" markdown>\n\n{"".join(cards)}</div>\n'
+                text = text.replace(f"<!-- gallery {section} -->", cells)
         finally:
             del os.environ["XDG_CACHE_HOME"]
             if before is not None:
                 os.environ["XDG_CACHE_HOME"] = before
-    return sections, pictures
+    return text, pictures
 
 
 def _write(kind: Kind, folder: Path) -> None:
@@ -543,16 +547,19 @@ def _write(kind: Kind, folder: Path) -> None:
         (folder / name).write_text("")
 
 
-def _card(kind: Kind, folder: Path, pictures: dict[str, bytes]) -> str:
+def card(kind: Kind, folder: Path, pictures: dict[str, bytes], beside: str) -> str:
+    """A kind's card as Markdown; its files are written into the folder, its picture is added to the others."""
     _write(kind, folder)
     found, drawn, written = _read(kind, folder)
     if kind.shows_names:
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        shown = "```text\n" + "\n".join(names) + "\n```"
+        seen = "```text\n" + "\n".join(names) + "\n```"
     else:
-        pictures[f"{FOLDER}/{kind.slug}.png"] = cv2.imencode(".png", drawn[..., ::-1])[1].tobytes()
-        shown = f"![{kind.title}: image and labels as they are read]({FOLDER}/{kind.slug}.png)"
-    lines = [f"### {kind.title}", shown, f"{' '.join(f'`{suffix}`' for suffix in kind.suffixes)} {kind.what}".strip()]
+        pictures[f"{beside}/{kind.slug}.png"] = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGBA2BGRA))[
+            1
+        ].tobytes()
+        seen = f"![{kind.title}: image and labels as they are read]({beside}/{kind.slug}.png)"
+    lines = [f"### {kind.title}", seen, f"{' '.join(f'`{suffix}`' for suffix in kind.suffixes)} {kind.what}".strip()]
     if found:
         lines.append("```text\n" + "\n".join(found).replace(f"{folder}/", "") + "\n```")
     about = {"Changed by": kind.option, "`predict` writes": written}
@@ -592,8 +599,10 @@ def _read(kind: Kind, folder: Path) -> tuple[list[str], NDArray[np.uint8], str]:
     spec = dataset.spec
     head = spec.heads["semantic"]
     told = [line for line in handler.lines if not line.startswith(_ALWAYS) and not _SHARE.match(line)]
-    # How the folder is split is the same everywhere but where names decide it.
-    told = [_IDS.sub("", line) for line in told if kind.shows_names or not line.startswith("images of one's own")]
+    # The split is the same but where names decide it, and so is the kind of plain images.
+    plain = () if kind.shows_names else ("images of one's own",)
+    plain += (f"{FILES} images (",) if kind.image is grey_of and kind.image_suffix == ".png" else ()
+    told = [_IDS.sub("", line) for line in told if not line.startswith(plain)]
     source = dataset.split("train")
     raw = source.read(0)
     stored = raw.images["image"].astype(np.float32)
@@ -601,7 +610,11 @@ def _read(kind: Kind, folder: Path) -> tuple[list[str], NDArray[np.uint8], str]:
     if raw.empty_HW is not None:
         drawn[raw.empty_HW] = 200
     label_HW3 = colour_labels(raw.labels["semantic"], head)
-    return told, _side_by_side(drawn, label_HW3), _output(image, dataset, any(line.startswith("no data") for line in told))
+    return (
+        told,
+        _side_by_side(drawn, label_HW3),
+        _output(image, dataset, any(line.startswith("no data") for line in told)),
+    )
 
 
 class _Lines(logging.Handler):
@@ -648,6 +661,7 @@ def _output(image: Path, dataset: Any, lacks_data: bool) -> str:
 
 
 def _side_by_side(*pictures_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    gap = np.full((pictures_HW3[0].shape[0], 4, 3), 255, np.uint8)
-    row = np.hstack([part for picture in pictures_HW3 for part in (picture, gap[: picture.shape[0]])][:-1])
-    return np.repeat(np.repeat(row, 2, 0), 2, 1)
+    """RGBA, twice as large, with a transparent gap."""
+    gap_HW4 = np.zeros((pictures_HW3[0].shape[0], 4, 4), np.uint8)
+    parts = [part for picture in pictures_HW3 for part in (cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA), gap_HW4)]
+    return np.repeat(np.repeat(np.hstack(parts[:-1]), 2, 0), 2, 1)

@@ -11,7 +11,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-from gallery import gallery
+from gallery import shown
 from mkdocs.structure.files import File, Files
 from network_pages import network_pages
 from tutorial import followed
@@ -19,22 +19,21 @@ from tutorial import followed
 REPO = Path(__file__).resolve().parents[2]
 CONF = REPO / "conf"
 GALLERY, TUTORIAL = "data/gallery.md", "tutorials/own_images.md"
+QUICK = "SEGBENCH_DOCS_WITHOUT_RUNS"
+"""Set to build the site in seconds: without cards, and without the tutorial's output and pictures."""
 PACKAGE = REPO / "src" / "segbench"
 
 
 def on_config(config: Any) -> Any:
     """Write the generated sections into the navigation."""
     made = {"networks/": network_pages(), "config/": config_pages(), "api/": api_pages()}
-    cards, thumbnails = gallery()
-    page = (REPO / "docs" / GALLERY).read_text()
-    for section, text in cards.items():
-        page = page.replace(f"<!-- gallery {section} -->", text)
-    tutorial, pictures = followed((REPO / "docs" / TUTORIAL).read_text(), Path(TUTORIAL).stem)
-    config["filled_pages"] = {GALLERY: page, TUTORIAL: tutorial}
     config["generated_pages"] = {path: text for pages in made.values() for path, text in pages.items()}
-    for page_path, drawn in ((GALLERY, thumbnails), (TUTORIAL, pictures)):
-        folder = Path(page_path).parent
-        config["generated_pages"] |= {f"{folder}/{name}": content for name, content in drawn.items()}
+    config["filled_pages"] = {}
+    for path, fill in ((GALLERY, shown), (TUTORIAL, followed)) if QUICK not in os.environ else ():
+        text, pictures = fill((REPO / "docs" / path).read_text(), Path(path).stem)
+        config["filled_pages"][path] = text
+        folder = Path(path).parent
+        config["generated_pages"] |= {f"{folder}/{name}": content for name, content in pictures.items()}
     for entry in config["nav"]:
         if isinstance(entry, dict):
             for title, target in entry.items():

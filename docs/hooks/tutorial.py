@@ -1,7 +1,7 @@
 """Runs a tutorial's own commands while the site is built: what a page shows is what they print and write.
 
-A comment `<!-- printed -->` below a block of commands becomes their output, `<!-- picture NAME: CAPTION -->` a picture of
-what they left. Both are invisible where the page is read without the site.
+A comment `<!-- printed -->` below a block of commands becomes their output, and `<!-- picture NAME: CAPTION -->` a
+picture of what they left. Both are invisible where the page is read without the site.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 
 REPO = Path(__file__).resolve().parents[2]
-SKIPPED = "SEGBENCH_DOCS_WITHOUT_RUNS"
-"""Set to build the site in seconds: the comments stay."""
-
 _PARTS = re.compile(r"^```(\w*)\n(.*?)^```\n|<!-- (printed|picture) ?(?:(\w+): )?(.*?)-->", re.DOTALL | re.MULTILINE)
 
 
@@ -29,8 +26,6 @@ def followed(text: str, beside: str) -> tuple[str, dict[str, bytes]]:
         text: of the page.
         beside: the folder of its pictures, as the page names it.
     """
-    if SKIPPED in os.environ:
-        return text, {}
     pictures: dict[str, bytes] = {}
     printed = ""
     with tempfile.TemporaryDirectory() as place:
@@ -51,7 +46,9 @@ def followed(text: str, beside: str) -> tuple[str, dict[str, bytes]]:
                 printed = "".join(_run(line, folder) for line in block.splitlines())
             return part[0]
 
-        filled = _PARTS.sub(replaced, text)
+        # What stands below the last comment is for the reader's own folder.
+        end = text.rindex("-->") + len("-->")
+        filled = _PARTS.sub(replaced, text[:end]) + text[end:]
     return filled, pictures
 
 
