@@ -562,7 +562,7 @@ def card(kind: Kind, folder: Path, pictures: dict[str, bytes], beside: str) -> s
     lines = [f"### {kind.title}", seen, f"{' '.join(f'`{suffix}`' for suffix in kind.suffixes)} {kind.what}".strip()]
     if found:
         lines.append("```text\n" + "\n".join(found).replace(f"{folder}/", "") + "\n```")
-    about = {"Changed by": kind.option, "`predict` writes": written}
+    about = {"Changed by": kind.option, "`predict` writes": "" if kind.shows_names else written}
     lines.append("  \n".join(f"**{name}** {text}" for name, text in about.items() if text))
     return '<div class="kind" markdown>\n\n' + "\n\n".join(line for line in lines if line) + "\n\n</div>\n\n"
 
