@@ -97,9 +97,42 @@ def test_the_site_shows_what_readers_and_commands_make(tmp_path):
 
 
 @pytest.fixture
-def gallery(monkeypatch):
+def hook(monkeypatch):
     monkeypatch.syspath_prepend(REPO / "docs" / "hooks")
-    return importlib.import_module("gallery")
+    return importlib.import_module
+
+
+@pytest.fixture
+def gallery(hook):
+    return hook("gallery")
+
+
+FOLLOWED = """
+```python
+# draw.py
+import sys
+from pathlib import Path
+print("drawn in", Path(sys.argv[1]).resolve() / "cells")
+```
+```
+python draw.py .   # not a word of it
+```
+Text between.
+
+<!-- printed -->
+
+```
+segbench below-the-last-comment
+```
+"""
+
+
+def test_a_page_shows_what_its_commands_print_as_printed_in_the_readers_folder(hook):
+    text, pictures = hook("tutorial").followed(FOLLOWED, "beside")
+    assert text == FOLLOWED.replace("<!-- printed -->", "```text\ndrawn in cells\n```\n")
+    assert pictures == {}
+    with pytest.raises(RuntimeError, match=r"python draw.py: exit code 1"):
+        hook("tutorial").followed("```python\n# draw.py\n1 / 0\n```\n```\npython draw.py\n```\n<!-- printed -->", "")
 
 
 def test_the_gallery_shows_every_kind_of_file_and_names_keys_that_exist(gallery):
