@@ -86,16 +86,10 @@ class _Drawn:
 
     def pairs(self) -> tuple[bytes, str]:
         """Two training images and their labels."""
-        from segbench.display.panels import colour_labels
-
         dataset = self._dataset()
         source, head = dataset.split("train"), dataset.spec.heads["semantic"]
-        tiles, captions = [], []
-        for index in (0, 1):
-            raw = source.read(index)
-            tiles += [_grey(raw.images["image"]), colour_labels(raw.labels["semantic"], head)]
-            captions += [raw.id, "label"]
-        return _png(tiles, captions)
+        read = [source.read(index) for index in (0, 1)]
+        return _row(*(part for raw in read for part in (_grey(raw.images["image"]), _label(raw, head)))), "png"
 
     def augmented(self) -> tuple[bytes, str]:
         """The first training tiles, as `callbacks=inspect` wrote them."""
@@ -133,8 +127,7 @@ class _Drawn:
         overlay = cv2.imread(str(self._predicted / "overlays" / f"{name}.png"))[..., ::-1]
         probability = tifffile.imread(self._predicted / "probabilities" / f"{name}-nucleus.tif")
         mask = cv2.imread(str(self._predicted / "masks" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
-        tiles = [_rgb(image), overlay, _rgb((probability * 255).astype("uint8")), _rgb(mask)]
-        return _png(tiles, [name, "overlay", "P(nucleus)", "mask: 0, 100, 200"])
+        return _row(_grey(image), overlay, _rgb((probability * 255).astype("uint8")), _rgb(mask)), "png"
 
 
 def _grey(image_HW: Any) -> Any:
@@ -147,9 +140,18 @@ def _rgb(grey_HW: Any) -> Any:
     return grey_HW[..., None].repeat(3, axis=2)
 
 
-def _png(tiles: list[Any], captions: list[str]) -> tuple[bytes, str]:
+def _label(raw: Any, head: Any) -> Any:
+    from segbench.display.panels import colour_labels
+
+    return colour_labels(raw.labels["semantic"], head)
+
+
+def _row(*pictures_HW3: Any) -> bytes:
+    """A PNG of pictures of one size, twice as large, with transparent gaps."""
     import cv2
+    import numpy as np
 
-    from segbench.display.panels import montage
-
-    return cv2.imencode(".png", montage(tiles, captions)[..., ::-1])[1].tobytes(), "png"
+    gap_HW4 = np.zeros((pictures_HW3[0].shape[0], 3, 4), np.uint8)
+    opaque = [cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGRA) for picture in pictures_HW3]
+    row_HW4 = np.hstack([part for picture in opaque for part in (picture, gap_HW4)][:-1])
+    return cv2.imencode(".png", row_HW4.repeat(2, axis=0).repeat(2, axis=1))[1].tobytes()
