@@ -1,4 +1,4 @@
-"""Pages generated from the code: networks, configuration and modules."""
+"""Pages generated from the code: networks, configuration, modules, and what readers and a tutorial's commands make."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+from gallery import shown
 from mkdocs.structure.files import File, Files
 from network_pages import network_pages
+from tutorial import followed
 
 REPO = Path(__file__).resolve().parents[2]
 CONF = REPO / "conf"
+GALLERY, TUTORIAL = "data/gallery.md", "tutorials/own_images.md"
+QUICK = "SEGBENCH_DOCS_WITHOUT_RUNS"
+"""Set to build the site in seconds: without cards, and without the tutorial's output and pictures."""
 PACKAGE = REPO / "src" / "segbench"
 
 
@@ -23,6 +28,12 @@ def on_config(config: Any) -> Any:
     """Write the generated sections into the navigation."""
     made = {"networks/": network_pages(), "config/": config_pages(), "api/": api_pages()}
     config["generated_pages"] = {path: text for pages in made.values() for path, text in pages.items()}
+    config["filled_pages"] = {}
+    for path, fill in ((GALLERY, shown), (TUTORIAL, followed)) if QUICK not in os.environ else ():
+        text, pictures = fill((REPO / "docs" / path).read_text(), Path(path).stem)
+        config["filled_pages"][path] = text
+        folder = Path(path).parent
+        config["generated_pages"] |= {f"{folder}/{name}": content for name, content in pictures.items()}
     for entry in config["nav"]:
         if isinstance(entry, dict):
             for title, target in entry.items():
@@ -36,6 +47,12 @@ def on_files(files: Files, config: Any) -> Files:
     for path, text in config["generated_pages"].items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Fill the pages whose text is partly generated."""
+    filled: str = config["filled_pages"].get(page.file.src_uri, markdown)
+    return filled
 
 
 def config_pages() -> dict[str, str]:

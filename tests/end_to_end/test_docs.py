@@ -1,5 +1,6 @@
 """Every command in the README and the tutorials is one that works."""
 
+import importlib
 import os
 import re
 import shlex
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from segbench.cli.main import COMMANDS
 
@@ -75,11 +77,99 @@ def _for_hydra(words, own=()):
     return first
 
 
-def test_the_site_builds_strictly(tmp_path):
-    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONWARNINGS": "default"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+def build_site(folder, **environment):
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONWARNINGS": "default"} | environment
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_the_site_shows_what_readers_and_commands_make(tmp_path):
+    build_site(tmp_path)
+    tutorial = (tmp_path / "tutorials" / "own_images" / "index.html").read_text()
+    assert "1 RGB are read as grey" in tutorial and "val/mean_iu" in tutorial and "multiples of 16" in tutorial
+    for page in ("tutorials/own_images", "data/gallery"):
+        text = (tmp_path / page / "index.html").read_text()
+        assert not re.search("<!-- (printed|picture|gallery)", text)
+        for picture in re.findall(r'<img [^>]*src="([^"]+)"', text):
+            assert (tmp_path / page / picture).resolve().is_file()
+
+
+@pytest.fixture
+def hook(monkeypatch):
+    monkeypatch.syspath_prepend(REPO / "docs" / "hooks")
+    return importlib.import_module
+
+
+@pytest.fixture
+def gallery(hook):
+    return hook("gallery")
+
+
+FOLLOWED = """
+```python
+# draw.py
+import sys
+from pathlib import Path
+print("drawn in", Path(sys.argv[1]).resolve() / "cells")
+```
+```
+python draw.py .   # not a word of it
+```
+Text between.
+
+<!-- printed -->
+
+```
+segbench below-the-last-comment
+```
+"""
+
+
+def test_a_page_shows_what_its_commands_print_as_printed_in_the_readers_folder(hook):
+    text, pictures = hook("tutorial").followed(FOLLOWED, "beside")
+    assert text == FOLLOWED.replace("<!-- printed -->", "```text\ndrawn in cells\n```\n")
+    assert pictures == {}
+    with pytest.raises(RuntimeError, match=r"python draw.py: exit code 1"):
+        hook("tutorial").followed("```python\n# draw.py\n1 / 0\n```\n```\npython draw.py\n```\n<!-- printed -->", "")
+
+
+def test_the_gallery_shows_every_kind_of_file_and_names_keys_that_exist(gallery):
+    from segbench.data.files.image_files import IMAGE_SUFFIXES
+
+    kinds = [kind for section in gallery.GALLERY.values() for kind in section]
+    assert sorted(suffix for kind in kinds for suffix in kind.suffixes) == sorted(IMAGE_SUFFIXES)
+    assert len({kind.slug for kind in kinds}) == len(kinds)
+    keys = set(yaml.safe_load((REPO / "conf" / "data" / "image_folder.yaml").read_text()))
+    for kind in kinds:
+        assert set(re.findall(r"data\.(\w+)", kind.what + kind.option)) <= keys
+    page = (REPO / "docs" / "data" / "gallery.md").read_text()
+    assert re.findall(r"<!-- gallery (\w+) -->", page) == list(gallery.GALLERY)
+
+
+@pytest.mark.parametrize(
+    ("title", "told"),
+    [
+        ("0 and 255", "PNG, values 0 background, 255 foreground"),
+        ("Palette", "PNG, palette, indices 0, 1, 2"),
+        # Half the rows by a third of the columns are a sixth.
+        ("GeoTIFF with nodata", "no data in 4608 pixels (16.67%) of 4 images: void, and in no mean"),
+        ("GeoTIFF with nodata", "GeoTIFF, values 0, 100, 200, 255 without data"),
+        ("JPEG masks", "masks/cell_0.jpg is a JPEG, whose compression changes the values of a mask"),
+        ("Groups", "split by whole groups (3, data.group=[^_]+)"),
+    ],
+)
+def test_a_card_says_what_the_reader_makes_of_its_files(gallery, title, told, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (kind,) = (kind for section in gallery.GALLERY.values() for kind in section if kind.title == title)
+    pictures = {}
+    assert told in gallery.card(kind, tmp_path / "files", pictures, "beside")
+    assert list(pictures) == [] if kind.shows_names else [f"beside/{kind.slug}.png"]
+
+
+def test_the_site_builds_strictly(tmp_path):
+    build_site(tmp_path / "site", SEGBENCH_DOCS_WITHOUT_RUNS="1")
     for page in (
         "index.html",
         "networks/fcn8s/index.html",
@@ -154,6 +244,7 @@ def small(command, full):
     """A command of a tutorial on a miniature, two steps long; `full` leaves it as it is."""
     words = shlex.split(command, comments=True)
     if not full and words[1] in ("train", "reproduce") and "--list" not in words:
+        words = [word for word in words if not word.startswith(("trainer.max_steps=", "model.width="))]
         given = {word.split("=")[0] for word in words}
         quick = QUICK if not any(word.startswith(("experiment=", "unet_")) for word in words) else ()
         words += [each for each in (*MINIATURE, *quick) if each.split("=")[0] not in given]
@@ -180,14 +271,19 @@ def folders(tmp_path, drawn_isbi, monkeypatch):
 
 
 def follow(page, full=False):
-    """Run the commands of a tutorial one after another, as a reader would."""
+    """Save the files of a tutorial and run its commands one after another, as a reader would."""
     environment = os.environ | {"PYTHONPATH": str(REPO / "src")}
+    for program, name in re.findall(r"^```python\n(# (\w+\.py)\n.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        Path(name).write_text(program)
+        subprocess.run([sys.executable, name], env=environment, check=True)
     for command in commands(page):
         words = small(command, full)
         if words[1] == "reproduce" and "--list" not in words:
             words += ["ledger=ledger", "allow_dirty=true"]
         call = [sys.executable, "-m", "segbench.cli.main", *words[1:]]
         done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+        # A module that only defines the command would end well too.
+        assert done.stdout + done.stderr, f"{shlex.join(words)} printed nothing"
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
 
 

@@ -75,3 +75,7 @@ def main() -> None:
     # Lightning starts further ranks by running argv[0] with the same arguments, so it names the entry point's file.
     sys.argv = [str(module.__file__), *arguments[1:]]
     module.main()
+
+
+if __name__ == "__main__":
+    main()
