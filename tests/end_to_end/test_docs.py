@@ -227,6 +227,7 @@ MINIATURE = (
     "trainer.accelerator=cpu",
     "model.width=4",
     "threads=1",
+    "trainer.val_check_interval=1",
     "callbacks.checkpoint.every_n_train_steps=1",
 )
 QUICK = (
@@ -244,11 +245,14 @@ def small(command, full):
     """A command of a tutorial on a miniature, two steps long; `full` leaves it as it is."""
     words = shlex.split(command, comments=True)
     if not full and words[1] in ("train", "reproduce") and "--list" not in words:
-        words = [word for word in words if not word.startswith(("trainer.max_steps=", "model.width="))]
+        words = [
+            word for word in words if not word.startswith(("trainer.max_steps=", "trainer.val_check", "model.width="))
+        ]
         given = {word.split("=")[0] for word in words}
         quick = QUICK if not any(word.startswith(("experiment=", "unet_")) for word in words) else ()
         words += [each for each in (*MINIATURE, *quick) if each.split("=")[0] not in given]
-        words += ["data.tile=188"] if "reproduce" in words else []
+        # Sides that the U-Net with valid convolutions takes, and the padded one.
+        words += [f"data.tile={192 if 'modern' in command else 188}"] if "reproduce" in words else []
     return words
 
 
