@@ -69,8 +69,8 @@ def _comes_apart(
     free: NDArray[np.uint64],
     met: NDArray[np.uint64],
 ) -> bool:
-    # Whether the foreground neighbours of (x, y) are in several pieces once it is background: one of them is filled from
-    # line to line of the window, up and down, until it has met the others or grows no more.
+    # Whether the foreground neighbours of (x, y) are in several pieces once it is background: one of them is filled
+    # from line to line of the window, up and down, until it has met the others or grows no more.
     first, last = max(x - radius, 1), min(x + radius, len(words) - 2)
     start, end = max(y - radius, 1), min(y + radius, length - 2)
     inside = ONES >> np.uint64(63 - (end - start))
