@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from segbench.metrics.measure import Counts, ImageResult
 from segbench.spec import OF_CLASSES, ScoreInfo
 
-
 WAYS, FEW = 4, 4096
-"""Tables that are counted in turn, and up to how many numbers of each: neighbours are mostly of one class, and a sum that
-waits for the one before it takes twice as long. Four larger ones would not fit the cache."""
+"""Tables that are counted in turn, and the most numbers in each: neighbours are mostly of one class, and a sum that waits
+for the one before it takes twice as long. Four larger tables would not fit the cache."""
 
 
 @njit(cache=True, nogil=True)
@@ -44,7 +43,8 @@ def _count(label: NDArray[np.integer], pred: NDArray[np.integer], num_classes: i
             tables[np.uint64(way) * apart + _cell(label[start + way], pred[start + way], num_classes, void)] += 1
     for position in range(whole, label.size):
         tables[_cell(label[position], pred[position], num_classes, void)] += 1
-    return tables.reshape(-1, side, side).sum(0)[:-1, :-1]
+    counted: NDArray[np.int64] = tables.reshape(-1, side, side).sum(0)[:-1, :-1]
+    return counted
 
 
 def confusion_matrix(
