@@ -17,8 +17,8 @@ from segbench.metrics.measure import Counts, ImageResult
 from segbench.spec import OF_CLASSES, ScoreInfo
 
 WAYS, FEW = 4, 4096
-"""Tables that are counted in turn, and the most numbers in each: neighbours are mostly of one class, and a sum that waits
-for the one before it takes twice as long. Four larger tables would not fit the cache."""
+"""Tables that are counted in turn, and the most numbers in each: neighbours are mostly of one class, and a sum that
+waits for the one before it takes twice as long. Four larger tables would not fit the cache."""
 
 
 @njit(cache=True, nogil=True)
