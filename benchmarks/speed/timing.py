@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class Row:
         return None if self.reference_seconds is None else self.reference_seconds / self.seconds
 
 
-Benches = dict[str, Callable[[], list[Row]]]
+Benches = dict[str, Callable[[], Iterable[Row]]]
 """Measurements by name."""
 
 

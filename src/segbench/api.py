@@ -31,6 +31,7 @@ from segbench.errors import SegbenchError
 from segbench.experiment.stages import Stage, compose_stages, trees_of
 from segbench.papers.named import name_deviations
 from segbench.runs.directory import Run
+from segbench.runtime.frameworks import import_frameworks
 from segbench.runtime.processes import is_main_process, new_run_id
 from segbench.runtime.signals import Stopped
 from segbench.runtime.torchvision import refuse_broken_torchvision
@@ -224,6 +225,7 @@ def build(given: Config | Overrides = (), *, config_dir: str | Path | None = Non
     Raises:
         SegbenchError: as `train`.
     """
+    import_frameworks()
     from segbench.experiment.axes import settle_network
     from segbench.experiment.build import build_data, build_dataset, build_task, refuse_misfits_of
     from segbench.experiment.settled_by_data import settle_by_data
@@ -324,6 +326,7 @@ class Predictor:
         tile: int | None = None,
         tta: str | None = None,
     ) -> None:
+        import_frameworks()
         import torch
 
         from segbench.experiment.build import build_dataset_spec, build_decoding, build_task

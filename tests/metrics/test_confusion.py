@@ -91,6 +91,21 @@ def test_the_dice_of_a_class_is_the_f1_of_its_pixels(scores):
         np.testing.assert_allclose(scores[f"dice/{name}"], 2 * iu / (1 + iu))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "int64"])
+@pytest.mark.parametrize(("classes", "pixels"), [(2, 0), (2, 3), (3, 9), (70, 4001)])
+def test_matrix_of_any_size_and_type_beside_bincount(dtype, classes, pixels):
+    rng = np.random.default_rng(pixels)
+    label, pred = (rng.integers(0, classes, pixels).astype(dtype) for _ in range(2))
+    void = 0 if dtype == "uint8" else -1
+    label[::3] = void
+    pred[::3] = 99
+    kept = label != void
+    theirs = np.bincount(label[kept].astype(int) * classes + pred[kept], minlength=classes**2)
+    ours = confusion_matrix(label, pred, classes, ignore_index=void)
+    assert ours.dtype == np.int64
+    assert (ours == theirs.reshape(classes, classes)).all()
+
+
 def test_matrix_beside_torchmetrics():
     rng = np.random.default_rng(0)
     label, pred = rng.integers(0, 7, (3, 20, 30)), rng.integers(0, 7, (3, 20, 30))

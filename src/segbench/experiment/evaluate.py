@@ -13,6 +13,7 @@ from segbench.config.trust import names_in, own, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
 from segbench.runs.partial import Partial
+from segbench.runtime.frameworks import import_frameworks
 from segbench.runtime.signals import deferred
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     Returns:
         the scores that go into results.json.
     """
+    import_frameworks()
     from segbench.display.tables import print_results
     from segbench.experiment.axes import packages_of_network
     from segbench.experiment.build import build_data, build_dataset, build_loggers, build_task, build_trainer

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.config.trust import names_in, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
+from segbench.runtime.frameworks import import_frameworks
 
 if TYPE_CHECKING:
     import torch
@@ -127,10 +128,12 @@ def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path
     """
     from segbench.experiment.evaluate import built_of
     from segbench.runs.directory import Run
-    from segbench.runtime.hardware import settle
 
     run = Run.open(given.run)
     checkpoint = run.checkpoint(given.checkpoint)
+    import_frameworks()
+    from segbench.runtime.hardware import settle
+
     config, sentences = settle(given.applied_to(run.config()))
     with trusting(names_in(given.trust)):
         sections = ("model", "decoding", *(("data",) if given.split else ()))

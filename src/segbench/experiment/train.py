@@ -16,6 +16,7 @@ from segbench.experiment.resume import how_it_ended
 from segbench.experiment.stages import FOLDER
 from segbench.experiment.unchanged import other_machine
 from segbench.runs.history import Leg, continuations
+from segbench.runtime.frameworks import import_frameworks
 from segbench.runtime.signals import Stopped, deferred
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def train(
     Raises:
         Stopped: by a signal, with a checkpoint.
     """
+    import_frameworks()
     from segbench.experiment.axes import packages_of_network, settle_network
     from segbench.experiment.build import build_dataset, refuse_misfits_of
     from segbench.experiment.settled_by_data import asks_data, settle_by_data

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from segbench.config.requests import ExportRequest
 from segbench.config.trust import names_in, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
+from segbench.runtime.frameworks import import_frameworks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ def export(given: ExportRequest) -> Path:
         SegbenchError: an unknown format, a missing package, a run without a checkpoint, an existing
             output, a network that cannot be exported, or a file that does not compute what the network does.
     """
+    import_frameworks()
     from segbench.experiment.build import build_dataset_spec, build_model
     from segbench.export.description import describe
     from segbench.export.formats import format_named

@@ -16,19 +16,35 @@ from numpy.typing import NDArray
 from segbench.metrics.measure import Counts, ImageResult
 from segbench.spec import OF_CLASSES, ScoreInfo
 
+WAYS, FEW = 4, 4096
+"""Tables that are counted in turn, and the most numbers in each: neighbours are mostly of one class, and a sum that
+waits for the one before it takes twice as long. Four larger tables would not fit the cache."""
+
+
+@njit(cache=True, nogil=True)
+def _cell(label: int, pred: int, num_classes: int, void: int) -> np.uint64:
+    # Branch-free: an extra row and column take what is out of range, a further row what is void. As an unsigned number
+    # a negative value is large.
+    most = np.uint64(num_classes)
+    row, column = min(np.uint64(label), most), min(np.uint64(pred), most)
+    row = most + np.uint64(1) if label == void else row
+    return row * np.uint64(num_classes + 2) + column
+
 
 @njit(cache=True, nogil=True)
 def _count(label: NDArray[np.integer], pred: NDArray[np.integer], num_classes: int, void: int) -> NDArray[np.int64]:
-    # An extra row and column take what is out of range, branch-free.
-    matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    for position in range(label.size):
-        row, column = label[position], pred[position]
-        if row == void:
-            continue
-        row = row if 0 <= row < num_classes else num_classes
-        column = column if 0 <= column < num_classes else num_classes
-        matrix[row, column] += 1
-    return matrix
+    side = num_classes + 2
+    cells = np.uint64(side * side)
+    tables = np.zeros((WAYS if cells <= FEW else 1) * side * side, np.int64)
+    apart = cells if cells <= FEW else np.uint64(0)
+    whole = label.size // WAYS * WAYS
+    for start in range(0, whole, WAYS):
+        for way in range(WAYS):
+            tables[np.uint64(way) * apart + _cell(label[start + way], pred[start + way], num_classes, void)] += 1
+    for position in range(whole, label.size):
+        tables[_cell(label[position], pred[position], num_classes, void)] += 1
+    counted: NDArray[np.int64] = tables.reshape(-1, side, side).sum(0)[:-1, :-1]
+    return counted
 
 
 def confusion_matrix(

@@ -25,6 +25,7 @@ from segbench.metrics.simple_points import RING
 MERGE, SPLIT, HOLE_ADDITION, OBJECT_DELETION, OBJECT_ADDITION, HOLE_DELETION = 1, 2, 4, 8, 16, 32
 RADIUS = 20
 """Half the side of the window that is searched for a split; the challenge's value."""
+ONE, ONES = np.uint64(1), np.uint64(2**64 - 1)
 
 
 @njit(cache=True, nogil=True)
@@ -37,45 +38,83 @@ def _parts(code: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _words(warped: NDArray[np.bool_], swapped: bool) -> NDArray[np.uint64]:
+    # Each line, or if `swapped` each column, as bits, 64 to a word; the last word is empty, so a window may end in it.
+    length, lines = warped.shape if swapped else warped.shape[::-1]
+    words = np.zeros((lines, (length >> 6) + 2), np.uint64)
+    for line in range(lines):
+        for place in range(length):
+            bit = warped[place, line] if swapped else warped[line, place]
+            words[line, place >> 6] |= np.uint64(bit) << np.uint64(place & 63)
+    return words
+
+
+@njit(cache=True, nogil=True)
+def _filled(seed: np.uint64, line: np.uint64) -> np.uint64:
+    # The runs of ones of `line` that hold a one of `seed`: upwards by the carry of a sum, downwards by doubling steps.
+    up = (((line + seed) ^ line) | seed) & line
+    for step in (1, 2, 4, 8, 16, 32):
+        up |= line & (up >> np.uint64(step))
+        line &= line >> np.uint64(step)
+    return up
+
+
+@njit(cache=True, nogil=True)
 def _comes_apart(
-    warped: NDArray[np.bool_], x: int, y: int, radius: int, window: NDArray[np.uint8], queue: NDArray[np.int32]
+    words: NDArray[np.uint64],
+    x: int,
+    y: int,
+    length: int,
+    radius: int,
+    free: NDArray[np.uint64],
+    met: NDArray[np.uint64],
 ) -> bool:
-    # Whether the foreground neighbours of (x, y) are in several pieces once it is background. Window values: 0
-    # background or seen, 1 foreground, 2 a neighbour to reach.
-    width, height = warped.shape
-    left, top = max(x - radius, 1), max(y - radius, 1)
-    right, bottom = min(x + radius, width - 2), min(y + radius, height - 2)
-    stride = bottom - top + 3
-    size = (right - left + 3) * stride
-    window[:size] = 0
-    for column in range(left, right + 1):
-        offset = (column - left + 1) * stride + 1
-        for row in range(top, bottom + 1):
-            window[offset + row - top] = warped[column, row]
-    centre = (x - left + 1) * stride + y - top + 1
-    window[centre] = 0
-    pending, start = 0, 0
-    for step in RING:
-        place = centre + step[0] * stride + step[1]
-        if window[place]:
-            window[place] = 2
-            pending += 1
-            start = place
-    window[start] = 0
-    pending -= 1
-    queue[0] = start
-    head, tail = 0, 1
-    while head < tail and pending:
-        place = queue[head]
-        head += 1
-        for beside in (place - stride, place - 1, place + 1, place + stride):
-            value = window[beside]
-            if value:
-                pending -= value >> 1
-                window[beside] = 0
-                queue[tail] = beside
-                tail += 1
-    return pending > 0
+    # Whether the foreground neighbours of (x, y) are in several pieces once it is background: one of them is filled
+    # from line to line of the window, up and down, until it has met the others or grows no more.
+    first, last = max(x - radius, 1), min(x + radius, len(words) - 2)
+    start, end = max(y - radius, 1), min(y + radius, length - 2)
+    inside = ONES >> np.uint64(63 - (end - start))
+    word, shift = start >> 6, np.uint64(start & 63)
+    lines = last - first + 1
+    for line in range(lines):
+        bits = words[first + line, word] >> shift
+        if shift:
+            bits |= words[first + line, word + 1] << (np.uint64(64) - shift)
+        free[line] = bits & inside
+        met[line] = np.uint64(0)
+    centre, bit = x - first, np.uint64(y - start)
+    free[centre] &= ~(ONE << bit)
+    around = (np.uint64(7) << bit) >> ONE
+    above, below = max(centre - 1, 0), min(centre + 1, lines - 1)
+    for line in range(above, below + 1):
+        found = free[line] & around
+        if found:
+            met[line] = _filled(found & (~found + ONE), free[line])
+            low = high = line
+            break
+    grows = True
+    while grows:
+        left = np.uint64(0)
+        for line in range(above, below + 1):
+            left |= free[line] & around & ~met[line]
+        if not left:
+            return False
+        grows = False
+        for line in range(low, lines - 1):
+            seed = met[line] & free[line + 1] & ~met[line + 1]
+            if seed:
+                met[line + 1] = _filled(met[line + 1] | seed, free[line + 1])
+                high, grows = max(high, line + 1), True
+            elif line >= high:
+                break
+        for line in range(high, 0, -1):
+            seed = met[line] & free[line - 1] & ~met[line - 1]
+            if seed:
+                met[line - 1] = _filled(met[line - 1] | seed, free[line - 1])
+                low, grows = min(low, line - 1), True
+            elif line <= low:
+                break
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -90,9 +129,11 @@ def _kinds(
     kinds = np.empty(places.size, np.uint8)
     if radius > width - 2 or radius > height - 2:
         radius = max(width, height)
-    side = 2 * radius + 3
-    window = np.empty(min(side, width) * min(side, height), np.uint8)
-    queue = np.empty(window.size, np.int32)
+    # A window is at most 41 wide, or as wide as the shorter side.
+    swapped = height > width
+    words = _words(warped, swapped)
+    lines = min(2 * radius + 1, len(words))
+    free, reached = np.empty(lines, np.uint64), np.empty(lines, np.uint64)
     ids = np.empty(8, np.int32)
     for entry in range(places.size):
         x, y = places[entry] // height, places[entry] % height
@@ -118,7 +159,10 @@ def _kinds(
             kind = SPLIT
         else:
             code = int(codes[x, y])
-            apart = _parts(code) > 1 and _comes_apart(warped, x, y, radius, window, queue)
+            apart = False
+            if _parts(code) > 1:
+                line, place = (y, x) if swapped else (x, y)
+                apart = _comes_apart(words, line, place, min(width, height), radius, free, reached)
             kind = SPLIT if apart else HOLE_DELETION
         kinds[entry] = kind
     return kinds

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from segbench.errors import SegbenchError
 from segbench.metrics.region_overlap import Contingency, flagged, gather
 
 
@@ -88,6 +89,13 @@ def region_runs(mask_HW: NDArray[np.bool_]) -> RegionRuns:
     Args:
         mask_HW: bool, at least one pixel.
     """
+    height, width = mask_HW.shape
+    if height * (width + 1) > np.iinfo(np.int32).max:
+        raise SegbenchError(
+            f"an image of {height} x {width} pixels",
+            "at most 2 billion: places in it are counted in 32 bits",
+            "score it in parts, or without the metrics of regions (metrics=overlap)",
+        )
     edges = _edges(mask_HW)
     height, width = mask_HW.shape
     return RegionRuns(edges, _join(edges, width + 1), (height, width))

@@ -1,0 +1,20 @@
+import subprocess
+import sys
+
+
+def test_listing_and_composing_load_no_framework_and_the_frameworks_are_loaded_with_garbage_left_alone():
+    code = """
+import contextlib, gc, io, sys
+from segbench.cli.main import main
+for words in (["--help"], ["list"], ["train", "--cfg", "job"]):
+    sys.argv = ["segbench", *words]
+    with contextlib.redirect_stdout(io.StringIO()):
+        main()
+light = {"torch", "lightning", "numba", "matplotlib", "pandas", "wandb"} & {*sys.modules}
+from segbench.runtime.frameworks import import_frameworks
+import_frameworks()
+import segbench.experiment.build
+print(*light, *({"wandb", "mlflow", "pandas"} & {*sys.modules}), gc.isenabled(), gc.get_freeze_count() > 100_000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
