@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch import nn
 from torchmetrics import Metric
 
-from segbench.config.record import LOADER_KEYS, Augment, Component, Config, Data, InitialWeights, Loss, Scheduler
+from segbench.config.record import LOADER_KEYS, Augment, Component, Config, Data, InitialWeights, Loss, Scheduler, Trainer
 from segbench.config.signatures import hints_of, refuse_misfits, taken
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
@@ -54,7 +54,7 @@ from segbench.training.callbacks.checkpoints import Checkpoints
 from segbench.training.callbacks.in_step import InStep
 from segbench.training.lightning_internals import broadcast_no_signals, catch_no_signals, waits_for_every_gradient
 from segbench.training.optim import PER_LAYER, Scheduled, freeze_others, parameter_groups
-from segbench.training.precision import precision_named
+from segbench.training.precision import precision_named, round_to_tf32
 from segbench.training.task import Evaluation, SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -243,6 +243,7 @@ def build_trainer(
         SegbenchError: an unknown precision.
     """
     precision_named(config.trainer.precision, "cpu")
+    round_to_tf32(config.trainer.allow_tf32)
     # Batches to overfit are chosen by our sampler: Lightning's own would also decide the augmentation.
     given = {key: value for key, value in config.trainer.arguments.items() if key != "overfit_batches"}
     if (profiler := _profiler(given.get("profiler"), directory)) is not None:
@@ -305,6 +306,7 @@ def refuse_misfits_of(config: Config) -> None:
     precision_named(config.trainer.precision, "cpu")
     takers: dict[str, Any] = {f"data.{key}": SegmentationData for key in LOADER_KEYS}
     takers |= {f"scheduler.{key}": Scheduled for key in Scheduler.apart}
+    takers |= {f"trainer.{key}": Trainer for key in Trainer.apart}
     takers |= {f"optimizer.{key}": parameter_groups for key in PER_LAYER}
     # By the names of classes, or `auto`; their losses take numbers.
     takers |= {f"{key}.class_weights": Loss for key, _ in loss_nodes(config)}

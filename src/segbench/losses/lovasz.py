@@ -95,8 +95,8 @@ class LovaszSoftmax(Loss):
 def _whole_numbers(weight_BHW: Tensor | None, target_BHW: Tensor) -> Tensor:
     """Pixel weights as int64 multiples of a common unit, which cancels in delta.
 
-    On a GPU the running sum of floats has no deterministic form; that of whole numbers is exact in every order. The unit
-    is such that the sum of all N weights stays below 2^62: with 10^6 pixels a weight is kept to 2^-42 of the largest.
+    On a GPU the running sum of floats has no deterministic form; that of whole numbers is exact in every order. The
+    unit keeps the sum of all N weights below 2^62: with 10^6 pixels a weight is kept to 2^-42 of the largest.
 
     Returns:
         1 for every pixel where no weights are given.

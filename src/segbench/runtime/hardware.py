@@ -47,10 +47,19 @@ def settle(config: Config) -> tuple[Config, list[str]]:
     if trainer.sync_batchnorm == "auto":
         # torch supports it on GPUs only; on CPUs each process normalises its own samples.
         changes["trainer.sync_batchnorm"] = on_gpu and here * nodes > 1
-    bf16 = torch.cuda.is_bf16_supported() if on_gpu else _cpu_computes_bf16()
+    bf16 = _gpu_computes_bf16() if on_gpu else _cpu_computes_bf16()
     if trainer.precision == "auto":
         precision = changes["trainer.precision"] = "bf16-mixed" if bf16 else "32-true"
         report.append(f"precision: {precision} (trainer.precision=32-true turns bf16 off)")
+    if trainer.allow_tf32 == "auto":
+        changes["trainer.allow_tf32"] = False
+        in_float32 = str(changes.get("trainer.precision", trainer.precision)).startswith("32")
+        if on_gpu and in_float32 and torch.cuda.is_tf32_supported():
+            report.append("TF32: off (trainer.allow_tf32=true computes float32 products faster, with 10 bits)")
+    if trainer.deterministic and trainer.benchmark:
+        # Which algorithm is the fastest changes from one run to the next.
+        changes["trainer.benchmark"] = False
+        report.append("trainer.benchmark: off, as trainer.deterministic asks for the same algorithms in each run")
     if config.task.channels_last == "auto":
         changes["task.channels_last"] = on_gpu or bf16
         report.append(f"channels_last: {on_gpu or bf16} (task.channels_last=false turns it off)")
@@ -77,7 +86,7 @@ def impossible(config: Config, settled: Collection[str]) -> dict[str, Any]:
 
 
 def _gpu_computes(precision: str | int) -> bool:
-    return "bf16" not in str(precision) or bool(torch.cuda.is_bf16_supported())
+    return "bf16" not in str(precision) or _gpu_computes_bf16()
 
 
 def _processes(trainer: Trainer) -> tuple[Any, int, list[str]]:
@@ -129,16 +138,30 @@ def _cpu_processes(devices: Any) -> int:
 def machine(config: Config) -> dict[str, Any]:
     """Properties of the machine that affect the last bits of a result; takes a settled configuration."""
     trainer = config.trainer
+    gpu: dict[str, Any] = {"device": "CPU", "cuda": None, "cudnn": None, "tf32": False, "benchmark": False}
+    if trainer.on_gpu:
+        convolutions: Any = torch.backends.cudnn.conv
+        gpu = {
+            "device": torch.cuda.get_device_name(),
+            "device_memory_gib": round(torch.cuda.get_device_properties().total_memory / 2**30, 1),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            "tf32": torch.cuda.is_tf32_supported()
+            and (convolutions.fp32_precision == "tf32" if trainer.allow_tf32 is None else bool(trainer.allow_tf32)),
+            "benchmark": bool(trainer.benchmark),
+        }
     return {
-        "device": torch.cuda.get_device_name() if trainer.on_gpu else "CPU",
-        "cuda": torch.version.cuda if trainer.on_gpu else None,
-        "tf32": trainer.on_gpu and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32),
-        "cudnn": torch.backends.cudnn.version() if trainer.on_gpu else None,  # type: ignore[no-untyped-call]
+        **gpu,
         "processes": trainer.processes,
         "threads": config.threads,
         "precision": trainer.precision,
         "deterministic": trainer.deterministic,
     }
+
+
+def _gpu_computes_bf16() -> bool:
+    # Emulated, it is slower than float32: V100, T4.
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _cpu_computes_bf16() -> bool:
