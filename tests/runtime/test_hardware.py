@@ -147,6 +147,11 @@ def test_what_this_machine_cannot_do_is_left_to_it(tiny, monkeypatch, gpus):
     assert impossible(run, settled) == {"trainer.devices": "auto", "trainer.precision": "auto"}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert impossible(run, settled) == {"trainer.accelerator": "auto", "trainer.devices": "auto"}
+    gpus(4)
+    monkeypatch.setattr("segbench.runtime.threads.allowed_cores", lambda: set(range(8)))
+    # As many as one process had.
+    assert impossible(run.replace({"threads": 8}), {"threads"}) == {"threads": "auto"}
+    assert impossible(run.replace({"threads": 2}), {"threads"}) == {}
     # What the user asked for is not the machine's to change.
     assert impossible(run, {"task.channels_last"}) == {}
 

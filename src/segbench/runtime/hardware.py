@@ -11,7 +11,7 @@ import torch
 from segbench.config.record import Config, Trainer
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import started_by
-from segbench.runtime.threads import settle_threads
+from segbench.runtime.threads import divided, settle_threads
 
 
 def settle(config: Config) -> tuple[Config, list[str]]:
@@ -81,6 +81,8 @@ def impossible(config: Config, settled: Collection[str]) -> dict[str, Any]:
         "trainer.devices": not trainer.on_gpu or (not lost and trainer.processes_here <= gpus),
         "trainer.precision": lost or not trainer.on_gpu or _gpu_computes(trainer.precision),
         "trainer.sync_batchnorm": not (lost and trainer.sync_batchnorm is True),
+        # A resume may have more processes than the run began with.
+        "threads": config.threads == "auto" or divided(config.threads, trainer.processes_here) == config.threads,
     }
     return {key: "auto" for key in settled if not possible.get(key, True)}
 
