@@ -107,6 +107,26 @@ def test_processes_that_were_started_are_counted(tiny, monkeypatch, environment,
     assert said in sentences
 
 
+FOUR_TASKS = {"SLURM_PROCID": "6", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2"}
+
+
+@pytest.mark.parametrize("told", [{"SLURM_GPUS_PER_TASK": "1"}, {"SLURM_GPUS_ON_NODE": "4"}], ids=str)
+def test_tasks_of_srun_may_see_one_gpu_each(tiny, monkeypatch, gpus, told):
+    gpus(1)
+    for name, value in (FOUR_TASKS | told).items():
+        monkeypatch.setenv(name, value)
+    settled, _ = settle(tiny.replace({"trainer.accelerator": "gpu"}))
+    assert (settled.trainer.devices, settled.trainer.num_nodes) == (4, 2)
+
+
+def test_tasks_of_srun_that_share_a_gpu_are_refused(tiny, monkeypatch, gpus):
+    gpus(1)
+    for name, value in (FOUR_TASKS | {"SLURM_GPUS_ON_NODE": "1"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SegbenchError, match=r"trainer\.devices=4\n.*at most the 1 GPUs here"):
+        settle(tiny.replace({"trainer.accelerator": "gpu"}))
+
+
 @pytest.mark.parametrize(
     ("accelerator", "devices", "expected"), [("gpu", 2, True), ("gpu", 1, False), ("cpu", 2, False)]
 )

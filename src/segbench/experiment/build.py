@@ -47,12 +47,18 @@ from segbench.metrics.decoding import Decoding
 from segbench.metrics.measure import Measure
 from segbench.models.published.sets import WEIGHT_SETS
 from segbench.runs.directory import Run
+from segbench.runtime.hardware import one_gpu_each
 from segbench.runtime.processes import is_main_process, started_by
 from segbench.spec import DatasetSpec, TileGeometry
 from segbench.tracking.shown import shown
 from segbench.training.callbacks.checkpoints import Checkpoints
 from segbench.training.callbacks.in_step import InStep
-from segbench.training.lightning_internals import broadcast_no_signals, catch_no_signals, waits_for_every_gradient
+from segbench.training.lightning_internals import (
+    OneGpuEach,
+    broadcast_no_signals,
+    catch_no_signals,
+    waits_for_every_gradient,
+)
 from segbench.training.optim import PER_LAYER, Scheduled, freeze_others, parameter_groups
 from segbench.training.precision import precision_named, round_to_tf32
 from segbench.training.task import Evaluation, SegmentationTask
@@ -248,12 +254,15 @@ def build_trainer(
     given = {key: value for key, value in config.trainer.arguments.items() if key != "overfit_batches"}
     if (profiler := _profiler(given.get("profiler"), directory)) is not None:
         given["profiler"] = profiler
+    alone = config.trainer.on_gpu and one_gpu_each(config.trainer.processes_here)
+    if alone:
+        given |= {"devices": 1, "num_nodes": config.trainer.processes}
     trainer: lightning.Trainer = make(
         Component.model_validate({"_target_": config.trainer.target, **given}),
         callbacks=[*callbacks, InStep({**config.tree, "directory": str(directory.resolve())})],
         logger=list(loggers) or False,
         default_root_dir=str(directory),
-        plugins=_cluster(),
+        plugins=OneGpuEach(auto_requeue=False) if alone else _cluster(),
         use_distributed_sampler=False,
         enable_checkpointing=any(isinstance(callback, Checkpoints) for callback in callbacks),
         enable_model_summary=False,

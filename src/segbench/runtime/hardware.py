@@ -41,7 +41,10 @@ def settle(config: Config) -> tuple[Config, list[str]]:
     report = [f"device: {torch.cuda.get_device_name() if on_gpu else 'CPU'}"]
     devices, nodes, sentences = _processes(trainer)
     report += sentences
-    devices = _gpus(devices, gpus) if on_gpu else _cpu_processes(devices)
+    if not on_gpu:
+        devices = _cpu_processes(devices)
+    elif not one_gpu_each(devices):
+        devices = _gpus(devices, gpus)
     here = len(devices) if isinstance(devices, list) else devices
     changes |= {"trainer.devices": devices, "trainer.num_nodes": nodes}
     if trainer.sync_batchnorm == "auto":
@@ -65,6 +68,18 @@ def settle(config: Config) -> tuple[Config, list[str]]:
         report.append(f"channels_last: {on_gpu or bf16} (task.channels_last=false turns it off)")
     changes["threads"], sentence = settle_threads(config.threads, here)
     return config.replace(changes), [*report, sentence]
+
+
+def one_gpu_each(processes_here: object) -> bool:
+    """Whether srun gave each task of this machine a GPU of its own, which is the only one that it sees.
+
+    Args:
+        processes_here: the number of tasks on this machine.
+    """
+    if started_by() != "srun" or torch.cuda.device_count() != 1 or not isinstance(processes_here, int):
+        return False
+    here = int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
+    return processes_here > 1 and ("SLURM_GPUS_PER_TASK" in os.environ or here >= processes_here)
 
 
 def impossible(config: Config, settled: Collection[str]) -> dict[str, Any]:
