@@ -52,7 +52,8 @@ def test_gpus_are_asked_for_where_there_are_some(tiny_config, machine, accelerat
 
 
 @pytest.mark.parametrize(
-    ("workers", "threads", "asked", "cores"), [(0, "auto", None, 1), (7, "auto", None, 8), (2, 4, None, 4), (7, 1, 2, 2)]
+    ("workers", "threads", "asked", "cores"),
+    [(0, "auto", None, 1), (7, "auto", None, 8), (2, 4, None, 4), (7, 1, 2, 2)],
 )
 def test_cores_are_those_of_the_loaders_or_threads(tiny_config, machine, workers, threads, asked, cores):
     config = tiny_config().replace({"data.num_workers": workers, "threads": threads})

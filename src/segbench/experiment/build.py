@@ -17,7 +17,17 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch import nn
 from torchmetrics import Metric
 
-from segbench.config.record import LOADER_KEYS, Augment, Component, Config, Data, InitialWeights, Loss, Scheduler, Trainer
+from segbench.config.record import (
+    LOADER_KEYS,
+    Augment,
+    Component,
+    Config,
+    Data,
+    InitialWeights,
+    Loss,
+    Scheduler,
+    Trainer,
+)
 from segbench.config.signatures import hints_of, refuse_misfits, taken
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData

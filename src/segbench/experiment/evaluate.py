@@ -121,8 +121,13 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     config, sentences = settle(given.applied_to(recorded))
     with trusting(names_in(given.trust)):
         refuse_untrusted(built_of(config, "data", "model", "metrics"))
-    if given.threads is None and (fewer := divided(int(config.threads), config.trainer.processes_here)) != config.threads:
-        said = f"threads: {fewer}, not the run's {config.threads}, as {config.trainer.processes_here} processes share them"
+    if (
+        given.threads is None
+        and (fewer := divided(int(config.threads), config.trainer.processes_here)) != config.threads
+    ):
+        said = (
+            f"threads: {fewer}, not the run's {config.threads}, as {config.trainer.processes_here} processes share them"
+        )
         config, sentences = config.replace({"threads": fewer}), [*sentences[:-1], said]
     use_threads(int(config.threads))
     if given.threads == "auto" or (given.threads is None and config.threads != recorded.threads):

@@ -318,5 +318,3 @@ def _of_precision(conduct: Conduct) -> list[str]:
 
 def _of_hardware(conduct: Conduct) -> list[str]:
     return [f"hardware: {each}" for each in dict.fromkeys(map(hardware_of, conduct.provenances))]
-
-
