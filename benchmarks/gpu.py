@@ -1,7 +1,7 @@
 """`python benchmarks/gpu.py` proves and measures segbench on the GPUs of this machine: results in benchmarks/gpu.md.
 
-It needs torch, numpy and this checkout; pieces that need more say what they lack. Each piece takes at most eight minutes
-and runs in a process of its own; a second call goes on where the first one stopped, and `--again` begins anew.
+It needs torch, numpy and this checkout; pieces that need more say what they lack. Each piece takes at most eight
+minutes and runs in a process of its own; a second call goes on where the first one stopped, and `--again` repeats all.
 """
 
 from __future__ import annotations

@@ -72,6 +72,7 @@ def wait() -> None:
 
 def milliseconds(way: Callable[[], Any], repeats: int, warmup: int = 5) -> tuple[float, float]:
     """Median time of a call on the device, and that in which the host has queued it."""
+    event: Any = torch.cuda.Event
     for _ in range(warmup):
         way()
     wait()
@@ -79,7 +80,7 @@ def milliseconds(way: Callable[[], Any], repeats: int, warmup: int = 5) -> tuple
     for _ in range(repeats):
         began = time.perf_counter()
         if CUDA:
-            first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            first, last = (event(enable_timing=True) for _ in range(2))
             first.record()
             way()
             last.record()
@@ -252,7 +253,7 @@ def inference(say: Say, tiny: bool) -> None:
             say(f"{figure}, input {given}", device, "ms", str(goal), device <= goal)
             say(f"{figure}: host", host, "ms")
             if CUDA:
-                stream = torch.cuda.Stream()
+                stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
                 stream.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(stream):
                     for _ in range(3):
@@ -377,18 +378,18 @@ def synchronisations(say: Say, tiny: bool) -> None:
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             self.ended = time.perf_counter()
             self.took.append(self.ended - self.began)
-            if CUDA and trainer.global_step == steps - 1:
+            if CUDA and trainer.global_step == number - 1:
                 torch.cuda.set_sync_debug_mode("default")
 
-    steps = 6 if tiny else 200
-    experiment, count = _experiment("synchronisations", steps, tiny), Count()
+    number = 6 if tiny else 200
+    experiment, count = _experiment("synchronisations", number, tiny), Count()
     experiment.trainer.callbacks.append(count)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         experiment.trainer.fit(experiment.task, experiment.data)
     met = [each for each in caught if "synchronizing CUDA operation" in str(each.message)]
     if CUDA:
-        each_step = len(met) / (steps - 11)
+        each_step = len(met) / (number - 11)
         say("host synchronisations in a training step", each_step, "", "0.1", each_step <= 0.1)
     for place in sorted({f"{each.filename.removeprefix(str(ROOT))}:{each.lineno}" for each in met})[:10]:
         say(f"a synchronisation at {place}")

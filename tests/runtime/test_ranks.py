@@ -15,8 +15,8 @@ from torch.distributed import TCPStore
 from segbench.cli.train import main as train_main
 from segbench.config.record import Trainer
 from segbench.runs.directory import Run
-from segbench.runtime.processes import STARTED, end_with_parent, started_by
 from segbench.runtime import ranks as ranks_module
+from segbench.runtime.processes import STARTED, end_with_parent, started_by
 from segbench.runtime.ranks import further_ranks, leave_group, name_run, started_again
 
 BIN = Path(sys.executable).parent

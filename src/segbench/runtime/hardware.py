@@ -157,14 +157,14 @@ def machine(config: Config) -> dict[str, Any]:
     trainer = config.trainer
     gpu: dict[str, Any] = {"device": "CPU", "cuda": None, "cudnn": None, "tf32": False, "benchmark": False}
     if trainer.on_gpu:
-        convolutions: Any = torch.backends.cudnn.conv
+        cudnn: Any = torch.backends.cudnn
         gpu = {
             "device": torch.cuda.get_device_name(),
             "device_memory_gib": round(torch.cuda.get_device_properties().total_memory / 2**30, 1),
             "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            "cudnn": cudnn.version(),
             "tf32": torch.cuda.is_tf32_supported()
-            and (convolutions.fp32_precision == "tf32" if trainer.allow_tf32 is None else bool(trainer.allow_tf32)),
+            and (cudnn.conv.fp32_precision == "tf32" if trainer.allow_tf32 is None else bool(trainer.allow_tf32)),
             "benchmark": bool(trainer.benchmark),
         }
     return {
