@@ -21,6 +21,8 @@ from typing import Any
 # Before the first handle of cuBLAS, which deterministic algorithms need it for.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "src"), str(Path(__file__).resolve().parent)]
+# Of the processes that pieces start.
+os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], *filter(None, [os.environ.get("PYTHONPATH")])])
 
 import torch
 from gpu_pieces import PIECES, ROOT, WORK, Skipped, Unfinished

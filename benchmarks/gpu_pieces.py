@@ -421,7 +421,7 @@ def convergence(say: Say, tiny: bool) -> None:
     if not (data / "train-volume.tif").is_file():
         raise Skipped(f"no ISBI 2012 stacks in {data.relative_to(ROOT)}: carry train-volume.tif and the others there")
     run = WORK / "unet_isbi_em"
-    entry = [sys.executable, "-m", "segbench.cli.main", "train"]
+    entry = [sys.executable, "-m", "segbench", "train"]
     fresh = ["experiment=unet_isbi_em", f"data.root={data}", "data.fold=0", f"hydra.run.dir={run}"]
     given = [f"resume={run}"] if (run / "config.yaml").is_file() else fresh
     process = subprocess.Popen([*entry, *given], cwd=ROOT)
