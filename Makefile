@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.segbench-setup
 
-.PHONY: setup train test test-slow test-slurm test-faults test-networks lint docs test-tutorials bench bench-large clean
+.PHONY: setup train test test-slow test-slurm test-faults test-networks lint docs test-tutorials bench bench-large gpu clean
 
 setup: $(STAMP)
 
@@ -70,6 +70,11 @@ bench: setup
 # Predicts images larger than memory, 2,000 to 20,000 pixels a side: ten minutes on one core, four gigabytes of disk.
 bench-large: setup
 	$(BIN)/python benchmarks/run.py large_image
+
+# Proves and measures everything on the GPUs here, in pieces of up to eight minutes; a second call goes on. Nothing is
+# installed: PYTHON has a CUDA build of torch, and what else it lacks is told. make gpu ARGS="--list"
+gpu:
+	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(NETWORKS) .mypy_cache .ruff_cache .hypothesis dist

@@ -20,6 +20,7 @@ pytest_plugins = (
     "tests.fixtures.caffe",
     "tests.fixtures.packages",
     "tests.fixtures.wandb_server",
+    "tests.fixtures.gpu",
 )
 
 REPO = Path(__file__).resolve().parents[1]

@@ -484,11 +484,14 @@ def _left_as_it_was() -> Iterator[None]:
     import numba
     import torch
 
+    from segbench.training.precision import tf32_kept
+
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     environment = dict(os.environ)
     counts = numba.get_num_threads(), torch.get_num_threads(), cv2.getNumThreads()
     cudnn = torch.backends.cudnn
-    of_cudnn, precision = (cudnn.benchmark, cudnn.deterministic), torch.get_float32_matmul_precision()
+    of_cudnn = cudnn.benchmark, cudnn.deterministic
+    tf32_as_it_was = tf32_kept()
     exact = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         yield
@@ -499,7 +502,7 @@ def _left_as_it_was() -> Iterator[None]:
         torch.set_num_threads(counts[1])
         cv2.setNumThreads(counts[2])
         cudnn.benchmark, cudnn.deterministic = of_cudnn
-        torch.set_float32_matmul_precision(precision)
+        tf32_as_it_was()
         torch.use_deterministic_algorithms(exact[0], warn_only=exact[1])
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]

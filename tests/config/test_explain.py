@@ -1,6 +1,7 @@
 import errno
 
 import pytest
+import torch
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -33,6 +34,20 @@ def test_an_error_in_three_parts_stays_as_it_is():
         (HydraException("odd\nthing"), "odd thing"),
         (MisconfigurationException("not\ntogether"), "not together"),
         (ModuleNotFoundError("a class needs psutil"), "a class needs psutil"),
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79 GiB"
+            ),
+            "the GPU's memory ran out: 2.50 GiB more were needed",
+        ),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 800 bytes."),
+            "the machine's memory ran out: 800 bytes more were needed",
+        ),
+        (
+            RuntimeError("adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set"),
+            "trainer.deterministic=true and adaptive_avg_pool2d_backward_cuda",
+        ),
     ],
 )
 def test_what_the_system_and_hydra_refuse_is(error, found):

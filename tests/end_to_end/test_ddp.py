@@ -1,5 +1,8 @@
 """Several processes do what one does: the same samples, gradients, counts and scores."""
 
+import subprocess
+import sys
+
 import lightning
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from segbench.data.datamodule import SegmentationData
 from segbench.data.raw import RawImage
 from segbench.losses import CrossEntropy, Dice, Focal, LovaszSoftmax, Sum
 from segbench.metrics.confusion import Overlap
+from segbench.runs.directory import Run
 from segbench.runtime.log import log_to
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec, TileGeometry
 from segbench.training.optim import constant, sgd
@@ -277,3 +281,67 @@ def test_stages_on_two_ranks_go_on_where_they_were_cut_off(on_ranks, tmp_path, m
         expected, continued = weights(tmp_path / "whole" / directory), weights(tmp_path / "run" / directory)
         assert all(torch.equal(expected[key], continued[key]) for key in expected)
     assert "stages/first" in (tmp_path / "run" / "run.log").read_text()
+
+
+SMALL = [
+    *("name=small", "model=unet_small", "model.width=4", "model.depth=2", "data.tile=60", "data.train=8", "data.val=2"),
+    *(
+        "data.test=3",
+        "data.height=48",
+        "data.width=48",
+        "data.repeats=2",
+        "metrics=overlap",
+        "scheduler.warmup_steps=0",
+    ),
+    *(
+        "trainer.precision=32-true",
+        "trainer=ddp",
+        "trainer.accelerator=gpu",
+        "trainer.val_check_interval=2",
+        "tta=none",
+    ),
+]
+
+
+@pytest.mark.gpu(2)
+@pytest.mark.slow
+def test_two_gpus_score_and_go_on_as_one_does(call, tmp_path):
+    run = tmp_path / "run"
+    code, _, err = call("train", *SMALL, "trainer.max_steps=4", "trainer.devices=2", f"hydra.run.dir={run}")
+    assert code == 0, err
+    scored = {}
+    for devices in (1, 2):
+        given = ("trainer=ddp", f"trainer.devices={devices}", "trainer.accelerator=gpu")
+        directory = tmp_path / f"scored-{devices}"
+        assert call("evaluate", f"run={run}", *given, f"hydra.run.dir={directory}")[0] == 0
+        scored[devices] = Run(directory).results()["metrics"]
+    assert scored[1] == scored[2]
+    assert call("train", f"resume={run}", "trainer.devices=1", "trainer.max_steps=6")[0] == 0
+    assert Run(run).results()["timing"]["steps"] == 6
+
+
+SYNCHRONISED = """\
+import os, torch, torch.distributed as dist
+from torch import nn
+rank = int(os.environ["LOCAL_RANK"])
+torch.cuda.set_device(rank)
+dist.init_process_group("nccl")
+torch.manual_seed(0)
+whole = torch.randn(4, 3, 8, 8)
+norm = nn.BatchNorm2d(3)
+expected = norm(whole)
+both = nn.SyncBatchNorm.convert_sync_batchnorm(nn.BatchNorm2d(3)).cuda()
+torch.testing.assert_close(both(whole[2 * rank : 2 * rank + 2].cuda()).cpu(), expected[2 * rank : 2 * rank + 2])
+torch.testing.assert_close(both.running_var.cpu(), norm.running_var)
+dist.barrier(device_ids=[rank])
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.gpu(2)
+@pytest.mark.slow
+def test_the_norm_of_two_gpus_is_that_of_one_batch(tmp_path):
+    (tmp_path / "norm.py").write_text(SYNCHRONISED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run([*command, str(tmp_path / "norm.py")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -291,3 +291,14 @@ def test_weights_of_another_network_are_refused(tiny_config, tiny_run):
         SegbenchError, match=r"last\.ckpt: \d+ weights do not fit the network, first conv_d0a_b\..*\n.*\n.*run=RUN"
     ):
         load_weights(task.model, Run.open(tiny_run).checkpoint("last"))
+
+
+def test_tasks_of_srun_that_see_one_gpu_each_train_together(tiny, tmp_path, monkeypatch, gpus):
+    gpus(1)
+    tasks = {"PROCID": "6", "LOCALID": "2", "NODEID": "1", "NTASKS": "8", "STEP_NUM_TASKS": "8", "GPUS_PER_TASK": "1"}
+    for name, value in (tasks | {"NTASKS_PER_NODE": "4", "NNODES": "2", "JOB_ID": "1", "NODELIST": "a"}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    changes = {"trainer.accelerator": "gpu", "trainer.devices": 4, "trainer.num_nodes": 2, "trainer.strategy": "ddp"}
+    trainer = build_trainer(tiny.replace({**changes, "trainer.sync_batchnorm": False}), tmp_path, [], [])
+    assert (trainer.world_size, trainer.global_rank) == (8, 6)
+    assert trainer.strategy.root_device == torch.device("cuda:0")

@@ -397,3 +397,47 @@ def test_the_loss_on_show_is_the_logged_one(tiny_config, tmp_path, accumulated):
     (_, logged) = rows(tmp_path, "train/loss")[-1]
     assert json.loads((tmp_path / ".progress.json").read_text())["loss"] == pytest.approx(logged, rel=1e-12)
     assert f"step 2 of 2, loss {logged:.4f}" in (tmp_path / "run.log").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.*fp16 is not supported on CPU", "ignore:.*for historical reasons")
+@pytest.mark.parametrize(
+    ("precision", "kind"), [("bf16-true", torch.bfloat16), ("16-true", torch.float16), ("64-true", torch.float64)]
+)
+def test_a_training_whose_weights_are_of_another_type(tiny_config, tmp_path, precision, kind):
+    # Adam's epsilon is 0 in float16.
+    config = tiny_config(f"trainer.precision={precision}", "optimizer=sgd", "loss=cross_entropy_lovasz")
+    scores = train(config, tmp_path / "run", [])
+    assert all(each.dtype == kind for name, each in weights(tmp_path / "run").items() if name.endswith("weight"))
+    assert scores["test/mean_iu"] >= 0
+    assert np.isfinite([loss for _, loss in rows(tmp_path / "run", "train/loss")]).all()
+    assert Run(tmp_path / "run").results()["protocol"]["precision"] == precision
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "16-true", "64-true", "bf16-mixed", "16-mixed"])
+def test_a_training_on_a_gpu_in_every_precision(tiny_config, tmp_path, precision):
+    config = tiny_config(f"trainer.precision={precision}", "trainer.accelerator=gpu", "optimizer=sgd")
+    train(config, tmp_path / "run", [])
+    assert np.isfinite([loss for _, loss in rows(tmp_path / "run", "train/loss")]).all()
+
+
+@pytest.mark.gpu
+def test_two_deterministic_trainings_on_a_gpu_are_equal(tiny_config, tmp_path):
+    given = ("trainer=gpu", "trainer.deterministic=true", "trainer.precision=bf16-mixed", "trainer.max_steps=3")
+    for name in ("one", "other"):
+        train(tiny_config(*given), tmp_path / name, [])
+    assert equal(weights(tmp_path / "one"), weights(tmp_path / "other"))
+
+
+def test_a_batch_that_does_not_fit_into_the_memory_of_a_gpu_is_told_in_a_sentence(tiny_config, tmp_path, monkeypatch):
+    from segbench.models.unet import UNet
+
+    def full(self, image):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(UNet, "forward", full)
+    with pytest.raises(SegbenchError, match=r"memory ran out: 2.50 GiB more.*\n.*\n.*data.tile= or data.batch_size="):
+        train(tiny_config(), tmp_path / "run", [])
+    recorded = json.loads((tmp_path / "run" / "state.json").read_text())
+    assert recorded["state"] == "failed"
+    assert "memory ran out" in str(recorded)

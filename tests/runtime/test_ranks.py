@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.distributed import TCPStore
 
 from segbench.cli.train import main as train_main
 from segbench.config.record import Trainer
 from segbench.runs.directory import Run
+from segbench.runtime import ranks as ranks_module
 from segbench.runtime.processes import STARTED, end_with_parent, started_by
-from segbench.runtime.ranks import further_ranks, name_run, started_again
+from segbench.runtime.ranks import further_ranks, leave_group, name_run, started_again
 
 BIN = Path(sys.executable).parent
 SMALL = [
@@ -357,3 +359,83 @@ def test_a_stopped_run_leaves_with_its_exit_code(tmp_path):
     assert "SIGTERM: stopping after this step, with a checkpoint" in said
     assert Run(tmp_path / "run").state() == "interrupted"
     assert all(gone(pid) for pid in family)
+
+
+def together(monkeypatch, rank, count):
+    """Join a gloo group whose destruction waits for every rank, as that of NCCL does."""
+    dist.init_process_group("gloo", rank=rank, world_size=count)
+    destroy = dist.destroy_process_group
+
+    def collective():
+        dist.barrier()
+        destroy()
+
+    monkeypatch.setattr(dist, "destroy_process_group", collective)
+
+
+def test_ranks_leave_their_group_together(on_ranks, monkeypatch):
+    def left(rank):
+        together(monkeypatch, rank, 2)
+        if rank == 0:
+            # The first process still writes.
+            time.sleep(0.5)
+        began = time.monotonic()
+        leave_group(60.0)
+        return dist.is_initialized(), time.monotonic() - began
+
+    first, other = on_ranks(2, left)
+    assert not first[0]
+    assert not other[0]
+    assert first[1] < 5
+    assert other[1] >= 0.4
+
+
+def test_a_rank_that_does_not_come_holds_up_nobody_for_longer_than_asked(on_ranks, monkeypatch):
+    def left(rank):
+        together(monkeypatch, rank, 2)
+        if rank == 0:
+            leave_group(0.2)
+        return dist.is_initialized()
+
+    assert on_ranks(2, left) == [True, True]
+
+
+def test_without_a_group_there_is_nothing_to_leave():
+    leave_group(0.0)
+
+
+def test_the_first_process_leaves_the_group_before_it_waits_for_the_others(tmp_path, monkeypatch):
+    done = []
+
+    class Standin:
+        number, code = 1, 0
+
+        def __init__(self, *arguments):
+            self.printed = ()
+
+        def wait(self, until):
+            done.append("waited")
+            return True
+
+        def kill(self):
+            done.append("killed")
+
+    monkeypatch.setattr(ranks_module, "_Rank", Standin)
+    monkeypatch.setattr(ranks_module, "leave_group", lambda seconds: done.append("left"))
+    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=2)):
+        done.append("trained")
+    assert done[:3] == ["trained", "left", "waited"]
+    assert "killed" not in done
+
+
+@pytest.mark.gpu(2)
+@pytest.mark.slow
+def test_two_gpus_end_without_a_stall(call, tmp_path):
+    began = time.monotonic()
+    code, _, err = call(
+        *("train", *SMALL, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=gpu"),
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )
+    assert code == 0, err
+    assert "did not exit" not in (tmp_path / "run" / "run.log").read_text()
+    assert time.monotonic() - began < 120

@@ -17,7 +17,7 @@ from segbench.runs.directory import Run
 from segbench.runtime import threads
 from segbench.runtime.hardware import settle
 from segbench.runtime.processes import STARTED
-from segbench.runtime.threads import allowed_cores, cpu_quota, free_cores, settle_threads, use_threads
+from segbench.runtime.threads import allowed_cores, cpu_quota, divided, free_cores, settle_threads, use_threads
 
 BEGIN = """\
 cpu  400 0 0 400 0 0 0 0 0 0
@@ -269,3 +269,11 @@ def test_stages_take_the_number_of_the_run(tiny_config, monkeypatch, machine_of,
     given = tiny_config("threads=5", "init_from=there", "name=last")
     training._run_stages(given, run, stages, (), {})
     assert seen == [5, 2]
+
+
+@pytest.mark.parametrize(("recorded", "processes", "used"), [(208, 8, 26), (4, 8, 4), (208, 1, 208), (300, 1, 300)])
+def test_threads_of_a_run_are_divided_among_more_processes(monkeypatch, recorded, processes, used):
+    monkeypatch.setattr(threads, "allowed_cores", lambda: set(range(208)))
+    assert divided(recorded, processes) == used
+    monkeypatch.setattr(threads, "allowed_cores", lambda: {0, 1})
+    assert divided(2, 4) == 1

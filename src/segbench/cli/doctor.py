@@ -83,7 +83,7 @@ def _devices() -> tuple[dict[str, Any], list[str]]:
         {
             "name": torch.cuda.get_device_name(number),
             "memory_gib": round(torch.cuda.get_device_properties(number).total_memory / 2**30, 1),
-            "bf16": torch.cuda.is_bf16_supported(),
+            "bf16": torch.cuda.is_bf16_supported(including_emulation=False),
         }
         for number in range(torch.cuda.device_count())
     ]

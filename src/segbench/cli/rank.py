@@ -12,6 +12,11 @@ from pathlib import Path
 
 from segbench.cli.entry import boundary
 from segbench.runtime.processes import end_with_parent
+from segbench.runtime.ranks import leave_group
+from segbench.runtime.signals import Stopped
+
+_WRITES_S = 7 * 86400.0
+"""How long the first process may take to write results and predictions; this one ends with it anyway."""
 
 
 @boundary()
@@ -27,12 +32,17 @@ def main() -> None:
     from segbench.runs.directory import Run
 
     run = Run(Path(directory))
-    if what == "train":
-        changes, allow = arguments
-        config = run.config().replace(json.loads(changes))
-        train(config, run.path, arguments, True, read_stages(config, run.path), allow=allow.split(","))
-    else:
-        evaluate(EvaluateRequest.of(run.recorded()), run.path, arguments)
+    try:
+        if what == "train":
+            changes, allow = arguments
+            config = run.config().replace(json.loads(changes))
+            train(config, run.path, arguments, True, read_stages(config, run.path), allow=allow.split(","))
+        else:
+            evaluate(EvaluateRequest.of(run.recorded()), run.path, arguments)
+    except Stopped:
+        leave_group(_WRITES_S)
+        raise
+    leave_group(_WRITES_S)
 
 
 if __name__ == "__main__":

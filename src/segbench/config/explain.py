@@ -122,6 +122,8 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
         return _of_system(error)
     if isinstance(error, ValueError) and "null byte" in str(error):
         return SegbenchError("a path with a NUL byte", "a path that a file system can hold", "remove the byte")
+    if (told := of_torch(error)) is not None:
+        return told
     if isinstance(error, RuntimeError) and "torchvision::" in str(error):
         return of_torchvision(error)
     if isinstance(error, yaml.MarkedYAMLError):
@@ -145,6 +147,29 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
     if composing is not None and isinstance(error, CompactHydraException):
         return _of_composition(error, composing)
     return SegbenchError(_joined(error), "a config that can be composed", _SHOWS)
+
+
+def of_torch(error: BaseException) -> SegbenchError | None:
+    """Memory that ran out, or an operation that `trainer.deterministic=true` forbids; None for other errors."""
+    if not isinstance(error, RuntimeError):
+        return None
+    on_gpu = type(error).__name__ == "OutOfMemoryError"
+    if on_gpu or "CUDA out of memory" in str(error) or "can't allocate memory" in str(error):
+        asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
+        return SegbenchError(
+            f"the {'GPU' if on_gpu else 'machine'}'s memory ran out"
+            + (f": {asked[1]} more were needed" if asked else ""),
+            "a batch whose feature maps fit",
+            "set a smaller data.tile= or data.batch_size= with trainer.accumulate_grad_batches=N for the same step, or "
+            "trainer.precision=bf16-mixed; of whole images set tile=, and see that no other program uses the GPU",
+        )
+    if found := re.match(r"(\S+) does not have a deterministic implementation", str(error)):
+        return SegbenchError(
+            f"trainer.deterministic=true and {found[1]}, of which torch has no deterministic form on a GPU",
+            "a network and a loss without it; those of segbench have none",
+            "set trainer.deterministic=warn, which allows it and says so, or choose another network",
+        )
+    return None
 
 
 def of_torchvision(error: BaseException) -> SegbenchError:

@@ -68,6 +68,9 @@ def is_without_effect(key: str, settings: Mapping[str, Any]) -> bool:
     """
     if _AS_BEFORE.fullmatch(key):
         return settings[key] is None or key == "augment.pick"
+    if key == "trainer.allow_tf32":
+        # A CPU has no TF32, and `auto` is told as what became of it.
+        return settings.get("trainer.accelerator") not in ("gpu", "cuda") or settings[key] == "auto"
     if not key.startswith("callbacks."):
         return _in_table(key) and not _below_others(key, settings)
     name = ".".join(key.split(".")[:2])

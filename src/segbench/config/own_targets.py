@@ -10,7 +10,7 @@ from typing import Any
 from segbench.config.flat import changed
 from segbench.config.grammar import spread
 from segbench.config.packaged import conf_root, read_yaml
-from segbench.config.record import LOADER_KEYS, Augment, InitialWeights, Loss, Scheduler
+from segbench.config.record import LOADER_KEYS, Augment, InitialWeights, Loss, Scheduler, Trainer
 from segbench.config.trust import is_trusted, own
 from segbench.errors import SegbenchError
 
@@ -36,6 +36,7 @@ APART: Mapping[str, frozenset[str]] = {
     "augment": Augment.apart,
     "loss": Loss.apart,
     "scheduler": Scheduler.apart,
+    "trainer": Trainer.apart,
     "optimizer": frozenset(("bias_lr_factor", "bias_weight_decay", "bias_layers")),
 }
 """Keys beside a class's arguments that hold for any class."""

@@ -111,7 +111,14 @@ class Scheduler(Component):
 
 
 class Trainer(Component):
-    """The arguments of `lightning.Trainer`; those that are not named here are passed on."""
+    """The arguments of `lightning.Trainer`; those that are not named here are passed on.
+
+    Attributes:
+        allow_tf32: whether a GPU may round the factors of float32 products to TF32's 10 bits; None, as in runs of older
+            versions: torch's own choice, which is to round in convolutions.
+    """
+
+    apart: ClassVar[frozenset[str]] = frozenset({"allow_tf32"})
 
     accelerator: str = "auto"
     devices: Auto | int | list[int] | str = 1
@@ -129,6 +136,8 @@ class Trainer(Component):
     num_sanity_val_steps: Annotated[int, Field(ge=-1)] = 0
     sync_batchnorm: bool | Auto = False
     deterministic: bool | Literal["warn"] = False
+    benchmark: bool | None = None
+    allow_tf32: bool | Auto | None = None
 
     @property
     def on_gpu(self) -> bool:

@@ -59,6 +59,8 @@ class OfARun(Recorded):
         if self.trainer.precision == "auto":
             # Scores depend on the precision: what was trained in bf16 is scored in bf16.
             trainer["precision"] = config.trainer.precision
+        if self.trainer.allow_tf32 == "auto":
+            trainer["allow_tf32"] = config.trainer.allow_tf32
         return config.replace({**own, **self.data.changes(), "trainer": trainer})
 
 

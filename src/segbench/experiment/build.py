@@ -17,7 +17,17 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch import nn
 from torchmetrics import Metric
 
-from segbench.config.record import LOADER_KEYS, Augment, Component, Config, Data, InitialWeights, Loss, Scheduler
+from segbench.config.record import (
+    LOADER_KEYS,
+    Augment,
+    Component,
+    Config,
+    Data,
+    InitialWeights,
+    Loss,
+    Scheduler,
+    Trainer,
+)
 from segbench.config.signatures import hints_of, refuse_misfits, taken
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
@@ -47,14 +57,20 @@ from segbench.metrics.decoding import Decoding
 from segbench.metrics.measure import Measure
 from segbench.models.published.sets import WEIGHT_SETS
 from segbench.runs.directory import Run
+from segbench.runtime.hardware import one_gpu_each
 from segbench.runtime.processes import is_main_process, started_by
 from segbench.spec import DatasetSpec, TileGeometry
 from segbench.tracking.shown import shown
 from segbench.training.callbacks.checkpoints import Checkpoints
 from segbench.training.callbacks.in_step import InStep
-from segbench.training.lightning_internals import broadcast_no_signals, catch_no_signals, waits_for_every_gradient
+from segbench.training.lightning_internals import (
+    OneGpuEach,
+    broadcast_no_signals,
+    catch_no_signals,
+    waits_for_every_gradient,
+)
 from segbench.training.optim import PER_LAYER, Scheduled, freeze_others, parameter_groups
-from segbench.training.precision import precision_named
+from segbench.training.precision import precision_named, round_to_tf32
 from segbench.training.task import Evaluation, SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -243,16 +259,20 @@ def build_trainer(
         SegbenchError: an unknown precision.
     """
     precision_named(config.trainer.precision, "cpu")
+    round_to_tf32(config.trainer.allow_tf32)
     # Batches to overfit are chosen by our sampler: Lightning's own would also decide the augmentation.
     given = {key: value for key, value in config.trainer.arguments.items() if key != "overfit_batches"}
     if (profiler := _profiler(given.get("profiler"), directory)) is not None:
         given["profiler"] = profiler
+    alone = config.trainer.on_gpu and one_gpu_each(config.trainer.processes_here)
+    if alone:
+        given |= {"devices": 1, "num_nodes": config.trainer.processes}
     trainer: lightning.Trainer = make(
         Component.model_validate({"_target_": config.trainer.target, **given}),
         callbacks=[*callbacks, InStep({**config.tree, "directory": str(directory.resolve())})],
         logger=list(loggers) or False,
         default_root_dir=str(directory),
-        plugins=_cluster(),
+        plugins=OneGpuEach(auto_requeue=False) if alone else _cluster(),
         use_distributed_sampler=False,
         enable_checkpointing=any(isinstance(callback, Checkpoints) for callback in callbacks),
         enable_model_summary=False,
@@ -305,6 +325,7 @@ def refuse_misfits_of(config: Config) -> None:
     precision_named(config.trainer.precision, "cpu")
     takers: dict[str, Any] = {f"data.{key}": SegmentationData for key in LOADER_KEYS}
     takers |= {f"scheduler.{key}": Scheduled for key in Scheduler.apart}
+    takers |= {f"trainer.{key}": Trainer for key in Trainer.apart}
     takers |= {f"optimizer.{key}": parameter_groups for key in PER_LAYER}
     # By the names of classes, or `auto`; their losses take numbers.
     takers |= {f"{key}.class_weights": Loss for key, _ in loss_nodes(config)}

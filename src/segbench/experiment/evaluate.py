@@ -112,18 +112,27 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     from segbench.runtime.hardware import machine, settle
     from segbench.runtime.processes import is_main_process
     from segbench.runtime.ranks import further_ranks
-    from segbench.runtime.threads import use_threads
+    from segbench.runtime.threads import divided, use_threads
     from segbench.tracking.tracker import tracked
     from segbench.training.callbacks.extremes import Extremes
     from segbench.training.callbacks.pictures import Panels
 
     trained = Run.open(str(given.run))
     checkpoint = trained.checkpoint(given.checkpoint)
-    config, sentences = settle(given.applied_to(trained.config()))
+    recorded = trained.config()
+    config, sentences = settle(given.applied_to(recorded))
     with trusting(names_in(given.trust)):
         refuse_untrusted(built_of(config, "data", "model", "metrics"))
+    if (
+        given.threads is None
+        and (fewer := divided(int(config.threads), config.trainer.processes_here)) != config.threads
+    ):
+        said = (
+            f"threads: {fewer}, not the run's {config.threads}, as {config.trainer.processes_here} processes share them"
+        )
+        config, sentences = config.replace({"threads": fewer}), [*sentences[:-1], said]
     use_threads(int(config.threads))
-    if given.threads == "auto":
+    if given.threads == "auto" or (given.threads is None and config.threads != recorded.threads):
         # The number goes to the other processes and into the record.
         given = given.replace({"threads": config.threads})
     first = is_main_process()

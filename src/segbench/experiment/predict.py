@@ -44,11 +44,12 @@ def evaluating(task: SegmentationTask, trainer: Trainer) -> Iterator[torch.devic
     import torch
 
     from segbench.runtime.threads import use_threads
-    from segbench.training.precision import computing_in, precision_named
+    from segbench.training.precision import computing_in, precision_named, round_to_tf32
 
     device = torch.device("cuda" if trainer.on_gpu else "cpu")
     precision = precision_named(trainer.precision, device.type)
     use_threads(task.evaluation.threads)
+    round_to_tf32(trainer.allow_tf32)
     task.to(device).eval()
     with torch.inference_mode(), computing_in(precision, task.model, device.type):
         yield device

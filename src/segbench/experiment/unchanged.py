@@ -12,6 +12,7 @@ from segbench.config.flat import flatten
 from segbench.data.raw import SPLITS, DataSet
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Refused, Run
+from segbench.runs.provenance import COMPUTING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,7 @@ _ABOUT = ("citation", "licence")
 """What a description notes about a data set, without effect on the data."""
 _OF_FILES = (("modalities", "reading"), ("heads", "coding"))
 """How files are read and masks are written: where it matters, means, classes or pixels differ too."""
-_MACHINE = ("versions", "device", "processor", "processes", "threads", "precision", "cuda", "cudnn")
+_MACHINE = ("versions", "device", "processor", "processes", "threads", "precision", *COMPUTING)
 
 
 def data_digests(dataset: DataSet) -> dict[str, str]:

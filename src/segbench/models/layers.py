@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv_transpose2d, linear, local_response_norm, max_pool2d, unfold
+from torch.nn.functional import conv_transpose2d, linear, max_pool2d, pad, unfold
 
 from segbench.errors import SegbenchError
 
@@ -37,9 +37,17 @@ def max_pool(features_BCHW: Tensor, kernel: int, stride: int, padding: int = 0) 
 def lrn(features_BCHW: Tensor) -> Tensor:
     """Local response normalisation across 5 channels: x / (1 + 1e-4 / 5 * sum of 5 squares)^0.75.
 
-    AlexNet's paper (section 3.3) does not divide alpha by the size; Caffe and torch do.
+    AlexNet's paper (section 3.3) does not divide alpha by the size; Caffe and torch do. torch's `local_response_norm`
+    sums by `avg_pool3d`, whose gradient has no deterministic form on a GPU; the same sums of shifted channels have.
+    Computed in at least float32, also under autocast, and returned in the type of the features.
     """
-    return local_response_norm(features_BCHW, size=5, alpha=1e-4, beta=0.75, k=1.0)
+    wide_BCHW = features_BCHW.to(torch.promote_types(features_BCHW.dtype, torch.float32))
+    channels = features_BCHW.shape[1]
+    # Two channels of zeros on either side.
+    squares_BCHW = pad(wide_BCHW.square(), (0, 0, 0, 0, 2, 2))
+    near = [squares_BCHW.narrow(1, first, channels) for first in range(5)]
+    norm_BCHW = (sum(near[1:], start=near[0]) / 5).mul(1e-4).add(1.0).pow(0.75)
+    return (wide_BCHW / norm_BCHW).to(features_BCHW.dtype)
 
 
 def bilinear_kernel(size: int, device: torch.device | None = None) -> Tensor:

@@ -19,6 +19,7 @@ from segbench.experiment.stages import FOLDER, Stage
 from segbench.inference.symmetries import symmetries
 from segbench.runs.directory import Run
 from segbench.runs.history import Leg, continuations
+from segbench.runs.provenance import hardware_of
 
 _TRAINS: Mapping[str, str] = {
     "data.batch_size": "images per step",
@@ -37,7 +38,7 @@ _TRAINS: Mapping[str, str] = {
 """Settings of the data that leave the scored images and their labels as they are, with what they change."""
 _BATCH = ("trainer.devices", "trainer.num_nodes", "data.batch_size", "trainer.accumulate_grad_batches")
 """Together the effective batch, which has one sentence."""
-_FROM_THE_RUN = ("trainer.accelerator", "trainer.precision")
+_FROM_THE_RUN = ("trainer.accelerator", "trainer.precision", "trainer.allow_tf32")
 """Reported as the run had it, not as it was configured."""
 
 
@@ -316,10 +317,4 @@ def _of_precision(conduct: Conduct) -> list[str]:
 
 
 def _of_hardware(conduct: Conduct) -> list[str]:
-    return [f"hardware: {each}" for each in dict.fromkeys(map(_hardware, conduct.provenances))]
-
-
-def _hardware(provenance: Mapping[str, Any]) -> str:
-    if (device := provenance.get("device", "CPU")) != "CPU":
-        return str(device)
-    return f"{provenance['processor']}, {provenance['cpus']} cores"
+    return [f"hardware: {each}" for each in dict.fromkeys(map(hardware_of, conduct.provenances))]

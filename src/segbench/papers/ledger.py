@@ -216,4 +216,6 @@ def _when(row: Mapping[str, Any]) -> str:
     else:
         seen = (paper_blocks().get(str(row.get("experiment"))) or {}).get("looked_at") or {}
         on = ", on test images that were looked at before" if seen.get("null") else ""
-    return f"{row.get('date')}, {code}{on}"
+    # Rows of older versions name it among their deviations.
+    machine = "".join(f", {each}" for each in row.get("machine") or [])
+    return f"{row.get('date')}, {code}{on}{machine}"

@@ -22,7 +22,7 @@ from segbench.experiment.stages import trees_of
 from segbench.papers.experiments import Composed, compose_experiment, row_itself
 from segbench.papers.ledger import beyond, read_rows, summarise, verdict, write_row
 from segbench.runs.directory import Run
-from segbench.runs.provenance import provenance
+from segbench.runs.provenance import computing_of, hardware_of, provenance
 from segbench.spec import of_class
 
 if TYPE_CHECKING:
@@ -253,6 +253,8 @@ def _measured(order: Order, directories: Sequence[Path], reference: Composed, no
             "hours": round(sum(each["timing"].get("fit_s", 0.0) for each in results) / 3600, 3),
             "runs": len(done),
         },
+        "machine": list(dict.fromkeys(hardware_of(made) for each in done.values() for made in each.provenances)),
+        "computed_in": list(dict.fromkeys(computing_of(made) for each in done.values() for made in each.provenances)),
         "versions": first.provenance["versions"],
         "commit": first.provenance["git"],
     }

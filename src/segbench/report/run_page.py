@@ -26,6 +26,7 @@ from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences
 from segbench.runs.directory import Run
+from segbench.runs.provenance import computing_of, hardware_of
 from segbench.spec import HeadSpec, of_class
 
 _MAX_PICTURES = 12
@@ -285,8 +286,8 @@ def _cost(run: RunRecord) -> str:
             "energy": "not readable on this machine"
             if energy is None
             else f"{energy / 3.6e6:.3f} kWh, processors and GPUs",
-            "machine": run.provenance.get("gpu") or run.provenance.get("processor"),
-            "processors": run.provenance.get("cpus"),
+            "machine": hardware_of(run.provenance) if run.provenance.get("processor") else None,
+            "computed in": computing_of(run.provenance) or None,
         }
     )
 

@@ -20,6 +20,11 @@ from segbench.runtime.threads import allowed_cores
 
 _PACKAGES = ("torch", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy", "numba")
 
+_LIBRARIES = {"cuda": "CUDA", "cudnn": "cuDNN"}
+_SWITCHES = {"tf32": "TF32", "benchmark": "cudnn.benchmark", "deterministic": "deterministic"}
+COMPUTING = (*_LIBRARIES, *_SWITCHES)
+"""What `segbench.runtime.hardware.machine` records of a GPU beside its name."""
+
 
 def provenance(settings: Mapping[str, Any] | None = None, packages: Sequence[str] = ()) -> dict[str, Any]:
     """Command, code, versions, machine and time.
@@ -43,6 +48,25 @@ def provenance(settings: Mapping[str, Any] | None = None, packages: Sequence[str
         "cpus": len(allowed_cores()),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def hardware_of(recorded: Mapping[str, Any]) -> str:
+    """The processor, or the GPU with its memory and libraries, of a recorded provenance; older ones tell less."""
+    if (device := recorded.get("device", "CPU")) == "CPU":
+        return f"{recorded.get('processor')}, {recorded.get('cpus')} cores"
+    memory = f"{recorded['device_memory_gib']:g} GiB" if "device_memory_gib" in recorded else None
+    libraries = [f"{name} {recorded[key]}" for key, name in _LIBRARIES.items() if recorded.get(key)]
+    return ", ".join([str(device), *([memory] if memory else []), *libraries])
+
+
+def computing_of(recorded: Mapping[str, Any]) -> str:
+    """How a run computed, of a recorded provenance: precision, and on a GPU what else decides its last bits."""
+    told = [str(recorded["precision"])] if "precision" in recorded else []
+    if recorded.get("device", "CPU") != "CPU":
+        told += [f"{name} {'on' if recorded[key] else 'off'}" for key, name in _SWITCHES.items() if key in recorded]
+    elif recorded.get("deterministic"):
+        told.append("deterministic on")
+    return ", ".join(told)
 
 
 def _command() -> str:

@@ -7,6 +7,7 @@ import errno
 import logging
 from collections.abc import Iterator
 
+from segbench.config.explain import of_torch
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Refused, Run, disk_full
 from segbench.runtime.log import log_to, write_traceback
@@ -22,7 +23,7 @@ def running(run: Run) -> Iterator[None]:
 
     Raises:
         Stopped: a signal ended it; also replaces errors that the signal caused.
-        SegbenchError: the disk is full.
+        SegbenchError: the disk or a GPU's memory is full, or an operation is forbidden by `trainer.deterministic`.
     """
     first = is_main_process()
     with stoppable(), run, log_to(run.path / "run.log" if first else None):
@@ -45,6 +46,8 @@ def running(run: Run) -> Iterator[None]:
                     raise Stopped(signum) from error
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise disk_full(run.path, error) from error
+            if (told := of_torch(error)) is not None:
+                raise told from error
             if isinstance(error, Exception) and not isinstance(error, SegbenchError):
                 write_traceback(run.path / "run.log", error)
             raise
@@ -56,7 +59,8 @@ def running(run: Run) -> Iterator[None]:
 def _ended(error: BaseException) -> tuple[str, str | None]:
     if received() or not isinstance(error, Exception):
         return "interrupted", None
-    return "failed", f"{error}" if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}"
+    told = of_torch(error) or error
+    return "failed", f"{told}" if isinstance(told, SegbenchError) else f"{type(error).__name__}: {error}"
 
 
 def _log_stopped(run: Run, signum: int, error: BaseException) -> None:

@@ -11,7 +11,7 @@ import torch
 from segbench.config.record import Config, Trainer
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import started_by
-from segbench.runtime.threads import settle_threads
+from segbench.runtime.threads import divided, settle_threads
 
 
 def settle(config: Config) -> tuple[Config, list[str]]:
@@ -41,21 +41,45 @@ def settle(config: Config) -> tuple[Config, list[str]]:
     report = [f"device: {torch.cuda.get_device_name() if on_gpu else 'CPU'}"]
     devices, nodes, sentences = _processes(trainer)
     report += sentences
-    devices = _gpus(devices, gpus) if on_gpu else _cpu_processes(devices)
+    if not on_gpu:
+        devices = _cpu_processes(devices)
+    elif not one_gpu_each(devices):
+        devices = _gpus(devices, gpus)
     here = len(devices) if isinstance(devices, list) else devices
     changes |= {"trainer.devices": devices, "trainer.num_nodes": nodes}
     if trainer.sync_batchnorm == "auto":
         # torch supports it on GPUs only; on CPUs each process normalises its own samples.
         changes["trainer.sync_batchnorm"] = on_gpu and here * nodes > 1
-    bf16 = torch.cuda.is_bf16_supported() if on_gpu else _cpu_computes_bf16()
+    bf16 = _gpu_computes_bf16() if on_gpu else _cpu_computes_bf16()
     if trainer.precision == "auto":
         precision = changes["trainer.precision"] = "bf16-mixed" if bf16 else "32-true"
         report.append(f"precision: {precision} (trainer.precision=32-true turns bf16 off)")
+    if trainer.allow_tf32 == "auto":
+        changes["trainer.allow_tf32"] = False
+        in_float32 = str(changes.get("trainer.precision", trainer.precision)).startswith("32")
+        if on_gpu and in_float32 and torch.cuda.is_tf32_supported():
+            report.append("TF32: off (trainer.allow_tf32=true computes float32 products faster, with 10 bits)")
+    if trainer.deterministic and trainer.benchmark:
+        # Which algorithm is the fastest changes from one run to the next.
+        changes["trainer.benchmark"] = False
+        report.append("trainer.benchmark: off, as trainer.deterministic asks for the same algorithms in each run")
     if config.task.channels_last == "auto":
         changes["task.channels_last"] = on_gpu or bf16
         report.append(f"channels_last: {on_gpu or bf16} (task.channels_last=false turns it off)")
     changes["threads"], sentence = settle_threads(config.threads, here)
     return config.replace(changes), [*report, sentence]
+
+
+def one_gpu_each(processes_here: object) -> bool:
+    """Whether srun gave each task of this machine a GPU of its own, which is the only one that it sees.
+
+    Args:
+        processes_here: the number of tasks on this machine.
+    """
+    if started_by() != "srun" or torch.cuda.device_count() != 1 or not isinstance(processes_here, int):
+        return False
+    here = int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
+    return processes_here > 1 and ("SLURM_GPUS_PER_TASK" in os.environ or here >= processes_here)
 
 
 def impossible(config: Config, settled: Collection[str]) -> dict[str, Any]:
@@ -72,12 +96,14 @@ def impossible(config: Config, settled: Collection[str]) -> dict[str, Any]:
         "trainer.devices": not trainer.on_gpu or (not lost and trainer.processes_here <= gpus),
         "trainer.precision": lost or not trainer.on_gpu or _gpu_computes(trainer.precision),
         "trainer.sync_batchnorm": not (lost and trainer.sync_batchnorm is True),
+        # A resume may have more processes than the run began with.
+        "threads": config.threads == "auto" or divided(config.threads, trainer.processes_here) == config.threads,
     }
     return {key: "auto" for key in settled if not possible.get(key, True)}
 
 
 def _gpu_computes(precision: str | int) -> bool:
-    return "bf16" not in str(precision) or bool(torch.cuda.is_bf16_supported())
+    return "bf16" not in str(precision) or _gpu_computes_bf16()
 
 
 def _processes(trainer: Trainer) -> tuple[Any, int, list[str]]:
@@ -129,16 +155,30 @@ def _cpu_processes(devices: Any) -> int:
 def machine(config: Config) -> dict[str, Any]:
     """Properties of the machine that affect the last bits of a result; takes a settled configuration."""
     trainer = config.trainer
+    gpu: dict[str, Any] = {"device": "CPU", "cuda": None, "cudnn": None, "tf32": False, "benchmark": False}
+    if trainer.on_gpu:
+        cudnn: Any = torch.backends.cudnn
+        gpu = {
+            "device": torch.cuda.get_device_name(),
+            "device_memory_gib": round(torch.cuda.get_device_properties().total_memory / 2**30, 1),
+            "cuda": torch.version.cuda,
+            "cudnn": cudnn.version(),
+            "tf32": torch.cuda.is_tf32_supported()
+            and (cudnn.conv.fp32_precision == "tf32" if trainer.allow_tf32 is None else bool(trainer.allow_tf32)),
+            "benchmark": bool(trainer.benchmark),
+        }
     return {
-        "device": torch.cuda.get_device_name() if trainer.on_gpu else "CPU",
-        "cuda": torch.version.cuda if trainer.on_gpu else None,
-        "tf32": trainer.on_gpu and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32),
-        "cudnn": torch.backends.cudnn.version() if trainer.on_gpu else None,  # type: ignore[no-untyped-call]
+        **gpu,
         "processes": trainer.processes,
         "threads": config.threads,
         "precision": trainer.precision,
         "deterministic": trainer.deterministic,
     }
+
+
+def _gpu_computes_bf16() -> bool:
+    # Emulated, it is slower than float32: V100, T4.
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _cpu_computes_bf16() -> bool:

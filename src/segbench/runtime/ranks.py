@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from segbench.config.trust import VARIABLE, added_targets
@@ -175,6 +176,7 @@ def further_ranks(what: str, run: Run, trainer: Trainer, arguments: Sequence[str
                 ranks.ranks.append(_Rank(number, command, os.environ | own, ranks))
             yield
         except Stopped:
+            leave_group(_FAILED_S)
             ranks.end(_FAILED_S)
             raise
         except RuntimeError as error:
@@ -185,12 +187,38 @@ def further_ranks(what: str, run: Run, trainer: Trainer, arguments: Sequence[str
                 raise ranks.error() from error
             raise
         else:
+            leave_group(_END_S)
             ranks.end(_END_S)
         finally:
             ranks.ending = True
             ranks.end(0.0)
             if dist.is_initialized() and (dist.get_backend() == "gloo" or sys.exc_info()[0] is None):
                 dist.destroy_process_group()
+
+
+def leave_group(seconds: float) -> None:
+    """Destroy the process group of ranks that this package started, once all of them are here.
+
+    NCCL destroys its part together, so a rank that begins alone waits for the others; the first process, which writes
+    the results, would in turn wait for that rank to exit. So they meet on the CPU first, in the run's store. The group
+    is left as it is if one does not come.
+
+    Args:
+        seconds: to wait for the others.
+    """
+    import torch.distributed as dist
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    if not dist.is_initialized():
+        return
+    patience = timedelta(seconds=seconds)
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    store.set(f"segbench/leaves/{dist.get_rank()}", "")
+    try:
+        store.wait([f"segbench/leaves/{rank}" for rank in range(dist.get_world_size())], patience)
+    except dist.DistStoreError:
+        return
+    dist.destroy_process_group()
 
 
 @contextlib.contextmanager

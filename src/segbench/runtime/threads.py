@@ -58,6 +58,12 @@ def settle_threads(setting: object, processes_here: int) -> tuple[int, str]:
     return count, f"threads: {count} ({reason}; threads=N sets another number)"
 
 
+def divided(count: int, processes_here: int) -> int:
+    """The recorded threads of a run, or fewer where now several processes share the cores of this machine."""
+    cores = len(allowed_cores())
+    return count if processes_here == 1 or count * processes_here <= cores else max(1, cores // processes_here)
+
+
 def use_threads(count: int) -> None:
     """Set the threads of torch, OpenCV and numba in this process, at least 1; numba's are capped at its pool size."""
     import cv2

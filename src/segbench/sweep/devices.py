@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,25 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
     if shutil.which("nvidia-smi") is None:
         return ()
     asked = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
-    listed = [line for line in asked.stdout.splitlines() if line.startswith("GPU ")]
-    return tuple(map(str, range(len(listed)))) if asked.returncode == 0 else ()
+    return listed_gpus(asked.stdout) if asked.returncode == 0 else ()
+
+
+def listed_gpus(listing: str) -> tuple[str, ...]:
+    """The devices of `nvidia-smi --list-gpus`: numbers of GPUs, and identifiers of the parts that one is divided into.
+
+    A GPU that is divided (MIG) is no device itself, and a process uses one of its parts, by its identifier.
+    """
+    names: list[str] = []
+    gpus = 0
+    for line in listing.splitlines():
+        if line.startswith("GPU "):
+            names.append(str(gpus))
+            gpus += 1
+        elif part := re.search(r"^\s+MIG .*\(UUID: (MIG-[^)]+)\)", line):
+            if names and names[-1] == str(gpus - 1):
+                names.pop()
+            names.append(part[1])
+    return tuple(names)
 
 
 class Pool:

@@ -58,5 +58,7 @@ def show_plan(
     if started:
         print(f"command of job {next(iter(started))}: {shlex.join(child_command(sweep.path / next(iter(started))))}")
     if isinstance(machine, SlurmJobs):
-        for names, script in machine.scripts({name: config.trainer for name, config in started.items()}):
+        for sentence in machine.told(started):
+            print(sentence)
+        for names, script in machine.scripts(started):
             print(f"\nsbatch script of {'job' if len(names) == 1 else 'jobs'} {', '.join(names)}:\n{script.rstrip()}")

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.config.record import Config, Trainer
+from segbench.config.record import Config
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import end_with_parent
-from segbench.sweep.job import Job
+from segbench.sweep.job import Job, counted
 from segbench.sweep.launching import Ended
 from segbench.sweep.local import child_command, inherited_trust, open_console
 
@@ -221,28 +223,28 @@ class SlurmJobs:
             if job.run.state() == "failed":
                 # Retried; from here on the queue gives its state.
                 job.run.set_state("interrupted")
-        trainers = {job.name: job.run.config().trainer for job in jobs}
-        for size, names in self._by_size(trainers):
+        configs = {job.name: job.run.config() for job in jobs}
+        for size, names in self._by_size(configs):
             self._submit([job for job in jobs if job.name in names], size)
 
-    def scripts(self, trainers: Mapping[str, Trainer]) -> list[tuple[list[str], str]]:
+    def scripts(self, configs: Mapping[str, Config]) -> list[tuple[list[str], str]]:
         """What `submit` would give to sbatch: the names of jobs of one size, and their script.
 
         Args:
-            trainers: of the jobs, by name.
+            configs: of the jobs, by name.
         """
         written = []
-        for size, names in self._by_size(trainers):
+        for size, names in self._by_size(configs):
             executor = self._executor(size)._executor
             if len(names) > 1:
                 executor.parameters["map_count"] = len(names)
             written.append((names, executor._make_submission_file_text(executor._submitit_command_str, "")))
         return written
 
-    def _by_size(self, trainers: Mapping[str, Trainer]) -> list[tuple[dict[str, Any], list[str]]]:
+    def _by_size(self, configs: Mapping[str, Config]) -> list[tuple[dict[str, Any], list[str]]]:
         by_size: dict[tuple[tuple[str, Any], ...], list[str]] = {}
-        for name, trainer in trainers.items():
-            by_size.setdefault(tuple(self._size(trainer).items()), []).append(name)
+        for name, config in configs.items():
+            by_size.setdefault(tuple(self._size(config).items()), []).append(name)
         return [(dict(size), names) for size, names in by_size.items()]
 
     def _executor(self, size: Mapping[str, Any]) -> AutoExecutor:
@@ -255,7 +257,6 @@ class SlurmJobs:
         given = {
             "name": f"segbench-{self._sweep.parent.name}",
             "timeout_min": options.time_min,
-            "cpus_per_task": options.cpus_per_task,
             "mem_gb": options.mem_gb,
             "slurm_partition": options.partition,
             "slurm_signal_delay_s": options.signal_before_s,
@@ -294,14 +295,46 @@ class SlurmJobs:
         for job, handle in zip(jobs, submitted, strict=True):
             job.slurm, job.on_cluster = str(handle.job_id), "PENDING"
 
-    def _size(self, trainer: Trainer) -> dict[str, Any]:
-        processes = trainer.processes_here
-        on_gpu = trainer.on_gpu
-        gpus = self._options.gpus_per_node
-        if gpus is None and on_gpu:
-            gpus = self._devices_per_job or processes
-        nodes = self._options.nodes or trainer.num_nodes
-        return {"nodes": nodes, "tasks_per_node": processes, "gpus_per_node": gpus or None}
+    def _size(self, config: Config) -> dict[str, Any]:
+        trainer, options = config.trainer, self._options
+        gpus = options.gpus_per_node
+        if gpus is None and (trainer.on_gpu or (trainer.accelerator == "auto" and self._partition_has_gpus)):
+            gpus = self._devices_per_job or trainer.processes_here
+        cpus = options.cpus_per_task or max(
+            1 + config.data.num_workers, config.threads if isinstance(config.threads, int) else 1
+        )
+        return {
+            "nodes": options.nodes or trainer.num_nodes,
+            "tasks_per_node": trainer.processes_here,
+            "gpus_per_node": gpus or None,
+            "cpus_per_task": cpus,
+        }
+
+    def told(self, configs: Mapping[str, Config]) -> list[str]:
+        """What is asked for each size of job and why, a sentence each."""
+        said = []
+        for size, names in self._by_size(configs):
+            trainer, options = configs[names[0]].trainer, self._options
+            if options.gpus_per_node is not None:
+                why = "hydra.launcher.slurm.gpus_per_node"
+            elif trainer.accelerator == "auto":
+                has = "has GPUs" if self._partition_has_gpus else "has none, by sinfo; gpus_per_node=N asks for some"
+                why = f"trainer.accelerator=auto, and the partition {has}"
+            else:
+                why = f"trainer.accelerator={trainer.accelerator}"
+            cores = "cpus_per_task" if options.cpus_per_task else "data.num_workers and threads"
+            said.append(
+                f"{counted(len(names))}: {size['gpus_per_node'] or 0} GPUs a node ({why}), "
+                f"{size['cpus_per_task']} cores a task ({cores})"
+            )
+        return said
+
+    @cached_property
+    def _partition_has_gpus(self) -> bool:
+        if shutil.which("sinfo") is None:
+            return False
+        asked = subprocess.run(["sinfo", "--noheader", "--format=%P %G"], capture_output=True, text=True, check=False)
+        return asked.returncode == 0 and has_gpus(asked.stdout, self._options.partition)
 
     def room(self) -> bool:
         """Whether another job may be submitted now."""
@@ -344,6 +377,22 @@ class SlurmJobs:
     def running(self) -> list[Job]:
         """The jobs submitted and still in the queue."""
         return [job for job, _ in self._running.values()]
+
+
+def has_gpus(listing: str, partition: str | None) -> bool:
+    """Whether a partition has GPUs, by `sinfo --format="%P %G"`: its name and the generic resources of its nodes.
+
+    Args:
+        listing: a line for each kind of node; the default partition is marked by a star.
+        partition: one or several names with commas; None: the default one.
+    """
+    wanted = None if partition is None else partition.split(",")
+    for line in listing.splitlines():
+        name, _, resources = line.strip().partition(" ")
+        ours = name.endswith("*") if wanted is None else name.removesuffix("*") in wanted
+        if ours and re.search(r"\bgpu\b", resources):
+            return True
+    return False
 
 
 def _scancel(*arguments: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -48,6 +49,20 @@ def waits_for_every_gradient(trainer: lightning.Trainer) -> bool:
     return isinstance(strategy, DDPStrategy) and not any(
         strategy._ddp_kwargs.get(key) for key in ("find_unused_parameters", "static_graph")
     )
+
+
+class OneGpuEach(SLURMEnvironment):
+    """Tasks of srun that see one GPU each, as cuda:0: to Lightning each is a node of one process.
+
+    Lightning 2.6.6: it takes the device of a task's number on its machine, and compares tasks per machine with devices.
+    """
+
+    def local_rank(self) -> int:
+        """The number of the device."""
+        return 0
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """The number of tasks was read from srun itself."""
 
 
 # Checkpoints and logs

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,6 +56,38 @@ def precision_named(name: object, device_type: str) -> Precision:
             "correct trainer.precision=, or leave it out",
         )
     return _PRECISIONS["bf16-mixed" if (name, device_type) == ("16-mixed", "cpu") else name]
+
+
+def round_to_tf32(allowed: bool | str | None) -> None:
+    """Set whether GPUs round the factors of float32 products to TF32, in convolutions and matrix products.
+
+    Args:
+        allowed: None leaves it as it is: torch's own choice is to round in convolutions. So does `auto`.
+    """
+    if isinstance(allowed, bool):
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
+def tf32_kept() -> Callable[[], None]:
+    """A function that sets TF32 back to what it is now."""
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    newer = matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    try:
+        older = torch.get_float32_matmul_precision(), matmul.allow_tf32, cudnn.allow_tf32
+    except RuntimeError:
+        # The user has set it by torch's newer names, which the older ones do not read.
+        older = None
+
+    def back() -> None:
+        if older is not None:
+            torch.set_float32_matmul_precision(older[0])
+            cudnn.allow_tf32 = older[2]
+        else:
+            matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = newer
+
+    return back
 
 
 @contextlib.contextmanager
