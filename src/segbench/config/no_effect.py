@@ -32,6 +32,7 @@ NO_EFFECT: Mapping[str, str] = {
     "weights.path": _PLACE,
     "loss.*weight_map.folder": _PLACE,
     "callbacks.checkpoint.every_n_train_steps": "how often a run can be resumed; nothing that is reported",
+    "callbacks.checkpoint.every_n_minutes": "how often a run can be resumed; nothing that is reported",
     "trainer.default_root_dir": _PLACE,
     "trainer.log_every_n_steps": _RECORD,
     "trainer.enable_progress_bar": _RECORD,
