@@ -24,6 +24,7 @@ NO_EFFECT: Mapping[str, str] = {
     "threads": _ROUNDING,
     "task.channels_last": _ROUNDING,
     "task.compile": _ROUNDING,
+    "optimizer.fused": _ROUNDING,
     "trainer.deterministic": _ROUNDING,
     "trainer.benchmark": _ROUNDING,
     "data.num_workers": "samples are a function of seed, epoch and index, whoever loads them",
