@@ -291,3 +291,15 @@ def test_weights_of_another_network_are_refused(tiny_config, tiny_run):
         SegbenchError, match=r"last\.ckpt: \d+ weights do not fit the network, first conv_d0a_b\..*\n.*\n.*run=RUN"
     ):
         load_weights(task.model, Run.open(tiny_run).checkpoint("last"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "clip", "fused"),
+    [("16-mixed", 1.0, None), ("16-mixed", None, True), ("bf16-mixed", 1.0, True), ("32-true", 1.0, True)],
+)
+def test_scaled_gradients_that_are_clipped_take_no_fused_step(tiny, precision, clip, fused):
+    config = tiny.replace(
+        {"trainer.accelerator": "gpu", "trainer.precision": precision, "trainer.gradient_clip_val": clip}
+    )
+    task = build_task(config, spec(a=HeadSpec(("x", "y"), ((0, 0, 0), (1, 1, 1)))))
+    assert task._optimizer(task.model).param_groups[0]["fused"] is fused
