@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,17 @@ def test_workers_change_no_batch():
         assert alone.ids == shared.ids
         assert torch.equal(alone.images["em"], shared.images["em"])
         assert torch.equal(alone.targets["semantic"], shared.targets["semantic"])
+
+
+def test_loading_processes_of_the_validation_stay():
+    loader = data(num_workers=1).val_dataloader()
+    images, processes = [], []
+    for _ in range(2):
+        images.append(torch.cat([batch.images["em"] for batch in loader]))
+        processes.append({child.pid for child in multiprocessing.active_children()})
+    assert processes[0] == processes[1] != set()
+    alone = torch.cat([batch.images["em"] for batch in data(num_workers=0).val_dataloader()])
+    assert all(torch.equal(each, alone) for each in images)
 
 
 def test_an_epoch_holds_count_times_repeats_samples():

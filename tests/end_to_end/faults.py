@@ -88,15 +88,19 @@ class Trace(lightning.Callback):
 
 def traced(whereabouts: Whereabouts) -> None:
     """Have the trainings of this process say where they are."""
-    callbacks, write = build.build_callbacks, CheckpointFiles.save_checkpoint
+    callbacks, begin = build.build_callbacks, CheckpointFiles.begin
     build.build_callbacks = lambda *arguments: [*callbacks(*arguments), Trace(whereabouts)]
 
-    def saving(*arguments, **named):
-        before, whereabouts.phase = whereabouts.phase, "checkpoint"
-        write(*arguments, **named)
-        whereabouts.phase = before
+    def writing(files, job):
+        def in_thread():
+            before, whereabouts.phase = whereabouts.phase, "checkpoint"
+            job()
+            if whereabouts.phase == "checkpoint":
+                whereabouts.phase = before
 
-    CheckpointFiles.save_checkpoint = saving
+        begin(files, in_thread)
+
+    CheckpointFiles.begin = writing
 
 
 class Forks:

@@ -302,3 +302,15 @@ def test_tasks_of_srun_that_see_one_gpu_each_train_together(tiny, tmp_path, monk
     trainer = build_trainer(tiny.replace({**changes, "trainer.sync_batchnorm": False}), tmp_path, [], [])
     assert (trainer.world_size, trainer.global_rank) == (8, 6)
     assert trainer.strategy.root_device == torch.device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("precision", "clip", "fused"),
+    [("16-mixed", 1.0, None), ("16-mixed", None, True), ("bf16-mixed", 1.0, True), ("32-true", 1.0, True)],
+)
+def test_scaled_gradients_that_are_clipped_take_no_fused_step(tiny, precision, clip, fused):
+    config = tiny.replace(
+        {"trainer.accelerator": "gpu", "trainer.precision": precision, "trainer.gradient_clip_val": clip}
+    )
+    task = build_task(config, spec(a=HeadSpec(("x", "y"), ((0, 0, 0), (1, 1, 1)))))
+    assert task._optimizer(task.model).param_groups[0]["fused"] is fused

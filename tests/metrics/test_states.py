@@ -44,7 +44,7 @@ def states(indices):
     for index in indices:
         for state in made:
             # Padding repeats the first image.
-            state.update(index, image(max(index, 0)))
+            state.update(state.row(index, image(max(index, 0))))
     return made
 
 
@@ -95,14 +95,14 @@ def test_only_padding_counts_nothing():
 def test_a_reset_forgets():
     state = states(range(IMAGES))[1]
     state.reset()
-    state.update(2, image(2))
+    state.update(state.row(2, image(2)))
     assert state.per_image()[0].tolist() == [2]
 
 
 def test_scores_follow_further_images():
     state = states([0])[1]
     before = state.scores()
-    state.update(1, image(1))
+    state.update(state.row(1, image(1)))
     assert state.scores() != before
     assert state.scores() == states([0, 1])[1].scores()
 
@@ -119,7 +119,7 @@ def test_labelled_pixels_are_those_that_are_not_void():
 
 def test_the_same_image_with_two_results_is_refused():
     state = states([0])[1]
-    state.update(0, image(1))
+    state.update(state.row(0, image(1)))
     with pytest.raises(RuntimeError, match="confusion: an image was evaluated twice with different counts"):
         state.per_image()
 

@@ -1,5 +1,6 @@
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -177,3 +178,43 @@ def test_a_frozen_norm_keeps_its_statistics(net):
 def test_training_layers_that_are_not_there_is_refused(net):
     with pytest.raises(SegbenchError, match=r"task\.train_only: no layer conv\*\n.*patterns of 0, 1, 2\n.*correct"):
         freeze_others(net, ["conv*"])
+
+
+def trained(make, order=torch.contiguous_format, state_order=None, resume=None, **arguments):
+    """Weights after three steps with drawn gradients; the state may be saved and read in between, in another order."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 5), nn.BatchNorm2d(4)).to(memory_format=order)
+    optimizer = make(net, lr=0.1, weight_decay=0.1, **arguments)
+    for step in range(3):
+        torch.manual_seed(step)
+        for parameter in net.parameters():
+            parameter.grad = torch.randn(parameter.shape)
+        optimizer.step()
+        if state_order is not None:
+            saved = optimizer.state_dict()
+            for state in saved["state"].values():
+                for name, each in state.items():
+                    state[name] = each.contiguous(memory_format=state_order) if each.ndim == 4 else each
+            optimizer = make(net, lr=0.1, weight_decay=0.1, **(resume or arguments))
+            optimizer.load_state_dict(saved)
+    return torch.cat([parameter.detach().reshape(-1) for parameter in net.parameters()])
+
+
+@pytest.mark.parametrize(
+    "make", [partial(sgd, bias_lr_factor=2.0), partial(sgd, nesterov=True, momentum=0.9), adamw], ids=str
+)
+def test_a_fused_step_is_the_step_in_every_memory_order(make):
+    plain = trained(make, fused=False)
+    for order, state_order in itertools.product((torch.contiguous_format, torch.channels_last), repeat=2):
+        # Gradients here are contiguous, whatever the weights are.
+        assert torch.allclose(trained(make, order, state_order), plain, rtol=0, atol=1e-6)
+
+
+def test_a_checkpoint_of_a_plain_optimiser_goes_on_as_it_began():
+    plain = trained(adamw, fused=False)
+    resumed = trained(adamw, state_order=torch.contiguous_format, resume={"fused": True}, fused=False)
+    assert torch.equal(resumed, plain)
+
+
+def test_no_fused_step_where_there_is_none(net):
+    assert adamw(net.to("meta"), lr=0.1).param_groups[0]["fused"] is None

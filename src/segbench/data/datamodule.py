@@ -147,33 +147,38 @@ class SegmentationData(lightning.LightningDataModule):
             tiles,
             batch_size=self._batch_size,
             sampler=sampler,
-            persistent_workers=self._num_workers > 0,
-            **self._loading(),
+            **self._loading(stays=True),
         )
 
-    def evaluation_loader(self, split: str) -> DataLoader[Sample]:
-        """Every image of a split once, in order."""
+    def evaluation_loader(self, split: str, stays: bool = False) -> DataLoader[Sample]:
+        """Every image of a split once, in order.
+
+        Args:
+            split: its name.
+            stays: keep the loading processes for the next time; to start them costs more than a few images.
+        """
         rank, world = self._ranks()
         source = self.require(split)
         return DataLoader(
             WholeImages(source, self.spec),
             batch_size=self._eval_batch_size,
             sampler=EvaluationSampler(len(source), rank, world),
-            **self._loading(),
+            **self._loading(stays),
         )
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
         """The validation split; an empty list if the protocol has none."""
-        return self.evaluation_loader("val") if self.dataset.split("val") else []
+        return self.evaluation_loader("val", stays=True) if self.dataset.split("val") else []
 
     def test_dataloader(self) -> DataLoader[Sample]:
         """The split that `test_split` names."""
         return self.evaluation_loader(self.test_split)
 
-    def _loading(self) -> dict[str, Any]:
+    def _loading(self, stays: bool) -> dict[str, Any]:
         ignore_index = {name: head.ignore_index for name, head in self.spec.heads.items()}
         return {
             "num_workers": self._num_workers,
+            "persistent_workers": stays and self._num_workers > 0,
             "collate_fn": partial(collate, ignore_index=ignore_index),
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": partial(_in_worker, os.getpid()),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -159,7 +160,7 @@ def build_task(config: Config, spec: DatasetSpec, training: bool = True) -> Segm
         spec=spec,
         losses=losses,
         measures=measures,
-        optimizer=lambda module: make_optimizer(config.optimizer, module),
+        optimizer=lambda module: make_optimizer(_clippable(config), module),
         schedule=lambda optimizer, steps: schedule(optimizer, steps),
         evaluation=Evaluation(config.tile, config.tta, int(config.threads)),
         seed=config.seed,
@@ -390,6 +391,15 @@ def _check_network(config: Config, dataset: DataSet, task: SegmentationTask, all
         log.info("%s", sentence)
     if all_gradients:
         refuse_weights_without_gradient(config.model, task.model, dataset.spec, sides[0])
+
+
+def _clippable(config: Config) -> Component:
+    """The optimiser, not fused where that would leave scaled gradients to be clipped, which Lightning refuses."""
+    trainer, optimizer = config.trainer, config.optimizer
+    scaled = trainer.on_gpu and precision_named(trainer.precision, "cuda").autocast == torch.float16
+    if not (scaled and trainer.gradient_clip_val and "fused" in hints_of(kind_of(optimizer))[0]):
+        return optimizer
+    return Component.model_validate({"_target_": optimizer.target, "fused": False} | optimizer.arguments)
 
 
 def _freeze(config: Config, task: SegmentationTask) -> None:

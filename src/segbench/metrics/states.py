@@ -56,8 +56,8 @@ class MeasureState(Metric):
         self._layout: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
-    def update(self, index: int, result: ImageResult) -> None:
-        """Count one image; an index of -1 marks padding, which is dropped before the scores."""
+    def row(self, index: int, result: ImageResult) -> Tensor:
+        """The row of one image, (1, words) int64; may be computed in any thread. An index of -1 marks padding."""
         counts = self.measure.counts(result)
         words: list[NDArray[np.int64]] = [np.array([index, result.labelled], np.int64)]
         for key, value in counts.items():
@@ -65,7 +65,11 @@ class MeasureState(Metric):
             array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
             self._layout[key] = (array.shape, array.dtype)
             words.append(np.ravel(array).view(np.int64))
-        self.rows.append(torch.from_numpy(np.concatenate(words))[None].to(self.device))
+        return torch.from_numpy(np.concatenate(words))[None]
+
+    def update(self, row: Tensor) -> None:
+        """Count one image by its row; padding is dropped before the scores."""
+        self.rows.append(row.to(self.device))
 
     def per_image(self) -> tuple[NDArray[np.int64], Counts]:
         """The images' indices, ascending (N), and their counts with a leading N, gathered across processes.

@@ -102,14 +102,17 @@ def sgd(
     bias_lr_factor: float = 1.0,
     bias_weight_decay: float | None = None,
     bias_layers: Sequence[str] | None = None,
+    fused: bool = True,
 ) -> torch.optim.SGD:
     """Stochastic gradient descent with momentum (U-Net, section 3; FCN, section 4.3).
 
     torch keeps v = momentum v + g and subtracts lr v, Caffe keeps v = momentum v + lr g: the same while the rate is
-    constant, as it is in both papers.
+    constant, as it is in both papers. `fused`, where the device has it, is one pass over the weights.
     """
     groups = parameter_groups(module, lr, weight_decay, bias_lr_factor, bias_weight_decay, bias_layers)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+    made = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=_fused(groups, fused))
+    made.register_step_pre_hook(_lay_out_alike)
+    return made
 
 
 def adamw(
@@ -120,10 +123,40 @@ def adamw(
     weight_decay: float = 1e-2,
     bias_lr_factor: float = 1.0,
     bias_weight_decay: float | None = 0.0,
+    fused: bool = True,
 ) -> torch.optim.AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); biases and norms are not decayed."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); biases and norms are not decayed.
+
+    `fused`, where the device has it, is one pass over the weights; its rounding differs.
+    """
     groups = parameter_groups(module, lr, weight_decay, bias_lr_factor, bias_weight_decay)
-    return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps)
+    made = torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=_fused(groups, fused))
+    made.register_step_pre_hook(_lay_out_alike)
+    return made
+
+
+def _fused(groups: Sequence[dict[str, Any]], asked: bool) -> bool | None:
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    able = all(each.is_floating_point() and each.device.type in ("cpu", "cuda") for each in parameters)
+    # None, not False: torch then chooses as it does by itself.
+    return True if asked and able else None
+
+
+def _lay_out_alike(optimizer: torch.optim.Optimizer, *arguments: Any) -> None:
+    """Give gradients and state the memory order of their weights.
+
+    torch 2.13: on a CPU a fused step walks through all of them as if they had one, without a check. They have it but
+    for a state that was saved in another order.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["fused"] else ():
+            order = parameter.stride()
+            if parameter.grad is not None and parameter.grad.stride() != order:
+                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+            state = optimizer.state[parameter] if parameter in optimizer.state else {}
+            for name, each in state.items():
+                if isinstance(each, torch.Tensor) and each.shape == parameter.shape and each.stride() != order:
+                    state[name] = torch.empty_like(parameter).copy_(each)
 
 
 def _warmed(step: int, warmup_steps: int) -> float:

@@ -26,6 +26,7 @@ from segbench.metrics.states import MeasureState, OtherState
 from segbench.runtime.threads import use_threads
 from segbench.spec import Batch, DatasetSpec, ScoreInfo, of_class
 from segbench.training.checkpoint import keep_what_fits
+from segbench.training.counting import Counting
 from segbench.training.lightning_internals import batches_of_step, logs_now
 from segbench.training.optim import Schedule, Scheduled
 
@@ -112,6 +113,7 @@ class SegmentationTask(lightning.LightningModule):
         self.scores: dict[str, dict[str, float]] = {}
         self.visits: dict[str, list[int]] = {}
         """How often each image of the last validation or test was counted that was counted at all, by stage."""
+        self._counting = Counting(0)
         self._told_of_void: set[str] = set()
         self._plateau: Scheduled | None = None
         self.resumed_after_validation = False
@@ -274,7 +276,7 @@ class SegmentationTask(lightning.LightningModule):
                 ignore_index=self.spec.heads[head].ignore_index,
             )
             for state in states:
-                state.update(batch.indices[position], results[head])
+                self._counting.add(state, batch.indices[position], results[head])
             if batch.indices[position] >= 0:
                 label_HW = batch.targets[head][position, :height, :width]
                 for other in (other for (name, _), other in self.others_of(stage).items() if name == head):
@@ -325,12 +327,19 @@ class SegmentationTask(lightning.LightningModule):
         self._finish("test")
 
     def _start(self, stage: str) -> None:
+        # On a CPU the network itself takes all threads of the run.
+        self._counting = Counting(0 if self.device.type == "cpu" else self.evaluation.threads)
         for state in self.states_of(stage).values():
             state.reset()
         for other in self.others_of(stage).values():
             other.reset()
 
+    def teardown(self, stage: str) -> None:
+        """Give up counting what a failed evaluation left."""
+        self._counting.close()
+
     def _finish(self, stage: str) -> None:
+        self._counting.finish()
         if self.trainer.sanity_checking:
             return
         scores: dict[str, float] = {}

@@ -1,9 +1,16 @@
+import itertools
+import json
 import os
+import threading
+import time
+from collections import OrderedDict, defaultdict
 
+import lightning
 import pytest
 import torch
 
 from segbench.errors import SegbenchError
+from segbench.training.callbacks.checkpoint_files import snapshot
 from segbench.training.callbacks.checkpoints import Checkpoints
 
 
@@ -169,6 +176,105 @@ def test_a_write_that_breaks_off_leaves_the_checkpoints_before_it(fit, scripted,
         fit(scripted(), Checkpoints(folder, 1), steps=5)
     assert steps(folder) == {"last": 2, "previous": 1}
     assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt", "previous.ckpt"]
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """Every write waits for this event."""
+    save, free = torch.save, threading.Event()
+
+    def waits(checkpoint, file):
+        assert free.wait(30)
+        save(checkpoint, file)
+
+    monkeypatch.setattr(torch, "save", waits)
+    return free
+
+
+def test_training_goes_on_while_a_checkpoint_of_its_step_is_written(fit, scripted, folder, slow_disk):
+    class AfterStep4(lightning.Callback):
+        def on_train_batch_end(self, trainer, *arguments):
+            if trainer.global_step == 4:
+                assert not steps(folder)
+                slow_disk.set()
+
+    fit(scripted(), Checkpoints(folder, 2), AfterStep4(), steps=5, limit_val_batches=0)
+    assert steps(folder) == {"last": 5, "previous": 4}
+    # Of its own step, though three others followed before it was written.
+    for name in ("last", "previous"):
+        written = torch.load(folder / f"{name}.ckpt", weights_only=True)
+        assert written["state_dict"]["model.weight"].item() == -written["global_step"]
+
+
+def test_a_failed_write_ends_the_training_at_the_next_step(fit, scripted, folder, monkeypatch):
+    def breaks(checkpoint, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", breaks)
+    begun = []
+
+    class Waits(lightning.Callback):
+        def on_train_batch_end(self, trainer, *arguments):
+            begun.append(trainer.global_step)
+            for thread in threading.enumerate():
+                if thread.name == "checkpoint":
+                    thread.join()
+
+    with pytest.raises(SegbenchError, match="cannot be written: No space left"):
+        fit(scripted(), Checkpoints(folder, 2), Waits(), steps=90, limit_val_batches=0)
+    assert begun == [1, 2, 3]
+
+
+def test_a_validation_is_recorded_after_its_best_checkpoint(fit, scripted, folder, monkeypatch):
+    replace, seen = os.replace, []
+
+    def watched(source, target):
+        replace(source, target)
+        record = folder / "validation.json"
+        done = json.loads(record.read_text())["step"] if record.is_file() else 0
+        seen.append((os.path.basename(target), done))
+
+    monkeypatch.setattr(os, "replace", watched)
+    fit(scripted([0.1, 0.2]), Checkpoints(folder, 100, "val/score"), steps=2)
+    order = [name for name, _ in seen if name != "previous.ckpt"]
+    assert order == ["last.ckpt", "best.ckpt", "validation.json"] * 2
+    assert [done for name, done in seen if name == "best.ckpt"] == [0, 1]
+
+
+def test_a_checkpoint_also_follows_the_clock(fit, scripted, folder, monkeypatch):
+    saved = []
+    monkeypatch.setattr(Checkpoints, "_save", lambda self, trainer, *names, **named: saved.append(trainer.global_step))
+    # Every look at the clock is 20 s after the one before.
+    monkeypatch.setattr(time, "monotonic", itertools.count(0, 20).__next__)
+    fit(scripted(), Checkpoints(folder, 100, every_n_minutes=1), steps=10, limit_val_batches=0)
+    assert len(saved) > 2
+    assert saved[-1] == 10
+    assert saved == sorted(set(saved))
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan")])
+def test_a_time_that_is_none_is_refused(tmp_path, minutes):
+    with pytest.raises(SegbenchError, match=r"every_n_minutes=.*\n.*above 0, or null"):
+        Checkpoints(tmp_path, 1, every_n_minutes=minutes)
+
+
+def test_a_snapshot_shares_nothing_and_reuses_the_memory_of_an_earlier_one():
+    weight = torch.arange(12.0).reshape(1, 3, 2, 2).to(memory_format=torch.channels_last)
+    state = OrderedDict(a=weight, tied=weight, part=weight[:, 1], none=torch.empty(0))
+    state._metadata = {"": {"version": 2}}
+    given = {"state_dict": state, "list": [1, (weight, "x")], "step": 3}
+    first, memory = snapshot(given, defaultdict(list))
+    assert first["state_dict"]._metadata == {"": {"version": 2}}
+    assert first["state_dict"]["a"] is first["state_dict"]["tied"] is first["list"][1][0]
+    assert first["state_dict"]["a"].stride() == weight.stride()
+    kept = {name: each.clone() for name, each in first["state_dict"].items()}
+    places = {each.data_ptr() for each in first["state_dict"].values()}
+    weight.mul_(2)
+    assert all(torch.equal(first["state_dict"][name], each) for name, each in kept.items())
+    second, _ = snapshot(given, memory)
+    assert {each.data_ptr() for each in second["state_dict"].values()} == places
+    assert all(torch.equal(each, 2 * kept[name]) for name, each in second["state_dict"].items())
+    assert second["list"][0] == 1
 
 
 def test_the_time_of_a_continued_training_counts_what_came_before(fit, scripted, folder):

@@ -43,6 +43,21 @@ def test_a_signal_of_one_process_reaches_all_after_the_batch(on_ranks):
     assert on_ranks(3, run) == [([0, 1], 15)] * 3
 
 
+def test_what_one_process_asks_for_reaches_all_after_the_batch(on_ranks):
+    def run(rank):
+        dist.init_process_group("gloo")
+        callback, agreed = InStep({"a": 1}), []
+        callback.on_fit_start(trainer(2), None)
+        for number in range(4):
+            callback.on_train_batch_start(trainer(2), None, None, number)
+            agreed.append(callback.agreed)
+            callback.asks = (rank, number) == (1, 1)
+            callback.on_train_batch_end(trainer(2), None, None, None, number)
+        return agreed
+
+    assert on_ranks(2, run) == [[False, False, True, False]] * 2
+
+
 def test_processes_with_other_settings_are_told_apart(on_ranks):
     def run(rank):
         dist.init_process_group("gloo")

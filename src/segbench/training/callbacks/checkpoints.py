@@ -6,6 +6,8 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from segbench.runtime.files import write_whole
 from segbench.runtime.signals import Stopped
 from segbench.training.callbacks.checkpoint_files import CheckpointFiles
 from segbench.training.callbacks.csv_log import RunCsv
+from segbench.training.callbacks.in_step import InStep
 from segbench.training.checkpoint import read_checkpoint
 from segbench.training.lightning_internals import (
     count_logged_steps,
@@ -40,9 +43,10 @@ rows in metrics.csv after it."""
 class Checkpoints(Checkpoint):
     """Write `last.ckpt` (the one before it becomes `previous.ckpt`) and `best.ckpt`.
 
-    Checkpoints are written between two steps, when everything that a step logs is on disk. There is one before every
-    validation, so that a run interrupted in a validation repeats it. Where a step accumulates several batches, those
-    written in the midst of one hold what the step before it left: a resume begins with the first of the batches.
+    Checkpoints are taken between two steps, when everything that a step logs is on disk, and written by a thread while
+    the training goes on. There is one before every validation, so that a run interrupted in a validation repeats it.
+    Where a step accumulates several batches, those written in the midst of one hold what the step before it left: a
+    resume begins with the first of the batches.
 
     Args:
         directory: the run's `checkpoints/`.
@@ -50,6 +54,7 @@ class Checkpoints(Checkpoint):
             run, and when training ends.
         monitor: the score that selects `best.ckpt`, e.g. `val/rand_error`; None, or no validation: no best.
         higher_is_better: its direction.
+        every_n_minutes: also write `last.ckpt` when the one before it is so old; None: by steps alone.
     """
 
     def __init__(
@@ -58,11 +63,17 @@ class Checkpoints(Checkpoint):
         every_n_train_steps: int = 500,
         monitor: str | None = None,
         higher_is_better: bool = True,
+        every_n_minutes: float | None = None,
     ) -> None:
         if every_n_train_steps < 1:
             raise SegbenchError(
                 f"callbacks.checkpoint.every_n_train_steps={every_n_train_steps}", "at least 1", "raise it"
             )
+        if every_n_minutes is not None and not every_n_minutes > 0:
+            raise SegbenchError(
+                f"callbacks.checkpoint.every_n_minutes={every_n_minutes}", "a number above 0, or null", "raise it"
+            )
+        self._every_s = math.inf if every_n_minutes is None else 60 * every_n_minutes
         self._directory, self._every = Path(directory), every_n_train_steps
         self._monitor, self._sign, self._told_nan = monitor, 1.0 if higher_is_better else -1.0, False
         self.best_score: float | None = None
@@ -77,6 +88,9 @@ class Checkpoints(Checkpoint):
         self._rows_of_step: int | None = None
         self._writing_last = False
         self._seconds_before, self._began = 0.0, time.monotonic()
+        self._last_at = self._began
+        self._files = CheckpointFiles()
+        self._in_step: InStep | None = None
 
     # Resuming
 
@@ -93,11 +107,13 @@ class Checkpoints(Checkpoint):
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Write checkpoints as whole files; remove partial ones that a killed process left."""
         if stage == "fit":
-            self._began = time.monotonic()
-        write_checkpoints_with(trainer, CheckpointFiles())
+            self._began = self._last_at = time.monotonic()
+        write_checkpoints_with(trainer, self._files)
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        self._in_step = next((each for each in callbacks if isinstance(each, InStep)), None)
         if trainer.is_global_zero:
-            for partial in self._directory.glob(".*.partial"):
-                partial.unlink()
+            for unfinished in self._directory.glob(".*.partial"):
+                unfinished.unlink()
         self._loggers = [logger for logger in trainer.loggers if isinstance(logger, RunCsv)]
 
     @property
@@ -168,6 +184,8 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Note the end of a step; its row of metrics.csv is not written yet."""
         self._into_step += 1
+        if self._in_step is not None:
+            self._in_step.asks = time.monotonic() - self._last_at >= self._every_s
         if trainer.global_step > self._seen:
             self._seen, self._step_done, self._into_step = trainer.global_step, True, 0
             for name, buffer in pl_module.named_buffers():
@@ -178,6 +196,7 @@ class Checkpoints(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Between two steps: write `last.ckpt` at its cadence."""
+        self._files.raise_error()
         if self._resumed:
             count_logged_steps(trainer)
             self._resumed = False
@@ -193,25 +212,32 @@ class Checkpoints(Checkpoint):
             self._between_steps(trainer, cadence=1)
 
     def _between_steps(self, trainer: lightning.Trainer, cadence: int | None = None) -> None:
-        if self._step_done and trainer.global_step % (cadence or self._every) == 0:
+        if self._step_done and (trainer.global_step % (cadence or self._every) == 0 or self._is_time(trainer)):
             self._write_last(trainer)
         if self._step_done and trainer.accumulate_grad_batches > 1:
             self._rows_of_step = next((logger.rows for logger in self._loggers), None)
         self._step_done = False
 
+    def _is_time(self, trainer: lightning.Trainer) -> bool:
+        if trainer.world_size == 1 or self._in_step is None:
+            return time.monotonic() - self._last_at >= self._every_s
+        # Clocks differ: all processes do what one of them asked for a step ago.
+        return self._in_step.agreed
+
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write `best.ckpt` where the monitored score has improved."""
         if not _in_fit(trainer):
             return
-        if self._monitor is not None:
-            self._write_best(trainer, self._monitor)
-        if trainer.is_global_zero:
-            self._record_validation(trainer.global_step, pl_module)
+        record = self._record_validation(trainer.global_step, pl_module) if trainer.is_global_zero else None
+        # The record comes after best.ckpt: a resume takes a validation that has one for done.
+        if self._monitor is None or not self._write_best(trainer, self._monitor, record):
+            if record is not None:
+                self._files.begin(record)
         if self._last_step is not None:
             set_last_step(trainer, self._last_step)
             self._last_step = None
 
-    def _write_best(self, trainer: lightning.Trainer, monitor: str) -> None:
+    def _write_best(self, trainer: lightning.Trainer, monitor: str, record: Callable[[], None] | None) -> bool:
         if monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
             raise SegbenchError(
@@ -225,33 +251,43 @@ class Checkpoints(Checkpoint):
                 *(trainer.global_step, monitor),
             )
         if math.isnan(score) or (self.best_score is not None and self._sign * (score - self.best_score) <= 0):
-            return
+            return False
         self.best_score = score
-        self._save(trainer, "best.ckpt")
+        self._save(trainer, "best.ckpt", then=record)
         log.info("step %d: best %s so far, %.4f", trainer.global_step, monitor, score)
+        return True
 
-    def _record_validation(self, step: int, module: lightning.LightningModule) -> None:
+    def _record_validation(self, step: int, module: lightning.LightningModule) -> Callable[[], None]:
         record: dict[str, Any] = {"step": step, "into_step": self._into_step, "rows": self._rows, "scores": {}}
         if isinstance(module, SegmentationTask):
             record |= {"scores": module.scores.get("val", {}), "visits": module.visits.get("val", [])}
-        write_whole(self._directory / VALIDATION, json.dumps(record))
+        return partial(write_whole, self._directory / VALIDATION, json.dumps(record))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the end of training."""
         if trainer.global_step != self._written_at:
             self._write_last(trainer)
+        self._finish(trainer)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Write where a signal stopped the run."""
+        """Write where a signal stopped the run; what was begun is finished after any error but a second Ctrl-C."""
         if isinstance(exception, Stopped) and trainer.state.fn == "fit" and 0 < trainer.global_step != self._written_at:
             self._write_last(trainer)
+        if isinstance(exception, Stopped):
+            self._files.wait()
+        elif not isinstance(exception, KeyboardInterrupt):
+            try:
+                self._files.wait()
+            except SegbenchError as error:
+                log.warning("%s", error.found)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the initial weights where no step is taken (trainer.max_steps=0), as to score published weights."""
         if trainer.global_step == 0 and self._written_at < 0:
             self._write_last(trainer)
+            self._finish(trainer)
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -266,12 +302,18 @@ class Checkpoints(Checkpoint):
             self._save(trainer, "last.ckpt", keep="previous.ckpt")
         finally:
             self._writing_last = False
-        self._written_at = trainer.global_step
+        self._written_at, self._last_at = trainer.global_step, time.monotonic()
 
-    def _save(self, trainer: lightning.Trainer, name: str, keep: str | None = None) -> None:
+    def _save(
+        self, trainer: lightning.Trainer, name: str, keep: str | None = None, then: Callable[[], None] | None = None
+    ) -> None:
         _refuse_spoiled(trainer)
-        # It ends with a barrier: no rank reads a checkpoint before it has its name.
-        trainer.save_checkpoint(self._directory / name, storage_options={"keep": keep} if keep else None)
+        trainer.save_checkpoint(self._directory / name, storage_options={"keep": keep, "then": then})
+
+    def _finish(self, trainer: lightning.Trainer) -> None:
+        self._files.wait()
+        # No rank reads a checkpoint before it has its name.
+        trainer.strategy.barrier()
 
 
 def _in_fit(trainer: lightning.Trainer) -> bool:

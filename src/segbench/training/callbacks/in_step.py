@@ -18,7 +18,12 @@ class InStep(lightning.Callback):
     """Stop all processes between the same two steps, whichever of them got a signal.
 
     Signals reach one process, or all at different moments. After each batch the processes exchange them on the CPU,
-    beside the computation, so that none waits for a GPU; the result takes effect before the next batch.
+    beside the computation, so that none waits for a GPU; the result takes effect before the next batch. A request of
+    the callbacks goes the same way, since clocks differ.
+
+    Attributes:
+        asks: whether this process asks the others for what its clock says is due.
+        agreed: whether one of them asked after the last batch.
 
     Args:
         settings: what must be the same on all processes, nested: the configuration, the run's directory.
@@ -28,6 +33,7 @@ class InStep(lightning.Callback):
         self._settings = flatten(settings)
         self._group: Any = None
         self._sent: tuple[torch.Tensor, Any] | None = None
+        self.asks = self.agreed = False
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Check that all processes have the same settings.
@@ -93,8 +99,8 @@ class InStep(lightning.Callback):
     def _send(self, trainer: lightning.Trainer) -> None:
         if trainer.world_size > 1:
             self._receive()
-            signum = torch.tensor([received()])
-            self._sent = (signum, dist.all_reduce(signum, dist.ReduceOp.MAX, group=self._group, async_op=True))
+            said = torch.tensor([received(), int(self.asks)])
+            self._sent = (said, dist.all_reduce(said, dist.ReduceOp.MAX, group=self._group, async_op=True))
 
     def _stop_if_signalled(self, trainer: lightning.Trainer) -> None:
         signum = received() if trainer.world_size == 1 else self._receive()
@@ -104,6 +110,8 @@ class InStep(lightning.Callback):
     def _receive(self) -> int:
         if self._sent is None:
             return 0
-        (signum, work), self._sent = self._sent, None
+        (said, work), self._sent = self._sent, None
         work.wait()
+        signum, asked = said.tolist()
+        self.agreed = bool(asked)
         return int(signum)
