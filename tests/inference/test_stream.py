@@ -147,11 +147,11 @@ def test_a_large_image_is_cut_without_being_asked(monkeypatch):
     monkeypatch.setattr(inference, "WHOLE_PIXELS", 100 * 100)
     monkeypatch.setattr(inference, "DEFAULT_TILE", 40)
 
-    def tiles(model, size):
-        return len(list(predict_stream(model, [readable("a", *size)], ["semantic"])))
+    def tiles(model, size, tta="none"):
+        return len(list(predict_stream(model, [readable("a", *size)], ["semantic"], tta=tta)))
 
-    assert tiles(unet(), (60, 60)) == 1
-    assert tiles(unet(), (61, 61)) == 4
+    assert tiles(unet(), (60, 60), "rot4") == tiles(unet(), (60, 60)) == 1
+    assert tiles(unet(), (61, 61), "rot4") == 4
     assert tiles(Pointwise().eval(), (200, 200)) == 1
 
 

@@ -6,6 +6,7 @@ one forward pass unless a batch is set, so no result depends on how many images 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from segbench.errors import SegbenchError, check
 from segbench.inference.memory import extrapolated_bytes, free_bytes, least_bytes_per_pixel
 from segbench.inference.outputs import as_heads
+from segbench.inference.rowwise import NotRowwise, RowwiseForward
 from segbench.inference.symmetries import Symmetry, symmetries
 from segbench.inference.tiling import Span, mirrored, plan
 from segbench.spec import TileGeometry
@@ -32,6 +34,15 @@ WHOLE_PIXELS = 2**21
 
 DEFAULT_TILE = 1024
 """The output side for larger ones; context is then 40 % of the published U-Net's work."""
+
+BAND = 4096
+"""Columns that go through the network together from top to bottom, where it works so (`rowwise`)."""
+
+STRIP_PIXELS = 2**18
+"""Of a band at a time: the feature maps of a narrow network then stay in a processor's cache."""
+
+WINDOW_PIXELS = 2**20
+"""Of a band's windows, at most: strips are collected."""
 
 
 def predict_image(
@@ -49,8 +60,10 @@ def predict_image(
         model: in eval mode; takes BCHW, or a mapping of them where there are several modalities.
         images: CHW float32 by modality, all of one size, normalised.
         heads: the names of the model's heads.
-        tile: the largest output side of a tile in pixels; None: one piece up to `WHOLE_PIXELS`, tiles of `DEFAULT_TILE`
-            beyond. The result does not depend on it, see `tiling.plan`.
+        tile: the largest output side of a tile in pixels; None: one piece up to `WHOLE_PIXELS`, beyond them strips
+            without overlap on a CPU, see `rowwise`, and else tiles of `DEFAULT_TILE`: on another device, with
+            symmetries or a batch, and for a network with an operation that `rowwise` lacks. The result does not depend
+            on it, see `tiling.plan`.
         tta: the symmetries averaged over, `none`, `rot4` or `d4`, see `symmetries`.
         channels_last: give the network its input in this memory format.
 
@@ -157,6 +170,70 @@ class _Tile:
 def _stream(
     predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int | None, batch: int
 ) -> Iterator[Window]:
+    if tile is not None or batch > 1 or not predictor.rowwise:
+        yield from _tiled(predictor, images, tile, batch)
+        return
+    for image in images:
+        bands = predictor.rowwise and _is_large(predictor.geometry, image)
+        yield from _banded(predictor, image) if bands else _tiled(predictor, [image], None, 1)
+
+
+def _is_large(geometry: TileGeometry, image: ReadableImage) -> bool:
+    """Whether it is cut without being asked."""
+    if geometry == TileGeometry() or min(image.size) < 1:
+        return False
+    return math.prod(geometry.input_for(side) for side in image.size) > WHOLE_PIXELS
+
+
+def _banded(predictor: _TilePredictor, image: ReadableImage) -> Iterator[Window]:
+    """Bands of columns, each from top to bottom; tiles where the first strip shows that the network cannot do it."""
+    (whole,) = plan(image.size[0], predictor.geometry)
+    for column in plan(image.size[1], predictor.geometry, BAND):
+        windows = _band(predictor, image, whole, column)
+        try:
+            first = next(windows)
+        # Operations that tensors of strips lack end in errors of any class; a network's own error comes again.
+        except Exception:
+            if column.start > 0:
+                raise
+            predictor.rowwise = False
+            yield from _tiled(predictor, [image], None, 1)
+            return
+        yield first
+        yield from windows
+
+
+def _band(predictor: _TilePredictor, image: ReadableImage, whole: Span, column: Span) -> Iterator[Window]:
+    margin, step = predictor.geometry.margin, predictor.geometry.step
+    rows = max(STRIP_PIXELS // column.read_size // step, 1) * step
+    columns = column.answer(margin)
+    collected = max(WINDOW_PIXELS // (column.stop - column.start), 1)
+    forward = predictor.forward_rowwise((whole.read_size, column.read_size))
+    windows: dict[str, Tensor] = {}
+    y = filled = 0
+    for start in range(0, whole.read_size, rows):
+        count = min(rows, whole.read_size - start)
+        strip = Span(whole.read_from + start, count, 0, 0)
+        maps = forward(_read_mirrored(image.read, strip, column, image.size))
+        given = next(iter(maps.values())).shape[1]
+        taken = 0
+        while taken < given and y < image.size[0]:
+            height = min(collected, image.size[0] - y)
+            part = min(given - taken, height - filled)
+            for head, logits_Krw in maps.items():
+                if filled == 0:
+                    windows[head] = torch.empty(len(logits_Krw), height, column.stop - column.start)
+                probabilities_Krw = logits_Krw[:, taken : taken + part, columns].float().softmax(dim=0)
+                windows[head][:, filled : filled + part] = probabilities_Krw
+            taken, filled = taken + part, filled + part
+            if filled == height:
+                yield Window(image.key, y, column.start, windows)
+                windows, y, filled = {}, y + height, 0
+
+
+def _tiled(
+    predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int | None, batch: int
+) -> Iterator[Window]:
     margin = predictor.geometry.margin
     for tiles in _batches(_tiles(predictor, images, tile), batch):
         for cut, maps in zip(tiles, predictor([cut.images for cut in tiles]), strict=True):
@@ -171,10 +248,7 @@ def _tiles(predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int
         height, width = image.size
         if height < 1 or width < 1:
             raise SegbenchError(f"an image of {height} x {width} pixels", "at least one pixel", "check the image file")
-        side = tile
-        if tile is None and geometry != TileGeometry():
-            pixels = geometry.input_for(height) * geometry.input_for(width)
-            side = DEFAULT_TILE if pixels > WHOLE_PIXELS else None
+        side = DEFAULT_TILE if tile is None and _is_large(geometry, image) else tile
         for row, column in product(plan(height, geometry, side), plan(width, geometry, side)):
             # Before the tile is read: a whole image may be too large even for that.
             predictor.refuse_too_large(partial(image.read, 0, 1, 0, 1), (row.read_size, column.read_size))
@@ -219,6 +293,7 @@ class _TilePredictor:
         parameter = next(model.parameters(), None)
         self.device = None if parameter is None else parameter.device
         self.dtype = torch.float32 if parameter is None else parameter.dtype
+        self.rowwise = len(transforms) == 1 and (self.device is None or self.device.type == "cpu")
         self._weighed: set[tuple[int, ...]] = set()
 
     @torch.inference_mode()
@@ -249,6 +324,27 @@ class _TilePredictor:
         for sum_BKHW in mean.values():
             sum_BKHW.div_(len(self.transforms))
         return [{head: mean_BKHW[place] for head, mean_BKHW in mean.items()} for place in range(len(tiles))]
+
+    def forward_rowwise(self, sides: tuple[int, int]) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
+        """The forward pass of an image of these sides in strips, CHW by modality: rows of logits KHW by head."""
+        expected = tuple(side - 2 * self.geometry.margin for side in sides)
+        forward = RowwiseForward(self.model, sides[0])
+
+        def heads(output: Any) -> dict[str, Tensor]:
+            by_head = as_heads(output, self.heads, sides)
+            if any(tuple(logits_BKHW.shape[-2:]) != expected for logits_BKHW in by_head.values()):
+                raise NotRowwise("an output that contradicts the geometry")
+            return by_head
+
+        @torch.inference_mode()
+        def strip(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            batch = {
+                name: image_CHW[None].to(self.device, self.dtype).contiguous(memory_format=self.memory_format)
+                for name, image_CHW in images.items()
+            }
+            return {head: logits_BKHW[0] for head, logits_BKHW in forward(batch, heads).items()}
+
+        return strip
 
     def _input(self, tiles: Sequence[Mapping[str, Tensor]], symmetry: Symmetry) -> Tensor | dict[str, Tensor]:
         batch = {
