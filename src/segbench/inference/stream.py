@@ -7,10 +7,14 @@ one forward pass unless a batch is set, so no result depends on how many images 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, islice, product
+from itertools import cycle, groupby, islice, product
 from typing import Any
 
 import numpy as np
@@ -34,6 +38,9 @@ WHOLE_PIXELS = 2**21
 
 DEFAULT_TILE = 1024
 """The output side for larger ones; context is then 40 % of the published U-Net's work."""
+
+AHEAD = 2
+"""Batches a device that are read or predicted while the caller has the one before."""
 
 BAND = 4096
 """Columns that go through the network together from top to bottom, where it works so (`rowwise`)."""
@@ -130,10 +137,12 @@ def predict_stream(
     tta: str = "none",
     channels_last: bool = False,
     batch: int = 1,
+    devices: Sequence[torch.device] = (),
 ) -> Iterator[Window]:
     """Class probabilities of one image after the other, window by window; at most `batch` tiles are in memory.
 
-    Runs under `torch.inference_mode()` and the caller's autocast; softmax is in float32.
+    On GPUs and on several devices, `AHEAD` batches more a device are read and predicted while the caller writes. Runs
+    under `torch.inference_mode()` and the caller's autocast; softmax is in float32.
 
     Args:
         model: this and what is not listed as in `predict_image`.
@@ -144,6 +153,8 @@ def predict_stream(
         channels_last: give the network its input in this memory format.
         batch: consecutive tiles of one size, of one or several images, that are predicted together. More than 1 is
             faster on a GPU, and may change the last bits of a result.
+        devices: on which copies of the model predict tiles in turn, each in a thread; the first is the model's own.
+            Empty: the model alone, where it is.
 
     Returns:
         An iterator of windows: those of each image cover each pixel once, row by row.
@@ -155,8 +166,10 @@ def predict_stream(
     if model.training:
         raise SegbenchError("prediction by a model in training mode", "eval mode", "call model.eval() first")
     check("batch_size", batch, batch >= 1, "a positive number of tiles", 1)
-    predictor = _TilePredictor(model, tuple(heads), geometry_of(model), symmetries(tta), channels_last)
-    return _stream(predictor, images, tile, batch)
+    models = [model, *(deepcopy(model).to(device) for device in devices[1:])]
+    geometry, transforms = geometry_of(model), symmetries(tta)
+    predictors = [_TilePredictor(each, tuple(heads), geometry, transforms, channels_last) for each in models]
+    return _stream(predictors, images, tile, batch)
 
 
 @dataclass(frozen=True)
@@ -167,15 +180,19 @@ class _Tile:
     images: dict[str, Tensor]
 
 
+_Answers = Generator[tuple[list[_Tile], list[dict[str, Tensor]]], None, None]
+
+
 def _stream(
-    predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int | None, batch: int
+    predictors: Sequence[_TilePredictor], images: Iterable[ReadableImage], tile: int | None, batch: int
 ) -> Iterator[Window]:
-    if tile is not None or batch > 1 or not predictor.rowwise:
-        yield from _tiled(predictor, images, tile, batch)
+    predictor = predictors[0]
+    if tile is not None or batch > 1 or len(predictors) > 1 or not predictor.rowwise:
+        yield from _tiled(predictors, images, tile, batch)
         return
     for image in images:
         bands = predictor.rowwise and _is_large(predictor.geometry, image)
-        yield from _banded(predictor, image) if bands else _tiled(predictor, [image], None, 1)
+        yield from _banded(predictor, image) if bands else _tiled([predictor], [image], None, 1)
 
 
 def _is_large(geometry: TileGeometry, image: ReadableImage) -> bool:
@@ -197,7 +214,7 @@ def _banded(predictor: _TilePredictor, image: ReadableImage) -> Iterator[Window]
             if column.start > 0:
                 raise
             predictor.rowwise = False
-            yield from _tiled(predictor, [image], None, 1)
+            yield from _tiled([predictor], [image], None, 1)
             return
         yield first
         yield from windows
@@ -232,14 +249,60 @@ def _band(predictor: _TilePredictor, image: ReadableImage, whole: Span, column: 
 
 
 def _tiled(
-    predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int | None, batch: int
+    predictors: Sequence[_TilePredictor], images: Iterable[ReadableImage], tile: int | None, batch: int
 ) -> Iterator[Window]:
-    margin = predictor.geometry.margin
-    for tiles in _batches(_tiles(predictor, images, tile), batch):
-        for cut, maps in zip(tiles, predictor([cut.images for cut in tiles]), strict=True):
-            inside = (slice(None), cut.row.answer(margin), cut.column.answer(margin))
-            answers = {head: maps_KHW[inside] for head, maps_KHW in maps.items()}
-            yield Window(cut.key, cut.row.start, cut.column.start, answers)
+    margin = predictors[0].geometry.margin
+    batches = _batches(_tiles(predictors[0], images, tile), batch)
+    if len(predictors) == 1 and not predictors[0].on_gpu:
+        answered: _Answers = ((tiles, predictors[0]([cut.images for cut in tiles])) for tiles in batches)
+    else:
+        answered = _in_turn(predictors, batches)
+    with closing(answered):
+        for tiles, all_maps in answered:
+            for cut, maps in zip(tiles, all_maps, strict=True):
+                inside = (slice(None), cut.row.answer(margin), cut.column.answer(margin))
+                answers = {head: maps_KHW[inside] for head, maps_KHW in maps.items()}
+                yield Window(cut.key, cut.row.start, cut.column.start, answers)
+
+
+def _in_turn(predictors: Sequence[_TilePredictor], batches: Iterator[list[_Tile]]) -> _Answers:
+    """Each batch on the next device, in a thread of its own; the answers in the order of the batches."""
+    contexts = [_same_precision(predictor.device) for predictor in predictors]
+
+    def predicted(place: int, tiles: list[_Tile]) -> list[dict[str, Tensor]]:
+        with contexts[place]():
+            return predictors[place]([cut.images for cut in tiles])
+
+    threads = [ThreadPoolExecutor(1, "segbench-device") for _ in predictors]
+    waiting: deque[tuple[list[_Tile], Future[list[dict[str, Tensor]]]]] = deque()
+    try:
+        for place in cycle(range(len(predictors))):
+            unreadable: Exception | None = None
+            tiles: list[_Tile] | None = None
+            try:
+                tiles = next(batches, None)
+            except Exception as error:
+                # What was read before it is still predicted.
+                unreadable = error
+            if tiles is not None:
+                waiting.append((tiles, threads[place].submit(predicted, place, tiles)))
+            while waiting and (tiles is None or len(waiting) > AHEAD * len(predictors)):
+                done, answer = waiting.popleft()
+                yield done, answer.result()
+            if unreadable is not None:
+                raise unreadable
+            if tiles is None:
+                return
+    finally:
+        for thread in threads:
+            thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _same_precision(device: torch.device | None) -> Callable[[], torch.autocast]:
+    """The caller's autocast, for another thread."""
+    kind = "cpu" if device is None else device.type
+    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+    return lambda: torch.autocast(kind, dtype, enabled=enabled)
 
 
 def _tiles(predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int | None) -> Iterator[_Tile]:
@@ -293,7 +356,8 @@ class _TilePredictor:
         parameter = next(model.parameters(), None)
         self.device = None if parameter is None else parameter.device
         self.dtype = torch.float32 if parameter is None else parameter.dtype
-        self.rowwise = len(transforms) == 1 and (self.device is None or self.device.type == "cpu")
+        self.on_gpu = self.device is not None and self.device.type != "cpu"
+        self.rowwise = len(transforms) == 1 and not self.on_gpu
         self._weighed: set[tuple[int, ...]] = set()
 
     @torch.inference_mode()
@@ -365,9 +429,8 @@ class _TilePredictor:
             sides: H and W of a tile.
             count: tiles predicted together.
         """
-        on_cpu = self.device is None or self.device.type == "cpu"
         height, width = sides
-        if not on_cpu or count * height * width <= WHOLE_PIXELS or (count, height, width) in self._weighed:
+        if self.on_gpu or count * height * width <= WHOLE_PIXELS or (count, height, width) in self._weighed:
             return
         self._weighed.add((count, height, width))
         channels = {name: len(part_CHW) for name, part_CHW in part().items()}
