@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 from segbench.cli import main as cli
+from segbench.config.record import Trainer
 from segbench.data.drawn_em.slices import draw_slice
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
 from segbench.experiment.build import build_data, build_dataset, build_dataset_spec, build_task, build_trainer
 from segbench.experiment.evaluate import score_split
-from segbench.experiment.predict import predict
+from segbench.experiment.predict import devices_of, predict
 from segbench.experiment.train import train
 from segbench.prediction import files, outputs, pages
 from segbench.prediction.record import Record
@@ -364,3 +365,22 @@ def test_a_signal_ends_a_prediction_that_goes_on_later(tiny_run, folder, tmp_pat
     monkeypatch.setattr(sys, "argv", command)
     cli.main()
     assert len(list(output.glob("*.png"))) == len(list(folder.iterdir()))
+
+
+def test_several_processes_on_a_cpu_are_refused(predicted):
+    with pytest.raises(SegbenchError, match=r"trainer\.devices=2 for a prediction on a CPU\n.*\n.*threads="):
+        predicted("trainer.devices=2")
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"), [(1, ["cuda:0"]), ([3], ["cuda:3"]), (3, ["cuda:0", "cuda:1", "cuda:2"])]
+)
+def test_devices_are_those_of_the_trainer(devices, expected):
+    named = devices_of(Trainer(_target_="lightning.Trainer", accelerator="gpu", devices=devices))
+    assert [str(device) for device in named] == expected
+
+
+def test_tiles_on_two_devices_give_the_file_of_one(predicted, monkeypatch):
+    alone = tifffile.imread(predicted("tile=16"))
+    monkeypatch.setattr("segbench.experiment.predict.devices_of", lambda trainer: (torch.device("cpu"),) * 2)
+    np.testing.assert_array_equal(tifffile.imread(predicted("tile=16", output="two")), alone)

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -147,11 +149,11 @@ def test_a_large_image_is_cut_without_being_asked(monkeypatch):
     monkeypatch.setattr(inference, "WHOLE_PIXELS", 100 * 100)
     monkeypatch.setattr(inference, "DEFAULT_TILE", 40)
 
-    def tiles(model, size):
-        return len(list(predict_stream(model, [readable("a", *size)], ["semantic"])))
+    def tiles(model, size, tta="none"):
+        return len(list(predict_stream(model, [readable("a", *size)], ["semantic"], tta=tta)))
 
-    assert tiles(unet(), (60, 60)) == 1
-    assert tiles(unet(), (61, 61)) == 4
+    assert tiles(unet(), (60, 60), "rot4") == tiles(unet(), (60, 60)) == 1
+    assert tiles(unet(), (61, 61), "rot4") == 4
     assert tiles(Pointwise().eval(), (200, 200)) == 1
 
 
@@ -334,3 +336,95 @@ class Liar(nn.Module):
 def test_an_output_that_contradicts_the_geometry_is_refused():
     with pytest.raises(SegbenchError, match=r"makes \(12, 14\) of \(12, 14\) pixels\n  expected: \(8, 10\)"):
         predict_image(Liar().eval(), image(2, 8, 10), ["semantic"])
+
+
+def on_two_devices(model, images, **arguments):
+    devices = [torch.device("cpu")] * 2
+    return predict_stream(model, images, ["semantic"], devices=devices, **arguments)
+
+
+class Traced(nn.Module):
+    """Where and how each tile is computed."""
+
+    geometry = TileGeometry(step=4, context=4)
+
+    def __init__(self, calls):
+        super().__init__()
+        self.calls = calls
+        self.layer = nn.Conv2d(1, 2, 1)
+
+    def __deepcopy__(self, memo):
+        return Traced(self.calls).eval()
+
+    def forward(self, image_BCHW):
+        self.calls.append((id(self), threading.get_ident(), torch.is_autocast_enabled("cpu")))
+        return torch.cat([image_BCHW, -image_BCHW], 1) + 0 * self.layer(image_BCHW)
+
+
+def test_tiles_go_to_the_devices_in_turn_and_come_back_in_order():
+    calls = []
+    images = [readable("a", 40, 40), readable("b", 20, 60)]
+    with torch.autocast("cpu", torch.bfloat16):
+        windows = list(on_two_devices(Traced(calls).eval(), images, tile=16))
+    assert [window.key for window in windows] == ["a"] * 9 + ["b"] * 4
+    assert len({(model, thread) for model, thread, _ in calls}) == 2
+    assert threading.get_ident() not in {thread for _, thread, _ in calls}
+    assert all(cast for *_, cast in calls)
+    for window in windows:
+        image_CHW = next(each for each in images if each.key == window.key).read(0, 60, 0, 60)["em"]
+        height, width = window.probabilities["semantic"].shape[-2:]
+        part_HW = image_CHW[0, window.y : window.y + height, window.x : window.x + width]
+        torch.testing.assert_close(window.probabilities["semantic"][0], torch.sigmoid(2 * part_HW), rtol=0, atol=0.01)
+
+
+def test_several_devices_predict_what_one_does():
+    model = unet()
+    alone = list(predict_stream(model, [readable("a", 90, 70)], ["semantic"], tile=32, tta="rot4", batch=2))
+    spread = list(on_two_devices(model, [readable("a", 90, 70)], tile=32, tta="rot4", batch=2))
+    for one, other in zip(alone, spread, strict=True):
+        assert (one.y, one.x) == (other.y, other.x)
+        torch.testing.assert_close(one.probabilities, other.probabilities, rtol=0, atol=1e-6)
+
+
+def test_no_more_than_a_few_batches_are_read_ahead():
+    read = []
+
+    def images():
+        for key in range(20):
+            read.append(key)
+            yield readable(key, 40, 40)
+
+    windows = on_two_devices(unet(), images())
+    next(windows)
+    assert len(read) == 2 * inference.AHEAD + 1
+    windows.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("segbench-device")]
+
+
+def test_what_was_read_before_an_unreadable_image_is_predicted():
+    def images():
+        yield readable("a", 40, 40)
+        raise OSError("unreadable")
+
+    windows = on_two_devices(unet(), images())
+    assert next(windows).key == "a"
+    with pytest.raises(OSError, match="unreadable"):
+        next(windows)
+
+
+def test_an_error_on_a_device_is_raised():
+    model = Hungry(torch.OutOfMemoryError("CUDA out of memory")).eval()
+    with pytest.raises(SegbenchError, match="does not fit into memory"):
+        list(on_two_devices(model, [readable("a", 128, 144)]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpus_predict_what_the_cpu_does():
+    model = unet().double()
+    images = [readable("a", 90, 70)]
+    alone = list(predict_stream(model, images, ["semantic"], tile=32))
+    devices = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    spread = list(predict_stream(model.to(devices[0]), images, ["semantic"], tile=32, devices=devices))
+    for one, other in zip(alone, spread, strict=True):
+        torch.testing.assert_close(one.probabilities["semantic"], other.probabilities["semantic"].cpu())

@@ -34,9 +34,19 @@ CLASSES = "classes.json"
 """Beside the masks: which value is which class, by head."""
 
 
+def devices_of(trainer: Trainer) -> tuple[torch.device, ...]:
+    """What `trainer.devices` names: GPUs by number, or the first so many; the CPU is one device."""
+    import torch
+
+    if not trainer.on_gpu:
+        return (torch.device("cpu"),)
+    numbers = trainer.devices if isinstance(trainer.devices, list) else range(trainer.processes_here)
+    return tuple(torch.device("cuda", number) for number in numbers)
+
+
 @contextlib.contextmanager
 def evaluating(task: SegmentationTask, trainer: Trainer) -> Iterator[torch.device]:
-    """The network on its device, in eval mode, under the run's precision and thread count.
+    """The network on the first device, in eval mode, under the run's precision and thread count.
 
     Raises:
         SegbenchError: an unknown precision.
@@ -46,7 +56,7 @@ def evaluating(task: SegmentationTask, trainer: Trainer) -> Iterator[torch.devic
     from segbench.runtime.threads import use_threads
     from segbench.training.precision import computing_in, precision_named, round_to_tf32
 
-    device = torch.device("cuda" if trainer.on_gpu else "cpu")
+    device = devices_of(trainer)[0]
     precision = precision_named(trainer.precision, device.type)
     use_threads(task.evaluation.threads)
     round_to_tf32(trainer.allow_tf32)
@@ -136,6 +146,12 @@ def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path
     from segbench.runtime.hardware import settle
 
     config, sentences = settle(given.applied_to(run.config()))
+    if not config.trainer.on_gpu and config.trainer.processes_here > 1:
+        raise SegbenchError(
+            f"trainer.devices={config.trainer.devices} for a prediction on a CPU",
+            "one process, which computes on all cores",
+            "leave trainer.devices out; threads= sets the number of cores",
+        )
     with trusting(names_in(given.trust)):
         sections = ("model", "decoding", *(("data",) if given.split else ()))
         refuse_untrusted(built_of(config, *sections))
@@ -206,7 +222,10 @@ def _predict_left(
         record.add(each.name, each.stamp(), paths)
 
     with evaluating(task, config.trainer):
-        work = Job(task, spec, output, lambda each: settings[each.suffix], check, given.batch_size)
+        devices = devices_of(config.trainer)
+        if len(devices) > 1:
+            _say(f"images and their tiles in turn on {', '.join(map(str, devices))}")
+        work = Job(task, spec, output, lambda each: settings[each.suffix], check, given.batch_size, devices)
         try:
             yield from _predicted(work, left, done)
         finally:

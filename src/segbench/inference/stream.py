@@ -6,10 +6,15 @@ one forward pass unless a batch is set, so no result depends on how many images 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, islice, product
+from itertools import cycle, groupby, islice, product
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,7 @@ from torch import Tensor, nn
 from segbench.errors import SegbenchError, check
 from segbench.inference.memory import extrapolated_bytes, free_bytes, least_bytes_per_pixel
 from segbench.inference.outputs import as_heads
+from segbench.inference.rowwise import NotRowwise, RowwiseForward
 from segbench.inference.symmetries import Symmetry, symmetries
 from segbench.inference.tiling import Span, mirrored, plan
 from segbench.spec import TileGeometry
@@ -32,6 +38,18 @@ WHOLE_PIXELS = 2**21
 
 DEFAULT_TILE = 1024
 """The output side for larger ones; context is then 40 % of the published U-Net's work."""
+
+AHEAD = 2
+"""Batches a device that are read or predicted while the caller has the one before."""
+
+BAND = 4096
+"""Columns that go through the network together from top to bottom, where it works so (`rowwise`)."""
+
+STRIP_PIXELS = 2**18
+"""Of a band at a time: the feature maps of a narrow network then stay in a processor's cache."""
+
+WINDOW_PIXELS = 2**20
+"""Of a band's windows, at most: strips are collected."""
 
 
 def predict_image(
@@ -49,8 +67,10 @@ def predict_image(
         model: in eval mode; takes BCHW, or a mapping of them where there are several modalities.
         images: CHW float32 by modality, all of one size, normalised.
         heads: the names of the model's heads.
-        tile: the largest output side of a tile in pixels; None: one piece up to `WHOLE_PIXELS`, tiles of `DEFAULT_TILE`
-            beyond. The result does not depend on it, see `tiling.plan`.
+        tile: the largest output side of a tile in pixels; None: one piece up to `WHOLE_PIXELS`, beyond them strips
+            without overlap on a CPU, see `rowwise`, and else tiles of `DEFAULT_TILE`: on another device, with
+            symmetries or a batch, and for a network with an operation that `rowwise` lacks. The result does not depend
+            on it, see `tiling.plan`.
         tta: the symmetries averaged over, `none`, `rot4` or `d4`, see `symmetries`.
         channels_last: give the network its input in this memory format.
 
@@ -117,10 +137,12 @@ def predict_stream(
     tta: str = "none",
     channels_last: bool = False,
     batch: int = 1,
+    devices: Sequence[torch.device] = (),
 ) -> Iterator[Window]:
     """Class probabilities of one image after the other, window by window; at most `batch` tiles are in memory.
 
-    Runs under `torch.inference_mode()` and the caller's autocast; softmax is in float32.
+    On GPUs and on several devices, `AHEAD` batches more a device are read and predicted while the caller writes. Runs
+    under `torch.inference_mode()` and the caller's autocast; softmax is in float32.
 
     Args:
         model: this and what is not listed as in `predict_image`.
@@ -131,6 +153,8 @@ def predict_stream(
         channels_last: give the network its input in this memory format.
         batch: consecutive tiles of one size, of one or several images, that are predicted together. More than 1 is
             faster on a GPU, and may change the last bits of a result.
+        devices: on which copies of the model predict tiles in turn, each in a thread; the first is the model's own.
+            Empty: the model alone, where it is.
 
     Returns:
         An iterator of windows: those of each image cover each pixel once, row by row.
@@ -142,8 +166,10 @@ def predict_stream(
     if model.training:
         raise SegbenchError("prediction by a model in training mode", "eval mode", "call model.eval() first")
     check("batch_size", batch, batch >= 1, "a positive number of tiles", 1)
-    predictor = _TilePredictor(model, tuple(heads), geometry_of(model), symmetries(tta), channels_last)
-    return _stream(predictor, images, tile, batch)
+    models = [model, *(deepcopy(model).to(device) for device in devices[1:])]
+    geometry, transforms = geometry_of(model), symmetries(tta)
+    predictors = [_TilePredictor(each, tuple(heads), geometry, transforms, channels_last) for each in models]
+    return _stream(predictors, images, tile, batch)
 
 
 @dataclass(frozen=True)
@@ -154,15 +180,129 @@ class _Tile:
     images: dict[str, Tensor]
 
 
+_Answers = Generator[tuple[list[_Tile], list[dict[str, Tensor]]], None, None]
+
+
 def _stream(
-    predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int | None, batch: int
+    predictors: Sequence[_TilePredictor], images: Iterable[ReadableImage], tile: int | None, batch: int
 ) -> Iterator[Window]:
-    margin = predictor.geometry.margin
-    for tiles in _batches(_tiles(predictor, images, tile), batch):
-        for cut, maps in zip(tiles, predictor([cut.images for cut in tiles]), strict=True):
-            inside = (slice(None), cut.row.answer(margin), cut.column.answer(margin))
-            answers = {head: maps_KHW[inside] for head, maps_KHW in maps.items()}
-            yield Window(cut.key, cut.row.start, cut.column.start, answers)
+    predictor = predictors[0]
+    if tile is not None or batch > 1 or len(predictors) > 1 or not predictor.rowwise:
+        yield from _tiled(predictors, images, tile, batch)
+        return
+    for image in images:
+        bands = predictor.rowwise and _is_large(predictor.geometry, image)
+        yield from _banded(predictor, image) if bands else _tiled([predictor], [image], None, 1)
+
+
+def _is_large(geometry: TileGeometry, image: ReadableImage) -> bool:
+    """Whether it is cut without being asked."""
+    if geometry == TileGeometry() or min(image.size) < 1:
+        return False
+    return math.prod(geometry.input_for(side) for side in image.size) > WHOLE_PIXELS
+
+
+def _banded(predictor: _TilePredictor, image: ReadableImage) -> Iterator[Window]:
+    """Bands of columns, each from top to bottom; tiles where the first strip shows that the network cannot do it."""
+    (whole,) = plan(image.size[0], predictor.geometry)
+    for column in plan(image.size[1], predictor.geometry, BAND):
+        windows = _band(predictor, image, whole, column)
+        try:
+            first = next(windows)
+        # Operations that tensors of strips lack end in errors of any class; a network's own error comes again.
+        except Exception:
+            if column.start > 0:
+                raise
+            predictor.rowwise = False
+            yield from _tiled([predictor], [image], None, 1)
+            return
+        yield first
+        yield from windows
+
+
+def _band(predictor: _TilePredictor, image: ReadableImage, whole: Span, column: Span) -> Iterator[Window]:
+    margin, step = predictor.geometry.margin, predictor.geometry.step
+    rows = max(STRIP_PIXELS // column.read_size // step, 1) * step
+    columns = column.answer(margin)
+    collected = max(WINDOW_PIXELS // (column.stop - column.start), 1)
+    forward = predictor.forward_rowwise((whole.read_size, column.read_size))
+    windows: dict[str, Tensor] = {}
+    y = filled = 0
+    for start in range(0, whole.read_size, rows):
+        count = min(rows, whole.read_size - start)
+        strip = Span(whole.read_from + start, count, 0, 0)
+        maps = forward(_read_mirrored(image.read, strip, column, image.size))
+        given = next(iter(maps.values())).shape[1]
+        taken = 0
+        while taken < given and y < image.size[0]:
+            height = min(collected, image.size[0] - y)
+            part = min(given - taken, height - filled)
+            for head, logits_Krw in maps.items():
+                if filled == 0:
+                    windows[head] = torch.empty(len(logits_Krw), height, column.stop - column.start)
+                probabilities_Krw = logits_Krw[:, taken : taken + part, columns].float().softmax(dim=0)
+                windows[head][:, filled : filled + part] = probabilities_Krw
+            taken, filled = taken + part, filled + part
+            if filled == height:
+                yield Window(image.key, y, column.start, windows)
+                windows, y, filled = {}, y + height, 0
+
+
+def _tiled(
+    predictors: Sequence[_TilePredictor], images: Iterable[ReadableImage], tile: int | None, batch: int
+) -> Iterator[Window]:
+    margin = predictors[0].geometry.margin
+    batches = _batches(_tiles(predictors[0], images, tile), batch)
+    if len(predictors) == 1 and not predictors[0].on_gpu:
+        answered: _Answers = ((tiles, predictors[0]([cut.images for cut in tiles])) for tiles in batches)
+    else:
+        answered = _in_turn(predictors, batches)
+    with closing(answered):
+        for tiles, all_maps in answered:
+            for cut, maps in zip(tiles, all_maps, strict=True):
+                inside = (slice(None), cut.row.answer(margin), cut.column.answer(margin))
+                answers = {head: maps_KHW[inside] for head, maps_KHW in maps.items()}
+                yield Window(cut.key, cut.row.start, cut.column.start, answers)
+
+
+def _in_turn(predictors: Sequence[_TilePredictor], batches: Iterator[list[_Tile]]) -> _Answers:
+    """Each batch on the next device, in a thread of its own; the answers in the order of the batches."""
+    contexts = [_same_precision(predictor.device) for predictor in predictors]
+
+    def predicted(place: int, tiles: list[_Tile]) -> list[dict[str, Tensor]]:
+        with contexts[place]():
+            return predictors[place]([cut.images for cut in tiles])
+
+    threads = [ThreadPoolExecutor(1, "segbench-device") for _ in predictors]
+    waiting: deque[tuple[list[_Tile], Future[list[dict[str, Tensor]]]]] = deque()
+    try:
+        for place in cycle(range(len(predictors))):
+            unreadable: Exception | None = None
+            tiles: list[_Tile] | None = None
+            try:
+                tiles = next(batches, None)
+            except Exception as error:
+                # What was read before it is still predicted.
+                unreadable = error
+            if tiles is not None:
+                waiting.append((tiles, threads[place].submit(predicted, place, tiles)))
+            while waiting and (tiles is None or len(waiting) > AHEAD * len(predictors)):
+                done, answer = waiting.popleft()
+                yield done, answer.result()
+            if unreadable is not None:
+                raise unreadable
+            if tiles is None:
+                return
+    finally:
+        for thread in threads:
+            thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _same_precision(device: torch.device | None) -> Callable[[], torch.autocast]:
+    """The caller's autocast, for another thread."""
+    kind = "cpu" if device is None else device.type
+    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+    return lambda: torch.autocast(kind, dtype, enabled=enabled)
 
 
 def _tiles(predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int | None) -> Iterator[_Tile]:
@@ -171,10 +311,7 @@ def _tiles(predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int
         height, width = image.size
         if height < 1 or width < 1:
             raise SegbenchError(f"an image of {height} x {width} pixels", "at least one pixel", "check the image file")
-        side = tile
-        if tile is None and geometry != TileGeometry():
-            pixels = geometry.input_for(height) * geometry.input_for(width)
-            side = DEFAULT_TILE if pixels > WHOLE_PIXELS else None
+        side = DEFAULT_TILE if tile is None and _is_large(geometry, image) else tile
         for row, column in product(plan(height, geometry, side), plan(width, geometry, side)):
             # Before the tile is read: a whole image may be too large even for that.
             predictor.refuse_too_large(partial(image.read, 0, 1, 0, 1), (row.read_size, column.read_size))
@@ -219,6 +356,8 @@ class _TilePredictor:
         parameter = next(model.parameters(), None)
         self.device = None if parameter is None else parameter.device
         self.dtype = torch.float32 if parameter is None else parameter.dtype
+        self.on_gpu = self.device is not None and self.device.type != "cpu"
+        self.rowwise = len(transforms) == 1 and not self.on_gpu
         self._weighed: set[tuple[int, ...]] = set()
 
     @torch.inference_mode()
@@ -250,6 +389,27 @@ class _TilePredictor:
             sum_BKHW.div_(len(self.transforms))
         return [{head: mean_BKHW[place] for head, mean_BKHW in mean.items()} for place in range(len(tiles))]
 
+    def forward_rowwise(self, sides: tuple[int, int]) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
+        """The forward pass of an image of these sides in strips, CHW by modality: rows of logits KHW by head."""
+        expected = tuple(side - 2 * self.geometry.margin for side in sides)
+        forward = RowwiseForward(self.model, sides[0])
+
+        def heads(output: Any) -> dict[str, Tensor]:
+            by_head = as_heads(output, self.heads, sides)
+            if any(tuple(logits_BKHW.shape[-2:]) != expected for logits_BKHW in by_head.values()):
+                raise NotRowwise("an output that contradicts the geometry")
+            return by_head
+
+        @torch.inference_mode()
+        def strip(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            batch = {
+                name: image_CHW[None].to(self.device, self.dtype).contiguous(memory_format=self.memory_format)
+                for name, image_CHW in images.items()
+            }
+            return {head: logits_BKHW[0] for head, logits_BKHW in forward(batch, heads).items()}
+
+        return strip
+
     def _input(self, tiles: Sequence[Mapping[str, Tensor]], symmetry: Symmetry) -> Tensor | dict[str, Tensor]:
         batch = {
             name: symmetry.apply(torch.stack([tile[name] for tile in tiles])).contiguous(
@@ -269,9 +429,8 @@ class _TilePredictor:
             sides: H and W of a tile.
             count: tiles predicted together.
         """
-        on_cpu = self.device is None or self.device.type == "cpu"
         height, width = sides
-        if not on_cpu or count * height * width <= WHOLE_PIXELS or (count, height, width) in self._weighed:
+        if self.on_gpu or count * height * width <= WHOLE_PIXELS or (count, height, width) in self._weighed:
             return
         self._weighed.add((count, height, width))
         channels = {name: len(part_CHW) for name, part_CHW in part().items()}

@@ -37,6 +37,7 @@ class Job:
         settings: of an input.
         check: called with an input's output files before anything is predicted; raises to refuse them.
         batch: tiles predicted together.
+        devices: that tiles are spread over, see `predict_stream`.
         notes: counts what was converted, and the pixels and inputs without data.
     """
 
@@ -46,6 +47,7 @@ class Job:
     settings: Callable[[Input], Settings]
     check: Callable[[Input, list[Path]], None] = lambda given, paths: None
     batch: int = 1
+    devices: tuple[torch.device, ...] = ()
     notes: Counter[str] = field(default_factory=Counter)
 
 
@@ -130,6 +132,7 @@ def _predicted(
         tta=task.evaluation.tta,
         channels_last=task.memory_format == torch.channels_last,
         batch=job.batch,
+        devices=job.devices,
     )
     work: _Work | None = None
     for window in stream:
