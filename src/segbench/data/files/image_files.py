@@ -40,7 +40,7 @@ AS_STORED = Reading()
 
 def is_tiff(path: Path) -> bool:
     """Whether the file's name is that of a TIFF."""
-    return path.suffix.lower() in TIFF_SUFFIXES
+    return split_name(path.name)[1] in TIFF_SUFFIXES
 
 
 def has_pages(path: Path) -> bool:

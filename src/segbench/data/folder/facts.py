@@ -22,7 +22,7 @@ COUNTED = ("bool", "uint8", "uint16")
 """Types whose sums are exact integers here; others are summed in float64."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
     """An image of a file.
 
@@ -61,7 +61,7 @@ class ImageFacts:
         return len(set(self.sums[: 3 if self.channels >= 3 else 1])) == 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MaskFacts:
     """A mask of a file.
 
