@@ -74,6 +74,7 @@ class MaskFacts:
         codes: in ascending order; empty if there are more than `MOST_CODES`.
         pixels: of each code.
         colours: of a palette PNG the colour of each code, 0xRRGGBB; else empty.
+        nodata: the code that means no data, if the file declares one.
     """
 
     height: int
@@ -84,9 +85,21 @@ class MaskFacts:
     codes: tuple[int, ...]
     pixels: tuple[int, ...]
     colours: tuple[int, ...]
+    nodata: int | None = None
 
 
-Facts = TypeVar("Facts", ImageFacts, MaskFacts)
+@dataclass(frozen=True, slots=True)
+class LabelFacts:
+    """The classes of a mask of a file.
+
+    Attributes:
+        pixels: of each class, and last of void.
+    """
+
+    pixels: tuple[int, ...]
+
+
+Facts = TypeVar("Facts", ImageFacts, MaskFacts, LabelFacts)
 
 
 def mean_and_std(pages: Sequence[ImageFacts]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -17,17 +17,17 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.image_files import AS_STORED, pages_of
-from segbench.data.files.masks import masks_of
+from segbench.data.files.masks import Mask, masks_of
 from segbench.data.files.statements import Decoded
 from segbench.data.folder.cache import ScanCache
 from segbench.data.folder.counts import count_codes, count_runs, whole_sums
-from segbench.data.folder.facts import COUNTED, FEW_CODES, MOST_CODES, Facts, ImageFacts, MaskFacts
+from segbench.data.folder.facts import COUNTED, FEW_CODES, MOST_CODES, Facts, ImageFacts, LabelFacts, MaskFacts
 from segbench.data.raw import why_unreadable
 from segbench.errors import SegbenchError
 from segbench.spec import Reading
@@ -76,10 +76,35 @@ def scan_masks(
     return _scan(folder, names, "masks", _mask_facts, MaskFacts, progress, reading)
 
 
+def scan_labels(
+    folder: Path,
+    names: Sequence[str],
+    progress: Progress | None,
+    reading: Reading,
+    what: str,
+    count: Callable[[Mask], tuple[int, ...]],
+) -> Scan[LabelFacts]:
+    """Count the classes of masks, as `scan_images` images, where the facts of masks do not give them.
+
+    Args:
+        folder: of the masks.
+        names: as in `scan_images`.
+        progress: as there.
+        reading: as there.
+        what: names the cache, by all that decides the classes.
+        count: the pixels of each class of a mask, and last of void.
+    """
+
+    def read(path: Path, reading: Reading) -> tuple[LabelFacts, ...]:
+        return tuple(LabelFacts(count(mask)) for mask in masks_of(path, reading))
+
+    return _scan(folder, names, what, read, LabelFacts, progress, reading)
+
+
 def _scan(
     folder: Path,
     names: Sequence[str],
-    what: Literal["images", "masks"],
+    what: str,
     read: Callable[..., tuple[Facts, ...]],
     kind: type[Facts],
     progress: Progress | None,
@@ -176,7 +201,7 @@ def scan_pool() -> Iterator[tuple[ThreadPoolExecutor, int]]:
         yield pool, len(cores)
 
 
-def _values(facts: ImageFacts | MaskFacts) -> list[Any]:
+def _values(facts: ImageFacts | MaskFacts | LabelFacts) -> list[Any]:
     return [getattr(facts, name) for name in facts.__slots__]
 
 
@@ -241,5 +266,7 @@ def _mask_facts(path: Path, reading: Reading) -> tuple[MaskFacts, ...]:
                 "save it again",
             ) from error
         height, width = mask.codes_HW.shape
-        pages.append(MaskFacts(height, width, mask.kind, distinct, runs, tuple(codes), tuple(pixels), colours))
+        pages.append(
+            MaskFacts(height, width, mask.kind, distinct, runs, tuple(codes), tuple(pixels), colours, mask.nodata)
+        )
     return tuple(pages)
