@@ -244,7 +244,8 @@ NOWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 def _unwritten(name: str, paths: Sequence[Path], error: Exception) -> SegbenchError:
     if isinstance(error, SegbenchError):
         return error
-    place = error.filename if isinstance(error, OSError) and error.filename else ", ".join(map(str, paths)) or name
+    named = [error.filename2, error.filename] if isinstance(error, OSError) else []
+    place = next(filter(None, named), None) or ", ".join(map(str, paths)) or name
     reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     return SegbenchError(
         f"the prediction of {name} cannot be written: {reason} ({place})",
