@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -13,6 +14,17 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import numpy as np
 import pytest
 import torch
+
+# Scans of folders are kept in the user's cache: of the tests in one of their own, and everything else where it was.
+_CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+_KEPT = {
+    **{"TORCH_HOME": "torch", "HF_HOME": "huggingface", "MPLCONFIGDIR": "matplotlib"},
+    **{"PIP_CACHE_DIR": "pip", "UV_CACHE_DIR": "uv"},
+}
+for _name, _folder in _KEPT.items():
+    os.environ.setdefault(_name, os.path.join(_CACHE, _folder))
+_OWN_CACHE = tempfile.TemporaryDirectory(prefix="segbench-tests-")
+os.environ["XDG_CACHE_HOME"] = _OWN_CACHE.name
 
 pytest_plugins = (
     "tests.fixtures.datasets",

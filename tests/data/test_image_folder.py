@@ -373,9 +373,15 @@ def test_masks_of_objects_are_recognised_and_read_as_such(folder, caplog):
     with caplog.at_level(logging.INFO, "segbench"):
         plain = ImageFolder(**folder(mask=objects))
     assert "each value seems to be one object" in caplog.text and "experiment=image_objects" in plain.notes[-1]
-    dataset = ImageFolder(**folder(mask=objects), objects=True, border=1)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "segbench"):
+        dataset = ImageFolder(**folder(mask=objects), objects=True, border=1)
     head = dataset.spec.heads["semantic"]
     assert head.class_names == ("background", "object", "border") and len(head.palette) == 3
+    shown = sum(np.bincount(raw.labels["semantic"].ravel(), minlength=3) for raw in pages_of(dataset).values())
+    table = [line.split() for line in caplog.messages if line.startswith(("background ", "object ", "border "))]
+    assert [row[1] for row in table] == [f"{share:.3%}" for share in shown / shown.sum()]
+    assert dataset.split("train").class_counts().sum(0)[2] > 0
     assert not any("object" in note for note in dataset.notes)
     raw = pages_of(dataset)["00"]
     # Where two objects touch, one pixel of each is border.
@@ -415,3 +421,49 @@ def test_a_guessed_pairing_is_logged_and_in_the_protocol(folder, caplog):
         dataset = ImageFolder(**paths)
     assert "masks are paired by * -> *_label (00.png with 00_label.png) as the names suggest" in caplog.text
     assert "; paired * -> *_label: train" in dataset.spec.protocol
+
+
+def declaring(nodata, dtype=np.uint8, lacking=None, values=(1, 2)):
+    """Writes masks of `values`, `lacking` in the first two rows, that declare `nodata`."""
+
+    def write(path, k):
+        mask = halves(values=values).astype(dtype)
+        mask[:2] = float(nodata) if lacking is None else lacking
+        tifffile.imwrite(f"{path}.tif", mask, extratags=[(42113, "s", 0, nodata, False)])
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("nodata", "dtype"),
+    [
+        *[("255", np.uint8), ("0", np.uint8), ("-9999", np.int16), ("-9999", np.float32), ("nan", np.float32)],
+        ("-3.4028234663852886e+38", np.float32),
+    ],
+)
+def test_what_a_mask_declares_as_no_data_is_void(folder, nodata, dtype):
+    dataset = ImageFolder(**folder(mask=declaring(nodata, dtype)))
+    assert dataset.spec.heads["semantic"].class_names == ("1", "2")
+    for raw in pages_of(dataset).values():
+        assert (raw.labels["semantic"][:2] == 255).all() and raw.labels["semantic"][2:].max() == 1
+    assert any("6 masks declare" in note and "void there, 192 pixels" in note for note in dataset.notes)
+    assert dataset.split("train").class_counts()[0].tolist() == [80, 80]
+
+
+def test_no_data_that_a_class_names_is_that_class(folder):
+    paths = folder(mask=declaring("0", values=(0, 2)))
+    with pytest.raises(SegbenchError, match="one class only, 2") as refused:
+        ImageFolder(**paths)
+    assert "masks declare 0 as no data" in str(refused.value)
+    dataset = ImageFolder(**paths, classes={"ground": 0, "house": 2})
+    assert np.unique(pages_of(dataset)["00"].labels["semantic"]).tolist() == [0, 1]
+    assert any("data.classes names it, so it is a class" in note for note in dataset.notes)
+
+
+def test_no_data_counts_only_in_the_files_that_declare_it(folder):
+    def write(path, k):
+        (declaring("1") if k % 2 else lambda path, k: tifffile.imwrite(f"{path}.tif", halves(values=(1, 2))))(path, k)
+
+    raws = pages_of(ImageFolder(**folder(mask=write)))
+    assert np.unique(raws["00"].labels["semantic"]).tolist() == [0, 1]
+    assert np.unique(raws["01"].labels["semantic"]).tolist() == [1, 255]

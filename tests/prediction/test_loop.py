@@ -1,3 +1,4 @@
+import errno
 import struct
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from torch import nn
 from segbench.data.files.tiff_images import TiffImages
 from segbench.errors import SegbenchError
 from segbench.prediction import pages
+from segbench.prediction.files import PngFile
 from segbench.prediction.inputs import find_inputs
 from segbench.prediction.loop import Job, predict_inputs
 from segbench.prediction.progress import Progress
@@ -43,8 +45,10 @@ def run(spec, tmp_path):
             inputs = find_inputs(str(tmp_path / folder), None, spec(), out)
             told = lambda given, paths: recorded.append((given.name, [path.exists() for path in paths]))  # noqa: E731
             done = [given.name for given, _ in predict_inputs(job, inputs, failed, progress, told)]
-        assert [name for name, _ in recorded] == done
-        assert not any(any(there) for _, there in recorded), "recorded before it takes its name"
+        assert [name for name, _ in recorded if name not in failed] == done
+        assert not any(any(there) for name, there in recorded if name not in failed), (
+            "recorded before it takes its name"
+        )
         return done, failed
 
     return predicted
@@ -174,3 +178,52 @@ def test_where_the_image_lies_is_taken_over(run, tmp_path):
     for path in (tmp_path / "out" / "masks" / "a.tif", tmp_path / "out" / "probabilities" / "a.tif"):
         with tifffile.TiffFile(path) as tiff:
             assert [page.tags[33550].value for page in tiff.pages] == [(0.5, 0.5, 0.0)] * 2
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("put", ValueError("no such shape")),
+        ("end", OSError(errno.EFBIG, "File too large", "b.png")),
+        ("finish", PermissionError(errno.EACCES, "Permission denied")),
+        ("begin", MemoryError("too large")),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_output_that_cannot_be_written_keeps_no_other_input_back(run, tmp_path, monkeypatch, call, error, batch):
+    for seed, name in enumerate("abcd"):
+        write(tmp_path / "in" / f"{name}.tif", 20, 30, seed=seed)
+    real = getattr(PngFile, call)
+
+    def broken(self, *arguments):
+        if self.path.stem == "b":
+            raise error
+        real(self, *arguments)
+
+    monkeypatch.setattr(PngFile, call, broken)
+    done, failed = run(batch)
+    assert (done, list(failed)) == (["a", "c", "d"], ["b"])
+    assert "the prediction of b cannot be written: " in failed["b"].found and "b.png" in failed["b"].found
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png", "d.png"]
+
+
+def test_a_folder_in_the_way_of_an_output_stays(run, tmp_path):
+    write(tmp_path / "in" / "a.tif", 20, 30)
+    write(tmp_path / "in" / "b.tif", 20, 30)
+    (tmp_path / "out" / "a.png" / "mine").mkdir(parents=True)
+    done, failed = run()
+    assert done == ["b"] and "Is a directory" in failed["a"].found
+    assert (tmp_path / "out" / "a.png" / "mine").is_dir()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+
+
+def test_a_full_disk_ends_the_prediction(run, tmp_path, monkeypatch):
+    write(tmp_path / "in" / "a.tif", 20, 30)
+
+    def full(self, canvas):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(PngFile, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        run()
+    assert list((tmp_path / "out").iterdir()) == []

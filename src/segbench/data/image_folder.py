@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,20 @@ from segbench.data.files.open_stacks import OpenStacks
 from segbench.data.files.statements import checked_reading
 from segbench.data.folder.channels import CHANNELS, in_one_kind
 from segbench.data.folder.classes import find_classes
-from segbench.data.folder.facts import ImageFacts, MaskFacts, by_page, mean_and_std, unit_of
+from segbench.data.folder.facts import ImageFacts, by_page, mean_and_std, unit_of
 from segbench.data.folder.faults import refuse_mixed, refuse_other_sizes, refuse_unusable
 from segbench.data.folder.findings import findings
 from segbench.data.folder.labels import Classes
-from segbench.data.folder.objects import BORDER_COLOUR, BORDER_NAME, classes_given, label_objects, look_like_objects
+from segbench.data.folder.objects import (
+    BORDER_COLOUR,
+    BORDER_NAME,
+    classes_given,
+    count_objects,
+    label_objects,
+    look_like_objects,
+)
 from segbench.data.folder.pairs import Pairs, find_pairs
-from segbench.data.folder.scan import Progress, scan_images, scan_masks
+from segbench.data.folder.scan import Progress, scan_images, scan_labels, scan_masks
 from segbench.data.folder.split import Page, by_folders, by_folds, by_lists, by_shares, folders_of, page_id
 from segbench.data.id_lists import digest
 from segbench.data.raw import RawImage, Source
@@ -49,23 +57,23 @@ class FolderImages(Source):
         classes: Classes,
         modality: ModalitySpec,
         dtype: str,
-        facts: Sequence[tuple[ImageFacts, MaskFacts]],
+        counts: Sequence[NDArray[np.int64] | None],
         border: int | None = None,
     ) -> None:
         self._border = border
         self._pages, self.ids, self._classes, self._modality, self._dtype = pages, ids, classes, modality, dtype
-        self._facts = facts
+        self._counts = counts
         self._stacks, self._mask_reading = OpenStacks(modality.reading), of_masks(modality.reading)
         self._mask_stacks = OpenStacks(self._mask_reading)
 
     def class_counts(self) -> NDArray[np.int64]:
         """NK pixels of each class in each image, as the scan counted them."""
-        counts_NK = np.zeros((len(self._facts), len(self._classes.names) + bool(self._border)), np.int64)
-        for index, (image, mask) in enumerate(self._facts):
-            if mask.codes and not image.empty and self._border is None:
-                counts_NK[index] = self._classes.count(mask)[:-1]
+        counts_NK = np.zeros((len(self._counts), len(self._classes.names) + bool(self._border)), np.int64)
+        for index, counts in enumerate(self._counts):
+            if counts is not None:
+                counts_NK[index] = counts[:-1]
             else:
-                # Too many codes to be kept by the scan, pixels that count for no class, or borders.
+                # Too many codes to be kept by the scan, or pixels that count for no class.
                 label_HW = self.read(index).labels["semantic"]
                 counts_NK[index] = np.bincount(label_HW.ravel(), minlength=256)[: counts_NK.shape[1]]
         return counts_NK
@@ -91,7 +99,7 @@ class FolderImages(Source):
                 f"{self._dtype} of {self._modality.channels}, as when the folder was scanned",
                 "do not change images during a run; start it again",
             )
-        read = read_mask(mask, page, self._mask_stacks.read, self._mask_reading)
+        read = read_mask(mask, page, self._mask_stacks.decoded, self._mask_reading)
         label_HW = self._classes(read, name)
         raw = paired({MODALITY: _as_read(image_HWC)}, {"semantic": label_HW}, name)
         if decoded.empty_HW is not None:
@@ -222,6 +230,7 @@ class ImageFolder:
         refuse_other_sizes(self._images, self._masks)
         given = classes_given(classes) if objects else classes
         self._classes = find_classes(pairs.masks, mask_scan.pages, given, ignore_index)
+        self._counts = self._count_classes(pairs)
         pages = {name: len(each) for name, each in self._images.items()}
         self._splits, how = _split(pages, lists, split, folds, fold, val, test, seed, group)
         how += "" if pairs.pairing is None else f"; paired {pairs.pairing}"
@@ -249,6 +258,27 @@ class ImageFolder:
         return ModalitySpec(
             len(means), means, tuple(std or 1.0 for std in stds), unit_of(training[0].dtype), self._reading
         )
+
+    def _count_classes(self, pairs: Pairs) -> dict[Page, NDArray[np.int64]]:
+        """K + 1 pixels of each class and last of void, by page.
+
+        Borders are not among the facts of a scan of masks, so the masks are read once more.
+        """
+        if self._border is None:
+            return {(name, page): self._classes.count(facts) for name, page, facts in by_page(self._masks)}
+        count = partial(count_objects, classes=self._classes, border=self._border)
+        names = {name: mask for name, (_, mask) in pairs.by_name.items()}
+        settings = digest([repr(sorted(self._classes.labels.items())), f"{self._classes.rest} {self._border}"])
+        with _progress("find borders") as shown:
+            scan = scan_labels(
+                pairs.masks, list(names.values()), shown, of_masks(self._reading), f"objects-{settings[:16]}", count
+            )
+        refuse_unusable(list(scan.faults.values()))
+        return {
+            (name, page): np.array(facts.pixels, np.int64)
+            for name, mask in names.items()
+            for page, facts in enumerate(scan.pages[mask])
+        }
 
     def _ids(self, split: str) -> tuple[str, ...]:
         return tuple(page_id(name, page, len(self._images[name])) for name, page in self._splits[split])
@@ -281,11 +311,14 @@ class ImageFolder:
             (*self._files[file], page if len(self._images[file]) > 1 else None) for file, page in self._splits[name]
         ]
         dtype = next(iter(self._images.values()))[0].dtype
-        facts = [(self._images[file][page], self._masks[file][page]) for file, page in self._splits[name]]
+        counts = [
+            None if self._images[file][page].empty or not self._masks[file][page].codes else self._counts[file, page]
+            for file, page in self._splits[name]
+        ]
         # Of images of one kind another one during a run is a fault; only prediction converts it.
         reading = self._reading if self._channelled.mixed else replace(self._reading, channels=None)
         modality = replace(self._modality, reading=reading)
-        return FolderImages(pages, self._ids(name), self._classes, modality, dtype, facts, self._border)
+        return FolderImages(pages, self._ids(name), self._classes, modality, dtype, counts, self._border)
 
     def _report(self, pairs: Pairs, decoded: int, caches: Sequence[Path | None]) -> None:
         if pairs.pairing is not None:
@@ -295,8 +328,8 @@ class ImageFolder:
         stated = (*self._channelled.notes, *describe_statements(self._images, self._reading))
         for sentence in (*describe_images(self._images, self._modality), *stated, *pairs.left_out):
             log.info("%s", sentence)
-        counts = {(name, page): self._classes.count(facts) for name, page, facts in by_page(self._masks)}
-        for line in describe_classes(list(counts.values()), self._classes):
+        head = self._head()
+        for line in describe_classes(list(self._counts.values()), head.class_names):
             log.info("%s", line)
         log.info("%s", self._protocol)
         unlisted = sum(map(len, self._images.values())) - sum(map(len, self._splits.values()))
@@ -312,7 +345,7 @@ class ImageFolder:
             log.info("scanned %s%s; the findings are kept in %s", _counted(decoded, "file"), beside, kept)
         else:
             log.info("all %d files are unchanged since they were scanned, according to %s", known, kept)
-        self.notes = (*self._classes.notes, *findings(self._images, counts, self._splits, self._classes.names))
+        self.notes = (*self._classes.notes, *findings(self._images, self._counts, self._splits, head.class_names))
         for note in self.notes:
             log.info("note: %s", note)
 
@@ -389,13 +422,18 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def describe_classes(of_pages: Sequence[NDArray[np.int64]], classes: Classes) -> Iterator[str]:
-    """A small table: classes, their share of the pixels, and the number of images that show them."""
+def describe_classes(of_pages: Sequence[NDArray[np.int64]], names: Sequence[str]) -> Iterator[str]:
+    """A small table: classes, their share of the pixels, and the number of images that show them.
+
+    Args:
+        of_pages: K + 1 counts of each page's pixels, of each class and last of void.
+        names: K.
+    """
     counts = np.array(of_pages)
     total = counts.sum()
-    width = max(len(name) for name in (*classes.names, "class"))
+    width = max(len(name) for name in (*names, "class"))
     yield f"{'class':<{width}}  share of pixels  images"
-    for name, pixels_N in zip((*classes.names, "void"), counts.T, strict=True):
+    for name, pixels_N in zip((*names, "void"), counts.T, strict=True):
         if name != "void" or pixels_N.any():
             yield f"{name:<{width}}  {pixels_N.sum() / total:>15.3%}  {np.count_nonzero(pixels_N):>6}"
 

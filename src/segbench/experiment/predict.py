@@ -103,7 +103,9 @@ def _predicted(
             for each, paths in predict_inputs(work, inputs, failed, progress, done):
                 yield each.name, paths
     except OSError as error:
-        raise not_writable(work.folder, error) from error
+        refused = not_writable(work.folder, error)
+        kept = f"{refused.action}; then run the command again: finished predictions are kept"
+        raise SegbenchError(refused.found, refused.expected, kept) from error
     if failed:
         raise _all_of(failed, len(inputs))
 

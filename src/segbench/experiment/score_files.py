@@ -103,8 +103,15 @@ def _grey_pages(file: Path) -> list[NDArray[np.generic]]:
 
 def _label_pages(file: Path) -> list[NDArray[np.generic]]:
     from segbench.data.files.image_files import is_tiff
-    from segbench.data.files.masks import coded, read_mask
+    from segbench.data.files.masks import coded, masks_of, read_mask
 
+    lacking = sum(int((mask.codes_HW == mask.nodata).sum()) for mask in masks_of(file) if mask.nodata is not None)
+    if lacking:
+        raise SegbenchError(
+            f"{file} (labels) declares {lacking} of its pixels as no data (GDAL_NODATA)",
+            "labels of every pixel, as these scores know no void",
+            "cut the labelled part out, or remove the declaration: gdal_edit.py -unsetnodata FILE",
+        )
     masks = [coded(page_HWC, file) for page_HWC in _tiff_pages(file, "labels")] if is_tiff(file) else [read_mask(file)]
     pages: list[NDArray[np.generic]] = []
     for mask in masks:

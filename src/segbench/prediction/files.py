@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.statements import turned
-from segbench.data.files.zarr_images import import_zarr
+from segbench.data.files.zarr_images import import_zarr, is_zarr
 from segbench.errors import SegbenchError
 from segbench.prediction.canvas import Canvas
 from segbench.runtime.files import partial_name
@@ -60,8 +61,12 @@ class OutputFile(ABC):
         """The page is complete."""
 
     def finish(self) -> None:
-        """All pages are complete: take the final name."""
-        if self.path.is_dir():
+        """Take the final name.
+
+        Raises:
+            OSError: a folder that is no zarr array has it.
+        """
+        if is_zarr(self.path):
             shutil.rmtree(self.path)
         os.replace(self._partial, self.path)
 
@@ -204,15 +209,21 @@ class TiffFile(_CanvasFile):
             # As one block of data, for ImageJ and memory maps.
             self._writer.write(canvas.rows(0, height), contiguous=not self._compressed, **options)
 
+    def complete(self) -> None:
+        """Write what is not on the disk yet, and close the file."""
+        self._writer.close()
+
     def finish(self) -> None:
         """Close the file and rename it."""
-        self._writer.close()
+        self.complete()
         super().finish()
 
     def discard(self) -> None:
         """Close and delete the file."""
         if self._writer is not None:
-            self._writer.close()
+            # On a full disk, closing fails too.
+            with contextlib.suppress(OSError, ValueError):
+                self._writer.close()
         super().discard()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -67,12 +69,12 @@ class _Work:
         self.opened.close()
 
 
-class _Unreadable(Exception):
-    """A part of a large image that its reader did not read."""
+class _Failed(Exception):
+    """An input that was begun and cannot be predicted: a part of it is not read, or an output not written."""
 
-    def __init__(self, work: _Work, error: Exception) -> None:
-        super().__init__(str(error))
-        self.work, self.error = work, error
+    def __init__(self, work: _Work, why: SegbenchError) -> None:
+        super().__init__(str(why))
+        self.work, self.why = work, why
 
 
 def predict_inputs(
@@ -82,12 +84,12 @@ def predict_inputs(
     progress: Progress,
     done: Callable[[Input, list[Path]], None],
 ) -> Iterator[tuple[Input, list[Path]]]:
-    """Predict inputs; those that cannot be read are skipped.
+    """Predict inputs; those that cannot be read, or whose outputs cannot be written, are skipped.
 
     Args:
         job: how.
         inputs: in their order.
-        failed: receives the errors of inputs that cannot be read, by name.
+        failed: receives the errors of inputs that are skipped, by name.
         progress: updated.
         done: called with an input and its complete files, before they get their final names.
 
@@ -96,16 +98,17 @@ def predict_inputs(
 
     Raises:
         SegbenchError: what `predict_stream` raises.
+        OSError: the disk is full, or not writable at all.
     """
     left = iter(inputs)
     while True:
         started: list[_Work] = []
         try:
             yield from _predicted(job, left, failed, progress, done, started)
-        except _Unreadable as unreadable:
-            failed[unreadable.work.given.name] = _why(unreadable.work.given, unreadable.error)
+        except _Failed as error:
+            failed[error.work.given.name] = error.why
             # What was read ahead is read again.
-            left = chain([work.given for work in started if work is not unreadable.work], left)
+            left = chain([work.given for work in started if work is not error.work], left)
             progress.end()
         else:
             return
@@ -122,7 +125,7 @@ def _predicted(
     done: Callable[[Input, list[Path]], None],
     started: list[_Work],
 ) -> Iterator[tuple[Input, list[Path]]]:
-    """As `predict_inputs`, until a part cannot be read; `started` then holds what is begun and not done."""
+    """As `predict_inputs`, until a part cannot be read or written; `started` then holds what is begun and not done."""
     task = job.task
     stream = predict_stream(
         task.model,
@@ -146,25 +149,31 @@ def _predicted(
             progress.begin(work.given.name, sum(height * width for height, width in work.opened.sizes))
         page = work.pages[index]
         if index != work.page:
-            work.outputs.begin(index, page)
+            with _writing(work):
+                work.outputs.begin(index, page)
             work.page, work.pixels_left = index, page.size[0] * page.size[1]
         result = Result(window, page)
-        work.outputs.add(result)
+        with _writing(work):
+            work.outputs.add(result)
         work.empty += 0 if result.empty is None else int(result.empty.sum())
         height, width = next(iter(window.probabilities.values())).shape[-2:]
         work.pixels_left -= height * width
         progress.add(height * width)
         if work.pixels_left:
             continue
-        work.outputs.end()
+        with _writing(work):
+            work.outputs.end()
         del work.pages[index]
         if index + 1 < len(work.opened.sizes):
             continue
         paths = work.outputs.paths
         job.notes.update(work.opened.notes)
         job.notes.update({NO_DATA: work.empty, LACKING: int(work.empty > 0)})
+        with _writing(work):
+            work.outputs.complete()
         done(work.given, paths)
-        work.outputs.finish()
+        with _writing(work):
+            work.outputs.finish()
         started.pop(0).opened.close()
         progress.end()
         yield work.given, paths
@@ -211,10 +220,41 @@ def _start(job: Job, given: Input) -> _Work:
         target = Target(given.name, opened.sizes, job.spec, job.folder, settings, opened.placement, opened.turn)
         outputs = InputOutputs(target)
         job.check(given, outputs.paths)
+    except OSError as error:
+        opened.close()
+        raise _unwritten(given.name, [], error) from error
     except BaseException:
         opened.close()
         raise
     return _Work(given, opened, outputs)
+
+
+@contextlib.contextmanager
+def _writing(work: _Work) -> Iterator[None]:
+    """Tell an error of one output from that of a disk on which nothing can be written."""
+    try:
+        yield
+    except Exception as error:  # encoders refuse in any class
+        if isinstance(error, OSError) and error.errno in NOWHERE:
+            raise
+        raise _Failed(work, _unwritten(work.given.name, work.outputs.paths, error)) from error
+
+
+NOWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of a disk that concern every file on it."""
+
+
+def _unwritten(name: str, paths: Sequence[Path], error: Exception) -> SegbenchError:
+    if isinstance(error, SegbenchError):
+        return error
+    named = [error.filename2, error.filename] if isinstance(error, OSError) else []
+    place = next(filter(None, named), None) or ", ".join(map(str, paths)) or name
+    reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    return SegbenchError(
+        f"the prediction of {name} cannot be written: {reason} ({place})",
+        "a file name that this user may write, of a format that holds such an image",
+        "free the name, or choose another output=, format= or store=",
+    )
 
 
 def _normalised(work: _Work, page: Page, job: Job) -> Callable[[int, int, int, int], dict[str, torch.Tensor]]:
@@ -222,7 +262,7 @@ def _normalised(work: _Work, page: Page, job: Job) -> Callable[[int, int, int, i
         try:
             parts = page.read(y0, y1, x0, x1)
         except Exception as error:  # as above
-            raise _Unreadable(work, error) from error
+            raise _Failed(work, _why(work.given, error)) from error
         return {name: normalise(part, job.spec.modalities[name]) for name, part in parts.items()}
 
     return read

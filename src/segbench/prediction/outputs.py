@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from abc import ABC, abstractmethod
@@ -291,6 +292,12 @@ class InputOutputs:
         for output in self._outputs:
             output.end()
 
+    def complete(self) -> None:
+        """Every file is on the disk, under another name."""
+        for file in self.files:
+            if isinstance(file, TiffFile):
+                file.complete()
+
     def finish(self) -> None:
         """Give every file its name."""
         for file in self.files:
@@ -299,4 +306,6 @@ class InputOutputs:
     def discard(self) -> None:
         """Leave nothing behind."""
         for file in self.files:
-            file.discard()
+            # What cannot be deleted now, as its writer failed, is swept when the folder is next written to.
+            with contextlib.suppress(OSError):
+                file.discard()

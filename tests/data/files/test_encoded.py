@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segbench.data.files.encoded import decode, decode_palette, read_bytes
+from segbench.data.files.image_files import read_image
 from segbench.data.files.labelled import read_indices
 from segbench.errors import SegbenchError
 
@@ -65,3 +66,13 @@ def test_black_and_white_is_no_label(tmp_path):
     Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / "a.png")
     with pytest.raises(SegbenchError, match=r"a\.png, of image a, is one bit per pixel\n.*8-bit palette or grey"):
         read_indices(tmp_path / "a.png", "a")
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "gif"])
+def test_an_animation_is_refused_and_one_frame_is_a_picture(tmp_path, suffix):
+    frames = [Image.fromarray(np.full((8, 9), level, np.uint8)) for level in (0, 90, 200)]
+    frames[0].save(tmp_path / f"one.{suffix}")
+    frames[0].save(tmp_path / f"all.{suffix}", save_all=True, append_images=frames[1:])
+    assert read_image(tmp_path / f"one.{suffix}").shape[:2] == (8, 9)
+    with pytest.raises(SegbenchError, match="is an animation of 3 frames"):
+        read_image(tmp_path / f"all.{suffix}")

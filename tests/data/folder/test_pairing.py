@@ -110,3 +110,20 @@ def test_one_folder_for_both(stems, rule):
 @pytest.mark.parametrize("stems", [["a", "b", "c"], ["a", "a_1", "a_2"], ["a", "a_mask", "b", "c", "d", "e"]])
 def test_one_folder_that_does_not_tell(stems):
     assert len(guess_within(stems)) != 1
+
+
+def test_sequences_of_the_cell_tracking_challenge_pair_with_their_segmentations():
+    names = [f"t{k:03d}" for k in range(4)]
+    truth = [f"SEG/man_seg{k:03d}" for k in (0, 2)] + [f"TRA/man_track{k:03d}" for k in range(4)]
+    assert guess(names, truth) == [Pairing("t*", "SEG/man_seg*")]
+    whole = [f"01/{name}" for name in names] + [f"01_GT/{name}" for name in truth]
+    assert guess_within(whole) == [Pairing("*/t*", "*_GT/SEG/man_seg*")]
+    silver = [f"01_ST/SEG/man_seg{k:03d}" for k in range(4)]
+    assert guess_within([*whole, *silver]) == [
+        Pairing("*/t*", "*_GT/SEG/man_seg*"),
+        Pairing("*/t*", "*_ST/SEG/man_seg*"),
+    ]
+    assert match(Pairing("*/t*", "*_GT/SEG/man_seg*"), whole, whole).pairs == {
+        "01/t000": "01_GT/SEG/man_seg000",
+        "01/t002": "01_GT/SEG/man_seg002",
+    }

@@ -81,6 +81,23 @@ _JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 """A file with boxes, and a bare codestream."""
 
 
+def frames_of(content: bytes) -> int:
+    """The frames of an animated PNG or WebP, of which decoders return the first; 1 for any other file."""
+    if content.startswith(_SIGNATURE):
+        # The chunk stands before the pixels, where it may be a byte sequence by chance.
+        at = content.find(b"acTL", 0, content.find(b"IDAT"))
+        return int.from_bytes(content[at + 4 : at + 8]) if at >= 0 else 1
+    if content.startswith(b"RIFF") and content[8:16] == b"WEBPVP8X" and content[20] & 2:
+        return max(content.count(b"ANMF"), 1)
+    return 1
+
+
+def animated(path: Path, frames: int, name: str | None = None) -> SegbenchError:
+    """The error for an animation, whose frames may differ."""
+    found = f"{_called(path, name)} is an animation of {frames} frames"
+    return SegbenchError(found, "one picture", "write a TIFF stack")
+
+
 def loses_values(content: bytes) -> str | None:
     """The name of a compression that changes values, as a mask must not be written with; None for any other."""
     if content.startswith(b"\xff\xd8"):
@@ -157,9 +174,7 @@ def decode_gif(path: Path, content: bytes, name: str | None = None) -> tuple[NDA
     except (RuntimeError, ValueError, MemoryError, IndexError) as error:
         raise damaged(path, len(content), str(error), name) from error
     if indices.ndim != 2:
-        raise SegbenchError(
-            f"{_called(path, name)} is an animation of {len(indices)} frames", "one picture", "write a TIFF stack"
-        )
+        raise animated(path, len(indices), name)
     return indices, colours
 
 
@@ -196,6 +211,8 @@ def decode(path: Path, content: bytes, flags: int, name: str | None = None) -> N
     """
     if is_cut(content):
         raise damaged(path, len(content), "its end is missing", name)
+    if (frames := frames_of(content)) > 1:
+        raise animated(path, frames, name)
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     except cv2.error as error:

@@ -40,7 +40,7 @@ AS_STORED = Reading()
 
 def is_tiff(path: Path) -> bool:
     """Whether the file's name is that of a TIFF."""
-    return path.suffix.lower() in TIFF_SUFFIXES
+    return split_name(path.name)[1] in TIFF_SUFFIXES
 
 
 def has_pages(path: Path) -> bool:
@@ -209,7 +209,9 @@ class ImageFile:
             before = window_before(turn, window, (height, width))
             part_HWC = np.ascontiguousarray(turned(self._stored.read(index, *before), turn))
         empty_HW = empty_pixels(part_HWC, self.nodata(index)) if self.may_lack_data(index) else None
-        return Decoded(in_channels(part_HWC, self._reading, self._stored.alpha(index)), empty_HW)
+        return Decoded(
+            in_channels(part_HWC, self._reading, self._stored.alpha(index)), empty_HW, self._stored.nodata(index)
+        )
 
     def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
         """The values of `decoded`, HWC."""

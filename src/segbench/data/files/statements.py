@@ -45,10 +45,12 @@ class Decoded:
     Attributes:
         image_HWC: its values, as the file has them.
         empty_HW: true where there is no data; None if there is data everywhere.
+        declared: the value that the file itself declares to mean no data, if it does.
     """
 
     image_HWC: NDArray[Any]
     empty_HW: NDArray[np.bool_] | None = None
+    declared: Nodata | None = None
 
     def filled(self, values: Sequence[float] | NDArray[np.float64]) -> NDArray[Any]:
         """HWC with a value per channel where there is no data, rounded for integers."""

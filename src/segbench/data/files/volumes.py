@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ _PACKAGES = {".nii": "nibabel", ".nii.gz": "nibabel", ".mrc": "mrcfile", ".dcm":
 VOLUME_SUFFIXES = tuple(_PACKAGES)
 
 
+@functools.lru_cache(1024)
 def split_name(name: str) -> tuple[str, str]:
     """A file's name without its suffix, and the suffix in lower case: `.nii.gz` is one."""
     stem, suffix = os.path.splitext(name)

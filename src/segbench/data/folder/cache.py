@@ -15,7 +15,7 @@ from segbench.data.files.image_files import AS_STORED
 from segbench.runtime.files import write_whole
 from segbench.spec import Reading
 
-VERSION = 2
+VERSION = 3
 """Of the facts; other versions are ignored."""
 
 Stamp = tuple[int, int]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segbench.data.files.masks import LACKING
 from segbench.data.folder.facts import MaskFacts, by_page
 from segbench.data.folder.faults import refuse_no_masks, refuse_smoothed, some
-from segbench.data.folder.labels import Classes, Coding, codes_of, say
+from segbench.data.folder.labels import Classes, Coding, codes_of, is_void, lacking, say
 from segbench.data.pascal_voc import voc_palette
 from segbench.errors import SegbenchError
 from segbench.spec import VOID, MaskCoding
@@ -52,9 +53,12 @@ def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: 
     """
     named, given = given == AUTO, None if given == AUTO else given
     coding = _coding(masks)
+    kept = _named(given, coding)
     pixels: Counter[int] = Counter()
     for _, _, facts in by_page(masks):
-        pixels.update(dict(codes_of(facts, coding)))
+        # A loop, as `update` costs twice as much for a few codes.
+        for code, count in codes_of(facts, coding, kept):
+            pixels[code] += count
     void = _codes(ignore, coding, "data.ignore_index")
     found = sorted(set(pixels) - set(void))
     catch_all = isinstance(given, Mapping) and REST in given.values()
@@ -74,15 +78,51 @@ def find_classes(folder: Path, masks: Mapping[str, Sequence[MaskFacts]], given: 
         raise SegbenchError(
             f"the masks in {folder} have {one}",
             "at least two classes, such as object and background",
-            "check data.masks, data.classes and data.ignore_index"
-            + ("" if void else "; every pixel of every mask is the same"),
+            "check data.masks, data.classes and data.ignore_index" + _why_one(masks, void),
         )
     if len(names) > MOST_CLASSES:
         raise SegbenchError(f"data.classes names {len(names)} classes", f"at most {MOST_CLASSES}", "merge some")
     left = [code for code in found if code not in labels]
     colours = _palette(masks, coding, groups, left)
     written = _written(masks, coding, groups, left, void, colours)
-    return Classes(coding, names, colours, labels, written, rest, _notes(masks, coding, pixels, void, found, given))
+    notes = (*_declared(masks, coding, kept), *_notes(masks, coding, pixels, void, found, given))
+    return Classes(coding, names, colours, labels, written, rest, kept, notes)
+
+
+def _named(given: Given, coding: Coding) -> frozenset[int]:
+    """The codes that a mapping gives to a class."""
+    if not isinstance(given, Mapping):
+        return frozenset()
+    values = {name: value for name, value in given.items() if value != REST}
+    return frozenset(code for name, value in values.items() for code in _codes(value, coding, f"data.classes.{name}"))
+
+
+def _why_one(masks: Mapping[str, Sequence[MaskFacts]], void: Sequence[int]) -> str:
+    """What may have left one class."""
+    declared = {facts.nodata for _, _, facts in by_page(masks)} - {None}
+    if declared:
+        return (
+            f"; masks declare {some(sorted(map(str, declared)), 3)} as no data: data.classes makes it a class by name"
+        )
+    return "" if void else "; every pixel of every mask is the same"
+
+
+def _declared(masks: Mapping[str, Sequence[MaskFacts]], coding: Coding, kept: Collection[int]) -> list[str]:
+    """A sentence on each value that files declare as no data."""
+    pages: Counter[tuple[int, str, bool]] = Counter()
+    pixels: Counter[tuple[int, str, bool]] = Counter()
+    for _, _, facts in by_page(masks):
+        if facts.nodata is not None:
+            void = is_void(facts.nodata, facts.kind, coding, kept)
+            shown = say(facts.nodata, "ids" if facts.kind == "ids" else coding)
+            value = (facts.nodata, "NaN or the lowest number" if facts.nodata == LACKING else shown, void)
+            pages[value] += 1
+            pixels[value] += lacking(facts, coding, kept)
+    return [
+        f"{count} masks declare {shown} as no data (GDAL_NODATA): "
+        + (f"void there, {pixels[code, shown, void]} pixels" if void else "data.classes names it, so it is a class")
+        for (code, shown, void), count in sorted(pages.items())
+    ]
 
 
 def _coding(masks: Mapping[str, Sequence[MaskFacts]]) -> Coding:

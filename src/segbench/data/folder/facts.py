@@ -22,7 +22,7 @@ COUNTED = ("bool", "uint8", "uint16")
 """Types whose sums are exact integers here; others are summed in float64."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
     """An image of a file.
 
@@ -61,7 +61,7 @@ class ImageFacts:
         return len(set(self.sums[: 3 if self.channels >= 3 else 1])) == 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MaskFacts:
     """A mask of a file.
 
@@ -74,6 +74,7 @@ class MaskFacts:
         codes: in ascending order; empty if there are more than `MOST_CODES`.
         pixels: of each code.
         colours: of a palette PNG the colour of each code, 0xRRGGBB; else empty.
+        nodata: the code that means no data, if the file declares one.
     """
 
     height: int
@@ -84,9 +85,21 @@ class MaskFacts:
     codes: tuple[int, ...]
     pixels: tuple[int, ...]
     colours: tuple[int, ...]
+    nodata: int | None = None
 
 
-Facts = TypeVar("Facts", ImageFacts, MaskFacts)
+@dataclass(frozen=True, slots=True)
+class LabelFacts:
+    """The classes of a mask of a file.
+
+    Attributes:
+        pixels: of each class, and last of void.
+    """
+
+    pixels: tuple[int, ...]
+
+
+Facts = TypeVar("Facts", ImageFacts, MaskFacts, LabelFacts)
 
 
 def mean_and_std(pages: Sequence[ImageFacts]) -> tuple[tuple[float, ...], tuple[float, ...]]:

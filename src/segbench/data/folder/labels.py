@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files.masks import Mask
+from segbench.data.files.masks import Kind, Mask
 from segbench.data.folder.facts import MaskFacts
 from segbench.errors import SegbenchError
 from segbench.spec import VOID, MaskCoding
@@ -41,6 +41,7 @@ class Classes:
         labels: the class of each code, or `VOID`.
         written: how masks of these classes are written.
         rest: the class of every other code, or None.
+        kept: codes that are classes also where a file declares them as no data.
         notes: what the user should check, a sentence each.
     """
 
@@ -50,6 +51,7 @@ class Classes:
     labels: Mapping[int, int]
     written: MaskCoding
     rest: int | None = None
+    kept: frozenset[int] = frozenset()
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __call__(self, mask: Mask, name: str) -> NDArray[np.uint8]:
@@ -70,13 +72,17 @@ class Classes:
             known, labels = self._sorted
             places = np.searchsorted(known, codes_HW).clip(max=len(known) - 1)
             label_HW = np.where(known[places] == codes_HW, labels[places], -1 if self.rest is None else self.rest)
-        if label_HW.min() < 0:
+        void = is_void(mask.nodata, mask.kind, self.coding, self.kept)
+        lacking_HW = codes_HW == mask.nodata if void else None
+        if (label_HW if lacking_HW is None else label_HW[~lacking_HW]).min(initial=0) < 0:
             raise SegbenchError(
                 f"the mask of {name} has values that no mask had when the folder was scanned",
                 f"one of the {len(self.labels)} values found then",
                 "do not change masks during a run; start it again",
             )
         bytes_HW: NDArray[np.uint8] = label_HW.astype(np.uint8)
+        if lacking_HW is not None:
+            bytes_HW[lacking_HW] = VOID
         return bytes_HW
 
     def _class_of(self, code: int) -> int:
@@ -102,21 +108,45 @@ class Classes:
     def count(self, facts: MaskFacts) -> NDArray[np.int64]:
         """K + 1 counts of pixels, of each class and last of void."""
         pixels = np.zeros(len(self.names) + 1, np.int64)
-        for code, count in codes_of(facts, self.coding):
+        for code, count in codes_of(facts, self.coding, self.kept):
             label = self._class_of(code)
             pixels[-1 if label == VOID else label] += count
+        pixels[-1] += lacking(facts, self.coding, self.kept)
         return pixels
 
 
-def codes_of(facts: MaskFacts, coding: Coding) -> Iterator[tuple[int, int]]:
-    """Each code of a page with its pixels; as colours, a palette's index is looked up and a value v is (v, v, v)."""
+def is_void(nodata: int | None, kind: Kind, coding: Coding, kept: Collection[int]) -> bool:
+    """Whether what a file declares as no data is void there: no class has been given its code."""
+    if nodata is None:
+        return False
+    return (nodata * 0x010101 if coding == "colours" and kind == "ids" else nodata) not in kept
+
+
+def lacking(facts: MaskFacts, coding: Coding, kept: Collection[int] = ()) -> int:
+    """Pixels that a page declares as no data and that are void."""
+    if facts.nodata not in facts.codes or not is_void(facts.nodata, facts.kind, coding, kept):
+        return 0
+    return facts.pixels[facts.codes.index(facts.nodata)]
+
+
+def codes_of(facts: MaskFacts, coding: Coding, kept: Collection[int] = ()) -> Iterator[tuple[int, int]]:
+    """Each code of a page with its pixels; as colours, a palette's index is looked up and a value v is (v, v, v).
+
+    Args:
+        facts: of the page.
+        coding: of the classes.
+        kept: as in `Classes`; any other code that the page declares as no data is left out.
+    """
+    shown: Iterable[tuple[int, int]] = zip(facts.codes, facts.pixels, strict=True)
+    if facts.nodata is not None and is_void(facts.nodata, facts.kind, coding, kept):
+        shown = [(code, count) for code, count in shown if code != facts.nodata]
     if coding == "ids" or facts.kind == "colours":
-        yield from zip(facts.codes, facts.pixels, strict=True)
+        yield from shown
         return
-    codes = facts.colours if facts.kind == "palette" else [code * 0x010101 for code in facts.codes]
+    colours = dict(zip(facts.codes, facts.colours, strict=True)) if facts.kind == "palette" else None
     counts: Counter[int] = Counter()
-    for code, count in zip(codes, facts.pixels, strict=True):
-        counts[code] += count
+    for code, count in shown:
+        counts[code * 0x010101 if colours is None else colours[code]] += count
     yield from counts.items()
 
 

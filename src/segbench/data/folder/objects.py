@@ -13,6 +13,7 @@ from segbench.data.cells import near_others
 from segbench.data.files.masks import Mask
 from segbench.data.folder.classes import REST
 from segbench.data.folder.facts import MaskFacts, by_page
+from segbench.data.folder.labels import Classes
 from segbench.errors import SegbenchError
 from segbench.spec import VOID
 
@@ -63,6 +64,13 @@ def label_objects(
     labelled_HW = label_HW.copy()
     labelled_HW[near_others(ids_HW, max(border, 1))] = BORDER if border else BACKGROUND
     return labelled_HW, ids_HW
+
+
+def count_objects(mask: Mask, classes: Classes, border: int) -> tuple[int, ...]:
+    """Pixels of background, object, border if it is a class, and last of void, as `label_objects` makes them."""
+    label_HW, _ = label_objects(classes(mask, "it"), mask.codes_HW, border)
+    pixels = np.bincount(label_HW.ravel(), minlength=VOID + 1)
+    return (*pixels[: BORDER + (border > 0)].tolist(), int(pixels[VOID]))
 
 
 def look_like_objects(masks: Mapping[str, Sequence[MaskFacts]], read: Callable[[str, int], Mask]) -> bool:

@@ -76,6 +76,10 @@ class Pairing:
         return _expression(self.image), _expression(self.mask)
 
 
+_TRACKED = Pairing("t*", "SEG/man_seg*")
+"""A sequence of the Cell Tracking Challenge and its segmentations: t000.tif with SEG/man_seg000.tif of 01 and 01_GT."""
+
+
 def _expression(pattern: str) -> re.Pattern[str] | None:
     if pattern == "*":
         return None
@@ -158,6 +162,7 @@ def guess(images: Sequence[str], masks: Sequence[str]) -> list[Pairing]:
         for before, after in product(*_affixes(sample))
         for mask_before, mask_after in product(*_affixes(masks))
     ]
+    rules.append(_TRACKED)
     keys = {rule.image: _meaningful(rule.image_key, sample) for rule in rules}
     there = {rule.mask: _meaningful(rule.mask_key, masks) for rule in rules}
     found = {
@@ -215,6 +220,8 @@ def guess_within(stems: Sequence[str]) -> list[Pairing]:
                 found[Pairing("*", f"{''.join(tokens[:count])}*")] += 1
     if len(stems) > 1 and not found:
         found.update(_by_folders(stems))
+    if tracked := _by_sequences(stems):
+        return tracked
     most = max(found.values(), default=0)
     return [rule for rule, count in found.items() if count == most and 2 * count >= _SHARED * len(stems)]
 
@@ -231,6 +238,15 @@ def _by_folders(stems: Sequence[str]) -> Iterator[Pairing]:
                 if "/".join([*parts[:at], mask, *parts[at + 1 :]]) in there:
                     above = "*/" if at else ""
                     yield Pairing(f"{above}{image}/*", f"{above}{mask}/*")
+
+
+def _by_sequences(stems: Sequence[str]) -> list[Pairing]:
+    """As `_TRACKED`, of a folder with all sequences; gold (GT) and silver truth (ST) are two ways."""
+    masks = [match[1] for stem in stems if (match := re.fullmatch(r"(?:.*/)?\d+_(GT|ST)/SEG/man_seg\d+", stem))]
+    above = "*/" if any(re.fullmatch(r".*/\d+/t\d+", stem) for stem in stems) else ""
+    found = [Pairing(f"{above}*/t*", f"{above}*_{kind}/{_TRACKED.mask}") for kind in sorted(set(masks))]
+    there = {rule: {*_keyed(rule.mask_key, stems)} for rule in found}
+    return [rule for rule in found if there[rule] & {*_keyed(rule.image_key, stems)}]
 
 
 _KINDS = (_FOLDERS, _MASK_FOLDERS)

@@ -88,14 +88,14 @@ def find_pairs(
             "for each image a mask of the same name, or of one that differs in the same way for all",
             "rename the masks, or say how they differ: data.pairing='*_training -> *_manual1'",
         )
+    notes = [sentence for each in listings for sentence in each.sentences()]
     if alone and not partial:
         by = "" if chosen == Pairing() else f" by the pairing {chosen}"
         raise SegbenchError(
-            "; ".join(alone) + by,
+            "; ".join([*alone[:-1], alone[-1] + by, *notes]),
             "a mask for each image and an image for each mask",
             "add what is missing, set data.pairing, or use only the pairs with data.partial=true",
         )
-    notes = [sentence for each in listings for sentence in each.sentences()]
     if matched.other_case:
         notes.append(f"{matched.other_case} pairs differ in upper and lower case")
     # A suffix stands in the config, and is not in the protocol of earlier runs either.

@@ -10,23 +10,24 @@ import contextlib
 import itertools
 import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.image_files import AS_STORED, pages_of
-from segbench.data.files.masks import masks_of
+from segbench.data.files.masks import Mask, masks_of
 from segbench.data.files.statements import Decoded
 from segbench.data.folder.cache import ScanCache
 from segbench.data.folder.counts import count_codes, count_runs, whole_sums
-from segbench.data.folder.facts import COUNTED, FEW_CODES, MOST_CODES, Facts, ImageFacts, MaskFacts
+from segbench.data.folder.facts import COUNTED, FEW_CODES, MOST_CODES, Facts, ImageFacts, LabelFacts, MaskFacts
 from segbench.data.raw import why_unreadable
 from segbench.errors import SegbenchError
 from segbench.spec import Reading
@@ -75,10 +76,35 @@ def scan_masks(
     return _scan(folder, names, "masks", _mask_facts, MaskFacts, progress, reading)
 
 
+def scan_labels(
+    folder: Path,
+    names: Sequence[str],
+    progress: Progress | None,
+    reading: Reading,
+    what: str,
+    count: Callable[[Mask], tuple[int, ...]],
+) -> Scan[LabelFacts]:
+    """Count the classes of masks, as `scan_images` images, where the facts of masks do not give them.
+
+    Args:
+        folder: of the masks.
+        names: as in `scan_images`.
+        progress: as there.
+        reading: as there.
+        what: names the cache, by all that decides the classes.
+        count: the pixels of each class of a mask, and last of void.
+    """
+
+    def read(path: Path, reading: Reading) -> tuple[LabelFacts, ...]:
+        return tuple(LabelFacts(count(mask)) for mask in masks_of(path, reading))
+
+    return _scan(folder, names, what, read, LabelFacts, progress, reading)
+
+
 def _scan(
     folder: Path,
     names: Sequence[str],
-    what: Literal["images", "masks"],
+    what: str,
     read: Callable[..., tuple[Facts, ...]],
     kind: type[Facts],
     progress: Progress | None,
@@ -88,8 +114,9 @@ def _scan(
     stats = {name: os.stat(f"{folder}/{name}") for name in names}
     stamps = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
     scan: Scan[Facts] = Scan()
+    shared: dict[Any, Any] = {}
     for name, pages in cache.read(stamps).items():
-        scan.pages[name] = tuple(kind(*(_tuples(value) for value in page)) for page in pages)
+        scan.pages[name] = tuple(kind(*(_tuples(value, shared) for value in page)) for page in pages)
     unknown = [name for name in names if name not in scan.pages]
     try:
         _read_all(folder, unknown, partial(read, reading=reading), scan, progress)
@@ -111,23 +138,32 @@ def _read_all(
 ) -> None:
     left = deque(names)
 
+    def read_next() -> bool:
+        try:
+            name = left.popleft()
+        except IndexError:
+            return False
+        try:
+            scan.pages[name] = read(folder / name)
+        except Exception as error:  # damaged files end in errors of any class
+            scan.faults[name] = why_unreadable(folder / name, error)
+        return True
+
     def work() -> None:
-        while True:
-            try:
-                name = left.popleft()
-            except IndexError:
-                return
-            try:
-                scan.pages[name] = read(folder / name)
-            except Exception as error:  # damaged files end in errors of any class
-                scan.faults[name] = why_unreadable(folder / name, error)
+        # Each thread takes its next file itself: submitting every file costs a tenth of reading a small one.
+        while read_next():
+            pass
 
     known = len(scan.pages)
     with scan_pool() as (pool, cores):
-        # Each thread takes its next file itself: submitting every file costs a tenth of reading a small one.
-        workers = [pool.submit(work) for _ in range(min(cores, len(names)))]
+        # The first file also loads compiled code, which says nothing of the others.
+        read_next()
+        began, first_of = time.perf_counter(), len(left)
+        workers = [pool.submit(work)]
         try:
             while wait(workers, timeout=_INTERVAL).not_done:
+                if len(workers) == 1 and time.perf_counter() - began > _SMALL * (first_of - len(left)):
+                    workers += [pool.submit(work) for _ in range(min(cores - 1, len(left)))]
                 if progress is not None:
                     progress(len(names) - len(left), len(names))
         finally:
@@ -142,6 +178,9 @@ def _read_all(
 
 _INTERVAL = 0.1
 """Seconds between progress reports."""
+
+_SMALL = 3e-4
+"""Seconds per file below which one thread reads them all: more would spend twice that waiting for the interpreter."""
 
 
 @contextlib.contextmanager
@@ -162,12 +201,16 @@ def scan_pool() -> Iterator[tuple[ThreadPoolExecutor, int]]:
         yield pool, len(cores)
 
 
-def _values(facts: ImageFacts | MaskFacts) -> list[Any]:
-    return list(vars(facts).values())
+def _values(facts: ImageFacts | MaskFacts | LabelFacts) -> list[Any]:
+    return [getattr(facts, name) for name in facts.__slots__]
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _tuples(value: Any, shared: dict[Any, Any]) -> Any:
+    """Lists as tuples, equal ones as one object: most masks of a folder have the same codes."""
+    if not isinstance(value, list):
+        return value
+    found = tuple([_tuples(each, shared) for each in value])
+    return shared.setdefault(found, found)
 
 
 def _image_facts(path: Path, reading: Reading) -> tuple[ImageFacts, ...]:
@@ -223,5 +266,7 @@ def _mask_facts(path: Path, reading: Reading) -> tuple[MaskFacts, ...]:
                 "save it again",
             ) from error
         height, width = mask.codes_HW.shape
-        pages.append(MaskFacts(height, width, mask.kind, distinct, runs, tuple(codes), tuple(pixels), colours))
+        pages.append(
+            MaskFacts(height, width, mask.kind, distinct, runs, tuple(codes), tuple(pixels), colours, mask.nodata)
+        )
     return tuple(pages)
