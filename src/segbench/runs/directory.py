@@ -39,7 +39,7 @@ import yaml
 from numpy.typing import NDArray
 
 from segbench.config.former import with_current_targets
-from segbench.config.packaged import read_yaml
+from segbench.config.handed_over import read_config, read_record
 from segbench.config.record import Config, Recorded
 from segbench.config.requests import OtherData
 from segbench.errors import SegbenchError
@@ -191,6 +191,8 @@ class Run:
         path = self.path / "history.jsonl"
         try:
             return read_legs(path.read_text()) if path.is_file() else []
+        except SegbenchError:
+            raise
         except ValueError as error:
             raise _damaged(path, error) from error
 
@@ -205,12 +207,12 @@ class Run:
         return config
 
     def as_written(self) -> dict[str, Any]:
-        """The content of config.yaml, unchanged."""
-        path = self.path / "config.yaml"
-        try:
-            config = read_yaml(path)
-        except yaml.YAMLError as error:
-            raise _damaged(path, error) from error
+        """The content of config.yaml, unchanged.
+
+        Raises:
+            SegbenchError: it is damaged, or holds an interpolation.
+        """
+        config = read_config(self.path / "config.yaml")
         if not isinstance(config, dict):
             raise SegbenchError(
                 f"{self.path / 'config.yaml'} is not a mapping", "a run's configuration", "use another run"
@@ -218,8 +220,16 @@ class Run:
         return config
 
     def overrides(self) -> list[str]:
-        """The overrides that the run was started with."""
-        return list(read_yaml(self.path / "overrides.yaml") or [])
+        """The overrides that the run was started with, as they were typed.
+
+        Raises:
+            SegbenchError: overrides.yaml is damaged.
+        """
+        path = self.path / "overrides.yaml"
+        words = read_record(path) or []
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise _damaged(path, "no list of texts")
+        return words
 
     def checkpoint(self, which: str | None = None) -> Path:
         """The file of a checkpoint.
