@@ -18,7 +18,6 @@ from segbench.config.flat import changed, flatten
 from segbench.config.handed_over import refuse_interpolations
 from segbench.config.misfits import misfit
 from segbench.config.paper import packaged_facts
-from segbench.errors import SegbenchError
 
 Auto = Literal["auto"]
 """What the machine or the data decide: `runtime.hardware` and `experiment.settled_by_data` replace it."""

@@ -12,12 +12,12 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from segbench.config.flat import flatten
 from segbench.data.files.zarr_images import is_zarr
 from segbench.errors import SegbenchError
-from segbench.runtime.files import PARTIAL
+from segbench.runtime.files import PARTIAL, open_itself, refuse_links_out
 
 NAME = "predictions.jsonl"
 
@@ -44,7 +44,8 @@ class Record:
         self._ours: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / NAME
-        self._file: TextIO = self.path.open("a+")
+        refuse_links_out(folder)
+        self._file = open_itself(self.path, "a+")
         try:
             self._take()
             self._sweep()

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from segbench.errors import SegbenchError
-from segbench.runtime.files import written_whole
+from segbench.runtime.files import partial_name, written_whole
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -52,8 +52,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 def _keep(path: Path, name: str) -> None:
     # Linked, not moved: if the process dies in between, the file still has its first name.
-    linked = path.with_name(f".{name}.partial")
-    linked.unlink(missing_ok=True)
+    linked = partial_name(path.with_name(name))
     os.link(path, linked)
     os.replace(linked, path.with_name(name))
 
