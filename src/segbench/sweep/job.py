@@ -86,9 +86,12 @@ class Job:
         """Progress of the training: step, total, loss, rate (steps per second); empty before the first step."""
         try:
             read: dict[str, Any] = json.loads((self.directory / ".progress.json").read_text())
-        except (OSError, ValueError):
+            known = {"step", "total"} <= read.keys() and all(
+                isinstance(value, int | float | None) for value in read.values()
+            )
+        except (OSError, ValueError, AttributeError, RecursionError):
             return {}
-        return read
+        return read if known else {}
 
 
 def check_name(name: str, source: str) -> None:
