@@ -1,6 +1,7 @@
 """The laws of the house: which room may import which, no circles, tests that mirror the source."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -394,3 +395,105 @@ def calls(module):
 )
 def test_there_is_one_way_for_each_thing(function, modules):
     assert {module for module in FILES if function in calls(module)} == modules
+
+
+# Who opens files for writing: nothing in a run's directory is written but through `runtime.files`.
+WRITERS = {
+    "segbench.runtime.files",
+    # The device that takes what nobody reads.
+    "segbench.runtime.closed_pipe",
+    # Data sets, which are no run's.
+    *(f"segbench.data.prepare.{name}" for name in ("fetch", "downloads", "hdf5", "recipes")),
+    # A folder that was made for it, under a name that nobody can guess.
+    "segbench.export.formats",
+}
+
+
+def writes(text):
+    """Where a file writes to a path that is no `partial` of `written_whole`, and no open file."""
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        owner, _, method = called.rpartition(".")
+        texts = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+        texts += [keyword.value.value for keyword in node.keywords if isinstance(keyword.value, ast.Constant)]
+        modes = [mode for mode in texts if re.fullmatch(r"b?[wax]b?\+?b?|rb?\+b?", str(mode))]
+        first = ast.unparse(node.args[0]) if node.args else ""
+        own = owner == "partial" or first in ("partial", "file")
+        opens = method == "open" and modes and owner not in ("tarfile", "zipfile")
+        if not own and (opens or called == "os.open" or method in WRITING):
+            yield called
+
+
+WRITING = (
+    *("write_text", "write_bytes", "FileHandler", "CSVLogger", "imwrite", "savez", "savez_compressed", "copyfile"),
+    *("copytree", "copy2", "symlink_to", "hardlink_to", "touch", "savefig", "TiffWriter"),
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("path.open('a')", "open(path, mode='w')", "path.write_text('')", "os.open(path, os.O_CREAT)"),
+        *("np.savez(path, a=1)", "logging.FileHandler(path)", "tifffile.imwrite(path, a)", "open(path, 'r+b')"),
+    ],
+)
+def test_what_writes_by_itself_is_found(text):
+    assert len(list(writes(text))) == 1
+
+
+@pytest.mark.parametrize("text", ["path.open()", "partial.write_text('')", "np.savez(file, a=1)", "path.open('rb')"])
+def test_what_reads_or_writes_through_the_one_place_is_not(text):
+    assert list(writes(text)) == []
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if module not in WRITERS])
+def test_nothing_writes_files_by_itself(module):
+    assert [called for called in writes(FILES[module].read_text())] == KEPT.get(module, [])
+
+
+KEPT = {
+    # Into memory.
+    "segbench.report.figures": ["figure.savefig"],
+    # A folder, synced.
+    "segbench.training.callbacks.checkpoint_files": ["os.open"],
+    # Under a name of `partial_name`.
+    "segbench.prediction.files": ["tifffile.TiffWriter"],
+}
+
+
+READERS = {
+    "yaml.load": {"segbench.config.packaged", "segbench.config.handed_over"},
+    # Values of a command line.
+    "yaml.safe_load": {"segbench.experiment.resume", "segbench.cli.data"},
+    "OmegaConf.load": set(),
+    "OmegaConf.create": set(),
+    # Published weights, plain tensors too.
+    "torch.load": {"segbench.training.checkpoint", "segbench.models.published.state_dict"},
+    "pickle.load": set(),
+    "pickle.loads": set(),
+}
+"""One door for what may have been handed over."""
+
+
+@pytest.mark.parametrize("function", READERS)
+def test_there_is_one_door_for_files_that_were_handed_over(function):
+    assert {module for module in FILES if function in calls(module)} == READERS[function]
+
+
+def test_packaged_and_own_configs_are_not_read_through_it_and_no_others_past_it():
+    reading = {module for module in FILES if "segbench.config.packaged.read_yaml" in IMPORTS[module]}
+    of_a_run = {"runs", "sweep", "compare", "report", "tracking", "training", "prediction", "export"}
+    assert {module for module in reading if room(module) in of_a_run} <= {"segbench.sweep.directory"}
+
+
+@pytest.mark.parametrize("module", ["segbench.training.checkpoint", "segbench.models.published.state_dict"])
+def test_checkpoints_are_read_without_code(module):
+    loads = [
+        node
+        for node in ast.walk(ast.parse(FILES[module].read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
+    assert loads
+    assert all("weights_only=True" in ast.unparse(node) for node in loads)

@@ -164,9 +164,9 @@ class TestReadRun:
             ("results.json", '{"schema": 1, "metrics": {"a": "b"}}', "no table of metrics"),
             ("results.json", '{"schema": 1, "metrics": {}, "protocol": [1]}', "does not match its schema"),
             ("state.json", "", "state.json cannot be read"),
-            ("config.yaml", "a: [", "config.yaml cannot be read"),
+            ("config.yaml", "a: [", "config.yaml is damaged"),
             ("config.yaml", "- a", "config.yaml is not a mapping"),
-            ("config.yaml", "\xff", "config.yaml cannot be read"),
+            ("config.yaml", "\xff", "config.yaml is damaged"),
         ],
     )
     def test_damaged_files_are_named(self, make_run, name, text, said):

@@ -9,11 +9,14 @@ from segbench.config.packaged import conf_root
 from segbench.config.trust import (
     KINDS,
     added_targets,
+    asked,
     handed_over,
     is_trusted,
     names_in,
     own,
     packaged_targets,
+    places_in,
+    refuse_handed_over,
     refuse_untrusted,
     targets_in,
     trusting,
@@ -135,3 +138,42 @@ def test_a_run_is_named_once_for_its_children_too(monkeypatch):
     assert choose_run_id() == name == os.environ["SEGBENCH_RUN_ID"]
     monkeypatch.delenv("SEGBENCH_RUN_ID")
     assert choose_run_id() != name
+
+
+PLACES = {
+    "callbacks": {"a": {"_target_": "x", "dirpath": "out"}, "b": {"filename": "../x", "monitor": "val/mean_iu"}},
+    "logger": {"a": {"tracking_uri": "databricks", "tags": ["a", "file:///x"], "host": None, "save_dir": ""}},
+    "loss": {"weight_map": {"folder": "/tmp/x"}},
+    "trainer": {"default_root_dir": "/tmp/x", "profiler": "simple"},
+    # These are read.
+    "data": {"root": "/data"},
+    "model": {"path": "/weights"},
+    "init_from": "/run",
+}
+
+
+def test_places_that_a_training_writes_to_are_found():
+    assert list(places_in(PLACES)) == [
+        ("callbacks.a.dirpath", "out"),
+        ("callbacks.b.filename", "../x"),
+        ("logger.a.tracking_uri", "databricks"),
+        ("logger.a.tags", "file:///x"),
+        ("loss.weight_map.folder", "/tmp/x"),
+    ]
+
+
+def test_places_are_ones_own_or_trusted_by_their_keys():
+    config = {"loss": PLACES["loss"]}
+    with asked("segbench train resume=RUN"), pytest.raises(SegbenchError, match=r"trust=loss\.weight_map\.folder$"):
+        refuse_handed_over([config])
+    with own(config):
+        refuse_handed_over([config])
+        # Children inherit it.
+        assert "loss.weight_map.folder" in added_targets()
+    with trusting(["loss.weight_map.folder"]):
+        refuse_handed_over([config])
+
+
+@pytest.mark.parametrize("name", ["pip.__main__.main", "os:system", "torch..nn", "torch.nn.Module.__init_subclass__"])
+def test_programs_and_odd_names_are_not_looked_up(name):
+    assert not is_trusted(name)

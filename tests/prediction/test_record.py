@@ -145,3 +145,19 @@ def test_what_a_killed_process_left_half_written_is_removed(opened, tmp_path):
         "predictions.jsonl",
         kept.name,
     ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"[]", b"3", b'{"input": "a"}', b'{"input": "a", "stamp": [], "files": ["/etc/x"]}'),
+        *(b'{"input": "a", "stamp": [], "files": ["../x"]}', b'{"input": "a", "stamp": [[]], "files": []}'),
+        *(b'{"input": 3, "stamp": [], "files": []}', b'{"made_by": 3}', b'"\xff"'),
+        *(b'{"input": "a", "stamp": [[null, 5, 6]], "files": []}', b'{"input": "a", "stamp": null, "files": [5]}'),
+    ],
+)
+def test_a_record_that_was_not_written_by_this_program_is_told(opened, tmp_path, line):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / NAME).write_bytes(line + b"\n")
+    with pytest.raises(SegbenchError, match=rf"{NAME} is damaged(.|\n)*rm "):
+        opened()

@@ -1,5 +1,8 @@
 import math
 
+import pytest
+
+from segbench.errors import SegbenchError
 from segbench.runs.curves import rows, validation_of
 
 
@@ -22,3 +25,10 @@ def test_the_validation_of_a_checkpoint_is_the_last_one_before_it(tmp_path):
 
 def test_no_file_has_no_rows(tmp_path):
     assert rows(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"step,a\n1,\xff\n", b"step,a\n1,0.20.3\n", b"step,a\nx,1\n", b"step,a\n1,2,3\n"])
+def test_a_damaged_table_is_told(tmp_path, content):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(SegbenchError, match=r"metrics\.csv is damaged"):
+        rows(tmp_path)

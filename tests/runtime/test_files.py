@@ -2,7 +2,16 @@ import os
 
 import pytest
 
-from segbench.runtime.files import PARTIAL, partial_name, walk, write_whole, written_whole
+from segbench.errors import SegbenchError
+from segbench.runtime.files import (
+    PARTIAL,
+    open_itself,
+    partial_name,
+    refuse_links_out,
+    walk,
+    write_whole,
+    written_whole,
+)
 
 
 @pytest.fixture
@@ -78,3 +87,65 @@ def test_a_folder_may_be_left_out(tree):
         folders[:] = [name for name in folders if name == "e"]
         met.append(os.path.relpath(where, tree))
     assert met == [".", "e"]
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A file outside the folder that is handed over."""
+    kept = tmp_path / "outside" / "kept.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    return kept
+
+
+@pytest.fixture
+def handed(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+def test_a_whole_file_takes_the_place_of_a_link(handed, outside):
+    (handed / "state.json").symlink_to(outside)
+    write_whole(handed / "state.json", "new")
+    assert (outside.read_text(), (handed / "state.json").read_text()) == ("mine", "new")
+    assert not (handed / "state.json").is_symlink()
+
+
+def test_nobody_guesses_the_name_of_an_unfinished_file(path):
+    names = {partial_name(path).name for _ in range(4)}
+    assert len(names) == 4
+    assert all(len(name) > 30 and PARTIAL.fullmatch(name) for name in names)
+
+
+@pytest.mark.parametrize("mode", ["w", "a", "ab", "a+", "r"])
+@pytest.mark.parametrize("what", ["link", "link to nothing", "pipe"])
+def test_what_is_written_bit_by_bit_is_the_file_itself(handed, outside, mode, what):
+    path = handed / "run.log"
+    if what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(outside if what == "link" else outside.with_name("new.txt"))
+    with pytest.raises(SegbenchError, match=rf"{path} is (a link to|neither)(.|\n)*rm {path}"):
+        open_itself(path, mode)
+    assert outside.read_text() == "mine"
+    assert [each.name for each in outside.parent.iterdir()] == ["kept.txt"]
+
+
+def test_a_file_is_appended_to(handed):
+    for _ in range(2):
+        with open_itself(handed / "a.txt", "a") as file:
+            file.write("x")
+    assert (handed / "a.txt").read_text() == "xx"
+
+
+def test_links_that_lead_out_of_a_folder_are_refused(handed, outside):
+    (handed / "wandb" / "run-1").mkdir(parents=True)
+    (handed / "wandb" / "latest-run").symlink_to("run-1")
+    (handed.parent / "link").symlink_to(handed)
+    refuse_links_out(handed)
+    refuse_links_out(handed.parent / "link")
+    (handed / "wandb" / "panels").symlink_to(outside.parent)
+    with pytest.raises(SegbenchError, match=r"wandb/panels is a link to .*outside"):
+        refuse_links_out(handed)
+    refuse_links_out(handed, deep=False)

@@ -108,7 +108,7 @@ def test_a_sweep_of_two_jobs_of_which_one_is_requeued(cluster, here, call):
     assert (here / "sweep" / "0" / "last.ckpt").read_text() == "SIGTERM"
     assert states() == ["queued", "running"]
     # What is in the queue is neither submitted again nor begun here.
-    assert "2 jobs, 1 queued, 1 running" in call("sweep", "resume", "sweep")[1]
+    assert "2 jobs, 1 queued, 1 running" in call("sweep", "resume", "sweep", "hydra.launcher.cluster=slurm")[1]
     assert len(cluster.queue()) == 2
     held.unlink()
     begin_now(cluster, one)
@@ -169,7 +169,10 @@ def test_a_launcher_that_is_ended_ends_its_jobs_after_their_checkpoints(cluster,
     assert "1 interrupted" in out
     assert not cluster.queue()
     (here / "sweep" / "held").unlink()
-    assert call("sweep", "resume", "sweep")[0] == 0
+    code, _, err = call("sweep", "resume", "sweep")
+    assert code == 1 and "hydra.launcher.cluster=slurm hydra.launcher.slurm.wait=true" in err
+    typed = ("hydra.launcher.cluster=slurm", "hydra.launcher.slurm.wait=true")
+    assert call("sweep", "resume", "sweep", *typed)[0] == 0
     assert states() == ["finished"]
 
 

@@ -311,7 +311,11 @@ def test_another_version_is_refused(here, call):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "sweep.yaml is missing"), ("schema: 1\n", "cannot be read: KeyError"), ("[", "cannot be read: ")],
+    [
+        (None, "sweep.yaml is missing"),
+        ("schema: 1\n", "cannot be read: commands: Field required"),
+        ("[", "sweep.yaml is damaged: "),
+    ],
 )
 def test_what_is_no_sweep_is_told(here, call, content, message):
     (here / "sweep").mkdir()

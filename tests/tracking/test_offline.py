@@ -4,7 +4,7 @@ import pytest
 
 from segbench.errors import SegbenchError
 from segbench.tracking import offline
-from segbench.tracking.offline import legs_of, send
+from segbench.tracking.offline import FILES, legs_of, send
 from segbench.tracking.wandb_run import RunWandb
 
 
@@ -83,3 +83,17 @@ def test_a_run_begun_online_is_left_alone_unless_asked_for(compose, wandb_server
     logger.end(0, False)
     assert len(send([(tmp_path, False)]).online) == 1
     assert len(send([(tmp_path, False)], online=True).sent) == 1
+
+
+def test_no_folder_is_sent_that_a_file_names_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere" / "wandb" / "offline-run-1"
+    run.mkdir()
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "run-1.wandb").touch()
+    for named in (str(elsewhere), "../elsewhere/wandb/offline-run-1"):
+        (run / FILES).write_text(f"{named}\n")
+        with pytest.raises(SegbenchError, match=r"offline-run-1(.|\n)*WANDB_DIR=.* segbench sync"):
+            legs_of(run)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    assert len(legs_of(run)) == 1

@@ -10,6 +10,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra_plugins.segbench.launcher import settings_of
 from segbench.cli.entry import job
 from segbench.errors import SegbenchError
+from segbench.runtime.files import write_whole
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -50,7 +51,7 @@ class GridSweeper(Sweeper):
         directory = Path(str(self.config.hydra.sweep.dir))
         directory.mkdir(parents=True, exist_ok=True)
         # As Hydra's own sweeper leaves it there.
-        OmegaConf.save(self.config, directory / "multirun.yaml")
+        write_whole(directory / "multirun.yaml", OmegaConf.to_yaml(self.config))
         done, size = [], self.max_batch_size or len(jobs)
         for first in range(0, len(jobs), size):
             batch = jobs[first : first + size]

@@ -107,12 +107,13 @@ def _send(project: str, sources: Sequence[str], comparison: Comparison) -> str:
     from segbench.compare.formats import write
     from segbench.compare.rows import tables
     from segbench.experiment.items import tracked_scores
+    from segbench.runtime.files import write_whole
     from segbench.tracking.artifacts import send
 
     names = "-".join(Path(source).name for source in sources)[:80]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "comparison.html"
-        file.write_text(write(comparison, "html"))
+        write_whole(file, write(comparison, "html"))
         used = tracked_scores(run.path for run in comparison.table.runs if run.path is not None)
         return send(project, "comparison", f"comparison-{names}", file, tables(comparison), Path(), used)
 

@@ -52,7 +52,7 @@ def resumes(arguments: Sequence[str]) -> bool:
 
 def resume_run(arguments: Sequence[str]) -> Path:
     """Continue a run in place, with its own configuration and without Hydra; returns its directory."""
-    from segbench.config.trust import names_in, refuse_untrusted, trusting, typed
+    from segbench.config.trust import names_in, refuse_handed_over, trusting, typed
     from segbench.experiment.resume import continuation
     from segbench.experiment.stages import read_stages, trees_of
     from segbench.runs.directory import Run
@@ -69,7 +69,7 @@ def resume_run(arguments: Sequence[str]) -> Path:
     run, config = asked.run, asked.config
     stages = read_stages(config, run.path)
     with typed("train", arguments), trusting(trusted):
-        refuse_untrusted([config.tree, *trees_of(stages)])
+        refuse_handed_over([config.tree, *trees_of(stages)])
         train(config, run.path, list(arguments), True, stages, allow=asked.allow)
     if is_main_process():
         name_deviations(run.path)

@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from segbench.compare.records import LeftOut, RunRecord, identity
 from segbench.config.flat import flatten
 from segbench.config.former import with_current_targets
+from segbench.config.handed_over import parse_config, refuse_interpolations
 from segbench.errors import SegbenchError
 from segbench.runs.directory import SCHEMA, Run
 from segbench.runs.history import Leg, continuations, effective, read_legs
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 WANDB, MLFLOW = "wandb:", "mlflow:"
 TRACKED = (WANDB, MLFLOW)
 """Beginnings of sources that are read from a tracker's server."""
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TOP = re.compile(r"^(?=[^\s#-])", re.MULTILINE)
 """Where a key at the top level begins; the items of its list may stand in the first column too."""
 _UNREAD = ("checkpoints", "wandb", "panels", "predictions", "stages", "inspect", "tensorboard")
@@ -180,27 +178,33 @@ class Configs:
         if path not in self._whole:
             try:
                 self._whole[path] = self.parse((path / "config.yaml").read_text())
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                raise _Damaged(f"config.yaml cannot be read: {' '.join(str(error).split())}") from error
+            except SegbenchError as error:
+                raise _Damaged(error.found) from error
+            except (OSError, UnicodeDecodeError) as error:
+                raise _Damaged(f"config.yaml is damaged: {' '.join(str(error).split())}") from error
         if not isinstance(self._whole[path], dict):
             raise _Damaged("config.yaml is not a mapping")
         config: dict[str, Any] = self._whole[path]
         return config
 
     def parse(self, text: str) -> Any:
-        """What `yaml.safe_load` makes of the text."""
+        """The plain values of the text.
+
+        Raises:
+            SegbenchError: it is damaged, or holds an interpolation.
+        """
         try:
             parts = [self._part(part) for part in _TOP.split(text) if part.strip()]
-        except yaml.YAMLError:
+        except SegbenchError:
             parts = []
         if not parts or not all(isinstance(part, dict) and len(part) == 1 for part in parts):
             # Anchors, documents, or no mapping.
-            return with_current_targets(yaml.load(text, Loader=_LOADER))
+            return with_current_targets(parse_config(text, "config.yaml"))
         return {key: value for part in parts for key, value in part.items()}
 
     def _part(self, text: str) -> Any:
         if text not in self._parts:
-            self._parts[text] = with_current_targets(yaml.load(text, Loader=_LOADER))
+            self._parts[text] = with_current_targets(parse_config(text, "config.yaml"))
         return self._parts[text]
 
 
@@ -299,6 +303,8 @@ def _legs(path: Path) -> list[Leg]:
         return read_legs((path / "history.jsonl").read_text())
     except FileNotFoundError:
         return []
+    except SegbenchError as error:
+        raise _Damaged(error.found) from error
     except (OSError, ValueError) as error:
         raise _Damaged(f"history.jsonl cannot be read: {error}") from error
 
@@ -353,6 +359,10 @@ def _from_tracker(run: TrackedRun) -> RunRecord | LeftOut:
     place = {WANDB: "W&B", MLFLOW: "MLflow"}[f"{run.address.partition(':')[0]}:"]
     if run.state != "finished":
         return LeftOut(run.address, f"{run.state} in {place}")
+    try:
+        refuse_interpolations(run.config, f"its configuration in {place}")
+    except SegbenchError as error:
+        return LeftOut(run.address, error.found)
     if (counted := _part_in(run.summary, "partial")) is not None:
         return LeftOut(run.address, f"partial: {counted} were counted; evaluate the run whole, and compare that")
     metrics = {key: number for key, value in run.summary.items() if (number := _score(key, value)) is not None}

@@ -15,9 +15,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from segbench.config.flat import changed, flatten
+from segbench.config.handed_over import refuse_interpolations
 from segbench.config.misfits import misfit
 from segbench.config.paper import packaged_facts
-from segbench.errors import SegbenchError
 
 Auto = Literal["auto"]
 """What the machine or the data decide: `runtime.hardware` and `experiment.settled_by_data` replace it."""
@@ -232,16 +232,10 @@ class Recorded(Section):
             source: where it is from, for errors.
 
         Raises:
-            SegbenchError: a key that is missing or unknown, or a value of the wrong type or out of range.
+            SegbenchError: an interpolation, a key that is missing or unknown, or a value of the wrong type or out of
+                range.
         """
-        try:
-            text = json.dumps(tree)
-        except TypeError as error:
-            raise SegbenchError(
-                f"{source} holds a value that is not a number, text, list or mapping ({error})",
-                "plain values: YAML reads 2020-01-01 as a date",
-                "quote the value",
-            ) from error
+        text = json.dumps(refuse_interpolations(tree, source))
         try:
             # JSON's rules: an integer is a number, a list is a tuple, but a word is never a number.
             config = cls.model_validate_json(text, strict=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from segbench.config.flat import flatten
 from segbench.config.packaged import conf_root, read_yaml
 from segbench.errors import SegbenchError
 
@@ -38,6 +40,10 @@ KINDS = (
     "segbench.data.raw.DataSet",
 )
 """The classes whose subclasses the axes take."""
+_WRITING = ("callbacks", "logger", "trainer", "loss", "optimizer", "scheduler", "metrics")
+"""Sections whose parts may write files or send something. Paths of data, networks and weights are read."""
+_PLACE = re.compile(r"(^|_)(dir|dirpath|directory|path|folder|root|uri|url|host|space_id)$")
+"""Arguments that name a place, whatever they hold."""
 _PROTOCOLS = (("infos", "counts", "scores"), ("spec", "split"))
 """What a measure and a data set have that are subclasses of neither."""
 _trusted: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
@@ -58,6 +64,24 @@ def targets_in(config: Any) -> Iterator[str]:
             yield from targets_in(value)
 
 
+def places_in(config: Any) -> Iterator[tuple[str, str]]:
+    """Dotted keys and values of places that a training with a config may write to, or send to.
+
+    Args:
+        config: nested, plain containers; a whole config.
+    """
+    for section in _WRITING if isinstance(config, Mapping) else ():
+        for key, value in flatten({section: config.get(section)}).items():
+            for each in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(each, str) and each and key != "trainer.default_root_dir" and _is_place(key, each):
+                    yield key, each
+
+
+def _is_place(key: str, value: str) -> bool:
+    leads = value.startswith(("/", "~", "\\")) or "://" in value or ".." in re.split(r"[/\\]", value)
+    return leads or _PLACE.search(key.rpartition(".")[2]) is not None
+
+
 @contextlib.contextmanager
 def trusting(names: Iterable[str]) -> Iterator[None]:
     """Trust some exact names within the block, and in the processes that are started there."""
@@ -70,8 +94,9 @@ def trusting(names: Iterable[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def own(*configs: Any) -> Iterator[None]:
-    """Trust what a user's own configs name within the block: nested, plain containers."""
-    with trusting([] if _reading.get() else targets_in(configs)):
+    """Trust what a user's own configs name within the block, classes and places: nested, plain containers."""
+    places = (key for config in configs for key, _ in places_in(config))
+    with trusting([] if _reading.get() else [*targets_in(configs), *places]):
         yield
 
 
@@ -113,15 +138,39 @@ def refuse_untrusted(config: Any) -> None:
     """
     foreign = [target for target in dict.fromkeys(targets_in(config)) if not is_trusted(target)]
     if foreign:
-        again, given = _asked.get()
-        names = ",".join([*given, *foreign])
-        action = f"{again} trust={f'[{names}]' if ',' in names else names}" if again else f"set {VARIABLE}={names}"
         raise SegbenchError(
             f"_target_: {', '.join(foreign)}, which a config that was handed over may not name",
             "a packaged target, or a network, loss, optimiser, schedule, transform, callback, logger, metric or data "
             "set that is a class of an installed package",
-            f"if you trust the code of that name: {action}",
+            f"if you trust the code of that name: {_trusts(foreign)}",
         )
+
+
+def refuse_handed_over(configs: Sequence[Mapping[str, Any]]) -> None:
+    """As `refuse_untrusted`, and refuse places that a training with such configs would write or send to.
+
+    Args:
+        configs: whole ones, nested, plain containers.
+
+    Raises:
+        SegbenchError: lists them, and the command that trusts them.
+    """
+    refuse_untrusted(configs)
+    found = dict(place for config in configs for place in places_in(config))
+    if foreign := {key: value for key, value in found.items() if key not in added_targets()}:
+        named = ", ".join(f"{key}={value}" for key, value in foreign.items())
+        raise SegbenchError(
+            f"{named}: a place that a config which was handed over may not write or send to",
+            "the run's own directory: paths out of a config are for reading data and weights",
+            f"if you trust that place: {_trusts(list(foreign))}",
+        )
+
+
+def _trusts(names: Sequence[str]) -> str:
+    """The command that trusts further names."""
+    again, given = _asked.get()
+    joined = ",".join([*given, *names])
+    return f"{again} trust={f'[{joined}]' if ',' in joined else joined}" if again else f"set {VARIABLE}={joined}"
 
 
 @contextlib.contextmanager
@@ -156,7 +205,9 @@ def names_in(given: str | Iterable[str] | None) -> tuple[str, ...]:
 
 @cache
 def _is_installed_kind(target: str) -> bool:
-    # Nothing is imported before its file is known to be an installed one.
+    # Nothing is imported before its file is known to be an installed one; a package's __main__ is a program.
+    if not all(part.isidentifier() and not part.startswith("__") for part in target.split(".")):
+        return False
     if not _is_installed(target.partition(".")[0]):
         return False
     try:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.metrics.measure import ImageResult
+from segbench.runtime.files import write_whole
 from segbench.spec import HeadSpec
 
 RIGHT, WRONG_FALSE, WRONG_MISSED, VOID_GREY = (255, 255, 255), (215, 48, 39), (69, 117, 180), (200, 200, 200)
@@ -115,4 +116,4 @@ def write_png(path: Path, image: NDArray[np.uint8 | np.uint16]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     encoded = cv2.imencode(".png", image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
-    path.write_bytes(encoded.tobytes())
+    write_whole(path, encoded.tobytes())

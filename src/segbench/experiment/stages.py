@@ -101,9 +101,20 @@ def _shared(overrides: Sequence[str]) -> list[str]:
 
 
 def names(config: Config) -> list[str]:
-    """The experiments that run before this one, in their order."""
+    """The experiments that run before this one, in their order.
+
+    Raises:
+        SegbenchError: a name that leads out of the folder of stages.
+    """
     stages = config.stages or []
-    return list(stages.values() if isinstance(stages, dict) else stages)
+    found = list(stages.values() if isinstance(stages, dict) else stages)
+    for name in found:
+        parts = name.split("/")
+        if not name.isprintable() or "\\" in name or any(part in ("", ".", "..") for part in parts):
+            raise SegbenchError(
+                f"stages: {name!r}", "names of experiments, e.g. fcn32s_voc, no places", "correct stages="
+            )
+    return found
 
 
 def trees_of(stages: Sequence[Stage]) -> list[dict[str, Any]]:

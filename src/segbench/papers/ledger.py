@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from segbench.config.handed_over import read_record
 from segbench.config.packaged import conf_root, read_yaml
 from segbench.config.paper import paper_blocks
 from segbench.display.digits import number, spread
@@ -130,7 +131,7 @@ def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
     """
     rows = {}
     for path in sorted(folder.glob("*.yaml")):
-        row = read_yaml(path)
+        row = read_record(path)
         if not isinstance(row, dict) or row.get("schema") != SCHEMA:
             raise SegbenchError(
                 f"{path} is not a row of the ledger of version {SCHEMA}",

@@ -9,17 +9,33 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from segbench.config.flat import flatten
 from segbench.data.files.zarr_images import is_zarr
 from segbench.errors import SegbenchError
-from segbench.runtime.files import PARTIAL
+from segbench.runtime.files import PARTIAL, open_itself, refuse_links_out
 
 NAME = "predictions.jsonl"
+
+
+def _is_entry(read: Any) -> bool:
+    """Whether a line says how predictions are made, or which files inside the folder were made of an input."""
+    if not isinstance(read, dict) or "made_by" in read:
+        return isinstance(read, dict) and isinstance(read["made_by"], dict)
+    files, stamp = read.get("files"), read.get("stamp")
+    if not isinstance(read.get("input"), str) or not isinstance(files, list) or not isinstance(stamp, list):
+        return False
+    named = all(isinstance(of_file, list) and of_file and isinstance(of_file[0], str) for of_file in stamp)
+    return named and all(isinstance(file, str) and _is_inside(file) for file in files)
+
+
+def _is_inside(file: str) -> bool:
+    return bool(file) and "\0" not in file and not file.startswith("/") and ".." not in file.split("/")
 
 
 class Record:
@@ -44,7 +60,8 @@ class Record:
         self._ours: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / NAME
-        self._file: TextIO = self.path.open("a+")
+        refuse_links_out(folder)
+        self._file = open_itself(self.path, "a+")
         try:
             self._take()
             self._sweep()
@@ -84,13 +101,18 @@ class Record:
     def _read(self, made_by: dict[str, Any], also: Mapping[str, Any]) -> None:
         self._file.seek(0)
         before: dict[str, Any] | None = None
-        content = self._file.read()
+        try:
+            content = self._file.read()
+        except UnicodeDecodeError as error:
+            raise self._damaged(str(error)) from error
         for line in content.splitlines():
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 # Cut off in the middle of a line; its input is predicted again.
                 continue
+            if not _is_entry(entry):
+                raise self._damaged(line[:80])
             if "made_by" in entry:
                 before, self._inputs = entry["made_by"], {}
             else:
@@ -114,6 +136,13 @@ class Record:
             )
         self._inputs = {}
         self._append({"made_by": made_by} | dict(also))
+
+    def _damaged(self, fault: str) -> SegbenchError:
+        return SegbenchError(
+            f"{self.path} is damaged: {fault}",
+            "the file as segbench wrote it",
+            f"choose another output=, or remove it: rm {shlex.quote(str(self.path))}",
+        )
 
     def done(self, name: str, stamp: Sequence[Sequence[Any]]) -> list[Path] | None:
         """The files of an input, if they need not be made again.

@@ -19,7 +19,6 @@ from segbench.compare.document import Table
 from segbench.compare.grouping import group_runs
 from segbench.compare.html import table
 from segbench.compare.records import RunRecord
-from segbench.config.packaged import read_yaml
 from segbench.config.paper import packaged_facts, paper_blocks
 from segbench.display.digits import number
 from segbench.errors import SegbenchError
@@ -307,7 +306,7 @@ def _provenance(run: RunRecord) -> str:
     overrides = assert_path / "overrides.yaml"
     pairs = {
         "command": told.get("command"),
-        "overrides": " ".join(read_yaml(overrides) or []) if overrides.is_file() else None,
+        "overrides": " ".join(Run(assert_path).overrides()) if overrides.is_file() else None,
         "code": code,
         "started": told.get("started"),
         # Version 0.1.0 listed what it was resumed with.

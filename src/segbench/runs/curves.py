@@ -7,22 +7,32 @@ import io
 import math
 from pathlib import Path
 
+from segbench.errors import SegbenchError
+
 
 def rows(directory: Path) -> list[tuple[int, dict[str, float]]]:
     """The whole rows written so far: the last step before each, and its values by key.
 
     Args:
         directory: of the run.
+
+    Raises:
+        SegbenchError: the file is damaged.
     """
+    path = directory / "metrics.csv"
+    found = []
     try:
-        text = (directory / "metrics.csv").read_text()
+        text = path.read_text()
+        # The file may still be written: an incomplete line may hold half a number.
+        for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
+            if step := row.pop("step", None):
+                found.append((int(step), {key: float(value) for key, value in row.items() if value}))
     except OSError:
         return []
-    # The file may still be written: an incomplete line may hold half a number.
-    found = []
-    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
-        if step := row.pop("step", None):
-            found.append((int(step), {key: float(value) for key, value in row.items() if value}))
+    except (ValueError, TypeError, csv.Error) as error:
+        raise SegbenchError(
+            f"{path} is damaged: {error}", "the table as the run wrote it", "restore it from a copy, or remove it"
+        ) from error
     return found
 
 

@@ -32,20 +32,20 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
 from segbench.config.former import with_current_targets
-from segbench.config.packaged import read_yaml
+from segbench.config.handed_over import read_config, read_record
 from segbench.config.record import Config, Recorded
 from segbench.config.requests import OtherData
 from segbench.errors import SegbenchError
 from segbench.runs.history import Leg, effective, read_legs
 from segbench.runs.partial import Partial, counted_ids
-from segbench.runtime.files import write_whole, written_whole
+from segbench.runtime.files import open_itself, refuse_links_out, write_whole, written_whole
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
-        self._lock: TextIO | None = None
+        self._lock: IO[Any] | None = None
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -144,9 +144,10 @@ class Run:
         """Lock the directory for this process until `release`; the lock ends with the process, however it ends.
 
         Raises:
-            SegbenchError: another process holds the lock.
+            SegbenchError: another process holds the lock, or a link leads out of the directory.
         """
-        self._lock = (self.path / ".lock").open("w")
+        refuse_links_out(self.path)
+        self._lock = open_itself(self.path / ".lock", "w")
         # A check of the lock holds it briefly, and the processes of a killed run may take a moment to end.
         patience = time.monotonic() + _LOCK_S
         while True:
@@ -183,7 +184,7 @@ class Run:
         """
         recorded, steps = self.recorded(), None
         with contextlib.suppress(SegbenchError):
-            steps = (self._read("results.json").get("timing") or {}).get("steps")
+            steps = self.results()["timing"].get("steps")
         return Config.of(effective(recorded, self.legs(), steps), str(self.path / "config.yaml"))
 
     def legs(self) -> list[Leg]:
@@ -191,12 +192,14 @@ class Run:
         path = self.path / "history.jsonl"
         try:
             return read_legs(path.read_text()) if path.is_file() else []
+        except SegbenchError:
+            raise
         except ValueError as error:
             raise _damaged(path, error) from error
 
     def add_leg(self, leg: Leg) -> None:
         """Append a leg that begins to history.jsonl."""
-        with (self.path / "history.jsonl").open("a") as file:
+        with open_itself(self.path / "history.jsonl", "a") as file:
             file.write(leg.line())
 
     def recorded(self) -> dict[str, Any]:
@@ -205,12 +208,12 @@ class Run:
         return config
 
     def as_written(self) -> dict[str, Any]:
-        """The content of config.yaml, unchanged."""
-        path = self.path / "config.yaml"
-        try:
-            config = read_yaml(path)
-        except yaml.YAMLError as error:
-            raise _damaged(path, error) from error
+        """The content of config.yaml, unchanged.
+
+        Raises:
+            SegbenchError: it is damaged, or holds an interpolation.
+        """
+        config = read_config(self.path / "config.yaml")
         if not isinstance(config, dict):
             raise SegbenchError(
                 f"{self.path / 'config.yaml'} is not a mapping", "a run's configuration", "use another run"
@@ -218,8 +221,16 @@ class Run:
         return config
 
     def overrides(self) -> list[str]:
-        """The overrides that the run was started with."""
-        return list(read_yaml(self.path / "overrides.yaml") or [])
+        """The overrides that the run was started with, as they were typed.
+
+        Raises:
+            SegbenchError: overrides.yaml is damaged.
+        """
+        path = self.path / "overrides.yaml"
+        words = read_record(path) or []
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise _damaged(path, "no list of texts")
+        return words
 
     def checkpoint(self, which: str | None = None) -> Path:
         """The file of a checkpoint.
@@ -258,8 +269,8 @@ class Run:
 
     def reason(self) -> str | None:
         """The error that failed the run, if recorded."""
-        reason: str | None = self._state().get("reason")
-        return reason
+        reason = self._state().get("reason")
+        return None if reason is None else str(reason)
 
     def _state(self) -> dict[str, Any]:
         try:
@@ -274,8 +285,8 @@ class Run:
 
     def ended_by(self) -> str | None:
         """What ended a finished run's training before its last step; None: nothing did."""
-        by: str | None = (self._read("results.json").get("protocol") or {}).get("ended_by")
-        return by
+        by = self.results()["protocol"].get("ended_by")
+        return None if by is None else str(by)
 
     def close(self, state: str, reason: str | None = None) -> None:
         """As `set_state`, at the end: a full disk does not hide the error that ended the run."""
@@ -360,13 +371,23 @@ class Run:
         """The content of results.json.
 
         Raises:
-            SegbenchError: the run has no results, or they are damaged.
+            SegbenchError: the run has no results, or they are damaged: `metrics`, `timing`, `provenance` and `protocol`
+                are mappings, and the first two are of numbers.
         """
         if not (self.path / "results.json").is_file():
             raise SegbenchError(
                 f"no results.json in {self.path}", "a finished run", f"evaluate it: segbench evaluate run={self.path}"
             )
-        return self._read("results.json")
+        path = self.path / "results.json"
+        read = self._read("results.json")
+        for name in ("metrics", "timing", "provenance", "protocol"):
+            read[name] = read.get(name) or {}
+            if not isinstance(read[name], dict):
+                raise _damaged(path, f"{name}: a {type(read[name]).__name__}")
+        for name in ("metrics", "timing"):
+            if not all(isinstance(value, int | float | None) for value in read[name].values()):
+                raise _damaged(path, f"{name}: values that are no numbers")
+        return read
 
     def partial(self, trained: Run | None = None) -> Partial | None:
         """How much of the reported split was counted; None: each image once, or no way to know.

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from segbench.config.flat import changed, flatten
+from segbench.config.handed_over import refuse_interpolations
 from segbench.config.places import DATA
 
 
@@ -38,7 +39,7 @@ def read_legs(text: str) -> list[Leg]:
     """The legs in the text of history.jsonl; a line cut short by a full disk or a kill is skipped.
 
     Raises:
-        ValueError: a complete line is not a leg.
+        ValueError: a complete line is not a leg, or changes the configuration to an interpolation.
     """
     legs = []
     for line in text.splitlines(keepends=True):
@@ -48,8 +49,9 @@ def read_legs(text: str) -> list[Leg]:
                 changes, settled, provenance = (dict(read[name]) for name in ("changes", "settled", "provenance"))
                 accepted = tuple(map(str, read.get("accepted", ())))
                 leg = Leg(int(read["step"]), changes, settled, provenance, accepted)
-            except (TypeError, KeyError) as error:
+            except (TypeError, KeyError, ValueError) as error:
                 raise ValueError(f"not a leg of a run: {line[:80]}") from error
+            refuse_interpolations([changes, settled], f"history.jsonl at step {leg.step}")
             legs.append(leg)
     return legs
 
@@ -65,7 +67,8 @@ def effective(config: Mapping[str, Any], legs: Sequence[Leg], steps: float | Non
     """
     for leg in legs[1:] if legs and legs[0].step == 0 else legs:
         config = changed(config, leg.changes)
-    asked = (config.get("trainer") or {}).get("max_steps")
+    trainer = config.get("trainer")
+    asked = trainer.get("max_steps") if isinstance(trainer, Mapping) else None
     if not legs and steps is not None and isinstance(asked, int) and 0 <= asked < steps:
         config = changed(config, {"trainer.max_steps": int(steps)})
     return dict(config)

@@ -1,4 +1,7 @@
-"""Write files atomically, so that a reader finds the old or the new content, and walk folders once each."""
+"""Write files atomically, so that a reader finds the old or the new content, and walk folders once each.
+
+A folder may have come from a stranger: nothing that is written here follows a link in it.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,21 @@ import contextlib
 import os
 import re
 import secrets
+import shlex
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any
+
+from segbench.errors import SegbenchError
 
 PARTIAL = re.compile(r"\..+\.\d+\.partial")
 """Names of unfinished files: the final name and a number."""
 
 
 def partial_name(path: Path) -> Path:
-    """A hidden name beside a path, unique to this call."""
-    return path.with_name(f".{path.name}.{secrets.randbits(32)}.partial")
+    """A hidden name beside a path that nobody can guess."""
+    return path.with_name(f".{path.name}.{secrets.randbits(128)}.partial")
 
 
 @contextlib.contextmanager
@@ -41,14 +49,73 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a UTF-8 text file, or keep the old one.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file of bytes or of UTF-8 text, or keep the old one.
 
     Raises:
         OSError: it cannot be written.
     """
     with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="")
+        # Exclusive: not even a link that leads nowhere may have the name.
+        with partial.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+
+
+def open_itself(path: Path, mode: str, newline: str | None = None) -> IO[Any]:
+    """Open a file that is written bit by bit, or locked: never what a link of its name leads to.
+
+    Args:
+        path: the file.
+        mode: as of `open`; text is UTF-8.
+        newline: as of `open`.
+
+    Raises:
+        SegbenchError: it is a link, or no file.
+        OSError: it cannot be opened.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        if os.path.lexists(name) and not stat.S_ISREG(os.lstat(name).st_mode):
+            raise _no_file(path)
+        # A link or a pipe may have taken its place.
+        descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise _no_file(path)
+        return descriptor
+
+    return open(path, mode, encoding=None if "b" in mode else "utf-8", newline=newline, opener=opener)
+
+
+def refuse_links_out(folder: Path, deep: bool = True) -> None:
+    """Refuse a folder with links that lead out of it, before anything is written there.
+
+    Args:
+        folder: the root; it may be a link itself.
+        deep: look into the folders inside it too.
+
+    Raises:
+        SegbenchError: names the first link.
+    """
+    root, left = os.path.realpath(folder), [str(folder)]
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_symlink():
+                    target = os.path.realpath(entry.path)
+                    if target != root and not target.startswith(os.path.join(root, "")):
+                        raise _no_file(Path(entry.path))
+                elif deep and entry.is_dir(follow_symlinks=False):
+                    left.append(entry.path)
+
+
+def _no_file(path: Path) -> SegbenchError:
+    what = f"a link to {os.readlink(path)}" if path.is_symlink() else "neither a file nor a folder"
+    return SegbenchError(
+        f"{path} is {what}",
+        f"files and folders of {path.parent}'s own: what is written there follows no link",
+        f"copy there what it leads to, or remove it: rm {shlex.quote(str(path))}",
+    )
 
 
 def walk(

@@ -10,12 +10,18 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from segbench.runtime.files import open_itself
 
 TRACEBACK_IN = "the traceback is in "
 """Start of the note that names the file with an error's traceback."""
 
 
 class _RunLog(logging.FileHandler):
+    def _open(self) -> Any:
+        return open_itself(Path(self.baseFilename), self.mode)
+
     def handleError(self, record: logging.LogRecord) -> None:
         # A full disk stops the run at its next important write, not here.
         if not isinstance(sys.exc_info()[1], OSError):
@@ -73,7 +79,7 @@ def write_traceback(path: Path, error: Exception) -> None:
     rank = os.environ.get("RANK", "0")
     of_rank = f" of rank {rank}" if rank != "0" else ""
     with contextlib.suppress(OSError):
-        with path.open("a") as file:
+        with open_itself(path, "a") as file:
             file.write(f"traceback{of_rank}:\n{''.join(traceback.format_exception(error))}")
         error.add_note(f"{TRACEBACK_IN}{path}")
 

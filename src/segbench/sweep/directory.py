@@ -15,19 +15,61 @@ import fcntl
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Annotated, Any, Literal
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segbench import __version__
 from segbench.config.former import with_former_targets
-from segbench.config.packaged import read_yaml
+from segbench.config.handed_over import read_record
 from segbench.errors import SegbenchError
 from segbench.runs.directory import not_writable
-from segbench.runtime.files import write_whole
-from segbench.sweep.job import Job, differing, digest_of
+from segbench.runtime.files import open_itself, refuse_links_out, write_whole
+from segbench.sweep.job import Job, check_name, differing, digest_of
 
 SCHEMA = 1
+_AS_WRITTEN = "the file as segbench wrote it"
+
+
+class _OfFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _ListedJob(_OfFile):
+    """A job in sweep.yaml."""
+
+    name: str
+    digest: str
+    overrides: list[str]
+    environment: dict[str, str] = {}
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    pruned: bool = False
+    slurm: Annotated[str, Field(pattern=r"^[0-9]+(_[0-9]+)?$")] | None = None
+
+
+class _Search(BaseModel):
+    """A search in sweep.yaml."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    space: dict[str, str]
+    storage: str | None = None
+    zip: list[list[str]] = []
+
+
+class _Listed(_OfFile):
+    """sweep.yaml."""
+
+    schema_: int = Field(alias="schema")
+    segbench: str | None = None
+    commands: list[Annotated[list[str], Field(min_length=2)]]
+    working_directory: str
+    launcher: dict[str, Any]
+    search: _Search | None
+    jobs: list[_ListedJob]
 
 
 class Sweep:
@@ -51,7 +93,7 @@ class Sweep:
         self.launcher, self.search = dict(launcher), search
         self.commands: list[list[str]] = []
         self.jobs: list[Job] = []
-        self._lock: TextIO | None = None
+        self._lock: IO[Any] | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Sweep:
@@ -62,29 +104,35 @@ class Sweep:
         """
         path = Path(path)
         file = path / "sweep.yaml"
+        again = "restore it, or launch the sweep again"
         if not file.is_file():
             raise SegbenchError(
                 f"no sweep in {path}: sweep.yaml is missing",
                 "a sweep directory, e.g. outputs/quickstart/sweep_<id>",
                 "give the directory that `segbench train -m` printed",
             )
+        read = read_record(file)
         try:
-            read = read_yaml(file)
             if read["schema"] != SCHEMA:
                 raise SegbenchError(
                     f"{file} of version {read['schema']}, written by segbench {read.get('segbench')}",
                     f"version {SCHEMA}, which segbench {__version__} reads",
                     "use the segbench that wrote it, or launch the sweep again",
                 )
-            sweep = cls(path, Path(read["working_directory"]), read["launcher"], read["search"])
-            sweep.commands = read["commands"]
-            sweep.jobs = [Job(path, **job) for job in read["jobs"]]
-        except (yaml.YAMLError, KeyError, TypeError) as error:
-            raise SegbenchError(
-                f"{file} cannot be read: {error!r}",
-                "the file as segbench wrote it",
-                "restore it, or launch the sweep again",
-            ) from error
+            listed = _Listed.model_validate(read)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            where = ".".join(map(str, fault["loc"]))
+            raise SegbenchError(f"{file} cannot be read: {where}: {fault['msg']}", _AS_WRITTEN, again) from error
+        except (KeyError, TypeError) as error:
+            raise SegbenchError(f"{file} cannot be read: {error!r}", _AS_WRITTEN, again) from error
+        sweep = cls(path, Path(listed.working_directory), listed.launcher, read["search"])
+        sweep.commands = listed.commands
+        for job in listed.jobs:
+            check_name(job.name, str(file))
+            sweep.jobs.append(
+                Job(path, **job.model_dump(exclude={"environment"}), recorded_environment=job.environment)
+            )
         return sweep
 
     def save(self) -> None:
@@ -93,7 +141,9 @@ class Sweep:
         Raises:
             SegbenchError: it cannot be written.
         """
-        kept = [field.name for field in fields(Job) if field.name not in ("sweep", "on_cluster")]
+        kept = [
+            field.name for field in fields(Job) if field.name not in ("sweep", "on_cluster", "recorded_environment")
+        ]
         content = {
             "schema": SCHEMA,
             "segbench": __version__,
@@ -101,7 +151,11 @@ class Sweep:
             "working_directory": str(self.working_directory),
             "launcher": self.launcher,
             "search": None if self.search is None else dict(self.search),
-            "jobs": [{name: value for name, value in asdict(job).items() if name in kept} for job in self.jobs],
+            "jobs": [
+                {name: value for name, value in asdict(job).items() if name in kept}
+                | {"environment": job.environment or job.recorded_environment}
+                for job in self.jobs
+            ],
         }
         try:
             write_whole(self.path / "sweep.yaml", yaml.safe_dump(content, sort_keys=False))
@@ -170,7 +224,8 @@ class Sweep:
     def __enter__(self) -> Sweep:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
+            refuse_links_out(self.path, deep=False)
+            self._lock = open_itself(self.path / ".lock", "w")
         except OSError as error:
             raise not_writable(self.path, error) from error
         try:

@@ -17,7 +17,7 @@ from segbench.errors import SegbenchError
 from segbench.experiment.stages import Stage, compose_stages, directories, prepare_stages, trees_of
 from segbench.runs.directory import Run
 from segbench.sweep.directory import Sweep
-from segbench.sweep.job import Job, digest_of
+from segbench.sweep.job import Job, check_name, digest_of
 from segbench.sweep.settings import Launching
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def open_sweep(master: DictConfig, settings: Launching) -> Sweep:
     """
     path = Path(str(master.hydra.sweep.dir))
     sweep = Sweep.open(path) if (path / "sweep.yaml").is_file() else Sweep(path, Path.cwd(), settings.record())
-    sweep.launcher = settings.record()
+    sweep.launcher, sweep.working_directory = settings.record(), Path.cwd()
     command = ["segbench", "train", *sys.argv[1:]]
     if command not in sweep.commands:
         sweep.commands.append(command)
@@ -155,7 +155,11 @@ def place_job(
         SegbenchError: two jobs would share a directory.
     """
     composed = compose_job(context, master, overrides, number)
+    check_name(composed.name, "hydra.sweep.subdir")
+    environment = {str(key): str(value) for key, value in composed.hydra.hydra.job.env_set.items()}
     if (known := sweep.find(composed.digest, composed.former_digest)) is not None:
+        # Of this launch, not of the sweep's file.
+        known.environment = environment
         return known, composed
     if _taken(sweep, composed):
         named, composed = composed.name, compose_job(context, master, overrides, _free_number(sweep))
@@ -165,7 +169,6 @@ def place_job(
                 "a separate directory for each job",
                 "put ${hydra:job.num} or ${hydra:job.override_dirname} into hydra.sweep.subdir",
             )
-    environment = {str(key): str(value) for key, value in composed.hydra.hydra.job.env_set.items()}
     job = Job(sweep.path, composed.name, composed.digest, composed.overrides, environment)
     sweep.jobs.append(job)
     return job, composed

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
+from segbench.runtime.files import open_itself
 
 STATES = ("prepared", "queued", "running", "finished", "pruned", "interrupted", "failed", "missing")
 """States of a job. `missing`: its directory is gone."""
@@ -30,10 +32,11 @@ class Job:
 
     Attributes:
         sweep: the sweep's directory.
-        name: its directory below the sweep's.
+        name: its directory below the sweep's; `check_name` says what it may be.
         digest: of its frozen configuration.
         overrides: those the configuration was composed from.
-        environment: variables added to the launcher's (`hydra.job.env_set`).
+        environment: variables added to the launcher's (`hydra.job.env_set` of this launch).
+        recorded_environment: those that the sweep's file names. They are shown, and never set.
         seconds: run time so far.
         pruned: whether a search ended it early.
         slurm: its number on the cluster, `<job>` or `<array>_<index>`.
@@ -46,6 +49,7 @@ class Job:
     digest: str
     overrides: list[str]
     environment: dict[str, str] = field(default_factory=dict)
+    recorded_environment: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     pruned: bool = False
     slurm: str | None = None
@@ -82,15 +86,36 @@ class Job:
         """Progress of the training: step, total, loss, rate (steps per second); empty before the first step."""
         try:
             read: dict[str, Any] = json.loads((self.directory / ".progress.json").read_text())
-        except (OSError, ValueError):
+            known = {"step", "total"} <= read.keys() and all(
+                isinstance(value, int | float | None) for value in read.values()
+            )
+        except (OSError, ValueError, AttributeError, RecursionError):
             return {}
-        return read
+        return read if known else {}
+
+
+def check_name(name: str, source: str) -> None:
+    """Refuse a job's name that is not one folder below the sweep's.
+
+    Args:
+        name: the job's.
+        source: the file or the key that names it, for the error.
+
+    Raises:
+        SegbenchError: it is empty, has a separator or a control character, or leads elsewhere.
+    """
+    if name in ("", ".", "..") or "/" in name or "\\" in name or not name.isprintable():
+        raise SegbenchError(
+            f"{source}: a job of the name {name!r}",
+            "the name of one folder in the sweep, without separators and control characters",
+            "restore the file, or set hydra.sweep.subdir to a plain name, e.g. ${hydra:job.num}",
+        )
 
 
 def is_held(directory: Path) -> bool:
     """Whether a process of this machine works in a run directory."""
     try:
-        with (directory / ".lock").open() as lock:
+        with open_itself(directory / ".lock", "r") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -10,9 +10,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from segbench.config.record import Config
 from segbench.config.trust import VARIABLE, added_targets
+from segbench.runtime.files import open_itself
 from segbench.runtime.processes import end_with_parent
 from segbench.runtime.threads import allowed_cores
 from segbench.sweep.devices import Pool, visible_gpus
@@ -38,11 +40,12 @@ def inherited_trust() -> dict[str, str]:
     return {VARIABLE: ",".join(sorted(added_targets()))}
 
 
-def open_console(directory: Path, command: list[str], name: str = "console.log") -> int:
-    """Open the file for a job's output, write the start time and the command to it, and return its descriptor."""
-    descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.write(descriptor, f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
-    return descriptor
+def open_console(directory: Path, command: list[str], name: str = "console.log") -> IO[bytes]:
+    """Open the file for a job's output, unbuffered, and write the start time and the command to it."""
+    console = open_itself(directory / name, "ab")
+    console.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(command)}\n".encode())
+    console.flush()
+    return console
 
 
 @dataclass
@@ -116,7 +119,7 @@ class LocalJobs:
                 preexec_fn=functools.partial(end_with_parent, os.getpid()),
             )
         finally:
-            os.close(console)
+            console.close()
         job.slurm = job.on_cluster = None
         self._running[job.name] = _Process(job, process, gpus, time.monotonic())
         return True

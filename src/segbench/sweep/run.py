@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from segbench.errors import SegbenchError
@@ -38,10 +39,10 @@ def machine_of(sweep: Sweep, settings: Launching, count: int) -> Machine:
         from segbench.sweep.slurm import SlurmJobs, SlurmOptions
 
         options = SlurmOptions.read(settings.slurm)
-        return SlurmJobs(sweep.path, sweep.working_directory, options, settings.jobs, settings.devices_per_job)
+        return SlurmJobs(sweep.path, Path.cwd(), options, settings.jobs, settings.devices_per_job)
     from segbench.sweep.local import LocalJobs
 
-    return LocalJobs(sweep.working_directory, max(1, min(settings.jobs or 1, count)), settings.devices_per_job)
+    return LocalJobs(Path.cwd(), max(1, min(settings.jobs or 1, count)), settings.devices_per_job)
 
 
 def run_jobs(sweep: Sweep, jobs: Sequence[Job], settings: Launching) -> int | None:

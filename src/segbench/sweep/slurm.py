@@ -123,7 +123,7 @@ class NodeTask:
             # In the process group of this task, so that it gets every signal from Slurm.
             preexec_fn=functools.partial(end_with_parent, os.getpid()),
         )
-        os.close(console)
+        console.close()
         # Not `wait`: `checkpoint` could deadlock on its lock.
         while (code := self._child.poll()) is None:
             time.sleep(0.1)

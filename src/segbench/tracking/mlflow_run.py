@@ -166,7 +166,7 @@ class RunMlflow(MLFlowLogger, Tracker):
             self.experiment.log_artifact(self.run_id, str(path), str(Path(item.kind) / Path(name).parent))
         with tempfile.TemporaryDirectory() as folder:
             facts = Path(folder) / f"{item.kind}.json"
-            facts.write_text(json.dumps(dict(item.metadata), indent=2, default=str))
+            write_whole(facts, json.dumps(dict(item.metadata), indent=2, default=str))
             self.experiment.log_artifact(self.run_id, str(facts), item.kind)
 
     @survives

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import struct
 import subprocess
 import sys
@@ -89,16 +90,36 @@ def _records(content: bytes, at: int) -> Iterable[bytes]:
 
 
 def legs_of(directory: Path) -> list[Leg]:
-    """The legs of a run and of its stages, from the oldest to the newest."""
+    """The legs of a run and of its stages, from the oldest to the newest.
+
+    Raises:
+        SegbenchError: its file names a folder of somebody else's.
+    """
     folders = {path.parent.absolute() for path in directory.glob("wandb/offline-run-*/run-*.wandb")}
     listed = directory / FILES
     for line in listed.read_text().splitlines() if listed.is_file() else ():
-        folders.add((directory / line).absolute())
+        folders.add(_allowed(directory, directory / line))
     legs = [Leg(folder, file) for folder in folders for file in folder.glob("run-*.wandb")]
     legs.sort(key=lambda leg: leg.folder.name.removeprefix("offline-"))
     for stage in sorted(directory.glob("stages/*/config.yaml")):
         legs = [*legs_of(stage.parent), *legs]
     return legs
+
+
+def _allowed(directory: Path, folder: Path) -> Path:
+    """A folder that a run's file names: inside the run, or where the user keeps such folders.
+
+    Raises:
+        SegbenchError: it lies elsewhere; what a file that was handed over names is not sent.
+    """
+    own = [directory, *([Path(place)] if (place := os.environ.get("WANDB_DIR")) else [])]
+    if not any(folder.resolve().is_relative_to(root.resolve()) for root in own):
+        raise SegbenchError(
+            f"{directory / FILES}: {folder}",
+            "folders inside the run, or below WANDB_DIR",
+            f"if you trust it: WANDB_DIR={shlex.quote(str(folder.parent))} segbench sync {shlex.quote(str(directory))}",
+        )
+    return folder.absolute()
 
 
 @dataclass(frozen=True)

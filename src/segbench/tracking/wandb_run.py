@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from segbench.config.no_effect import counting
 from segbench.config.record import Config
 from segbench.errors import SegbenchError
-from segbench.runtime.files import write_whole
+from segbench.runtime.files import open_itself, write_whole
 from segbench.runtime.processes import is_main_process
 from segbench.spec import ScoreInfo
 from segbench.tracking.access import INIT_S, Access, Mode, access, base_url, prepare, silence
@@ -182,7 +182,7 @@ class RunWandb(WandbLogger, Tracker):
         if self.access.mode == "disabled":
             return run
         kept, own = Path(run.dir).parent.absolute(), self.directory.absolute()
-        with (self.directory / FILES).open("a") as file:
+        with open_itself(self.directory / FILES, "a") as file:
             # A run directory may move, as a whole.
             file.write(f"{kept.relative_to(own) if kept.is_relative_to(own) else kept}\n")
         why = f" ({self.access.why})" if self.access.why else ""

@@ -17,7 +17,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content, plain containers and tensors only.
 
     Raises:
-        SegbenchError: the file is damaged.
+        SegbenchError: the file is damaged, or holds other than a checkpoint does.
     """
     try:
         _check_sums(path)
@@ -30,7 +30,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise SegbenchError(
             f"{path} holds no state_dict with its global_step", "a checkpoint of segbench", "use a run's own checkpoint"
         )
+    average = checkpoint.get("averaged_model")
+    weights = {**_mapping(checkpoint["state_dict"]), **_mapping({} if average is None else average)}
+    counted = [checkpoint["global_step"], checkpoint.get("epoch", 0)]
+    if not all(isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()) or not all(
+        isinstance(number, int) and number >= 0 for number in counted
+    ):
+        raise SegbenchError(
+            f"{path} holds other than named weights, a step and an epoch",
+            "a checkpoint of segbench",
+            "use another with checkpoint=best|last",
+        )
     return checkpoint
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {None: value}
 
 
 def _check_sums(path: Path) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from segbench.data.files.encoded import damaged, decode, decode_palette, read_bytes
 from segbench.data.raw import RawImage
 from segbench.errors import SegbenchError
+from segbench.runtime.files import written_whole
 from segbench.spec import VOID
 
 _INVALID = 254
@@ -112,7 +113,8 @@ def write_indices(path: Path, label_HW: NDArray[np.uint8], palette: tuple[tuple[
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(label_HW)
     image.putpalette([value for colour in palette for value in colour])
-    image.save(path, format="PNG")
+    with written_whole(path) as partial:
+        image.save(partial, format="PNG")
 
 
 def read_mat(path: Path, name: str, variable: str) -> Any:

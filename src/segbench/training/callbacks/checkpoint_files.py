@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from segbench.errors import SegbenchError
-from segbench.runtime.files import written_whole
+from segbench.runtime.files import partial_name, written_whole
 
 Memory = defaultdict[Any, list[Tensor]]
 """Tensors by shape, strides and type of what they are copies of."""
@@ -159,8 +159,7 @@ def _write(checkpoint: dict[str, Any], path: Path, keep: str | None) -> None:
 
 def _keep(path: Path, name: str) -> None:
     # Linked, not moved: if the process dies in between, the file still has its first name.
-    linked = path.with_name(f".{name}.partial")
-    linked.unlink(missing_ok=True)
+    linked = partial_name(path.with_name(name))
     os.link(path, linked)
     os.replace(linked, path.with_name(name))
 

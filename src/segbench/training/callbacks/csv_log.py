@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from segbench.runtime.files import write_whole
+from segbench.runtime.files import open_itself, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class RunCsv(Logger):
             self._columns = sorted([*self._columns, *new])
             self._rewrite([*self._read(), row])
         else:
-            with self._path.open("a", newline="") as file:
+            with open_itself(self._path, "a", newline="") as file:
                 file.write(_lines(self._columns, [row]))
 
     @rank_zero_only
