@@ -385,6 +385,7 @@ def calls(module):
                 "segbench.training.callbacks.checkpoint_files",
                 "segbench.data.prepare.fetch",
                 "segbench.data.prepare.hdf5",
+                "segbench.data.prepare.unpack",
                 "segbench.prediction.files",
                 "segbench.export.exporting",
             },
