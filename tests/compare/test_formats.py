@@ -11,9 +11,8 @@ import pytest
 
 from segbench.compare.comparison import Settings
 from segbench.compare.document import Document, Sentences, Table, document
-from segbench.compare.formats import FORMATS, SUFFIXES, as_latex, as_markdown, write
+from segbench.compare.formats import FORMATS, SUFFIXES, as_html, as_latex, as_markdown, write
 from segbench.compare.grouping import group_runs
-from segbench.compare.html import as_html
 from segbench.compare.pairwise import compare_groups
 from segbench.compare.reading import read_runs
 from segbench.compare.terminal import as_text, cut

@@ -11,10 +11,10 @@ from typing import Any
 
 from segbench.compare.comparison import Comparison
 from segbench.compare.document import Document, Sentences, Table, document
-from segbench.compare.html import as_html
 from segbench.compare.rows import as_json, tables
 from segbench.compare.terminal import as_text
 from segbench.display.digits import number
+from segbench.display.html import page
 from segbench.errors import SegbenchError
 
 SUFFIXES = {
@@ -182,6 +182,11 @@ _TEX = {
 
 def _tex(text: str) -> str:
     return " ".join("".join(_TEX.get(letter, letter) for letter in text).split())
+
+
+def as_html(shown: Document) -> str:
+    """One self-contained file: sortable tables, light and dark, printable."""
+    return page("comparison.html", shown.title, blocks=shown.blocks)
 
 
 _DOCUMENTS: dict[str, Callable[[Document], str]] = {

@@ -11,27 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from segbench.compare.columns import choose_columns
 from segbench.compare.definitions import run_heads, score_infos
 from segbench.compare.document import Table
 from segbench.compare.grouping import group_runs
-from segbench.compare.html import table
 from segbench.compare.records import RunRecord
 from segbench.config.packaged import read_yaml
 from segbench.config.paper import packaged_facts, paper_blocks
 from segbench.display.digits import number
+from segbench.display.html import part
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
-from segbench.report.pieces import chart, facts, folded, picture, sentences
+from segbench.report.pieces import chart, facts, folded, picture, sentences, table
 from segbench.runs.directory import Run
 from segbench.spec import HeadSpec, of_class
 
 _MAX_PICTURES = 12
 
 
-def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
+def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, Markup]:
     """HTML by heading.
 
     Args:
@@ -54,7 +55,7 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
     }
 
 
-def _scores(run: RunRecord, metric: str | None) -> str:
+def _scores(run: RunRecord, metric: str | None) -> Markup:
     paper, why_not = _paper(run)
     printed: Mapping[str, float] = paper.get("metrics") or {}
     infos = {}
@@ -93,7 +94,7 @@ def _scores(run: RunRecord, metric: str | None) -> str:
         "averaged over": run.protocol.get("tta"),
         "precision": run.protocol.get("precision"),
     }
-    return facts(how) + f'<div class="tables">{_class_scores(run)}{table(shown)}</div>' + sentences(notes)
+    return facts(how) + part("group", "tables", [*_class_scores(run), table(shown)]) + sentences(notes)
 
 
 def _paper(run: RunRecord) -> tuple[Mapping[str, Any], list[str]]:
@@ -109,18 +110,16 @@ def _paper(run: RunRecord) -> tuple[Mapping[str, Any], list[str]]:
     return paper, []
 
 
-def _deviations(run: RunRecord) -> str:
+def _deviations(run: RunRecord) -> Markup:
     assert run.path is not None
     found = Run(run.path).deviations()
     reasons, named = (found.get(key) for key in ("not_comparable", "deviations"))
     listed = [f"Not comparable: {each}." for each in reasons] if isinstance(reasons, list) else []
-    return sentences([*listed, *map(str, named)]) if isinstance(named, list) else ""
+    return sentences([*listed, *map(str, named)] if isinstance(named, list) else [])
 
 
-def _curves(directory: Path) -> str:
+def _curves(directory: Path) -> Markup:
     series = read_curves(directory / "metrics.csv")
-    if not series:
-        return ""
     groups: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for name, points in series.items():
         groups.setdefault(_group(name), {})[name] = points
@@ -131,7 +130,7 @@ def _curves(directory: Path) -> str:
         header = ("curve", "first step", "value", "last step", "value there")
         ends = Table(label, caption, header, rows, (False, True, True, True, True))
         drawn.append(chart(curves(members, label, log=label in ("learning rate", "loss")), caption, ends))
-    return f'<div class="figures">{"".join(drawn)}</div>'
+    return part("group", "figures", drawn)
 
 
 def _group(name: str) -> str:
@@ -205,7 +204,7 @@ def _of_classes(matrix_KK: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[n
         return hit / (both - hit), 2 * hit / both
 
 
-def _class_scores(run: RunRecord) -> str:
+def _class_scores(run: RunRecord) -> list[Markup]:
     tables = []
     with contextlib.suppress(SegbenchError, OSError, ValueError, KeyError):
         for named, head, matrix_KK in _matrices(run):
@@ -216,14 +215,14 @@ def _class_scores(run: RunRecord) -> str:
             tables.append(
                 table(Table("classes", f"classes{named}", ("class", "IU", "Dice"), rows, (False, True, True)))
             )
-    return "".join(tables)
+    return tables
 
 
-def _classes(run: RunRecord) -> str:
+def _classes(run: RunRecord) -> Markup:
     try:
         matrices = _matrices(run)
     except (SegbenchError, OSError, ValueError, KeyError) as error:
-        return f"<p>The counts of the images cannot be read: {error}</p>"
+        return part("sentence", f"The counts of the images cannot be read: {error}")
     drawn = []
     for named, head, matrix_KK in matrices:
         hit, labelled, predicted = np.diag(matrix_KK), matrix_KK.sum(1), matrix_KK.sum(0)
@@ -242,14 +241,14 @@ def _classes(run: RunRecord) -> str:
         drawn.append(chart(bars(by_iu, "IU"), f"Intersection over union of each class{named}", numbers))
         caption = f"Confusion{named}: predicted classes of each labelled class's pixels; a row sums to 1, or is empty"
         drawn.append(chart(confusion(matrix_KK, head.class_names), caption))
-    return f'<div class="figures">{"".join(drawn)}</div>' if drawn else ""
+    return part("group", "figures", drawn)
 
 
 def _last_nan(value: float) -> float:
     return math.inf if math.isnan(value) else -value
 
 
-def _pictures(directory: Path) -> str:
+def _pictures(directory: Path) -> Markup:
     """The extremes, then further panels: each image once, splits and merges beside."""
     shown = []
     folder = directory / "panels"
@@ -257,19 +256,19 @@ def _pictures(directory: Path) -> str:
     index = directory / "extremes" / "extremes.json"
     for entry in json.loads(index.read_text()) if index.is_file() else []:
         caption = f"{entry['rank']} image: {entry['id']}, {entry['score']} {number(entry['value'])}"
-        shown.append(picture(index.parent / entry["file"], f"{caption}; {_PARTS}"))
+        shown.append(picture(index.parent / entry["file"], f"{caption}; {_PARTS}", directory))
         panels.pop(entry["id"], None)
     marked = [name for name in panels if name.endswith(_MARKED)]
     for name in [*marked, *(name for name in panels if name not in marked)][: max(0, _MAX_PICTURES - len(shown))]:
         what = "splits and merges" if name in marked else _PARTS
-        shown.append(picture(panels[name], f"{name.removesuffix(_MARKED)}: {what}"))
-    return f'<div class="pictures">{"".join(shown)}</div>' if shown else ""
+        shown.append(picture(panels[name], f"{name.removesuffix(_MARKED)}: {what}", directory))
+    return part("group", "pictures", shown)
 
 
 _PARTS, _MARKED = "image, label, prediction, errors", "-splits-merges"
 
 
-def _cost(run: RunRecord) -> str:
+def _cost(run: RunRecord) -> Markup:
     seconds, steps = run.timing.get("fit_s"), run.timing.get("steps")
     trained = run.trained or run.path
     metered = trained / "energy.json" if trained else None
@@ -298,7 +297,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _provenance(run: RunRecord) -> str:
+def _provenance(run: RunRecord) -> Markup:
     told, assert_path = run.provenance, run.path
     assert assert_path is not None
     git = told.get("git") or {}
