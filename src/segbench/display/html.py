@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
+
+from segbench.errors import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,6 +24,7 @@ def _templates() -> Environment:
         loader=PackageLoader("segbench.display"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -40,13 +44,11 @@ def page(template: str, title: str, **values: Any) -> str:
         title: of the file, and its first heading.
         values: for the template.
     """
-    found = _templates()
-    source, _, _ = found.loader.get_source(found, "page.js")
-    script = Markup(f"\n{source}")
+    script = Markup((Path(__file__).parent / "templates" / "page.js").read_text("utf-8"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # Drawings carry styles of their own, which cannot fetch anything either.
     policy = (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    return found.get_template(template).render(title=title, policy=policy, script=script, **values) + "\n"
+    return _templates().get_template(template).render(title=title, policy=policy, script=script, **values) + "\n"

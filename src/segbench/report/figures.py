@@ -12,6 +12,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from segbench.errors import printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -26,14 +28,14 @@ _ANNOTATED = 8
 
 
 @contextlib.contextmanager
-def _drawing(salt: str) -> Iterator[Any]:
+def _drawing(salt: str, formulas: bool = False) -> Iterator[Any]:
     import matplotlib
 
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor")
     settings: dict[str, Any] = dict.fromkeys(inked, _INK) | {
         "svg.fonttype": "none",
         # A name with dollar signs is no formula.
-        "text.parse_math": False,
+        "text.parse_math": formulas,
         # Several drawings share a page: their ids must differ.
         "svg.hashsalt": salt,
         "font.family": "sans-serif",
@@ -55,7 +57,8 @@ def _svg(figure: Figure) -> Markup:
     text = written.getvalue()
     # Without the XML head, which is not allowed inside HTML.
     # matplotlib escapes every text.
-    return Markup(text[text.index("<svg") :].replace(_INK, "currentColor").replace(_GROUND, "var(--ground)"))
+    text = printable(text[text.index("<svg") :])
+    return Markup(text.replace(_INK, "currentColor").replace(_GROUND, "var(--ground)"))
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -76,7 +79,8 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label:
     """
     met = [value for _, values in series.values() for value in values]
     log = log and min(met) > 0 and max(met) >= 10 * min(met)
-    with _drawing(f"curves {label} {sorted(series)}"):
+    # A logarithmic scale has exponents.
+    with _drawing(f"curves {label} {sorted(series)}", formulas=log):
         rows = math.ceil(len(series) / 2) if len(series) > 1 else 0
         figure, axes = _axes(5.2, 3.0 + 0.18 * rows)
         for number, (name, (steps, values)) in enumerate(series.items()):
@@ -89,7 +93,9 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label:
         axes.set(xlabel="step", ylabel=label, yscale="log" if log else "linear")
         if rows:
             # Below the axes: many lines leave no free corner.
-            figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+            legend = figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+            for text in legend.get_texts():
+                text.set_parse_math(False)
         return _svg(figure)
 
 

@@ -49,8 +49,11 @@ def _refused(path: Path, run: Path) -> str | None:
     # A run is handed over with its pictures: nothing else of this machine goes into a page that is handed on.
     if not path.is_relative_to(run) or path.resolve() != run.resolve() / path.relative_to(run):
         return "it is a link, or outside the run"
-    with path.open("rb") as file:
-        head = file.read(24)
+    try:
+        with path.open("rb") as file:
+            head = file.read(24)
+    except OSError as error:
+        return str(error.strerror)
     if head[:8] != b"\x89PNG\r\n\x1a\n" or len(head) < 24:
         return "it is no PNG"
     width, height = struct.unpack(">II", head[16:])

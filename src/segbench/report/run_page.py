@@ -6,7 +6,8 @@ import contextlib
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,26 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, Markup]
         SegbenchError: the run has no such score.
     """
     assert run.path is not None
-    return {
-        "Scores": _scores(run, metric),
-        "Images": _pictures(run.path),
-        "Deviations": _deviations(run),
-        "Curves": _curves(run.trained or run.path),
-        "Classes": _classes(run),
-        "Cost": _cost(run),
-        "Provenance": _provenance(run),
-        "Configuration": folded("the whole configuration", dict(run.config)),
+    drawn: dict[str, tuple[str, Callable[[], Markup]]] = {
+        "Images": ("extremes or panels", partial(_pictures, run.path)),
+        "Deviations": ("deviations.json", partial(_deviations, run)),
+        "Curves": ("metrics.csv", partial(_curves, run.trained or run.path)),
+        "Classes": ("per_image.npz", partial(_classes, run)),
+        "Cost": ("energy.json or the results of a stage", partial(_cost, run)),
+        "Provenance": ("results.json or overrides.yaml", partial(_provenance, run)),
+        "Configuration": ("config.yaml", partial(folded, "the whole configuration", dict(run.config))),
     }
+    return {"Scores": _scores(run, metric)} | {heading: _drawn(run, *how) for heading, how in drawn.items()}
+
+
+def _drawn(run: RunRecord, files: str, draw: Callable[[], Markup]) -> Markup:
+    """A section; a sentence where its file is damaged, as the others are still worth a page."""
+    try:
+        return draw()
+    except Exception as error:
+        # Libraries and lookups fail in any way over a file that somebody damaged.
+        why = error.found if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}"
+        return part("sentence", f"{files} of {run.trained or run.path} cannot be read: {why}")
 
 
 def _scores(run: RunRecord, metric: str | None) -> Markup:
@@ -206,7 +217,8 @@ def _of_classes(matrix_KK: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[n
 
 def _class_scores(run: RunRecord) -> list[Markup]:
     tables = []
-    with contextlib.suppress(SegbenchError, OSError, ValueError, KeyError):
+    # The section of classes says why.
+    with contextlib.suppress(Exception):
         for named, head, matrix_KK in _matrices(run):
             iu, dice = _of_classes(matrix_KK)
             rows = tuple(
@@ -219,12 +231,8 @@ def _class_scores(run: RunRecord) -> list[Markup]:
 
 
 def _classes(run: RunRecord) -> Markup:
-    try:
-        matrices = _matrices(run)
-    except (SegbenchError, OSError, ValueError, KeyError) as error:
-        return part("sentence", f"The counts of the images cannot be read: {error}")
     drawn = []
-    for named, head, matrix_KK in matrices:
+    for named, head, matrix_KK in _matrices(run):
         hit, labelled, predicted = np.diag(matrix_KK), matrix_KK.sum(1), matrix_KK.sum(0)
         iu, dice = _of_classes(matrix_KK)
         share = labelled / max(labelled.sum(), 1)

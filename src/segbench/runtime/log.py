@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from segbench.errors import printable
+
 TRACEBACK_IN = "the traceback is in "
 """Start of the note that names the file with an error's traceback."""
 
@@ -20,6 +22,11 @@ class _RunLog(logging.FileHandler):
         # A full disk stops the run at its next important write, not here.
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 @contextlib.contextmanager
@@ -34,12 +41,12 @@ def log_to(path: Path | None) -> Iterator[None]:
     root = logging.getLogger()
     before, root.handlers = root.handlers, []
     console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setFormatter(_Formatter("%(message)s"))
     console.addFilter(lambda record: not getattr(record, "file_only", False))
     handlers: list[logging.Handler] = [console]
     if path is not None:
         file = _RunLog(path)
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append(file)
     level = root.level
     root.setLevel(logging.INFO if path is not None else logging.WARNING)
