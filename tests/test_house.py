@@ -411,3 +411,16 @@ def test_pages_are_made_by_templates(module):
 
 def test_only_one_console_is_used():
     assert [name for name, names in IMPORTS.items() if "rich.console.Console" in names] == []
+
+
+def test_requirements_are_the_constraints_whole_with_digests():
+    repo = TESTS.parent
+    text = (repo / "requirements.txt").read_text()
+    blocks = re.findall(r"^(\S+)==(\S+)(.*(?:\n +--hash=sha256:[0-9a-f]{64}.*)+)", text, re.MULTILINE)
+    assert len(blocks) == text.count("==") - len(re.findall("; .*==", text)) > 100
+    assert "://" not in text and "torch" not in {name for name, _, _ in blocks}
+    pinned = dict(re.findall(r"^(\S+)==(\S+)$", (repo / "constraints.txt").read_text(), re.MULTILINE))
+    pinned = {re.sub("[-_.]+", "-", name).lower(): version for name, version in pinned.items()}
+    assert {name: version for name, version, _ in blocks if name in pinned} == {
+        name: version for name, version in pinned.items() if name in {name for name, _, _ in blocks}
+    }
