@@ -66,7 +66,7 @@ def _over_seeds(
 ) -> Markup:
     """A row for each setting, the best by its mean first; nothing where no setting has several seeds."""
     if all(len(group.runs) < 2 for group in groups):
-        return Markup()
+        return sentences([])
     columns = columns[:_SCORES]
     header = (*(short(key) for key in keys), "seeds", *(column.name for column in columns))
     ordered = sorted(groups, key=lambda group: _rank(group.summary(leading).mean, higher))
@@ -140,7 +140,7 @@ def _table(
 
 def _parallel(scored: Sequence[RunRecord], keys: Sequence[str], column: Column, higher: bool) -> Markup:
     if len(scored) < 2 or not keys:
-        return Markup()
+        return sentences([])
     rows = [{short(key): _setting(run, key) for key in keys} | {column.name: run.metrics[column.key]} for run in scored]
     said = f"One line per run: its settings, and {column.name} on the last axis; the lighter the better"
     return chart(parallel_coordinates(rows, column.name, higher), said)
@@ -151,7 +151,7 @@ def _importance(scored: Sequence[RunRecord], keys: Sequence[str], column: Column
         [{key: _setting(run, key) for key in keys} for run in scored], [run.metrics[column.key] for run in scored]
     )
     if not shares:
-        return Markup()
+        return sentences([])
     ordered = {
         ", ".join(short(key) for key in keys): share
         for keys, share in sorted(shares.items(), key=lambda item: -item[1])
