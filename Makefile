@@ -4,17 +4,29 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.segbench-setup
 
-.PHONY: setup train test test-slow test-slurm test-faults test-networks lint docs test-tutorials bench bench-large gpu clean
+.PHONY: setup requirements train test test-slow test-slurm test-faults test-networks test-python test-oldest test-next lint docs test-tutorials bench bench-large gpu \
+	clean
 
 setup: $(STAMP)
 
-# constraints.txt pins what was tested; it also keeps pip from fetching a torch with gigabytes of CUDA beside it.
-$(STAMP): pyproject.toml constraints.txt
+# requirements.txt has everything that was tested but torch, each file by its digest, so nothing that an index serves later
+# gets in. torch comes by its version alone: its builds differ by machine. `make requirements` writes the file.
+TORCH = torch==$$(sed -n 's/^torch==//p' constraints.txt)
+$(STAMP): pyproject.toml requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
+
+UV := .venv-uv/bin/uv
+$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --quiet uv
+
+requirements: $(UV)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--constraint constraints.txt --extra dev --no-emit-package torch pyproject.toml --output-file requirements.txt
 
 train: setup
 	$(BIN)/segbench train
@@ -50,6 +62,29 @@ $(NETWORKS)/.setup: pyproject.toml constraints.txt constraints-networks.txt
 test-networks: $(NETWORKS)/.setup
 	$(NETWORKS)/bin/python -m pytest -rs -m networks tests/models tests/end_to_end/test_networks.py
 
+# The tests, or TESTS="tests/compare ...", on other versions; deprecations of or in other packages are no faults there.
+TESTS ?= tests
+OTHERWISE := -m pytest -n 2 --dist worksteal -m "not slow" -W ignore::DeprecationWarning -W ignore::FutureWarning
+
+# Another Python: make test-python PYTHON=python3.13
+test-python:
+	$(MAKE) setup VENV=.venv-$(notdir $(PYTHON))
+	.venv-$(notdir $(PYTHON))/bin/python $(OTHERWISE) $(TESTS)
+
+# The oldest versions that pyproject.toml admits; torch as elsewhere, since older builds are gigabytes of CUDA.
+test-oldest: $(UV)
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet "$(TORCH)"
+	grep "^torch==" constraints.txt | $(UV) pip install --quiet --python .venv-oldest/bin/python \
+		--resolution lowest-direct --constraint - --editable ".[dev]"
+	.venv-oldest/bin/python $(OTHERWISE) $(TESTS)
+
+# The release candidate of Hydra, which pyproject.toml does not admit yet.
+test-next:
+	$(MAKE) setup VENV=.venv-next
+	.venv-next/bin/python -m pip install --quiet --upgrade --pre "hydra-core>=1.4.0rc1,<1.5"
+	.venv-next/bin/python $(OTHERWISE) $(TESTS)
+
 # Builds the documentation site in outputs/site.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -77,4 +112,4 @@ gpu:
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(NETWORKS) .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .hypothesis dist

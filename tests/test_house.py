@@ -386,10 +386,13 @@ def calls(module):
                 "segbench.training.callbacks.checkpoint_files",
                 "segbench.data.prepare.fetch",
                 "segbench.data.prepare.hdf5",
+                "segbench.data.prepare.unpack",
                 "segbench.prediction.files",
                 "segbench.export.exporting",
             },
         ),
+        # What it holds is not escaped.
+        ("Markup", {"segbench.display.html", "segbench.report.figures"}),
         ("os.walk", {"segbench.runtime.files", "segbench.prediction.record"}),
     ],
 )
@@ -497,3 +500,29 @@ def test_checkpoints_are_read_without_code(module):
     ]
     assert loads
     assert all("weights_only=True" in ast.unparse(node) for node in loads)
+
+
+TAGS = re.compile(r"</?(a|body|div|figure|h[1-6]|html|img|li|p|pre|script|section|span|table|t[dhr]|ul)\b[^>]*>")
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_pages_are_made_by_templates(module):
+    texts = [node.value for node in ast.walk(ast.parse(FILES[module].read_text())) if isinstance(node, ast.Constant)]
+    assert [text for text in texts if isinstance(text, str) and TAGS.search(text)] == []
+
+
+def test_only_one_console_is_used():
+    assert [name for name, names in IMPORTS.items() if "rich.console.Console" in names] == []
+
+
+def test_requirements_are_the_constraints_whole_with_digests():
+    repo = TESTS.parent
+    text = (repo / "requirements.txt").read_text()
+    blocks = re.findall(r"^(\S+)==(\S+)(.*(?:\n +--hash=sha256:[0-9a-f]{64}.*)+)", text, re.MULTILINE)
+    assert len(blocks) == text.count("==") - len(re.findall("; .*==", text)) > 100
+    assert "://" not in text and "torch" not in {name for name, _, _ in blocks}
+    pinned = dict(re.findall(r"^(\S+)==(\S+)$", (repo / "constraints.txt").read_text(), re.MULTILINE))
+    pinned = {re.sub("[-_.]+", "-", name).lower(): version for name, version in pinned.items()}
+    assert {name: version for name, version, _ in blocks if name in pinned} == {
+        name: version for name, version in pinned.items() if name in {name for name, _, _ in blocks}
+    }

@@ -2,7 +2,14 @@
 
 import re
 
+# Line feeds and tabs stay; what turns the direction of writing goes.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _PARTS = re.compile(r"SegbenchError: (.*?)\n  expected: (.*?)\n  to do:    (.*)", re.DOTALL)
+
+
+def printable(text: str) -> str:
+    """A text with its control characters escaped, so that a name out of a file commands no terminal."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class SegbenchError(ValueError):
@@ -20,6 +27,7 @@ class SegbenchError(ValueError):
         # torch raises a loader process's error again, from its class and the text of its traceback alone.
         if not expected and (parts := _PARTS.search(found)):
             found, expected, action = (part.strip() for part in parts.groups())
+        found, expected, action = map(printable, (found, expected, action))
         self.found, self.expected, self.action = found, expected, action
         super().__init__(f"{found}\n  expected: {expected}\n  to do:    {action}")
 

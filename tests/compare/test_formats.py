@@ -11,9 +11,8 @@ import pytest
 
 from segbench.compare.comparison import Settings
 from segbench.compare.document import Document, Sentences, Table, document
-from segbench.compare.formats import FORMATS, SUFFIXES, as_latex, as_markdown, write
+from segbench.compare.formats import FORMATS, SUFFIXES, as_html, as_latex, as_markdown, write
 from segbench.compare.grouping import group_runs
-from segbench.compare.html import as_html
 from segbench.compare.pairwise import compare_groups
 from segbench.compare.reading import read_runs
 from segbench.compare.terminal import as_text, cut
@@ -145,7 +144,7 @@ class TestMarkdown:
 
     def test_signs_of_markdown_are_escaped(self):
         text = as_markdown(NASTY)
-        assert "# a & b\\_c \\| \\<d>" in text
+        assert "# a \\& b\\_c \\| \\<d>" in text
         assert "| \\`x\\` \\*y\\* # | \\< 0.001 |" in text
         assert all(line.replace("\\|", "").count("|") == 3 for line in text.splitlines() if line.startswith("|"))
 
@@ -335,3 +334,24 @@ def test_all_formats_can_be_had_by_a_file_s_name(comparison):
         assert write(comparison, form)
     with pytest.raises(SegbenchError, match=r"format=pdf\n.*terminal, markdown"):
         write(comparison, "pdf")
+
+
+def test_a_spreadsheet_takes_no_text_for_a_formula(comparison, monkeypatch):
+    rows = [
+        {"=run": "=1+1", "b": -0.5, "c": "-0.5", "d": "-cmd|x", "e": None, "f": "@x", "g": "\tx", "h": "a=b", "i": [1]}
+    ]
+    monkeypatch.setattr("segbench.compare.formats.tables", lambda _: {"runs": rows})
+    ((header, line),) = [list(csv.reader(io.StringIO(write(comparison, "csv"))))]
+    assert header == ["'=run", *"bcdefghi"]
+    assert line == ["'=1+1", "-0.5", "-0.5", "'-cmd|x", "", "'@x", "'\tx", "a=b", "[1]"]
+
+
+def test_names_are_text_in_every_document():
+    name = "\x1b[31m[link](javascript:x) [red] :smile: *"
+    shown = Document(name, (Table("t", name, (name,), ((name,),), (False,), (name,)), Sentences(name, ("# " + name,))))
+    assert as_text(shown).count("\\x1b[31m[link](javascript:x) [red] :smile: *") == 7
+    latex, markdown = as_latex(shown), as_markdown(shown)
+    assert "{[}link{]}" in latex and "    {[}" not in latex
+    assert "\n- \\# " in markdown and "\\[link\\](javascript" in markdown
+    for text in (latex, markdown, as_text(shown), as_html(shown)):
+        assert "\x1b" not in text

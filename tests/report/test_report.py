@@ -97,7 +97,7 @@ def test_each_class_has_its_iu_and_dice(tiny_run):
     text = report([str(tiny_run)])
     scores = Run(tiny_run).results()["metrics"]
     for name in ("membrane", "cell"):
-        row = re.search(rf'<tr><th scope="row" >{name}</th>(.*?)</tr>', text, re.DOTALL)[1]
+        row = re.search(rf'<tr><th scope="row">{name}</th>(.*?)</tr>', text, re.DOTALL)[1]
         shown = re.findall(r">([^<>]+)</td>", row)[:2]
         assert shown == [digits.number(scores[f"test/{family}/{name}"]) for family in ("iu", "dice")]
 
@@ -126,7 +126,7 @@ def test_the_papers_scores_lead_or_the_one_that_is_asked_for(tiny_run, tmp_path)
     beside(copied, paper)
 
     def order(metric=None):
-        names = re.findall(r'<tr><th scope="row" >(\w+)</th>', report([str(copied.path)], metric))
+        names = re.findall(r'<tr><th scope="row">(\w+)</th>', report([str(copied.path)], metric))
         # The classes' own scores stand before all others.
         assert names[:2] == ["membrane", "cell"]
         return [name for name in names if name not in names[:2]]
@@ -144,7 +144,7 @@ def test_a_sweep_shows_other_definitions_of_a_score_last(sweep):
 
 def test_a_sweep_is_ordered_and_its_failures_are_told(sweep):
     text = report([str(sweep)])
-    rows = re.findall(r'<tr><th scope="row" >(\d)</th>', text)
+    rows = re.findall(r'<tr><th scope="row">(\d)</th>', text)
     assert rows == ["3", "2", "1", "0"]
     assert "Left out" in text and "failed" in text
     assert "Best run: scores" in text
@@ -156,7 +156,7 @@ def test_a_sweep_can_be_ordered_by_an_error(sweep):
         results = Run(sweep / str(number)).results()
         results["metrics"]["test/pixel_error"] = value
         (sweep / str(number) / "results.json").write_text(json.dumps(results))
-    assert re.findall(r'<tr><th scope="row" >(\d)</th>', report([str(sweep)], "pixel_error")) == ["0", "2", "3", "1"]
+    assert re.findall(r'<tr><th scope="row">(\d)</th>', report([str(sweep)], "pixel_error")) == ["0", "2", "3", "1"]
 
 
 def test_seeds_of_a_setting_are_averaged(sweep):
@@ -274,3 +274,50 @@ def test_each_image_is_shown_once(tiny_run):
     shown = [re.sub(r"^\w+ image: ", "", text) for text in captions if "image, label" in text]
     names = [re.split("[,:]", text)[0] for text in shown]
     assert len(names) > 2 and len(set(names)) == len(names)
+
+
+def test_a_damaged_file_costs_its_section_alone(tiny_run, tmp_path):
+    copied = Run(shutil.copytree(tiny_run, tmp_path / "run")).path
+    (copied / "extremes" / "extremes.json").write_text("[[]]")
+    (copied / "metrics.csv").write_text("a,b\n1,2\n")
+    (copied / "energy.json").write_bytes(b"\xff")
+    (copied / "overrides.yaml").write_bytes(b"\xff")
+    text = report([str(copied)])
+    for file in ("extremes or panels", "metrics.csv", "energy.json or", "results.json or overrides.yaml"):
+        assert re.search(rf"<p>{file}[^<]* of {copied} cannot be read: ", text), file
+    assert text.count(">Classes</h2>") == 1
+
+
+def test_pictures_come_from_inside_the_run(tiny_run, tmp_path):
+    copied = Run(shutil.copytree(tiny_run, tmp_path / "run")).path
+    shutil.rmtree(copied / "panels")
+    index = copied / "extremes" / "extremes.json"
+    (entry, *_) = json.loads(index.read_text())
+    good = index.parent / entry["file"]
+    shutil.copyfile(good, tmp_path / "secret.png")
+    (index.parent / "link.png").symlink_to(tmp_path / "secret.png")
+    (index.parent / "huge.png").write_bytes(good.read_bytes()[:16] + (20_000).to_bytes(4, "big") * 2)
+    (index.parent / "text.png").write_text("secret")
+    names = [
+        str(tmp_path / "secret.png"),
+        "../../secret.png",
+        "link.png",
+        "huge.png",
+        "text.png",
+        "gone.png",
+        good.name,
+    ]
+    index.write_text(json.dumps([entry | {"file": name} for name in names]))
+    text = report([str(copied)])
+    assert text.count("data:image/jpeg") == 1
+    assert text.count("png cannot be read: it is a link, or outside the run.") == 3
+    assert "huge.png cannot be read: it has 20000 x 20000 pixels" in text
+    assert "text.png cannot be read: it is no PNG." in text
+    assert "gone.png cannot be read: No such file" in text
+
+
+def test_names_of_classes_are_text_in_drawings():
+    matrix = np.array([[3, 1], [0, 2]])
+    for svg in (confusion(matrix, ["<script>", "$x^$"]), bars({"<script>": 0.5, "$\\bad": 1.0}, "a & b")):
+        assert "<script" not in svg and "&lt;script&gt;" in svg
+        assert "$" in svg

@@ -173,11 +173,10 @@ def _print(comparison: Comparison, form: str, table: str | None) -> None:
     if form != "terminal":
         print(write(comparison, form, table), end="")
         return
-    from rich.console import Console
-
     from segbench.compare.terminal import PIPE_WIDTH, show
+    from segbench.runtime.console import Console
 
-    console = Console(highlight=False)
+    console = Console()
     if not console.is_terminal:
-        console = Console(highlight=False, width=PIPE_WIDTH)
+        console = Console(width=PIPE_WIDTH)
     show(chosen(comparison, table), console)

@@ -19,11 +19,11 @@ from segbench.config.explain import near
 from segbench.errors import SegbenchError
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from segbench.data.prepare.check import Report
     from segbench.data.raw import DataSet
+    from segbench.runtime.console import Console
 
 _Progress = Callable[[str, int, int | None], None]
 
@@ -185,7 +185,7 @@ def _prepare(name: str, given: dict[str, str], directories: list[Path]) -> int:
         root = str(_config(name, directories).get("root", f"data/{name}")) if name not in PARTS else f"data/{name}"
     parts = [part for part in given.get("parts", "").split(",") if part]
     with _progress() as (console, progress):
-        listener = Listener(say=lambda text: console.print(text, highlight=False), progress=progress)
+        listener = Listener(say=lambda text: console.print(text), progress=progress)
         prepare(name, Path(root), parts, given.get("mirror"), listener)
     return 0
 
@@ -278,13 +278,15 @@ def _logged() -> Iterator[None]:
 @contextlib.contextmanager
 def _progress() -> Iterator[tuple[Console, _Progress]]:
     """A console and, on a terminal, a progress bar for each task."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(highlight=False)
+    from segbench.runtime.console import Console
+
+    console = Console()
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn()
+        console = Console(width=160)
+    named, numbered = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[count]}")
+    columns = named, BarColumn(), numbered, TimeRemainingColumn()
     tasks: dict[str, Any] = {}
 
     def progress(what: str, done: int, total: int | None) -> None:

@@ -16,7 +16,7 @@ from segbench.config.explain import Composing, explained
 from segbench.config.own_targets import opened
 from segbench.config.packaged import conf_root
 from segbench.config.trust import typed
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, printable
 from segbench.runtime.closed_pipe import ends_quietly
 from segbench.runtime.log import TRACEBACK_IN
 
@@ -74,7 +74,7 @@ def boundary() -> Iterator[None]:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"error: {explained(error) or _one_line(error)}", file=sys.stderr)
+        print(f"error: {explained(error) or printable(_one_line(error))}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

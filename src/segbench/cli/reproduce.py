@@ -73,13 +73,14 @@ def _list(arguments: Sequence[str]) -> None:
         return
     if given.get("format", "terminal") != "terminal":
         raise SegbenchError(f"format={given['format']}", "markdown, or none", "correct format=")
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from segbench.runtime.console import Console
+
+    console = Console()
     if not console.is_terminal:
         # Without a terminal no line is cut to its width.
-        console = Console(highlight=False, width=160)
+        console = Console(width=160)
     lines = table(rows, paper_blocks())
     starts = [number for number, line in enumerate(lines) if line["row"]]
     for name, entry in published().items():
@@ -146,10 +147,11 @@ def _without_paths(argument: str) -> str:
 
 
 def _print(row: Mapping[str, Any], path: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
+    from segbench.runtime.console import Console
+
+    console = Console(soft_wrap=True)
     shown = Table(title=f"{row['experiment']}: {row['method']}, {row['paper']['source']}", title_justify="left")
     for column in ("score", "paper", "ours", "n", "difference"):
         shown.add_column(column, justify="left" if column == "score" else "right")

@@ -43,7 +43,16 @@ def run_measures(run: RunRecord) -> dict[tuple[str, str], Measure]:
         SegbenchError: a definition that is not allowed or no longer exists, or a run without a data set.
     """
     heads = {head: (spec.class_names, spec.palette, spec.excluded) for head, spec in run_heads(run).heads.items()}
-    return dict(_measures(json.dumps(dict(run.config.get("metrics") or {})), json.dumps(heads)))
+    try:
+        return dict(_measures(json.dumps(dict(run.config.get("metrics") or {})), json.dumps(heads)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, SegbenchError):
+            raise
+        raise SegbenchError(
+            f"{run.source}: its metrics or its dataset.json are damaged: {error!r}",
+            "metrics and classes as segbench recorded them",
+            "score the run again",
+        ) from error
 
 
 @cache

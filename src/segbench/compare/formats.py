@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from segbench.compare.comparison import Comparison
 from segbench.compare.document import Document, Sentences, Table, document
-from segbench.compare.html import as_html
 from segbench.compare.rows import as_json, tables
 from segbench.compare.terminal import as_text
 from segbench.display.digits import number
-from segbench.errors import SegbenchError
+from segbench.display.html import page
+from segbench.errors import SegbenchError, printable
 
 SUFFIXES = {
     ".txt": "terminal",
@@ -87,17 +88,35 @@ def _no_table(table: str, there: list[str]) -> SegbenchError:
 
 
 def as_csv(comparison: Comparison, table: str) -> str:
-    """One table with all digits, undefined scores empty."""
+    """One table with all digits, undefined scores empty.
+
+    Text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     known = tables(comparison)
     if table not in known:
         raise _no_table(table, list(known))
     rows = known[table]
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: "" if value is None or value != value else value for key, value in row.items()})
+    writer = csv.writer(out, lineterminator="\n")
+    header = list(dict.fromkeys(key for row in rows for key in row))
+    lines: list[list[Any]] = [header, *([row.get(key) for key in header] for row in rows)]
+    writer.writerows([_no_formula(value) for value in line] for line in lines)
     return out.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    if value is None or value != value:
+        return ""
+    text = str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) and not _is_number(text) else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def as_json_table(comparison: Comparison, table: str) -> Any:
@@ -117,7 +136,8 @@ def as_markdown(shown: Document) -> str:
     for block in shown.blocks:
         parts.append(f"## {_pipes(block.title)}")
         if isinstance(block, Sentences):
-            parts.append("\n".join(f"- {_pipes(sentence)}" for sentence in block.sentences))
+            # At its start a sign would begin a heading, a quotation or a list.
+            parts.append("\n".join("- " + re.sub(r"^(?=[#>+-])", r"\\", _pipes(text)) for text in block.sentences))
         else:
             lines = [block.header, tuple("---:" if right else "---" for right in block.numeric), *block.rows]
             parts.append("\n".join("| " + " | ".join(map(_pipes, line)) + " |" for line in lines))
@@ -126,14 +146,12 @@ def as_markdown(shown: Document) -> str:
 
 
 def _pipes(text: str) -> str:
-    for mark in ("\\", "|", "*", "_", "`", "<"):
-        text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split())
+    return printable(" ".join(re.sub(r"([\\|*_`<\[\]&~$])", r"\\\1", text).split()))
 
 
 def as_latex(shown: Document) -> str:
     """Tables and sentences; they need only the package booktabs."""
-    parts = [f"% {' '.join(shown.title.split())}", "% \\usepackage{booktabs}"]
+    parts = [f"% {printable(' '.join(shown.title.split()))}", "% \\usepackage{booktabs}"]
     for block in shown.blocks:
         parts.append(_latex_table(block) if isinstance(block, Table) else _latex_text(block))
     return "\n\n".join(parts) + "\n"
@@ -177,11 +195,20 @@ _TEX = {
     "↓": r"$\downarrow$",
     "<": r"$<$",
     ">": r"$>$",
+    # After a line's end these would be its arguments.
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
 } | {mark: f"\\{mark}" for mark in "&%$#_"}
 
 
 def _tex(text: str) -> str:
-    return " ".join("".join(_TEX.get(letter, letter) for letter in text).split())
+    return " ".join("".join(_TEX.get(letter, letter) for letter in printable(" ".join(text.split()))).split())
+
+
+def as_html(shown: Document) -> str:
+    """One self-contained file: sortable tables, light and dark, printable."""
+    return page("comparison.html", shown.title, blocks=shown.blocks)
 
 
 _DOCUMENTS: dict[str, Callable[[Document], str]] = {

@@ -271,9 +271,9 @@ def circumstances(runs: Sequence[RunRecord]) -> list[str]:
         met = {str(made[key]) for made in made_by if made.get(key)}
         if len(met) > 1:
             notes.append(f"{named} differ: {', '.join(sorted(met))}.")
-    threads = {run.settings["threads"] for run in runs if "threads" in run.settings}
+    threads = {show_setting(run.settings["threads"]) for run in runs if "threads" in run.settings}
     if len(threads) > 1:
-        notes.append(f"Scored with different numbers of CPU threads: {', '.join(sorted(map(str, threads)))}.")
+        notes.append(f"Scored with different numbers of CPU threads: {', '.join(sorted(threads))}.")
     return notes + _unrecorded(runs)
 
 

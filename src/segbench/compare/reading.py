@@ -241,6 +241,7 @@ def _record(
     metrics = results.get("metrics")
     if not all(isinstance(part, dict) for part in (protocol, provenance, timing)):
         raise _Damaged("results.json does not match its schema")
+    _check_origin("results.json", provenance)
     if not isinstance(metrics, dict) or not all(isinstance(v, int | float | None) for v in metrics.values()):
         raise _Damaged("results.json has no table of metrics")
     settings, config = _effective(trained, config, timing.get("steps") if path == trained else _steps(trained), configs)
@@ -286,9 +287,14 @@ def _record(
         data_digest=digest,
         legs=tuple(leg.provenance for leg in legs),
         settled=_settled_by_data(legs),
-        tracked=tuple(each.read_text().strip() for each in ids if each.is_file()),
+        tracked=tuple(each.read_text(errors="replace").strip() for each in ids if each.is_file()),
         partial=_partial(path, trained),
     )
+
+
+def _check_origin(file: str, provenance: Mapping[str, Any]) -> None:
+    if wrong := [key for key in ("git", "versions") if not isinstance(provenance.get(key) or {}, dict)]:
+        raise _Damaged(f"{file} does not match its schema: its {wrong[0]} is no table")
 
 
 def _partial(path: Path, trained: Path) -> Partial | None:
@@ -300,13 +306,16 @@ def _partial(path: Path, trained: Path) -> Partial | None:
 
 def _legs(path: Path) -> list[Leg]:
     try:
-        return read_legs((path / "history.jsonl").read_text())
+        legs = read_legs((path / "history.jsonl").read_text())
     except FileNotFoundError:
         return []
     except SegbenchError as error:
         raise _Damaged(error.found) from error
     except (OSError, ValueError) as error:
         raise _Damaged(f"history.jsonl cannot be read: {error}") from error
+    for leg in legs:
+        _check_origin("history.jsonl", leg.provenance)
+    return legs
 
 
 def _settled_by_data(legs: Sequence[Leg]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from segbench.compare.document import Document, Sentences, Table
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from segbench.runtime.console import Console
 
 _ROWS = 40
 PIPE_WIDTH = 160
@@ -18,13 +18,11 @@ PIPE_WIDTH = 160
 
 def show(shown: Document, console: Console) -> None:
     """Print the document."""
-    from rich.text import Text
-
-    console.print(Text(shown.title, style="bold"), soft_wrap=True)
+    console.print(shown.title, style="bold", soft_wrap=True)
     for block in shown.blocks:
         console.print()
         if isinstance(block, Sentences):
-            console.print(Text(block.title, style="bold yellow" if block.warning else "bold"))
+            console.print(block.title, style="bold yellow" if block.warning else "bold")
             for sentence in block.sentences:
                 _bullet(sentence, console)
         else:
@@ -33,29 +31,29 @@ def show(shown: Document, console: Console) -> None:
 
 def _bullet(sentence: str, console: Console) -> None:
     from rich.table import Table as Grid
-    from rich.text import Text
 
     grid = Grid.grid(padding=(0, 1))
-    grid.add_row(Text("-"), Text(sentence))
+    grid.add_row("-", sentence)
     console.print(grid)
 
 
 def _table(table: Table, console: Console) -> None:
     from rich import box
     from rich.table import Table as RichTable
-    from rich.text import Text
 
     rich = RichTable(
-        title=Text(table.title, style="bold"),
-        caption=Text("\n".join(table.caption)) if table.caption else None,
+        title=table.title,
+        title_style="bold",
+        caption="\n".join(table.caption) if table.caption else None,
+        caption_style="none",
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
     )
     for name, right in zip(table.header, table.numeric, strict=True):
-        rich.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+        rich.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in table.rows:
-        rich.add_row(*map(Text, row))
+        rich.add_row(*row)
     console.print(rich)
 
 
@@ -82,8 +80,8 @@ def cut(table: Table, width: int) -> Table:
 
 def as_text(shown: Document) -> str:
     """The same as plain text."""
-    from rich.console import Console
+    from segbench.runtime.console import Console
 
     out = io.StringIO()
-    show(shown, Console(file=out, width=PIPE_WIDTH, highlight=False, color_system=None))
+    show(shown, Console(file=out, width=PIPE_WIDTH, color_system=None))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"

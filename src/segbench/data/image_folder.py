@@ -441,8 +441,9 @@ def describe_classes(of_pages: Sequence[NDArray[np.int64]], names: Sequence[str]
 @contextmanager
 def _progress(what: str) -> Iterator[Progress]:
     """A bar on a terminal, as soon as there are files to read."""
-    from rich.console import Console
     from rich.progress import Progress as Bars
+
+    from segbench.runtime.console import Console
 
     console = Console(stderr=True)
     with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:

@@ -7,11 +7,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from segbench.config.record import Config, Paper
 from segbench.display.digits import number
+from segbench.runtime.console import Console
 from segbench.spec import OF_CLASSES, of_class
 
 RAND_DEFINITIONS = """rand_error: the challenge's program since 2015; rand_error_pairs: before;
@@ -126,7 +126,7 @@ def print_results(
         partial_validation: likewise of the validations.
     """
     # Without a terminal, lines are not cut to its width.
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     if any(key.startswith(f"{split}/") for key in scores):
         title = f"{config.name}: {split}, {protocol['checkpoint']} checkpoint, tta {protocol['tta']}"
         if config.debug is not None:

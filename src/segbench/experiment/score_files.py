@@ -175,10 +175,10 @@ def score_files(given: EvaluateRequest, directory: Path, overrides: list[str]) -
 
 def print_scores(scored: ChallengeScores, count: int) -> None:
     """The challenge's metrics as a table: value, best threshold, direction."""
-    from rich.console import Console
     from rich.table import Table
 
     from segbench.display.tables import RAND_DEFINITIONS
+    from segbench.runtime.console import Console
 
     table = Table(title=f"ISBI 2012 challenge metrics, {count} slices", title_justify="left", caption_justify="left")
     for column in ("metric", "value", "at threshold", "better"):
@@ -195,4 +195,4 @@ def print_scores(scored: ChallengeScores, count: int) -> None:
         value = f"{part.value:.6f}" if name == "warping_error" else f"{part.value:.4f}"
         table.add_row(name, value, f"{part.threshold:.1f}", "higher" if name.startswith("v_") else "lower")
     table.caption = RAND_DEFINITIONS
-    Console(highlight=False, soft_wrap=True).print(table)
+    Console(soft_wrap=True).print(table)

@@ -18,14 +18,20 @@ class Progress:
     """
 
     def __init__(self, inputs: int, clock: Callable[[], float] = time.monotonic) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
+
+        from segbench.runtime.console import Console
 
         self._inputs, self._done, self._clock, self._printed = inputs, 0, clock, clock()
         console = Console(stderr=True)
         self._terminal = console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
         # If standard output goes elsewhere, file names belong there, not above the bar.
         redirect = sys.stdout.isatty()
         self._bar = Bar(*columns, console=console, redirect_stdout=redirect, disable=not self._terminal, transient=True)

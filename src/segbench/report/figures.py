@@ -9,7 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
+
+from segbench.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,12 +28,14 @@ _ANNOTATED = 8
 
 
 @contextlib.contextmanager
-def _drawing(salt: str) -> Iterator[Any]:
+def _drawing(salt: str, formulas: bool = False) -> Iterator[Any]:
     import matplotlib
 
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor")
     settings: dict[str, Any] = dict.fromkeys(inked, _INK) | {
         "svg.fonttype": "none",
+        # A name with dollar signs is no formula.
+        "text.parse_math": formulas,
         # Several drawings share a page: their ids must differ.
         "svg.hashsalt": salt,
         "font.family": "sans-serif",
@@ -46,12 +51,14 @@ def _drawing(salt: str) -> Iterator[Any]:
         yield matplotlib
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure) -> Markup:
     written = io.StringIO()
     figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = written.getvalue()
     # Without the XML head, which is not allowed inside HTML.
-    return text[text.index("<svg") :].replace(_INK, "currentColor").replace(_GROUND, "var(--ground)")
+    # matplotlib escapes every text.
+    text = printable(text[text.index("<svg") :])
+    return Markup(text.replace(_INK, "currentColor").replace(_GROUND, "var(--ground)"))
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -62,7 +69,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str, log: bool = False) -> str:
+def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str, log: bool = False) -> Markup:
     """Values over steps.
 
     Args:
@@ -72,7 +79,8 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label:
     """
     met = [value for _, values in series.values() for value in values]
     log = log and min(met) > 0 and max(met) >= 10 * min(met)
-    with _drawing(f"curves {label} {sorted(series)}"):
+    # A logarithmic scale has exponents.
+    with _drawing(f"curves {label} {sorted(series)}", formulas=log):
         rows = math.ceil(len(series) / 2) if len(series) > 1 else 0
         figure, axes = _axes(5.2, 3.0 + 0.18 * rows)
         for number, (name, (steps, values)) in enumerate(series.items()):
@@ -85,11 +93,13 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label:
         axes.set(xlabel="step", ylabel=label, yscale="log" if log else "linear")
         if rows:
             # Below the axes: many lines leave no free corner.
-            figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+            legend = figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+            for text in legend.get_texts():
+                text.set_parse_math(False)
         return _svg(figure)
 
 
-def bars(values: Mapping[str, float], label: str, limit: float | None = 1.0) -> str:
+def bars(values: Mapping[str, float], label: str, limit: float | None = 1.0) -> Markup:
     """One bar per name, in the given order; names with an undefined value have none.
 
     Args:
@@ -113,7 +123,7 @@ def bars(values: Mapping[str, float], label: str, limit: float | None = 1.0) -> 
         return _svg(figure)
 
 
-def confusion(matrix_KK: NDArray[np.generic], names: Sequence[str]) -> str:
+def confusion(matrix_KK: NDArray[np.generic], names: Sequence[str]) -> Markup:
     """Shares of each labelled class's pixels by predicted class: rows are labels; a row sums to 1, or is empty.
 
     Args:
@@ -143,7 +153,7 @@ def confusion(matrix_KK: NDArray[np.generic], names: Sequence[str]) -> str:
         return _svg(figure)
 
 
-def parallel_coordinates(rows: Sequence[Mapping[str, Any]], score: str, higher_is_better: bool) -> str:
+def parallel_coordinates(rows: Sequence[Mapping[str, Any]], score: str, higher_is_better: bool) -> Markup:
     """One line per run through one axis per setting, the score last and as colour: dark is worse, light is better.
 
     Numbers are placed by value (by logarithm if all are above 0 and span more than a factor of 20), other settings at

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+from segbench.display.html import page
 from segbench.errors import SegbenchError
 
 
@@ -14,7 +16,7 @@ def report(sources: Sequence[str], metric: str | None = None) -> str:
         SegbenchError: no run has scores, or none has the metric.
     """
     from segbench.compare.reading import read_runs
-    from segbench.report.pieces import sentences, whole_page
+    from segbench.report.pieces import sentences
     from segbench.report.run_page import run_sections
     from segbench.report.sweep_page import sweep_sections
 
@@ -27,5 +29,8 @@ def report(sources: Sequence[str], metric: str | None = None) -> str:
         )
     if len(local) == 1:
         failed = sentences([f"{each.source}: {each.reason}" for each in left_out])
-        return whole_page(f"{local[0].name}: {local[0].source}", {**run_sections(local[0], metric), "Left out": failed})
-    return whole_page(f"{len(local)} runs: {', '.join(sources)}", sweep_sections(local, left_out, metric))
+        title, sections = f"{local[0].name}: {local[0].source}", {**run_sections(local[0], metric), "Left out": failed}
+    else:
+        title, sections = f"{len(local)} runs: {', '.join(sources)}", sweep_sections(local, left_out, metric)
+    shown = [(heading, re.sub(r"\W", "-", heading.lower()), body) for heading, body in sections.items() if body]
+    return page("report.html", title, sections=shown)

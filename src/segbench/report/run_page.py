@@ -6,24 +6,26 @@ import contextlib
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from segbench.compare.columns import choose_columns
 from segbench.compare.definitions import run_heads, score_infos
 from segbench.compare.document import Table
 from segbench.compare.grouping import group_runs
-from segbench.compare.html import table
 from segbench.compare.records import RunRecord
 from segbench.config.paper import packaged_facts, paper_blocks
 from segbench.display.digits import number
+from segbench.display.html import part
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
-from segbench.report.pieces import chart, facts, folded, picture, sentences
+from segbench.report.pieces import chart, facts, folded, picture, sentences, table
 from segbench.runs.directory import Run
 from segbench.runs.provenance import computing_of, hardware_of
 from segbench.spec import HeadSpec, of_class
@@ -31,7 +33,7 @@ from segbench.spec import HeadSpec, of_class
 _MAX_PICTURES = 12
 
 
-def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
+def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, Markup]:
     """HTML by heading.
 
     Args:
@@ -42,19 +44,29 @@ def run_sections(run: RunRecord, metric: str | None = None) -> dict[str, str]:
         SegbenchError: the run has no such score.
     """
     assert run.path is not None
-    return {
-        "Scores": _scores(run, metric),
-        "Images": _pictures(run.path),
-        "Deviations": _deviations(run),
-        "Curves": _curves(run.trained or run.path),
-        "Classes": _classes(run),
-        "Cost": _cost(run),
-        "Provenance": _provenance(run),
-        "Configuration": folded("the whole configuration", dict(run.config)),
+    drawn: dict[str, tuple[str, Callable[[], Markup]]] = {
+        "Images": ("extremes or panels", partial(_pictures, run.path)),
+        "Deviations": ("deviations.json", partial(_deviations, run)),
+        "Curves": ("metrics.csv", partial(_curves, run.trained or run.path)),
+        "Classes": ("per_image.npz", partial(_classes, run)),
+        "Cost": ("energy.json or the results of a stage", partial(_cost, run)),
+        "Provenance": ("results.json or overrides.yaml", partial(_provenance, run)),
+        "Configuration": ("config.yaml", partial(folded, "the whole configuration", dict(run.config))),
     }
+    return {"Scores": _scores(run, metric)} | {heading: _drawn(run, *how) for heading, how in drawn.items()}
 
 
-def _scores(run: RunRecord, metric: str | None) -> str:
+def _drawn(run: RunRecord, files: str, draw: Callable[[], Markup]) -> Markup:
+    """A section; a sentence where its file is damaged, as the others are still worth a page."""
+    try:
+        return draw()
+    except Exception as error:
+        # Libraries and lookups fail in any way over a file that somebody damaged.
+        why = error.found if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}"
+        return part("sentence", f"{files} of {run.trained or run.path} cannot be read: {why}")
+
+
+def _scores(run: RunRecord, metric: str | None) -> Markup:
     paper, why_not = _paper(run)
     printed: Mapping[str, float] = paper.get("metrics") or {}
     infos = {}
@@ -93,7 +105,7 @@ def _scores(run: RunRecord, metric: str | None) -> str:
         "averaged over": run.protocol.get("tta"),
         "precision": run.protocol.get("precision"),
     }
-    return facts(how) + f'<div class="tables">{_class_scores(run)}{table(shown)}</div>' + sentences(notes)
+    return facts(how) + part("group", "tables", [*_class_scores(run), table(shown)]) + sentences(notes)
 
 
 def _paper(run: RunRecord) -> tuple[Mapping[str, Any], list[str]]:
@@ -109,18 +121,16 @@ def _paper(run: RunRecord) -> tuple[Mapping[str, Any], list[str]]:
     return paper, []
 
 
-def _deviations(run: RunRecord) -> str:
+def _deviations(run: RunRecord) -> Markup:
     assert run.path is not None
     found = Run(run.path).deviations()
     reasons, named = (found.get(key) for key in ("not_comparable", "deviations"))
     listed = [f"Not comparable: {each}." for each in reasons] if isinstance(reasons, list) else []
-    return sentences([*listed, *map(str, named)]) if isinstance(named, list) else ""
+    return sentences([*listed, *map(str, named)] if isinstance(named, list) else [])
 
 
-def _curves(directory: Path) -> str:
+def _curves(directory: Path) -> Markup:
     series = read_curves(directory / "metrics.csv")
-    if not series:
-        return ""
     groups: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for name, points in series.items():
         groups.setdefault(_group(name), {})[name] = points
@@ -131,7 +141,7 @@ def _curves(directory: Path) -> str:
         header = ("curve", "first step", "value", "last step", "value there")
         ends = Table(label, caption, header, rows, (False, True, True, True, True))
         drawn.append(chart(curves(members, label, log=label in ("learning rate", "loss")), caption, ends))
-    return f'<div class="figures">{"".join(drawn)}</div>'
+    return part("group", "figures", drawn)
 
 
 def _group(name: str) -> str:
@@ -205,9 +215,10 @@ def _of_classes(matrix_KK: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[n
         return hit / (both - hit), 2 * hit / both
 
 
-def _class_scores(run: RunRecord) -> str:
+def _class_scores(run: RunRecord) -> list[Markup]:
     tables = []
-    with contextlib.suppress(SegbenchError, OSError, ValueError, KeyError):
+    # The section of classes says why.
+    with contextlib.suppress(Exception):
         for named, head, matrix_KK in _matrices(run):
             iu, dice = _of_classes(matrix_KK)
             rows = tuple(
@@ -216,16 +227,12 @@ def _class_scores(run: RunRecord) -> str:
             tables.append(
                 table(Table("classes", f"classes{named}", ("class", "IU", "Dice"), rows, (False, True, True)))
             )
-    return "".join(tables)
+    return tables
 
 
-def _classes(run: RunRecord) -> str:
-    try:
-        matrices = _matrices(run)
-    except (SegbenchError, OSError, ValueError, KeyError) as error:
-        return f"<p>The counts of the images cannot be read: {error}</p>"
+def _classes(run: RunRecord) -> Markup:
     drawn = []
-    for named, head, matrix_KK in matrices:
+    for named, head, matrix_KK in _matrices(run):
         hit, labelled, predicted = np.diag(matrix_KK), matrix_KK.sum(1), matrix_KK.sum(0)
         iu, dice = _of_classes(matrix_KK)
         share = labelled / max(labelled.sum(), 1)
@@ -242,14 +249,14 @@ def _classes(run: RunRecord) -> str:
         drawn.append(chart(bars(by_iu, "IU"), f"Intersection over union of each class{named}", numbers))
         caption = f"Confusion{named}: predicted classes of each labelled class's pixels; a row sums to 1, or is empty"
         drawn.append(chart(confusion(matrix_KK, head.class_names), caption))
-    return f'<div class="figures">{"".join(drawn)}</div>' if drawn else ""
+    return part("group", "figures", drawn)
 
 
 def _last_nan(value: float) -> float:
     return math.inf if math.isnan(value) else -value
 
 
-def _pictures(directory: Path) -> str:
+def _pictures(directory: Path) -> Markup:
     """The extremes, then further panels: each image once, splits and merges beside."""
     shown = []
     folder = directory / "panels"
@@ -257,19 +264,19 @@ def _pictures(directory: Path) -> str:
     index = directory / "extremes" / "extremes.json"
     for entry in json.loads(index.read_text()) if index.is_file() else []:
         caption = f"{entry['rank']} image: {entry['id']}, {entry['score']} {number(entry['value'])}"
-        shown.append(picture(index.parent / entry["file"], f"{caption}; {_PARTS}"))
+        shown.append(picture(index.parent / entry["file"], f"{caption}; {_PARTS}", directory))
         panels.pop(entry["id"], None)
     marked = [name for name in panels if name.endswith(_MARKED)]
     for name in [*marked, *(name for name in panels if name not in marked)][: max(0, _MAX_PICTURES - len(shown))]:
         what = "splits and merges" if name in marked else _PARTS
-        shown.append(picture(panels[name], f"{name.removesuffix(_MARKED)}: {what}"))
-    return f'<div class="pictures">{"".join(shown)}</div>' if shown else ""
+        shown.append(picture(panels[name], f"{name.removesuffix(_MARKED)}: {what}", directory))
+    return part("group", "pictures", shown)
 
 
 _PARTS, _MARKED = "image, label, prediction, errors", "-splits-merges"
 
 
-def _cost(run: RunRecord) -> str:
+def _cost(run: RunRecord) -> Markup:
     seconds, steps = run.timing.get("fit_s"), run.timing.get("steps")
     trained = run.trained or run.path
     metered = trained / "energy.json" if trained else None
@@ -298,7 +305,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _provenance(run: RunRecord) -> str:
+def _provenance(run: RunRecord) -> Markup:
     told, assert_path = run.provenance, run.path
     assert assert_path is not None
     git = told.get("git") or {}

@@ -7,24 +7,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from segbench.compare.columns import Column, Summary, choose_columns
 from segbench.compare.definitions import score_infos
 from segbench.compare.document import Table
 from segbench.compare.grouping import Group, group_runs, short
-from segbench.compare.html import table
 from segbench.compare.records import LeftOut, RunRecord
 from segbench.display.digits import number
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, parallel_coordinates
-from segbench.report.pieces import chart, sentences
+from segbench.report.pieces import chart, sentences, table
 from segbench.report.run_page import VARIANTS, duration, run_sections
 
 _SCORES = 8
 """Scores that a table shows next to the settings."""
 
 
-def sweep_sections(runs: Sequence[RunRecord], left_out: Sequence[LeftOut], metric: str | None) -> dict[str, str]:
+def sweep_sections(runs: Sequence[RunRecord], left_out: Sequence[LeftOut], metric: str | None) -> dict[str, Markup]:
     """HTML by heading.
 
     Args:
@@ -63,10 +63,10 @@ def sweep_sections(runs: Sequence[RunRecord], left_out: Sequence[LeftOut], metri
 
 def _over_seeds(
     groups: Sequence[Group], keys: Sequence[str], columns: Sequence[Column], leading: Column, higher: bool
-) -> str:
+) -> Markup:
     """A row for each setting, the best by its mean first; nothing where no setting has several seeds."""
     if all(len(group.runs) < 2 for group in groups):
-        return ""
+        return sentences([])
     columns = columns[:_SCORES]
     header = (*(short(key) for key in keys), "seeds", *(column.name for column in columns))
     ordered = sorted(groups, key=lambda group: _rank(group.summary(leading).mean, higher))
@@ -117,7 +117,7 @@ def _table(
     keys: Sequence[str],
     columns: Sequence[Column],
     left_out: Sequence[LeftOut],
-) -> str:
+) -> Markup:
     further = len(columns) - _SCORES
     columns = columns[:_SCORES]
     header = ("run", *(short(key) for key in keys), *(column.name for column in columns), "training")
@@ -138,20 +138,20 @@ def _table(
     return table(Table("runs", "runs", header, rows, numeric, caption))
 
 
-def _parallel(scored: Sequence[RunRecord], keys: Sequence[str], column: Column, higher: bool) -> str:
+def _parallel(scored: Sequence[RunRecord], keys: Sequence[str], column: Column, higher: bool) -> Markup:
     if len(scored) < 2 or not keys:
-        return ""
+        return sentences([])
     rows = [{short(key): _setting(run, key) for key in keys} | {column.name: run.metrics[column.key]} for run in scored]
     said = f"One line per run: its settings, and {column.name} on the last axis; the lighter the better"
     return chart(parallel_coordinates(rows, column.name, higher), said)
 
 
-def _importance(scored: Sequence[RunRecord], keys: Sequence[str], column: Column) -> str:
+def _importance(scored: Sequence[RunRecord], keys: Sequence[str], column: Column) -> Markup:
     shares = explained(
         [{key: _setting(run, key) for key in keys} for run in scored], [run.metrics[column.key] for run in scored]
     )
     if not shares:
-        return ""
+        return sentences([])
     ordered = {
         ", ".join(short(key) for key in keys): share
         for keys, share in sorted(shares.items(), key=lambda item: -item[1])

@@ -14,6 +14,8 @@ from typing import Any
 
 from segbench.runtime.files import open_itself
 
+from segbench.errors import printable
+
 TRACEBACK_IN = "the traceback is in "
 """Start of the note that names the file with an error's traceback."""
 
@@ -28,6 +30,11 @@ class _RunLog(logging.FileHandler):
             super().handleError(record)
 
 
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 @contextlib.contextmanager
 def log_to(path: Path | None) -> Iterator[None]:
     """Log to standard error and to a file; a rank without a file logs only warnings.
@@ -40,12 +47,12 @@ def log_to(path: Path | None) -> Iterator[None]:
     root = logging.getLogger()
     before, root.handlers = root.handlers, []
     console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setFormatter(_Formatter("%(message)s"))
     console.addFilter(lambda record: not getattr(record, "file_only", False))
     handlers: list[logging.Handler] = [console]
     if path is not None:
         file = _RunLog(path)
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append(file)
     level = root.level
     root.setLevel(logging.INFO if path is not None else logging.WARNING)

@@ -6,12 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from segbench.display.digits import decimals
 from segbench.errors import SegbenchError
+from segbench.runtime.console import Console
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job, counted
 from segbench.sweep.scores import error_of, metric_of, reported, score_of, trained_s, why_no_score
@@ -27,9 +26,9 @@ def show(sweep: Sweep) -> dict[str, str]:
     Returns:
         the state of each job, by name.
     """
-    console = Console(highlight=False)
+    console = Console()
     if not console.is_terminal:
-        console = Console(highlight=False, width=180)
+        console = Console(width=180)
     sweep.look()
     states = {job.name: job.state() for job in sweep.jobs}
     standing = ", ".join(f"{number} {state}" for state, number in Counter(states.values()).items())
@@ -42,7 +41,7 @@ def show(sweep: Sweep) -> dict[str, str]:
         if states[job.name] == "failed":
             console.print(f"job {job.name} failed, see {job.directory / 'console.log'}", style="red", soft_wrap=True)
             for line in error_of(job.run).splitlines():
-                console.print(Text(f"  {line}"), soft_wrap=True)
+                console.print(f"  {line}", soft_wrap=True)
     if sweep.search is not None:
         _print_unscored(console, sweep, states)
     if sweep.search is not None and (best := _best(sweep, states, scores)) is not None:
@@ -113,7 +112,7 @@ def _table(sweep: Sweep, states: Mapping[str, str], scores: Mapping[str, Mapping
         seconds = job.seconds or (trained_s(job.run) if job.name in scores else 0.0)
         table.add_row(
             job.name,
-            Text(labels[job.name]),
+            labels[job.name],
             states[job.name],
             f"{progress['step']}/{progress['total']}" if progress else "",
             *("" if value is None else f"{value:.{digits}f}" for value, digits in values),

@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from segbench.display.digits import decimals
+from segbench.runtime.console import Console
 from segbench.sweep.job import Job, counted
 from segbench.sweep.scores import metric_of, score_of
 
@@ -39,7 +40,7 @@ class JobsView:
         lines_every_s: float = 30.0,
     ) -> None:
         self._labels, self._total = labels, total
-        self._console = Console(stderr=True, highlight=False) if console is None else console
+        self._console = Console(stderr=True) if console is None else console
         self._every = refresh_s if self._console.is_terminal else lines_every_s
         self._drawn = time.monotonic()
         self._since: dict[str, float] = {}
@@ -75,9 +76,7 @@ class JobsView:
         taken = time.monotonic() - self._since.pop(job.name, time.monotonic())
         score = _score(job) if state == "finished" else ""
         parts = [f"job {job.name} {state} in {clock(taken)}", self._labels.get(job.name, ""), score]
-        self._console.print(
-            Text(": ".join(part for part in parts if part), style=_COLOURS.get(state, "")), soft_wrap=True
-        )
+        self._console.print(": ".join(part for part in parts if part), style=_COLOURS.get(state), soft_wrap=True)
 
     def draw(self, running: Sequence[Job]) -> None:
         """Redraw if due."""

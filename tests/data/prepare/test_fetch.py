@@ -1,10 +1,11 @@
 import hashlib
 import json
+import urllib.request
 
 import pytest
 
 from segbench.data.prepare.downloads import RECORD, Listener, Remote
-from segbench.data.prepare.fetch import fetch
+from segbench.data.prepare.fetch import _Redirects, fetch
 from segbench.errors import SegbenchError
 
 CONTENT = bytes(range(256)) * 400
@@ -78,9 +79,9 @@ def test_a_file_that_changed_meanwhile_is_fetched_again(server, get):
 
 
 def test_halves_of_two_files_are_not_put_together(server, get, said):
-    # Without an ETag only the digest tells.
+    # Without an ETag, and of one length, only the digest tells.
     server.etags = False
-    remote = Remote("a.tar", (server.put("a.tar", b"old" * 9000),), SHA)
+    remote = Remote("a.tar", (server.put("a.tar", CONTENT[::-1]),), SHA)
     server.break_after = [500]
     with pytest.raises(SegbenchError):
         get(remote, attempts=1)
@@ -168,3 +169,76 @@ def test_only_the_web(tmp_path, get):
     (tmp_path / "secret").write_text("x")
     with pytest.raises(SegbenchError, match="neither http nor https"):
         get(Remote("a", (f"file://{tmp_path}/secret",)))
+
+
+def test_what_the_server_said_is_recorded_and_told_without_a_digest(server, get, said, tmp_path):
+    get(Remote("a.tar", (server.put("a.tar", CONTENT),)))
+    tag = f'"{MD5.removeprefix("md5:")}"'
+    assert (record(tmp_path)["a.tar"]["host"], record(tmp_path)["a.tar"]["etag"]) == ("127.0.0.1", tag)
+    assert f"{len(CONTENT)} bytes from 127.0.0.1, ETag {tag}; nobody published a digest" in said[-1]
+
+
+def test_another_host_is_told(server, get, said):
+    elsewhere = server.put("b.tar", CONTENT).replace("127.0.0.1", "localhost")
+    server.redirects = {"/a.tar": elsewhere, "/c.tar": "/b.tar"}
+    assert get(Remote("a.tar", (f"{server.url}/a.tar",), SHA)).read_bytes() == CONTENT
+    assert said[0] == "a.tar: 127.0.0.1 redirects to localhost"
+    said.clear()
+    get(Remote("c.tar", (f"{server.url}/c.tar",), SHA))
+    assert not any("redirects" in line for line in said)
+
+
+@pytest.mark.parametrize("to", ["ftp://127.0.0.1/a.tar", "file:///etc/passwd", "data:text/plain,x"])
+def test_a_redirect_out_of_the_web_is_refused(server, get, tmp_path, to):
+    server.redirects = {"/a.tar": to}
+    with pytest.raises(SegbenchError, match="cannot be fetched"):
+        get(Remote("a.tar", (f"{server.url}/a.tar",)))
+    assert not list((tmp_path / "in").iterdir())
+
+
+def test_a_redirect_from_https_to_http_is_refused(said):
+    redirects = _Redirects("a.tar", Listener(say=said.append))
+    asked = urllib.request.Request("https://a.example/a.tar")
+    for to in ("http://a.example/a.tar", "ftp://a.example/a.tar"):
+        with pytest.raises(ValueError, match="which is not https"):
+            redirects.redirect_request(asked, None, 302, "Found", {}, to)
+    assert redirects.redirect_request(asked, None, 302, "Found", {}, "https://b.example/x").host == "b.example"
+    assert said == ["a.tar: a.example redirects to b.example"]
+
+
+def test_without_length_and_digest_nothing_is_taken_for_whole(server, get, tmp_path):
+    server.lengths = False
+    url = server.put("a.tar", CONTENT)
+    with pytest.raises(SegbenchError, match="how long the file is"):
+        get(Remote("a.tar", (url,)))
+    assert not list((tmp_path / "in").iterdir())
+    assert get(Remote("a.tar", (url,), SHA)).read_bytes() == CONTENT
+
+
+def test_a_server_that_ignores_if_range_does_not_mix_two_files(server, get, said):
+    server.if_range = False
+    server.break_after = [500]
+    remote = Remote("a.tar", (server.put("a.tar", b"old" * 9000),))
+    with pytest.raises(SegbenchError):
+        get(remote, attempts=1)
+    server.put("a.tar", CONTENT)
+    assert get(remote).read_bytes() == CONTENT
+    assert [asked for _, asked in server.asked] == [None, "bytes=500-", None]
+
+
+def test_a_server_that_sends_ever_less_is_left(server, get, tmp_path):
+    server.pause = 0.2
+    url = server.put("a.tar", CONTENT)
+    with pytest.raises(SegbenchError, match=r"too slow: \d+ of 102400 bytes"):
+        get(Remote("a.tar", (url,)), deadline=0.1)
+    assert not (tmp_path / "in" / "a.tar").exists()
+    assert len(server.asked) == 1
+    server.pause = 0
+    assert get(Remote("a.tar", (url,))).read_bytes() == CONTENT
+
+
+def test_what_is_packed_on_the_way_is_not_kept(server, get, tmp_path):
+    server.encoding = "gzip"
+    with pytest.raises(SegbenchError, match="packed the file by gzip"):
+        get(Remote("a.tar", (server.put("a.tar", CONTENT),)))
+    assert not list((tmp_path / "in").iterdir())

@@ -8,8 +8,10 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from segbench.data.prepare.downloads import RECORD, SILENT, Listener, Record, Re
 from segbench.errors import SegbenchError
 
 _CHUNK = 2**20
+_READ_S = 60.0
+DEADLINE_S = 6 * 3600.0
+"""A download of one address must end within this: a server that sends a byte a minute never times out."""
 
 
 def fetch(
@@ -27,6 +32,7 @@ def fetch(
     mirror: str | None = None,
     attempts: int = 4,
     wait: float = 2.0,
+    deadline: float = DEADLINE_S,
 ) -> Path:
     """Make sure that the file is in `folder` and complete.
 
@@ -39,6 +45,7 @@ def fetch(
         mirror: an address to try first: MIRROR/NAME.
         attempts: tries per address if the connection breaks.
         wait: seconds before the second try, doubled for each further one.
+        deadline: seconds for all tries of an address together.
 
     Raises:
         SegbenchError: no address provides the file, or it has another digest.
@@ -52,12 +59,15 @@ def fetch(
     failures = []
     for url in (*([f"{mirror.rstrip('/')}/{remote.name}"] if mirror else []), *remote.urls):
         try:
-            _download_with_retries(url, remote, folder, listener, attempts, wait)
+            answer = _download_with_retries(url, remote, folder, listener, attempts, wait, deadline)
         except (OSError, http.client.HTTPException, ValueError) as error:
             failures.append(f"{url}: {_reason(error)}")
             listener.say(f"{remote.name}: {failures[-1]}")
             continue
-        listener.say(f"{remote.name}: fetched, {target.stat().st_size} bytes")
+        told = f"{remote.name}: fetched, {target.stat().st_size} bytes from {answer['host']}"
+        if remote.digest is None:
+            told += f", ETag {answer['etag'] or 'none'}; nobody published a digest, sha256 recorded in {RECORD}"
+        listener.say(told)
         return target
     expected = _expected(remote, folder)
     raise SegbenchError(
@@ -85,7 +95,7 @@ class _WrongDigestError(ValueError):
     pass
 
 
-def _verify(remote: Remote, path: Path, folder: Path, url: str = "placed by hand") -> None:
+def _verify(remote: Remote, path: Path, folder: Path, url: str = "placed by hand", **answer: str | None) -> None:
     """Compare the digest with the published or recorded one, or record it."""
     expected = _expected(remote, folder)
     algorithm, wanted = (expected or "sha256:").split(":", 1)
@@ -101,26 +111,25 @@ def _verify(remote: Remote, path: Path, folder: Path, url: str = "placed by hand
         )
     if not Record(folder).read().get(remote.name, {}).get("sha256"):
         sha256 = digest if algorithm == "sha256" else digest_of(path)
-        Record(folder).update(
-            remote.name, url=url, bytes=path.stat().st_size, sha256=sha256, published=remote.digest, unpacked=False
-        )
+        told = {"url": url, "bytes": path.stat().st_size, "sha256": sha256, "published": remote.digest, **answer}
+        Record(folder).update(remote.name, **told, unpacked=False)
 
 
 def _download_with_retries(
-    url: str, remote: Remote, folder: Path, listener: Listener, attempts: int, wait: float
-) -> None:
-    part = folder / f"{remote.name}.part"
+    url: str, remote: Remote, folder: Path, listener: Listener, attempts: int, wait: float, deadline: float
+) -> dict[str, str | None]:
+    part, ends = folder / f"{remote.name}.part", time.monotonic() + deadline
     for attempt in range(attempts):
         last = attempt == attempts - 1
         resumed = part.is_file()
         try:
-            _download(url, part, remote, listener)
-            _verify(remote, part, folder, url)
+            answer = _download(url, part, remote, listener, ends)
+            _verify(remote, part, folder, url, **answer)
         except urllib.error.HTTPError as error:
             error.close()
             if last or (error.code < 500 and error.code != 429):
                 raise
-        except urllib.error.URLError:
+        except (urllib.error.URLError, _LateError):
             # No server answers; the next address is more promising than another try.
             raise
         except _WrongDigestError:
@@ -137,65 +146,109 @@ def _download_with_retries(
         else:
             os.replace(part, folder / remote.name)
             _state_of(part).unlink(missing_ok=True)
-            return
+            return answer
         time.sleep(wait * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+class _LateError(TimeoutError):
+    pass
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Tells of another host, and refuses to leave https and the web."""
+
+    def __init__(self, name: str, listener: Listener) -> None:
+        self._name, self._listener = name, listener
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        old, new = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        if new.scheme != "https" and (new.scheme != "http" or old.scheme == "https"):
+            raise ValueError(f"redirected to {newurl}, which is not {'https' if old.scheme == 'https' else 'the web'}")
+        if new.hostname != old.hostname:
+            self._listener.say(f"{self._name}: {old.hostname} redirects to {new.hostname}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _state_of(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _download(url: str, part: Path, remote: Remote, listener: Listener) -> None:
+def _download(url: str, part: Path, remote: Remote, listener: Listener, ends: float) -> dict[str, str | None]:
+    """Fill the part, or go on with it; what the server said of the file."""
     if not url.startswith(("http://", "https://")):
         raise ValueError("neither http nor https")
     request = urllib.request.Request(url, headers={"User-Agent": "segbench", "Accept-Encoding": "identity"})
-    start = _resume_from(url, part, remote, request)
-    with _open(request, part, start) as response:
-        sent = str(response.headers.get("Content-Range") or "")
-        appended = response.status == 206 and sent.startswith(f"bytes {start}-")
-        if not appended:
-            if response.status == 206:
+    start, before = _resume_from(url, part, remote, request)
+    with _open(request, part, start, _Redirects(remote.name, listener)) as response:
+        headers = response.headers
+        if (headers.get("Content-Encoding") or "identity") != "identity":
+            raise ValueError(f"the server packed the file by {headers['Content-Encoding']} without being asked to")
+        length = headers.get("Content-Length")
+        total = int(length) if length and length.isdigit() else None
+        state = {"url": url, "validator": headers.get("ETag") or headers.get("Last-Modified"), "total": total}
+        appended = response.status == 206
+        if appended:
+            sent = _RANGE.fullmatch(headers.get("Content-Range") or "")
+            state["total"] = total = int(sent[3]) if sent else None
+            # A server that does not know If-Range sends the end of whatever it has now.
+            if not sent or (int(sent[1]), int(sent[2]) + 1) != (start, total) or _differ(before, state):
                 part.unlink(missing_ok=True)
-                raise ConnectionError("the server sent another range than requested")
-            start = 0
-        validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        _state_of(part).write_text(json.dumps({"url": url, "validator": validator}))
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length and length.isdigit() else None
-        if start:
+                raise ConnectionError("the server sent another range than requested, or of a file that changed")
             listener.say(f"{remote.name}: resuming at byte {start}")
+        elif total is None and remote.digest is None and headers.get("Transfer-Encoding") != "chunked":
+            raise ValueError("neither the server nor a digest says how long the file is, so nothing shows it is whole")
+        else:
+            start = 0
+        _state_of(part).write_text(json.dumps(state))
         done = start
         with part.open("ab" if appended else "wb") as file:
-            while chunk := response.read(_CHUNK):
+            # Not `read`, which waits until a chunk is full.
+            while chunk := response.read1(_CHUNK):
                 file.write(chunk)
                 done += len(chunk)
                 listener.progress(remote.name, done, total)
-    if total is not None and done < total:
-        raise ConnectionError(f"broke off after {done} of {total} bytes")
+                if time.monotonic() > ends:
+                    raise _LateError(f"too slow: {done} of {total or 'unknown'} bytes when the time was over")
+        if total is not None and done < total:
+            raise ConnectionError(f"broke off after {done} of {total} bytes")
+        return {"host": urllib.parse.urlsplit(response.url).hostname, "etag": headers.get("ETag")}
 
 
-def _resume_from(url: str, part: Path, remote: Remote, request: urllib.request.Request) -> int:
-    """The byte to resume at; sets the request's headers."""
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+def _differ(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    return any(before.get(key) and now[key] and before[key] != now[key] for key in ("validator", "total"))
+
+
+def _resume_from(url: str, part: Path, remote: Remote, request: urllib.request.Request) -> tuple[int, dict[str, Any]]:
+    """The byte to resume at, and what the server said of the file then; sets the request's headers."""
     if not part.is_file() or part.stat().st_size == 0:
-        return 0
+        return 0, {}
     try:
         state = json.loads(_state_of(part).read_text())
     except (OSError, ValueError):
         state = {}
-    validator = state.get("validator") if state.get("url") == url else None
-    strong = validator if validator and not validator.startswith("W/") else None
+    if not isinstance(state, dict) or state.get("url") != url:
+        state = {}
+    validator = state.get("validator")
+    strong = validator if isinstance(validator, str) and not validator.startswith("W/") else None
     if strong is None and remote.digest is None:
         # Nothing would verify that both halves are of one file.
-        return 0
+        return 0, {}
     request.add_header("Range", f"bytes={part.stat().st_size}-")
     if strong:
         request.add_header("If-Range", strong)
-    return part.stat().st_size
+    return part.stat().st_size, state
 
 
-def _open(request: urllib.request.Request, part: Path, start: int) -> Any:
+def _open(request: urllib.request.Request, part: Path, start: int, redirects: _Redirects) -> Any:
+    opener = urllib.request.build_opener(redirects)
     try:
-        return urllib.request.urlopen(request, timeout=60)
+        return opener.open(request, timeout=_READ_S)
     except urllib.error.HTTPError as error:
         # The part is as long as the file, or longer.
         if error.code != 416 or not start:
@@ -204,4 +257,4 @@ def _open(request: urllib.request.Request, part: Path, start: int) -> Any:
         part.unlink()
         request.remove_header("Range")
         request.remove_header("If-range")
-        return urllib.request.urlopen(request, timeout=60)
+        return opener.open(request, timeout=_READ_S)

@@ -12,9 +12,9 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from segbench.runtime.console import Console
 from segbench.runtime.files import write_whole
 
 log = logging.getLogger(__name__)
