@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.segbench-setup
 
-.PHONY: setup requirements train test test-slow test-slurm test-faults test-networks test-python test-oldest test-next lint docs test-tutorials bench bench-large gpu \
-	clean
+.PHONY: setup requirements train test test-slow test-slurm test-faults test-networks test-python test-oldest test-next \
+	lint docs test-tutorials bench bench-large gpu clean
 
 setup: $(STAMP)
 

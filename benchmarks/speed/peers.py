@@ -86,10 +86,14 @@ def fcn() -> Iterator[Row]:
     """FCN-8s, training step and inference on 500x500, beside the released layout in plain fp32."""
     image_BCHW = torch.randn(1, 3, FCN_SIDE, FCN_SIDE)
     name = "pad 100, crop, plain"
-    for what, make, goal in (
-        ("training step", lambda model, fast: _stepper(model, image_BCHW, FCN_SIDE, CLASSES, fast), 3.3),
-        ("inference", lambda model, fast: _predictor(model, image_BCHW, fast), 3.9),
-    ):
+
+    def step(model: nn.Module, fast: bool) -> Callable[[], None]:
+        return _stepper(model, image_BCHW, FCN_SIDE, CLASSES, fast)
+
+    def predict(model: nn.Module, fast: bool) -> Callable[[], None]:
+        return _predictor(model, image_BCHW, fast)
+
+    for what, make, goal in (("training step", step, 3.3), ("inference", predict, 3.9)):
         best = best_of(make(fcn8s(CLASSES), True), make(PaddedFCN8s(CLASSES), False), repeats=REPEATS)
         yield from _rows(f"FCN-8s, {what}, 500", [name], best, {"pad": goal})
 

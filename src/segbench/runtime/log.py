@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from segbench.runtime.files import open_itself
-
 from segbench.errors import printable
+from segbench.runtime.files import open_itself
 
 TRACEBACK_IN = "the traceback is in "
 """Start of the note that names the file with an error's traceback."""
