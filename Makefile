@@ -83,7 +83,7 @@ test-oldest: $(UV)
 test-next:
 	$(MAKE) setup VENV=.venv-next
 	.venv-next/bin/python -m pip install --quiet --upgrade --pre "hydra-core>=1.4.0rc1,<1.5"
-	.venv-next/bin/python $(OTHERWISE) $(TESTS)
+	.venv-next/bin/python $(OTHERWISE) -W ignore::UserWarning $(TESTS)
 
 # Builds the documentation site in outputs/site.
 docs: setup
