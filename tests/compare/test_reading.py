@@ -261,8 +261,8 @@ class TestConfigs:
     def test_a_part_that_comes_again_is_parsed_once(self, monkeypatch):
         import segbench.compare.reading as reading
 
-        parsed, load = [], yaml.load
-        monkeypatch.setattr(reading.yaml, "load", lambda text, Loader: parsed.append(text) or load(text, Loader))
+        parsed, parse = [], reading.parse_config
+        monkeypatch.setattr(reading, "parse_config", lambda text, name: parsed.append(text) or parse(text, name))
         configs = Configs()
         first, second = (configs.parse(f"seed: {seed}\nmodel:\n  width: 4\n") for seed in range(2))
         assert (first["seed"], second["seed"], first["model"], second["model"]) == (0, 1, {"width": 4}, {"width": 4})

@@ -8,7 +8,7 @@ import pytest
 
 from segbench.cli.list import options
 from segbench.config.packaged import conf_root
-from segbench.config.record import LOADER_KEYS, Augment, Data
+from segbench.config.record import LOADER_KEYS, Augment, Data, Trainer
 from segbench.config.signatures import refuse_misfits
 from segbench.data.datamodule import SegmentationData
 from segbench.errors import SegbenchError
@@ -17,6 +17,7 @@ from segbench.runtime.hardware import settle
 SEGBENCH = Path(sys.executable).with_name("segbench")
 LOADERS: dict = {f"data.{key}": SegmentationData for key in LOADER_KEYS}
 LOADERS |= {"data.tile": Data, "data.balance": Data, "augment.pick": Augment}
+LOADERS |= {f"trainer.{key}": Trainer for key in Trainer.apart}
 
 
 @pytest.fixture

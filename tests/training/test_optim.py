@@ -201,7 +201,9 @@ def trained(make, order=torch.contiguous_format, state_order=None, resume=None, 
 
 
 @pytest.mark.parametrize(
-    "make", [partial(sgd, bias_lr_factor=2.0), partial(sgd, nesterov=True, momentum=0.9), adamw], ids=str
+    "make",
+    [partial(sgd, bias_lr_factor=2.0), partial(sgd, nesterov=True, momentum=0.9), adamw],
+    ids=["biases", "nesterov", "adamw"],
 )
 def test_a_fused_step_is_the_step_in_every_memory_order(make):
     plain = trained(make, fused=False)
