@@ -1,3 +1,5 @@
+import importlib
+
 import lightning
 import pytest
 import torch
@@ -299,6 +301,9 @@ def test_tasks_of_srun_that_see_one_gpu_each_train_together(tiny, tmp_path, monk
     for name, value in (tasks | {"NTASKS_PER_NODE": "4", "NNODES": "2", "JOB_ID": "1", "NODELIST": "a"}).items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     changes = {"trainer.accelerator": "gpu", "trainer.devices": 4, "trainer.num_nodes": 2, "trainer.strategy": "ddp"}
+    # The process's own rank, which the trainer sets.
+    for module in ("lightning.fabric.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
+        monkeypatch.setattr(importlib.import_module(module).rank_zero_only, "rank", 0)
     trainer = build_trainer(tiny.replace({**changes, "trainer.sync_batchnorm": False}), tmp_path, [], [])
     assert (trainer.world_size, trainer.global_rank) == (8, 6)
     assert trainer.strategy.root_device == torch.device("cuda:0")

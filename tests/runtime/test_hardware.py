@@ -196,8 +196,9 @@ def test_cudnn_does_not_choose_by_time_where_runs_shall_be_equal(tiny, gpus, det
     ("asked", "settled", "recorded"),
     [("auto", False, False), (True, True, True), (False, False, False), (None, None, True)],
 )
-def test_tf32_is_settled_and_recorded(tiny, gpus, asked, settled, recorded):
+def test_tf32_is_settled_and_recorded(tiny, gpus, monkeypatch, asked, settled, recorded):
     # Of runs of older versions nothing is known: there it is torch's choice, which is to round in convolutions.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     gpus(1)
     config, said = settle(tiny.replace({"trainer.accelerator": "gpu", "trainer.allow_tf32": asked}))
     assert any(sentence.startswith("TF32: off (trainer.allow_tf32=true") for sentence in said) is (asked == "auto")

@@ -376,7 +376,7 @@ def test_gpus_are_counted_where_nobody_has_chosen(tmp_path, monkeypatch):
     )
     lists.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert visible_gpus({}) == ("0", "1")
+    assert visible_gpus({}) == ("MIG-1", "1")
     lists.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
     assert visible_gpus({}) == ()
 
