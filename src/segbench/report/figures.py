@@ -177,7 +177,7 @@ def parallel_coordinates(rows: Sequence[Mapping[str, Any]], score: str, higher_i
         heights_NK = np.array([placed[key][0] for key in keys]).T[order]
         lines_NK2 = np.stack(np.broadcast_arrays(np.arange(len(keys), dtype=np.float64), heights_NK), axis=2)
         # One artist for all: thousands of them take most of the time of a report.
-        axes.add_collection(LineCollection(lines_NK2, colors=colours[order], linewidths=1.6, alpha=0.85))
+        axes.add_collection(LineCollection(list(lines_NK2), colors=colours[order], linewidths=1.6, alpha=0.85))
         for place, key in enumerate(keys):
             axes.axvline(place, color=_INK, linewidth=0.8)
             for height, said in placed[key][1]:
