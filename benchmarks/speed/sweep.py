@@ -12,6 +12,7 @@ from pathlib import Path
 
 from segbench.config.record import Config
 from segbench.runs.directory import Run
+from segbench.runs.history import Leg
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job, digest_of
 from speed.timing import Benches, Row, composed
@@ -47,6 +48,7 @@ def made_sweep(folder: Path, jobs: int) -> Path:
 def _finished(directory: Path, config: Config, overrides: list[str], score: float) -> None:
     with Run.create(directory, config, overrides) as run:
         run.set_state("finished")
+        run.add_leg(Leg(0, provenance={"command": "segbench train", "git": None, "versions": {}}))
         scores = {"test/mean_iu": score, "test/pixel_acc": score, "val/mean_iu": score}
         run.write_results(scores, {"fit_s": 60.0, "steps": 300.0}, {"git": None}, {"dataset": "drawn"})
     (directory / "metrics.csv").write_text("step,val/mean_iu\n299," + f"{score}\n")

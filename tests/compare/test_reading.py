@@ -3,10 +3,9 @@ import os
 import shutil
 
 import pytest
-import yaml
 
 from segbench.compare.grouping import group_runs
-from segbench.compare.reading import Configs, find_runs, read_run, read_runs
+from segbench.compare.reading import find_runs, read_run, read_runs
 from segbench.compare.records import LeftOut, identity
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
@@ -237,38 +236,3 @@ class TestReadRuns:
         assert left == []
         assert record.metrics == Run.open(tiny_run).results()["metrics"]
         assert record.settings["optimizer.lr"] == 0.002
-
-
-class TestConfigs:
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "a: 1\nb:\n  c: [1, 2]\n  d: null\ne:\n- x\n- y\n",
-            "# a comment\na: 1\n\nb: 2\n# another\nc: 3\n",
-            "a: &x {b: 1}\nc: *x\n",
-            "---\na: 1\n",
-            "a: 'one\n\n  two'\nb: |\n  three\n  four\nc: 5\n",
-            "'quoted key': 1\n\"other\": 2\n",
-            "a: 1\na: 2\n",
-            "[1, 2]",
-            "",
-            "a: 1e-3\nb: 1.0e-03\nc: yes\n",
-        ],
-    )
-    def test_parts_are_parsed_as_the_whole(self, text):
-        assert Configs().parse(text) == yaml.safe_load(text)
-
-    def test_a_part_that_comes_again_is_parsed_once(self, monkeypatch):
-        import segbench.compare.reading as reading
-
-        parsed, parse = [], reading.parse_config
-        monkeypatch.setattr(reading, "parse_config", lambda text, name: parsed.append(text) or parse(text, name))
-        configs = Configs()
-        first, second = (configs.parse(f"seed: {seed}\nmodel:\n  width: 4\n") for seed in range(2))
-        assert (first["seed"], second["seed"], first["model"], second["model"]) == (0, 1, {"width": 4}, {"width": 4})
-        assert len(parsed) == 3
-
-    @pytest.mark.parametrize("experiment", ["quickstart", "unet_isbi_em", "unet_isbi_em_modern_cpu"])
-    def test_composed_configs(self, compose, experiment):
-        text = yaml.safe_dump(compose(f"experiment={experiment}", "name=x").tree, sort_keys=False)
-        assert Configs().parse(text) == yaml.safe_load(text)

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.measure import euler_number
 from skimage.measure import label as skimage_label
 
+from segbench.errors import SegbenchError
 from segbench.metrics import regions, warp, warping_error
 from segbench.metrics.mismatches import (
     HOLE_ADDITION,
@@ -18,6 +19,7 @@ from segbench.metrics.mismatches import (
     SPLIT,
 )
 from segbench.metrics.simple_points import RING, SIMPLE, neighbour_codes
+from segbench.metrics.warping import Slice
 
 SHAPE = st.shared(st.tuples(st.integers(1, 9), st.integers(1, 9)))
 SLICES = st.tuples(arrays(bool, SHAPE), arrays(np.uint8, SHAPE, elements=st.integers(0, 255)))
@@ -167,3 +169,10 @@ def test_no_more_errors_than_differences(pair):
     assert (sum(parts) == score.mismatches).all()
     if regions(label[0]).max() == 0:
         assert not (score.merges + score.splits).any()
+
+
+def test_a_slice_whose_places_do_not_fit_32_bits_is_refused_before_anything_is_copied():
+    # Views of one pixel; with a border it is 46,341 pixels wide and 46,342 high.
+    shape = (46_340, 46_339)
+    with pytest.raises(SegbenchError, match="46340 x 46339 pixels"):
+        Slice(np.broadcast_to(np.float32(0.5), shape), np.broadcast_to(np.True_, shape))

@@ -13,8 +13,9 @@ for words in (["--help"], ["list"], ["train", "--cfg", "job"]):
 light = {"torch", "lightning", "numba", "matplotlib", "pandas", "wandb"} & {*sys.modules}
 from segbench.runtime.frameworks import import_frameworks
 import_frameworks()
-import segbench.experiment.build
-print(*light, *({"wandb", "mlflow", "pandas"} & {*sys.modules}), gc.isenabled(), gc.get_freeze_count() > 100_000)
+rare = {"albumentations", "tensorboard", "h5py", "zarr", "skimage", "tifffile", "torchvision", "optuna"}
+import segbench.experiment.build, segbench.experiment.evaluate, segbench.experiment.predict
+print(*light, *({"wandb", "mlflow", "pandas", *rare} & {*sys.modules}), gc.isenabled(), gc.get_freeze_count() > 100_000)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True"]

@@ -17,11 +17,13 @@ import yaml
 
 from segbench.config.packaged import conf_root
 from segbench.errors import SegbenchError
+from segbench.runs.configs import Configs
 from segbench.runs.directory import Run
+from segbench.runs.history import Leg
 from segbench.sweep import local
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job, differing, digest_of
-from segbench.sweep.scores import history, metric_of, reported, score_of
+from segbench.sweep.scores import history, metric_of, score_of, scores_and_seconds
 from segbench.sweep.settings import Launching
 
 # Scores its seed; seed 13 fails, seed 17 is cut off as long as there is a file `cut`, seed 19 waits to be ended.
@@ -492,8 +494,20 @@ def test_a_score_that_is_not_reported_is_that_of_the_checkpoint(tmp_path):
     assert history(run, "val/mean_iu") == [(1, 0.4), (3, 0.6), (5, 0.2)]
     assert score_of(run, "val/mean_iu") == 0.6
     assert score_of(run, "test/mean_iu") == 0.7
-    assert reported(run, "val/mean_iu") == ("test/mean_iu", 0.7)
     assert score_of(run, "val/other") is None
+
+
+def test_what_a_table_shows_is_read_once(tmp_path, tiny_config, monkeypatch):
+    config = tiny_config("callbacks.checkpoint.monitor=val/mean_iu")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.tree))
+    Run(tmp_path).add_leg(Leg(0))
+    assert scores_and_seconds(Run(tmp_path)) == ({}, 0.0)
+    timing = {"steps": 6.0, "checkpoint_step": 4.0, "fit_s": 3.0, "evaluate_s": 0.5}
+    run = written(tmp_path, {"test/mean_iu": 0.7}, timing, "step,val/mean_iu\n1,0.4\n3,0.6\n5,0.2\n")
+    reads, read = [], Run.results
+    monkeypatch.setattr(Run, "results", lambda run: reads.append(run.path) or read(run))
+    assert scores_and_seconds(run, Configs()) == ({"val/mean_iu": 0.6, "test/mean_iu": 0.7}, 3.5)
+    assert reads == [tmp_path]
 
 
 def test_a_score_that_is_not_defined_is_nan(tmp_path):

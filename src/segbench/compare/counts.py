@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -342,7 +343,7 @@ def pool(folds: Sequence[ImageCounts], source: str) -> ImageCounts:
     """
     first = folds[0]
     ids = tuple(name for fold in folds for name in fold.ids)
-    shared = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) != len(ids) else []
+    shared = sorted(name for name, times in Counter(ids).items() if times > 1)
     if shared:
         raise SegbenchError(
             f"{source}: folds that share images ({some_of(shared)})",

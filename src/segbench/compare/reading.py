@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.compare.records import LeftOut, RunRecord, identity
 from segbench.config.flat import flatten
-from segbench.config.former import with_current_targets
-from segbench.config.handed_over import parse_config, refuse_interpolations
+from segbench.config.handed_over import refuse_interpolations
 from segbench.errors import SegbenchError
+from segbench.runs.configs import Configs
 from segbench.runs.directory import SCHEMA, Run
 from segbench.runs.history import Leg, continuations, effective, read_legs
 from segbench.runs.partial import Partial
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 WANDB, MLFLOW = "wandb:", "mlflow:"
 TRACKED = (WANDB, MLFLOW)
 """Beginnings of sources that are read from a tracker's server."""
-_TOP = re.compile(r"^(?=[^\s#-])", re.MULTILINE)
-"""Where a key at the top level begins; the items of its list may stand in the first column too."""
 _UNREAD = ("checkpoints", "wandb", "panels", "predictions", "stages", "inspect", "tensorboard")
 
 
@@ -134,7 +131,7 @@ def read_run(path: Path, configs: Configs | None = None) -> RunRecord | LeftOut:
     configs = configs or Configs()
     source = str(path)
     try:
-        config = configs.of(path)
+        config = _config(path, configs)
         state = _json(path / "state.json").get("state") if (path / "state.json").is_file() else None
         if state not in (None, "finished"):
             return LeftOut(source, _unfinished(path, config, str(state)))
@@ -152,7 +149,7 @@ def read_run(path: Path, configs: Configs | None = None) -> RunRecord | LeftOut:
             found = _trained(path, str(config["run"]))
             if found is None:
                 return LeftOut(source, f"evaluates {config['run']}, which does not exist: move both together")
-            trained, config = found, configs.of(found)
+            trained, config = found, _config(found, configs)
         return _record(path, trained, config, results, configs)
     except _Damaged as damaged:
         return LeftOut(source, str(damaged), wrong=True)
@@ -162,50 +159,11 @@ class _Damaged(Exception):
     pass
 
 
-class Configs:
-    """Configurations that were read, and their parts.
-
-    The runs of a sweep differ in a line or two, and parsing YAML dominates the time for a thousand of them: equal
-    top-level parts are parsed once.
-    """
-
-    def __init__(self) -> None:
-        self._whole: dict[Path, Any] = {}
-        self._parts: dict[str, Any] = {}
-
-    def of(self, path: Path) -> dict[str, Any]:
-        """The configuration of a run directory; do not modify it."""
-        if path not in self._whole:
-            try:
-                self._whole[path] = self.parse((path / "config.yaml").read_text())
-            except SegbenchError as error:
-                raise _Damaged(error.found) from error
-            except (OSError, UnicodeDecodeError) as error:
-                raise _Damaged(f"config.yaml is damaged: {' '.join(str(error).split())}") from error
-        if not isinstance(self._whole[path], dict):
-            raise _Damaged("config.yaml is not a mapping")
-        config: dict[str, Any] = self._whole[path]
-        return config
-
-    def parse(self, text: str) -> Any:
-        """The plain values of the text.
-
-        Raises:
-            SegbenchError: it is damaged, or holds an interpolation.
-        """
-        try:
-            parts = [self._part(part) for part in _TOP.split(text) if part.strip()]
-        except SegbenchError:
-            parts = []
-        if not parts or not all(isinstance(part, dict) and len(part) == 1 for part in parts):
-            # Anchors, documents, or no mapping.
-            return with_current_targets(parse_config(text, "config.yaml"))
-        return {key: value for part in parts for key, value in part.items()}
-
-    def _part(self, text: str) -> Any:
-        if text not in self._parts:
-            self._parts[text] = with_current_targets(parse_config(text, "config.yaml"))
-        return self._parts[text]
+def _config(path: Path, configs: Configs) -> dict[str, Any]:
+    try:
+        return configs.of(path, "config.yaml")
+    except SegbenchError as error:
+        raise _Damaged(error.found) from error
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -258,7 +216,7 @@ def _record(
         metrics = {key: value for key, value in metrics.items() if not key.startswith("val/")}
     if path != trained:
         # What an evaluation set of the data; it has other images then.
-        given = flatten({"data": configs.of(path).get("data") or {}})
+        given = flatten({"data": _config(path, configs).get("data") or {}})
         settings |= {key: value for key, value in given.items() if value is not None and key != "data"}
     for key in ("tta", "tile", "threads"):
         if key in protocol:
@@ -357,7 +315,7 @@ def _ancestor(path: Path, configs: Configs, above: tuple[Path, ...]) -> str:
         return path.name if path.parent.name == "stages" else str(path)
     if path in above:
         raise _Damaged(f"config.yaml: {path} starts from itself")
-    settings, config = _effective(path, configs.of(path), _steps(path), configs, above)
+    settings, config = _effective(path, _config(path, configs), _steps(path), configs, above)
     if path.parent.name == "stages":
         # A stage starts from the one before it, which has a key of its own.
         settings = {key: value for key, value in settings.items() if key.split(".")[0] != "init_from"}

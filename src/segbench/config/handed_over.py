@@ -28,7 +28,7 @@ def read_config(path: Path) -> Any:
     Raises:
         SegbenchError: it cannot be read, or holds anything but plain values, or an interpolation.
     """
-    return parse_config(_text(path), str(path))
+    return parse_config(text_of(path, str(path)), str(path))
 
 
 def parse_config(text: str, source: str) -> Any:
@@ -50,7 +50,7 @@ def read_record(path: Path) -> Any:
     Raises:
         SegbenchError: it cannot be read, or holds anything but plain values.
     """
-    return plain(_parse(_text(path), str(path)), str(path))
+    return plain(_parse(text_of(path, str(path)), str(path)), str(path))
 
 
 def refuse_interpolations(value: Any, source: str) -> Any:
@@ -121,11 +121,20 @@ def _unlike(found: str) -> SegbenchError:
     return SegbenchError(found, "the file as segbench wrote it", "restore it from a copy, or use another one")
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path, source: str) -> str:
+    """The text of a file.
+
+    Args:
+        path: the file.
+        source: its name in errors.
+
+    Raises:
+        SegbenchError: it cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(str(path), error) from error
+        raise _damaged(source, error) from error
 
 
 def _parse(text: str, source: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from importlib import resources
 from itertools import combinations
@@ -52,7 +53,7 @@ def read_list(path: Path, key: str, whole_lines: bool = False) -> tuple[str, ...
         ids = tuple(line if whole_lines else line.split()[0] for line in lines if line)
     except UnicodeDecodeError as error:
         raise SegbenchError(f"{path} ({key}) is not text: {error}", "one image id per line", f"set {key}") from error
-    twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
+    twice = sorted(name for name, times in Counter(ids).items() if times > 1)
     if twice or not ids:
         found = f"{len(twice)} ids twice, first {', '.join(twice[:3])}" if twice else "no id"
         raise SegbenchError(f"{path} ({key}) has {found}", "every image once", "correct the file")

@@ -83,19 +83,30 @@ def _join(edges: NDArray[np.int32], stride: int) -> NDArray[np.int32]:
     return ids
 
 
-def region_runs(mask_HW: NDArray[np.bool_]) -> RegionRuns:
-    """Find the 4-connected regions of a mask.
+def check_places(height: int, width: int) -> None:
+    """Refuse an image whose places, with a border of one pixel, do not fit into int32.
 
-    Args:
-        mask_HW: bool, at least one pixel.
+    Raises:
+        SegbenchError: it has too many pixels.
     """
-    height, width = mask_HW.shape
-    if height * (width + 1) > np.iinfo(np.int32).max:
+    if (height + 2) * (width + 2) > np.iinfo(np.int32).max:
         raise SegbenchError(
             f"an image of {height} x {width} pixels",
             "at most 2 billion: places in it are counted in 32 bits",
             "score it in parts, or without the metrics of regions (metrics=overlap)",
         )
+
+
+def region_runs(mask_HW: NDArray[np.bool_]) -> RegionRuns:
+    """Find the 4-connected regions of a mask.
+
+    Args:
+        mask_HW: bool, at least one pixel.
+
+    Raises:
+        SegbenchError: as `check_places`.
+    """
+    check_places(*mask_HW.shape)
     edges = _edges(mask_HW)
     height, width = mask_HW.shape
     return RegionRuns(edges, _join(edges, width + 1), (height, width))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
 from segbench.metrics.mismatches import mismatch_kinds
+from segbench.metrics.region_runs import check_places
 from segbench.metrics.simple_points import RING, SIMPLE, neighbour_codes
 from segbench.metrics.stack import cells, check_stack
 from segbench.metrics.thresholds import check_range
@@ -112,11 +113,15 @@ class Slice:
         prob_HW: float32 probability of cell in [0, 1].
         cell_HW: where the label is cell.
         void_HW: pixels where the label takes the prediction's value: they never mismatch.
+
+    Raises:
+        SegbenchError: more pixels than int32 counts.
     """
 
     def __init__(
         self, prob_HW: NDArray[np.float32], cell_HW: NDArray[np.bool_], void_HW: NDArray[np.bool_] | None = None
     ) -> None:
+        check_places(*prob_HW.shape)
         self.prob_WH = np.ascontiguousarray(prob_HW.T)
         self.source_WH = np.pad(cell_HW.T, 1)
         self.void_WH = None if void_HW is None else void_HW.T

@@ -121,7 +121,8 @@ def _table(
     further = len(columns) - _SCORES
     columns = columns[:_SCORES]
     header = ("run", *(short(key) for key in keys), *(column.name for column in columns), "training")
-    ordered = [*scored, *(run for run in runs if run not in scored)]
+    there = {run.source for run in scored}
+    ordered = [*scored, *(run for run in runs if run.source not in there)]
     rows = tuple(
         (
             run.source.rstrip("/").rsplit("/", 1)[-1],

@@ -43,6 +43,7 @@ from segbench.config.handed_over import read_config, read_record
 from segbench.config.record import Config, Recorded
 from segbench.config.requests import OtherData
 from segbench.errors import SegbenchError
+from segbench.runs.configs import Configs
 from segbench.runs.history import Leg, effective, read_legs
 from segbench.runs.partial import Partial, counted_ids
 from segbench.runtime.files import open_itself, refuse_links_out, write_whole, written_whole
@@ -176,16 +177,20 @@ class Run:
     def __exit__(self, *raised: object) -> None:
         self.release()
 
-    def config(self) -> Config:
+    def config(self, configs: Configs | None = None) -> Config:
         """The effective configuration of a training run: what it began with and what its continuations changed.
+
+        Args:
+            configs: configurations of other runs that were read already.
 
         Raises:
             SegbenchError: config.yaml or history.jsonl is damaged, or of no training run.
         """
-        recorded, steps = self.recorded(), None
-        with contextlib.suppress(SegbenchError):
-            steps = self.results()["timing"].get("steps")
-        return Config.of(effective(recorded, self.legs(), steps), str(self.path / "config.yaml"))
+        recorded, legs, steps = self.recorded() if configs is None else configs.of(self.path), self.legs(), None
+        if not legs:
+            with contextlib.suppress(SegbenchError):
+                steps = self.results()["timing"].get("steps")
+        return Config.of(effective(recorded, legs, steps), str(self.path / "config.yaml"))
 
     def legs(self) -> list[Leg]:
         """The legs of the run in history.jsonl; empty before it begins, and for runs of version 0.1.0."""

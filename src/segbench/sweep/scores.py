@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from segbench.config.record import Config
+from segbench.runs.configs import Configs
 from segbench.runs.curves import rows, validation_of
 from segbench.runs.directory import Run
 
@@ -30,8 +32,11 @@ def score_of(run: Run, metric: str) -> float | None:
     If results.json does not hold it, since it reports another split, it is the score of the last validation before the
     reported checkpoint.
     """
-    if (results := _results(run)) is None:
-        return None
+    results = _results(run)
+    return None if results is None else _score(run, results, metric)
+
+
+def _score(run: Run, results: Mapping[str, Any], metric: str) -> float | None:
     if metric in results["metrics"]:
         value = results["metrics"][metric]
         return math.nan if value is None else float(value)
@@ -55,18 +60,27 @@ def why_no_score(run: Run, metric: str) -> str | None:
     return f"{metric} is {value}"
 
 
-def reported(run: Run, metric: str) -> tuple[str, float] | None:
-    """The same score on the test split, as (name, value); None if there is none."""
-    name = f"test/{metric.split('/', 1)[-1]}"
-    results = _results(run) if name != metric else None
-    value = results["metrics"].get(name) if results else None
-    return None if value is None else (name, float(value))
+def scores_and_seconds(run: Run, configs: Configs | None = None) -> tuple[dict[str, float], float]:
+    """What a table of runs shows of one, from one reading of its files.
 
+    Args:
+        run: in any state.
+        configs: configurations of other runs that were read already.
 
-def trained_s(run: Run) -> float:
-    """Seconds that a finished run spent on training and scoring, for jobs that no launcher watched; else 0."""
-    timing = (_results(run) or {}).get("timing", {})
-    return float(timing.get("fit_s", 0.0) + timing.get("evaluate_s", 0.0))
+    Returns:
+        the score that it is compared by and the same score on the test split, by name, as far as there are any; and the
+        seconds that a finished run spent on training and scoring, else 0.
+    """
+    metric, results = metric_of(run.config(configs)), _results(run)
+    if results is None:
+        return {}, 0.0
+    seconds = float(results["timing"].get("fit_s", 0.0) + results["timing"].get("evaluate_s", 0.0))
+    value = None if metric is None else _score(run, results, metric)
+    if metric is None or value is None:
+        return {}, seconds
+    on_test = f"test/{metric.split('/', 1)[-1]}"
+    tested = results["metrics"].get(on_test)
+    return {metric: value} | ({} if tested is None or on_test == metric else {on_test: float(tested)}), seconds
 
 
 def _results(run: Run) -> dict[str, Any] | None:

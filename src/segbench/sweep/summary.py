@@ -10,10 +10,11 @@ from rich.table import Table
 
 from segbench.display.digits import decimals
 from segbench.errors import SegbenchError
+from segbench.runs.configs import Configs
 from segbench.runtime.console import Console
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job, counted
-from segbench.sweep.scores import error_of, metric_of, reported, score_of, trained_s, why_no_score
+from segbench.sweep.scores import error_of, scores_and_seconds, why_no_score
 from segbench.sweep.view import clock
 
 
@@ -33,8 +34,8 @@ def show(sweep: Sweep) -> dict[str, str]:
     states = {job.name: job.state() for job in sweep.jobs}
     standing = ", ".join(f"{number} {state}" for state, number in Counter(states.values()).items())
     console.print(f"{sweep.path}: {counted(len(sweep.jobs))}, {standing}", soft_wrap=True)
-    scores, damaged = _all_scores(sweep, states)
-    console.print(_table(sweep, states, scores))
+    scores, seconds, damaged = _all_scores(sweep, states)
+    console.print(_table(sweep, states, scores, seconds))
     for job in sweep.jobs:
         if job.name in damaged:
             console.print(f"job {job.name}: {damaged[job.name].found}", style="red", soft_wrap=True)
@@ -85,21 +86,25 @@ def _print_unscored(console: Console, sweep: Sweep, states: Mapping[str, str]) -
 
 def _all_scores(
     sweep: Sweep, states: Mapping[str, str]
-) -> tuple[dict[str, dict[str, float]], dict[str, SegbenchError]]:
-    """The scores of each job, and the errors of jobs whose files are damaged."""
+) -> tuple[dict[str, dict[str, float]], dict[str, float], dict[str, SegbenchError]]:
+    """The scores and the seconds of each job, and the errors of jobs whose files are damaged."""
+    configs = Configs()
     scores: dict[str, dict[str, float]] = {}
+    seconds: dict[str, float] = {}
     damaged: dict[str, SegbenchError] = {}
     for job in sweep.jobs:
         if states[job.name] == "missing":
             continue
         try:
-            scores[job.name] = _scores(job)
+            scores[job.name], seconds[job.name] = scores_and_seconds(job.run, configs)
         except SegbenchError as error:
             damaged[job.name] = error
-    return scores, damaged
+    return scores, seconds, damaged
 
 
-def _table(sweep: Sweep, states: Mapping[str, str], scores: Mapping[str, Mapping[str, float]]) -> Table:
+def _table(
+    sweep: Sweep, states: Mapping[str, str], scores: Mapping[str, Mapping[str, float]], trained_s: Mapping[str, float]
+) -> Table:
     names = list(dict.fromkeys(name for of_job in scores.values() for name in of_job))
     places = {name: decimals(*(of_job[name] for of_job in scores.values() if name in of_job)) for name in names}
     table = Table()
@@ -109,7 +114,7 @@ def _table(sweep: Sweep, states: Mapping[str, str], scores: Mapping[str, Mapping
     for job in sweep.jobs:
         progress = job.progress()
         values = [(scores.get(job.name, {}).get(name), places[name]) for name in names]
-        seconds = job.seconds or (trained_s(job.run) if job.name in scores else 0.0)
+        seconds = job.seconds or trained_s.get(job.name, 0.0)
         table.add_row(
             job.name,
             labels[job.name],
@@ -119,15 +124,6 @@ def _table(sweep: Sweep, states: Mapping[str, str], scores: Mapping[str, Mapping
             clock(seconds) if seconds else "",
         )
     return table
-
-
-def _scores(job: Job) -> dict[str, float]:
-    metric = metric_of(job.run.config())
-    value = None if metric is None else score_of(job.run, metric)
-    if metric is None or value is None:
-        return {}
-    on_test = reported(job.run, metric)
-    return {metric: value} | (dict([on_test]) if on_test else {})
 
 
 def _best(
