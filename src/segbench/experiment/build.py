@@ -63,6 +63,7 @@ from segbench.runtime.processes import is_main_process, started_by
 from segbench.spec import DatasetSpec, TileGeometry
 from segbench.tracking.shown import shown
 from segbench.training.callbacks.checkpoints import Checkpoints
+from segbench.training.callbacks.data_wait import DataWait
 from segbench.training.callbacks.in_step import InStep
 from segbench.training.lightning_internals import (
     OneGpuEach,
@@ -270,7 +271,7 @@ def build_trainer(
         given |= {"devices": 1, "num_nodes": config.trainer.processes}
     trainer: lightning.Trainer = make(
         Component.model_validate({"_target_": config.trainer.target, **given}),
-        callbacks=[*callbacks, InStep({**config.tree, "directory": str(directory.resolve())})],
+        callbacks=[*callbacks, DataWait(), InStep({**config.tree, "directory": str(directory.resolve())})],
         logger=list(loggers) or False,
         default_root_dir=str(directory),
         plugins=OneGpuEach(auto_requeue=False) if alone else _cluster(),
