@@ -136,7 +136,7 @@ class Trainer(Component):
     num_sanity_val_steps: Annotated[int, Field(ge=-1)] = 0
     sync_batchnorm: bool | Auto = False
     deterministic: bool | Literal["warn"] = False
-    benchmark: bool | None = None
+    benchmark: bool | Auto | None = None
     allow_tf32: bool | Auto | None = None
 
     @property
