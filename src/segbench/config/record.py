@@ -69,7 +69,7 @@ class Data(Component):
 
     apart: ClassVar[frozenset[str]] = frozenset(LOADER_KEYS)
 
-    batch_size: Count = 1
+    batch_size: Count | Auto = 1
     tile: Count | Auto | None = None
     surround: CountOrNone = 0
     repeats: Count = 1

@@ -331,7 +331,7 @@ def refuse_misfits_of(config: Config) -> None:
     takers |= {f"optimizer.{key}": parameter_groups for key in PER_LAYER}
     # By the names of classes, or `auto`; their losses take numbers.
     takers |= {f"{key}.class_weights": Loss for key, _ in loss_nodes(config)}
-    takers |= {"data.tile": Data, "data.balance": Data, "augment.pick": Augment}
+    takers |= {"data.batch_size": Data, "data.tile": Data, "data.balance": Data, "augment.pick": Augment}
     refuse_misfits(config.tree, takers)
     if any(logger is not None and logger.target.startswith("segbench.tracking.") for logger in config.logger.values()):
         # Before anything of it is written.
@@ -419,7 +419,7 @@ def _warn_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, proc
     else:
         height, width = next(iter(source.read(0).images.values())).shape[:2]
         pixels = height * width
-    pixels *= config.data.batch_size * processes
+    pixels *= int(config.data.batch_size) * processes
     optimizer = make_optimizer(config.optimizer, task.model)
     for loss in task.losses.values():
         summed = any(getattr(part, "reduction", "mean") == "sum" for part in loss.modules())
