@@ -266,6 +266,12 @@ def build_trainer(
     given = {key: value for key, value in config.trainer.arguments.items() if key != "overfit_batches"}
     if (profiler := _profiler(given.get("profiler"), directory)) is not None:
         given["profiler"] = profiler
+    if given.get("benchmark") == "auto":
+        # Nobody settled it: as torch does by itself.
+        del given["benchmark"]
+    if given.get("strategy") == "ddp":
+        # Gradients stand in the buckets that are sent and not beside them: their memory once, no copy, the same bits.
+        given["strategy"] = {"_target_": "lightning.pytorch.strategies.DDPStrategy", "gradient_as_bucket_view": True}
     alone = config.trainer.on_gpu and one_gpu_each(config.trainer.processes_here)
     if alone:
         given |= {"devices": 1, "num_nodes": config.trainer.processes}
