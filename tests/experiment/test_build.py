@@ -319,3 +319,21 @@ def test_scaled_gradients_that_are_clipped_take_no_fused_step(tiny, precision, c
     )
     task = build_task(config, spec(a=HeadSpec(("x", "y"), ((0, 0, 0), (1, 1, 1)))))
     assert task._optimizer(task.model).param_groups[0]["fused"] is fused
+
+
+DDP = "lightning.pytorch.strategies.DDPStrategy"
+
+
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        ("ddp", {"gradient_as_bucket_view": True}),
+        ("ddp_find_unused_parameters_true", {"find_unused_parameters": True}),
+        ({"_target_": DDP, "static_graph": True, "bucket_cap_mb": 5}, {"static_graph": True, "bucket_cap_mb": 5}),
+    ],
+    ids=["ddp", "another name", "a class with arguments"],
+)
+def test_options_of_ddp_are_ours_by_name_and_the_users_by_class(tiny, tmp_path, asked, options):
+    changes = {"trainer.strategy": asked, "trainer.sync_batchnorm": False}
+    trainer = build_trainer(tiny.replace(changes), tmp_path, [], [])
+    assert trainer.strategy._ddp_kwargs == options

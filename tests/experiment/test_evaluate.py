@@ -224,3 +224,11 @@ def test_what_was_trained_in_bf16_is_scored_in_bf16(tiny_config, compose):
     assert merged.data.arguments == run.data.arguments
     asked = compose("run=x", "trainer.precision=32-true", config="evaluate")
     assert asked.applied_to(run).trainer.precision == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("tile", "deterministic", "on"), [("null", "false", False), (60, "false", True), (60, "true", False)]
+)
+def test_cudnn_chooses_by_time_where_inference_tiles_have_one_size(compose, tiny_config, tile, deterministic, on):
+    given = compose("run=x", f"tile={tile}", f"trainer.deterministic={deterministic}", config="evaluate")
+    assert given.applied_to(tiny_config()).trainer.benchmark is on

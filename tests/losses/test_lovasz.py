@@ -93,3 +93,18 @@ def test_class_weights_weigh_the_mean_over_the_classes_of_a_set(batch):
     torch.testing.assert_close(LovaszSoftmax()(logits, target, weight), sum(losses) / 3)
     weighted = LovaszSoftmax(class_weights=(1, 2, 5))(logits, target, weight)
     torch.testing.assert_close(weighted, (losses[0] + 2 * losses[1] + 5 * losses[2]) / 8)
+
+
+@pytest.mark.parametrize("settings", [{}, {"classes": "all"}, {"class_weights": [1.0, 0.0, 3.0, 2.0]}])
+def test_classes_are_left_out_alike_where_they_are_not_sorted_and_where_they_are(monkeypatch, settings):
+    def gradient():
+        logits = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        target = torch.randint(0, 2, (2, 6, 6), generator=torch.Generator().manual_seed(1))
+        target[1] = 255
+        LovaszSoftmax(**settings)(logits, target).backward()
+        return logits.grad
+
+    on_cpu = gradient()
+    # As on a GPU, whose host does not know how many classes there are.
+    monkeypatch.setattr(torch.Tensor, "is_cpu", False)
+    torch.testing.assert_close(gradient(), on_cpu)

@@ -193,6 +193,27 @@ def test_cudnn_does_not_choose_by_time_where_runs_shall_be_equal(tiny, gpus, det
 
 
 @pytest.mark.parametrize(
+    ("accelerator", "tile", "deterministic", "on"),
+    [
+        ("gpu", 60, False, True),
+        ("gpu", "auto", False, True),
+        ("gpu", None, False, False),
+        ("gpu", 60, True, False),
+        ("gpu", 60, "warn", False),
+        ("cpu", 60, False, False),
+    ],
+)
+def test_cudnn_chooses_by_time_for_tiles_of_one_size(tiny, gpus, accelerator, tile, deterministic, on):
+    gpus(1)
+    asked = {"trainer.accelerator": accelerator, "data.tile": tile, "trainer.deterministic": deterministic}
+    settled, said = settle(tiny.replace({"trainer.benchmark": "auto"} | asked))
+    assert settled.trainer.benchmark is on
+    assert machine(settled)["benchmark"] is on
+    told = [sentence for sentence in said if "benchmark" in sentence]
+    assert len(told) == (accelerator == "gpu" and not deterministic)
+
+
+@pytest.mark.parametrize(
     ("asked", "settled", "recorded"),
     [("auto", False, False), (True, True, True), (False, False, False), (None, None, True)],
 )
@@ -209,7 +230,7 @@ def test_tf32_is_settled_and_recorded(tiny, gpus, monkeypatch, asked, settled, r
         "cuda": torch.version.cuda,
         "cudnn": 91002,
         "tf32": recorded,
-        "benchmark": False,
+        "benchmark": True,
         "processes": 1,
         "threads": 1,
         "precision": "32-true",

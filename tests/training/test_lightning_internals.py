@@ -24,6 +24,7 @@ from segbench.training.lightning_internals import (
     place_after,
     set_last_step,
     set_loops,
+    step_to_read,
     validation_due,
     waits_for_every_gradient,
     write_checkpoints_with,
@@ -61,14 +62,20 @@ class Rows(Logger):
 
 @pytest.fixture
 def logging(scripted):
-    """A module that logs in every step, and knows the steps of which `logs_now` says that the values are written."""
+    """A module that logs in every step, and knows the steps of which `logs_now` says that the values are written, and
+    those of which `step_to_read` says that they are read."""
 
     class Logging(scripted):
         def __init__(self, *arguments):
             super().__init__(*arguments)
-            self.expected = []
+            self.expected, self.read = [], []
+
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            if step_to_read(self.trainer, self.before):
+                self.read.append(self.before)
 
         def training_step(self, batch, batch_idx):
+            self.before = self.trainer.global_step
             if logs_now(self.trainer) and self.trainer.global_step not in self.expected:
                 self.expected.append(self.trainer.global_step)
             loss = super().training_step(batch, batch_idx)
@@ -85,6 +92,7 @@ def logging(scripted):
         (broadcast_no_signals, "fit_loop.epoch_loop._broadcast_sigterm_tensor"),
         (write_checkpoints_with, "strategy.checkpoint_io"),
         (logs_now, "log_every_n_steps"),
+        (step_to_read, "log_every_n_steps"),
         (batches_of_step, "accumulate_grad_batches"),
         (batches_of_step, "num_training_batches"),
         (place_after, "fit_loop.setup_data"),
@@ -212,6 +220,7 @@ def test_values_are_written_in_the_steps_that_logs_now_names(fit, logging, every
     fit(module, steps=7, logger=rows, log_every_n_steps=every, accumulate_grad_batches=accumulate)
     assert module.expected == expected
     assert rows.steps == expected, f"{INSTALLED} writes the steps {rows.steps} of 7, not those of logs_now: {expected}"
+    assert module.read == expected, f"{INSTALLED}: step_to_read names {module.read}, not {expected}"
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 3, 5, 7])

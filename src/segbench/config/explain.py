@@ -160,8 +160,9 @@ def of_torch(error: BaseException) -> SegbenchError | None:
             f"the {'GPU' if on_gpu else 'machine'}'s memory ran out"
             + (f": {asked[1]} more were needed" if asked else ""),
             "a batch whose feature maps fit",
-            "set a smaller data.tile= or data.batch_size= with trainer.accumulate_grad_batches=N for the same step, or "
-            "trainer.precision=bf16-mixed; of whole images set tile=, and see that no other program uses the GPU",
+            "set data.batch_size=auto, which finds one that fits, a smaller data.tile= or data.batch_size= with "
+            "trainer.accumulate_grad_batches=N for the same step, or trainer.precision=bf16-mixed; of whole images set "
+            "tile=, and see that no other program uses the GPU",
         )
     if found := re.match(r"(\S+) does not have a deterministic implementation", str(error)):
         return SegbenchError(

@@ -69,7 +69,7 @@ class Data(Component):
 
     apart: ClassVar[frozenset[str]] = frozenset(LOADER_KEYS)
 
-    batch_size: Count = 1
+    batch_size: Count | Auto = 1
     tile: Count | Auto | None = None
     surround: CountOrNone = 0
     repeats: Count = 1
@@ -136,7 +136,7 @@ class Trainer(Component):
     num_sanity_val_steps: Annotated[int, Field(ge=-1)] = 0
     sync_batchnorm: bool | Auto = False
     deterministic: bool | Literal["warn"] = False
-    benchmark: bool | None = None
+    benchmark: bool | Auto | None = None
     allow_tf32: bool | Auto | None = None
 
     @property

@@ -61,6 +61,9 @@ class OfARun(Recorded):
             trainer["precision"] = config.trainer.precision
         if self.trainer.allow_tf32 == "auto":
             trainer["allow_tf32"] = config.trainer.allow_tf32
+        if self.trainer.benchmark == "auto":
+            # Whole images may have many sizes, whatever the training tiles.
+            trainer["benchmark"] = own.get("tile", config.tile) is not None and not self.trainer.deterministic
         return config.replace({**own, **self.data.changes(), "trainer": trainer})
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,28 @@ from segbench.spec import Sample, TileGeometry, collate
 
 
 class ResumableLoader(DataLoader[Sample]):
-    """A loader that resumes within an epoch: its sampler counts steps, so it has no state of its own."""
+    """A loader that resumes within an epoch: its sampler counts steps, so it has no state of its own.
+
+    Attributes:
+        waited_s: seconds that its user has waited for batches, for the first of all left out: it starts the workers.
+    """
+
+    waited_s: float | None = None
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """The batches, with the time that each took."""
+        # Workers start here, not at the first batch.
+        return self._timed(super().__iter__())
+
+    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            began = time.monotonic()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited_s = 0.0 if self.waited_s is None else self.waited_s + time.monotonic() - began
+            yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Empty."""

@@ -142,8 +142,17 @@ def print_results(
     if partial_validation is not None and split != "val":
         console.print(f"       validated on {partial_validation}, by which the best checkpoint is chosen")
     steps = f"{timing['steps']:.0f} steps in {timing['fit_s']:.0f} s; " if "fit_s" in timing else ""
+    if waited := data_wait(timing):
+        steps += f"waiting for data {waited}; "
     console.print(f"time:  {steps}evaluation {timing.get('evaluate_s', 0):.0f} s")
     console.print(f"run:   {directory}")
+
+
+def data_wait(timing: Mapping[str, float]) -> str:
+    """How long a training waited for data, as text; "" where a run did not measure it."""
+    if not timing.get("train_s"):
+        return ""
+    return f"{timing['data_wait_s']:.0f} s, {timing['data_wait_s'] / timing['train_s']:.0%} of its steps' time"
 
 
 def _show(value: float | None) -> str:

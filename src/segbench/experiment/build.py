@@ -63,6 +63,7 @@ from segbench.runtime.processes import is_main_process, started_by
 from segbench.spec import DatasetSpec, TileGeometry
 from segbench.tracking.shown import shown
 from segbench.training.callbacks.checkpoints import Checkpoints
+from segbench.training.callbacks.data_wait import DataWait
 from segbench.training.callbacks.in_step import InStep
 from segbench.training.lightning_internals import (
     OneGpuEach,
@@ -265,12 +266,18 @@ def build_trainer(
     given = {key: value for key, value in config.trainer.arguments.items() if key != "overfit_batches"}
     if (profiler := _profiler(given.get("profiler"), directory)) is not None:
         given["profiler"] = profiler
+    if given.get("benchmark") == "auto":
+        # Nobody settled it: as torch does by itself.
+        del given["benchmark"]
+    if given.get("strategy") == "ddp":
+        # Gradients stand in the buckets that are sent and not beside them: their memory once, no copy, the same bits.
+        given["strategy"] = {"_target_": "lightning.pytorch.strategies.DDPStrategy", "gradient_as_bucket_view": True}
     alone = config.trainer.on_gpu and one_gpu_each(config.trainer.processes_here)
     if alone:
         given |= {"devices": 1, "num_nodes": config.trainer.processes}
     trainer: lightning.Trainer = make(
         Component.model_validate({"_target_": config.trainer.target, **given}),
-        callbacks=[*callbacks, InStep({**config.tree, "directory": str(directory.resolve())})],
+        callbacks=[*callbacks, DataWait(), InStep({**config.tree, "directory": str(directory.resolve())})],
         logger=list(loggers) or False,
         default_root_dir=str(directory),
         plugins=OneGpuEach(auto_requeue=False) if alone else _cluster(),
@@ -330,7 +337,7 @@ def refuse_misfits_of(config: Config) -> None:
     takers |= {f"optimizer.{key}": parameter_groups for key in PER_LAYER}
     # By the names of classes, or `auto`; their losses take numbers.
     takers |= {f"{key}.class_weights": Loss for key, _ in loss_nodes(config)}
-    takers |= {"data.tile": Data, "data.balance": Data, "augment.pick": Augment}
+    takers |= {"data.batch_size": Data, "data.tile": Data, "data.balance": Data, "augment.pick": Augment}
     refuse_misfits(config.tree, takers)
     if any(logger is not None and logger.target.startswith("segbench.tracking.") for logger in config.logger.values()):
         # Before anything of it is written.
@@ -418,7 +425,7 @@ def _warn_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, proc
     else:
         height, width = next(iter(source.read(0).images.values())).shape[:2]
         pixels = height * width
-    pixels *= config.data.batch_size * processes
+    pixels *= int(config.data.batch_size) * processes
     optimizer = make_optimizer(config.optimizer, task.model)
     for loss in task.losses.values():
         summed = any(getattr(part, "reduction", "mean") == "sum" for part in loss.modules())

@@ -140,7 +140,7 @@ def refuse_limits(config: Config, dataset: DataSet, splits: Mapping[str, str], p
 def _batches(config: Config, images: int, stage: str, processes: int) -> int:
     """Batches of an epoch on each process."""
     if stage == "train":
-        batches = images * config.data.repeats // (config.data.batch_size * processes)
+        batches = images * config.data.repeats // (int(config.data.batch_size) * processes)
         overfit = config.trainer.arguments.get("overfit_batches") or batches
         return min(batches, overfit if isinstance(overfit, int) else max(1, int(batches * overfit)))
     return math.ceil(math.ceil(images / processes) / config.data.eval_batch_size)

@@ -1,4 +1,4 @@
-"""What `auto` settings mean for a data set: class weights, shares of tiles, the size of tiles and the augmentation."""
+"""What `auto` settings mean for a data set: class weights, shares and size of tiles, augmentation, batch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from segbench.data.glance import Glance, glance
 from segbench.data.raw import DataSet
 from segbench.errors import SegbenchError
 from segbench.experiment.axes import loss_nodes, make_network
+from segbench.experiment.batch_size import settle_batch_size
 from segbench.inference.stream import geometry_of
 
 _DIGITS = 6
@@ -25,13 +26,16 @@ _DIGITS = 6
 
 def asks_data(config: Config) -> bool:
     """Whether something is left to the data."""
-    return "auto" in (config.data.tile, config.data.balance, config.augment.pick) or any(_weighted_by_data(config))
+    return "auto" in (config.data.batch_size, config.data.tile, config.data.balance, config.augment.pick) or any(
+        _weighted_by_data(config)
+    )
 
 
 def settle_by_data(config: Config, dataset: DataSet) -> tuple[Config, list[str]]:
     """Replace every `auto` that depends on the data by its value for the training split.
 
-    A function of the data alone: every process of a run settles the same, and a resume finds the values in the record.
+    A function of the data and, for the batch size, of the GPU: every process of a run settles the same, and a resume
+    finds the values in the record.
 
     Returns:
         the settled configuration, and a sentence for the log for each setting.
@@ -67,7 +71,8 @@ def settle_by_data(config: Config, dataset: DataSet) -> tuple[Config, list[str]]
         settled, sentence = _shares(dataset.spec.heads[head].class_names, counts_of(head))
         changes |= settled
         sentences += sentence
-    return config.replace(changes), sentences
+    settled, sentence = settle_batch_size(config.replace(changes), dataset)
+    return config.replace(changes | settled), sentences + sentence
 
 
 def _weighted_by_data(config: Config) -> Iterator[tuple[str, str]]:

@@ -235,6 +235,7 @@ def _fit_and_test(
     from segbench.experiment.predict import evaluating, write_split
     from segbench.runs.curves import validation_of
     from segbench.training.callbacks.checkpoints import Checkpoints
+    from segbench.training.callbacks.data_wait import DataWait
     from segbench.training.checkpoint import load_weights
 
     trainer, task, data = experiment.trainer, experiment.task, experiment.data
@@ -253,7 +254,9 @@ def _fit_and_test(
         log.info("%s:\n%s", path, "\n".join(path.read_text().splitlines()[:40]))
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
+    wait = next(callback for callback in callbacks if isinstance(callback, DataWait))
     timing = {"fit_s": checkpoints.seconds, "steps": float(trainer.global_step)}
+    timing |= {"data_wait_s": wait.waited_s, "train_s": wait.trained_s}
     scores, best = dict(task.scores.get("val", {})), {}
     validated = _partial_validation(task, data) if scores else None
     partial = validated

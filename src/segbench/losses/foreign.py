@@ -54,15 +54,25 @@ class Foreign(nn.Module):
         """The scalar loss of a batch."""
         logits_BKHW = logits_BKHW.to(torch.promote_types(logits_BKHW.dtype, torch.float32))
         labelled_BHW = target_BHW != self.ignore_index
-        if not bool(labelled_BHW.any()):
-            return logits_BKHW.sum() * 0.0
-        if not self._knows_void and not bool(labelled_BHW.all()):
-            logits_BKHW = logits_BKHW.movedim(1, 0)[:, labelled_BHW][None, :, None]
-            target_BHW = target_BHW[labelled_BHW][None, None]
-            weight_BHW = None if weight_BHW is None else weight_BHW[labelled_BHW][None, None]
+        counted: Tensor | float = 1.0
+        if self._knows_void:
+            # Of void pixels alone most losses make NaN. To skip them the host would wait for the device: instead all
+            # classes in turn stand in, and count nothing.
+            counted = labelled_BHW.any()
+            standing = torch.arange(target_BHW.numel(), device=target_BHW.device) % logits_BKHW.shape[1]
+            target_BHW = torch.where(counted, target_BHW, standing.view_as(target_BHW))
+        else:
+            # How many are left is waited for, once.
+            places_N = labelled_BHW.flatten().nonzero()[:, 0]
+            if len(places_N) == 0:
+                return logits_BKHW.sum() * 0.0
+            if len(places_N) < labelled_BHW.numel():
+                logits_BKHW = logits_BKHW.movedim(1, 0).flatten(1)[:, places_N][None, :, None]
+                target_BHW = target_BHW.flatten()[places_N][None, None]
+                weight_BHW = None if weight_BHW is None else weight_BHW.flatten()[places_N][None, None]
         weights: tuple[Any, ...] = (weight_BHW,) if self.takes_weight else ()
         loss: Tensor = self.module(logits_BKHW, target_BHW, *weights, **self._named)
-        return loss
+        return loss * counted
 
 
 def as_loss(module: nn.Module, ignore_index: int) -> nn.Module:

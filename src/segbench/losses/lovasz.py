@@ -75,7 +75,12 @@ class LovaszSoftmax(Loss):
         # Void pixels have no error: they sort to the end, where they add nothing.
         present_K = true_KN.any(1)
         counted_K = present_K if self.classes == "present" else torch.ones_like(present_K)
-        error_KN, true_KN = error_KN[counted_K], true_KN[counted_K]
+        share_K = counted_K.to(error_KN.dtype)
+        if self.class_weights is not None:
+            share_K = share_K * self.class_weights.to(share_K.dtype)
+        if counted_K.is_cpu:
+            # Sorting is what takes time. On a GPU the number of classes that are left would have to be waited for.
+            error_KN, true_KN, share_K = error_KN[counted_K], true_KN[counted_K], share_K[counted_K]
         error_KN, order_KN = error_KN.sort(dim=1, descending=True)
         weight_KN = weight_1N.expand_as(error_KN).gather(1, order_KN)
         true_weight_KN = weight_KN * true_KN.gather(1, order_KN)
@@ -85,9 +90,6 @@ class LovaszSoftmax(Loss):
         union_KN = size_K1 + (weight_KN - true_weight_KN).cumsum(1)
         delta_KN = torch.where(union_KN > 0, 1 - shared_KN.double() / union_KN.clamp(min=1), 0)
         loss_K = (error_KN * pad(delta_KN, (1, 0)).diff(dim=1).to(error_KN.dtype)).sum(1)
-        if self.class_weights is None:
-            return loss_K.sum() / max(len(loss_K), 1)
-        share_K = self.class_weights.to(loss_K.dtype)[counted_K]
         total = share_K.sum()
         return (share_K * loss_K).sum() / torch.where(total > 0, total, 1)
 

@@ -251,6 +251,7 @@ def _measured(order: Order, directories: Sequence[Path], reference: Composed, no
         "cost": {
             "steps": first.results["timing"].get("steps"),
             "hours": round(sum(each["timing"].get("fit_s", 0.0) for each in results) / 3600, 3),
+            **_data_wait([each["timing"] for each in results]),
             "runs": len(done),
         },
         "machine": list(dict.fromkeys(hardware_of(made) for each in done.values() for made in each.provenances)),
@@ -258,6 +259,14 @@ def _measured(order: Order, directories: Sequence[Path], reference: Composed, no
         "versions": first.provenance["versions"],
         "commit": first.provenance["git"],
     }
+
+
+def _data_wait(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The share of the steps' time that was waited for data; nothing where a run did not measure it."""
+    trained = [each.get("train_s", 0.0) for each in timings]
+    if not all(trained):
+        return {}
+    return {"data_wait": round(sum(each["data_wait_s"] for each in timings) / sum(trained), 3)}
 
 
 def _same_files(done: Mapping[Path, Conduct]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from segbench.compare.records import RunRecord
 from segbench.config.paper import packaged_facts, paper_blocks
 from segbench.display.digits import number
 from segbench.display.html import part
+from segbench.display.tables import data_wait
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences, table
@@ -287,6 +288,7 @@ def _cost(run: RunRecord) -> Markup:
         {
             "training": None if seconds is None else f"{duration(seconds)} ({steps:.0f} steps)",
             "per step": None if not seconds or not steps else f"{seconds / steps * 1e3:.0f} ms, validation included",
+            "waiting for data": data_wait(run.timing) or None,
             "earlier stages": f"{duration(before)} ({len(stages)})" if stages else None,
             "evaluation": None if "evaluate_s" not in run.timing else duration(run.timing["evaluate_s"]),
             "energy": "not readable on this machine"

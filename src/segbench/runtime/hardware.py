@@ -59,7 +59,13 @@ def settle(config: Config) -> tuple[Config, list[str]]:
         in_float32 = str(changes.get("trainer.precision", trainer.precision)).startswith("32")
         if on_gpu and in_float32 and torch.cuda.is_tf32_supported():
             report.append("TF32: off (trainer.allow_tf32=true computes float32 products faster, with 10 bits)")
-    if trainer.deterministic and trainer.benchmark:
+    if trainer.benchmark == "auto":
+        tiles = config.data.tile is not None
+        changes["trainer.benchmark"] = on_gpu and tiles and not trainer.deterministic
+        if on_gpu and not trainer.deterministic:
+            why = "training tiles have one size" if tiles else "whole images may have many sizes"
+            report.append(f"trainer.benchmark: {'on' if tiles else 'off'}, since {why}")
+    elif trainer.deterministic and trainer.benchmark:
         # Which algorithm is the fastest changes from one run to the next.
         changes["trainer.benchmark"] = False
         report.append("trainer.benchmark: off, as trainer.deterministic asks for the same algorithms in each run")

@@ -87,6 +87,20 @@ def logs_now(trainer: lightning.Trainer) -> bool:
     return every > 0 and (trainer.global_step + 1) % every == 0
 
 
+def step_to_read(trainer: lightning.Trainer, before: int) -> bool:
+    """Whether the batch that just ended also ended a step whose logged values are read from the device.
+
+    Nothing else should be read in a step: it makes the host wait, so that the device idles. Lightning 2.6.6: it reads
+    what was logged at the end of those steps, as `logs_now` says.
+
+    Args:
+        trainer: in `on_train_batch_end`.
+        before: `trainer.global_step` when the batch began.
+    """
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and trainer.global_step > before and trainer.global_step % every == 0
+
+
 # Accumulated batches
 
 

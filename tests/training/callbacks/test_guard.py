@@ -44,3 +44,26 @@ def test_a_run_that_diverges_fails_and_keeps_its_checkpoint(tiny_config, tmp_pat
     assert all(value.isfinite().all() for value in weights.values())
     run.lock()
     run.release()
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """A loss that is kept as on a GPU, and read on a CPU."""
+    monkeypatch.setattr(FiniteLoss, "on_before_backward", lambda self, trainer, module, loss: self._keep(loss))
+
+
+def test_on_a_gpu_step_and_samples_are_named_when_they_are_read(fit, scripted, on_a_gpu):
+    with pytest.raises(SegbenchError, match=r"a loss of nan at step 2, samples sample-2 \(read after step 4\)\n"):
+        fit(scripted(losses={"sample-2": float("nan")}), FiniteLoss(), steps=9, log_every_n_steps=4)
+
+
+def test_on_a_gpu_it_is_read_before_a_checkpoint_is_written(fit, scripted, on_a_gpu, tmp_path):
+    guard, checkpoints = FiniteLoss(), Checkpoints(tmp_path, 3)
+    with pytest.raises(SegbenchError, match=r"a loss of inf at step 4, samples sample-4 \(read after step 6\)\n"):
+        fit(scripted(losses={"sample-4": -float("inf")}), checkpoints, guard, steps=9, log_every_n_steps=50)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
+def test_on_a_gpu_the_end_is_read(fit, scripted, on_a_gpu):
+    with pytest.raises(SegbenchError, match=r"a loss of nan at step 1, samples sample-1 \(read after step 3\)\n"):
+        fit(scripted(losses={"sample-1": float("nan")}), FiniteLoss(), steps=3, log_every_n_steps=50)

@@ -2,6 +2,7 @@ import json
 import logging
 
 import pytest
+import torch
 
 from segbench.training.callbacks.progress import RunProgress, _clock, _rate
 
@@ -76,3 +77,18 @@ def test_a_slow_rate_is_shown_in_seconds(per_second, shown):
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00:00"), (3661.9, "1:01:01"), (float("inf"), "99:59:59")])
 def test_time_is_shown_in_hours(seconds, shown):
     assert _clock(seconds) == shown
+
+
+def test_on_a_gpu_the_loss_is_that_of_the_last_step_that_was_logged(fit, scripted, logged):
+    class OnADevice(torch.Tensor):
+        """Says where it would be; read on a CPU."""
+
+        device = torch.device("cuda")
+
+    class Away(RunProgress):
+        def on_train_batch_end(self, trainer, module, outputs, *arguments):
+            super().on_train_batch_end(trainer, module, {"loss": outputs["loss"].as_subclass(OnADevice)}, *arguments)
+
+    fit(scripted(), Away(log_every_s=0), steps=5, log_every_n_steps=3)
+    shown = ["loss not read yet"] * 2 + ["loss -2.0000"] * 2 + ["loss -4.0000"]
+    assert [line.split(", ")[1] for line in logged()] == shown

@@ -21,6 +21,7 @@ from segbench.runtime.files import write_whole
 from segbench.runtime.signals import Stopped
 from segbench.training.callbacks.checkpoint_files import CheckpointFiles
 from segbench.training.callbacks.csv_log import RunCsv
+from segbench.training.callbacks.guard import FiniteLoss
 from segbench.training.callbacks.in_step import InStep
 from segbench.training.checkpoint import read_checkpoint
 from segbench.training.lightning_internals import (
@@ -307,6 +308,8 @@ class Checkpoints(Checkpoint):
     def _save(
         self, trainer: lightning.Trainer, name: str, keep: str | None = None, then: Callable[[], None] | None = None
     ) -> None:
+        for guard in (each for each in trainer.callbacks if isinstance(each, FiniteLoss)):  # type: ignore[attr-defined]
+            guard.check(trainer.global_step)
         _refuse_spoiled(trainer)
         trainer.save_checkpoint(self._directory / name, storage_options={"keep": keep, "then": then})
 

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
 
 from segbench.runtime.console import Console
 from segbench.runtime.files import write_whole
+from segbench.training.lightning_internals import step_to_read
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,8 @@ class RunProgress(ProgressBar):
         self._bar: Progress | None = None
         self._task: Any = None
         self._started = self._shown = 0.0
-        self._first_step = self._total = 0
+        self._first_step = self._total = self._before = 0
+        self._loss = math.nan
 
     def disable(self) -> None:
         """Lightning calls this on ranks other than 0."""
@@ -51,6 +55,7 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Open the bar."""
+        self._loss = math.nan
         self._started = self._shown = time.monotonic()
         self._first_step, self._total = trainer.global_step, int(trainer.estimated_stepping_batches)
         console = Console(stderr=True)
@@ -70,35 +75,48 @@ class RunProgress(ProgressBar):
             self._task = self._bar.add_task("train", total=self._total, completed=self._first_step, rate="", loss="")
             self._bar.start()
 
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the step."""
+        self._before = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Draw, at most every `refresh_every_s` seconds: reading the loss waits for a GPU."""
+        """Draw, at most every `refresh_every_s` seconds.
+
+        The loss is the batch's on a CPU. On a GPU it is that of the last step that was logged, since reading it waits.
+        """
         now = time.monotonic()
         step = trainer.global_step
+        loss = _loss(outputs)
+        if loss.device.type == "cpu" or step == self._total or step_to_read(trainer, self._before):
+            self._loss = float(loss)
         if self._enabled and (now - self._written >= self._file_every or step == self._total):
             self._written = now
-            self._write(Path(trainer.default_root_dir), step, outputs, now)
+            self._write(Path(trainer.default_root_dir), step, now)
         wait = self._refresh_every if self._bar is not None else self._log_every
         if not self._enabled or (now - self._shown < wait and step != self._total):
             return
         self._shown = now
-        rate, loss = self._rate(step, now), _loss(outputs)
+        rate = self._rate(step, now)
+        # Not NaN: none is read in the first steps on a GPU.
+        shown = "loss not read yet" if math.isnan(self._loss) else f"loss {self._loss:.4f}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, rate=_rate(rate), loss=f"loss {loss:.4f}", refresh=True)
+            self._bar.update(self._task, completed=step, rate=_rate(rate), loss=shown, refresh=True)
         else:
             left = (self._total - step) / rate if rate else float("inf")
-            log.info("step %d of %d, loss %.4f, %s, %s left", step, self._total, loss, _rate(rate), _clock(left))
+            log.info("step %d of %d, %s, %s, %s left", step, self._total, shown, _rate(rate), _clock(left))
 
     def _rate(self, step: int, now: float) -> float:
         return (step - self._first_step) / max(now - self._started, 1e-9)
 
-    def _write(self, directory: Path, step: int, outputs: Any, now: float) -> None:
-        loss = _loss(outputs)
+    def _write(self, directory: Path, step: int, now: float) -> None:
         progress = {
             "step": step,
             "total": self._total,
-            "loss": loss if math.isfinite(loss) else None,
+            "loss": self._loss if math.isfinite(self._loss) else None,
             "rate": self._rate(step, now),
         }
         # A full disk is reported where it matters, by the checkpoint.
@@ -133,9 +151,9 @@ class RunProgress(ProgressBar):
         self._close()
 
 
-def _loss(outputs: Any) -> float:
+def _loss(outputs: Any) -> Tensor:
     # Lightning's own entry is divided by the batches that a step accumulates.
-    return float(outputs.get("batch_loss", outputs["loss"])) if outputs else math.nan
+    return outputs.get("batch_loss", outputs["loss"]) if outputs else torch.tensor(math.nan)
 
 
 def _rate(per_second: float) -> str:
