@@ -1,5 +1,6 @@
 import multiprocessing
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,6 +8,7 @@ from tests.fixtures.numbered import Numbered, NumberedData, flips
 
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
+from segbench.data.raw import RawImage
 from segbench.errors import SegbenchError
 from segbench.models.unet import tile_geometry
 from segbench.spec import TileGeometry
@@ -45,6 +47,26 @@ def test_workers_change_no_batch():
         assert alone.ids == shared.ids
         assert torch.equal(alone.images["em"], shared.images["em"])
         assert torch.equal(alone.targets["semantic"], shared.targets["semantic"])
+
+
+class Threads(Numbered):
+    def read(self, index):
+        told = np.array([[cv2.getNumThreads(), torch.get_num_threads()]], np.uint8)
+        return RawImage({"em": told}, {}, self.ids[index])
+
+
+def test_a_loading_process_has_one_thread_of_each_library(monkeypatch):
+    monkeypatch.setattr(NumberedData, "split", lambda self, name: Threads())
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(3)
+    torch.set_num_threads(3)
+    try:
+        (seen, *_) = data(num_workers=1).evaluation_loader("test")
+        assert (cv2.getNumThreads(), torch.get_num_threads()) == (3, 3)
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
+    assert seen.images["em"].flatten().tolist() == [1, 1]
 
 
 def test_loading_processes_of_the_validation_stay():

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import cv2
 import lightning
 from torch.utils.data import DataLoader
 
@@ -192,3 +193,5 @@ def _in_worker(parent: int, worker: int) -> None:
         end_with_parent(parent)
     # Signals that stop a run go to its whole process group, but the step that finishes first still needs samples.
     os.setpgid(0, 0)
+    # The workers are the threads: torch takes one in each of them by itself, OpenCV every core that the run has.
+    cv2.setNumThreads(1)
