@@ -49,6 +49,13 @@ def test_workers_change_no_batch():
         assert torch.equal(alone.targets["semantic"], shared.targets["semantic"])
 
 
+def test_a_loader_starts_no_more_processes_than_it_has_batches():
+    assert data(num_workers=2, eval_batch_size=4).val_dataloader().num_workers == 1
+    assert data(num_workers=2, batch_size=8).train_dataloader().num_workers == 1
+    assert data(num_workers=2).train_dataloader().num_workers == 2
+    assert data(num_workers=0).val_dataloader().num_workers == 0
+
+
 class Threads(Numbered):
     def read(self, index):
         told = np.array([[cv2.getNumThreads(), torch.get_num_threads()]], np.uint8)
