@@ -8,7 +8,7 @@ from segbench.cli import doctor
 
 
 def test_it_tells_the_machine_as_text_and_as_json(call, monkeypatch):
-    monkeypatch.setattr(doctor, "_LOW_SHM", 0)
+    monkeypatch.setattr(doctor, "LOW_SHARED_MEMORY", 0)
     monkeypatch.setattr(doctor, "_LOW_DISK", 0)
     code, out, _ = call("doctor", "--json")
     found = json.loads(out)

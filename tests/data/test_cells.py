@@ -107,3 +107,14 @@ def test_near_others_is_the_square_neighbourhood():
         windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * width + 1, 2 * width + 1))
         other = (windows > 0) & (windows != ids[..., None, None])
         assert (near_others(ids, width) == (other.any((2, 3)) & (ids > 0))).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(arrays(np.uint8, (7, 9), elements=st.sampled_from([0, 1, 2, 7, 255])))
+def test_the_ids_of_a_class_follow_those_of_the_class_before(label):
+    found, count = np.zeros(label.shape, np.int32), 0
+    for value in (1, 2, 7):
+        components = connected_cells((label == value).astype(np.uint8))
+        found += np.where(components > 0, components + count, 0).astype(np.int32)
+        count += int(components.max())
+    np.testing.assert_array_equal(connected_cells(label), found)

@@ -1,5 +1,6 @@
 import multiprocessing
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,6 +8,7 @@ from tests.fixtures.numbered import Numbered, NumberedData, flips
 
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
+from segbench.data.raw import RawImage
 from segbench.errors import SegbenchError
 from segbench.models.unet import tile_geometry
 from segbench.spec import TileGeometry
@@ -45,6 +47,33 @@ def test_workers_change_no_batch():
         assert alone.ids == shared.ids
         assert torch.equal(alone.images["em"], shared.images["em"])
         assert torch.equal(alone.targets["semantic"], shared.targets["semantic"])
+
+
+def test_a_loader_starts_no_more_processes_than_it_has_batches():
+    assert data(num_workers=2, eval_batch_size=4).val_dataloader().num_workers == 1
+    assert data(num_workers=2, batch_size=8).train_dataloader().num_workers == 1
+    assert data(num_workers=2).train_dataloader().num_workers == 2
+    assert data(num_workers=0).val_dataloader().num_workers == 0
+
+
+class Threads(Numbered):
+    def read(self, index):
+        told = np.array([[cv2.getNumThreads(), torch.get_num_threads()]], np.uint8)
+        return RawImage({"em": told}, {}, self.ids[index])
+
+
+def test_a_loading_process_has_one_thread_of_each_library(monkeypatch):
+    monkeypatch.setattr(NumberedData, "split", lambda self, name: Threads())
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(3)
+    torch.set_num_threads(3)
+    try:
+        (seen, *_) = data(num_workers=1).evaluation_loader("test")
+        assert (cv2.getNumThreads(), torch.get_num_threads()) == (3, 3)
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
+    assert seen.images["em"].flatten().tolist() == [1, 1]
 
 
 def test_loading_processes_of_the_validation_stay():

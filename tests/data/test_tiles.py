@@ -11,7 +11,9 @@ from tests.fixtures.numbered import SIZE, SPEC, Numbered, flips
 from segbench.data.augment import Augmentation
 from segbench.data.raw import RawImage
 from segbench.data.sampler import Draw
-from segbench.data.tiles import TrainTiles, WholeImages, normalise, to_sample
+from segbench.data.tiles import TrainTiles, WholeImages, normalise, to_sample, window
+from segbench.data.weights import LossWeights
+from segbench.inference.tiling import mirrored
 from segbench.spec import ModalitySpec
 
 
@@ -159,3 +161,54 @@ def test_the_tiles_of_a_class_are_a_function_of_the_draw_and_reach_every_place()
     rows = {start // SIZE[1] for start in starts}
     # Class 1 begins in row 20: a tile of 12 rows shows it from row 9 on.
     assert min(rows) == 9 and max(rows) == SIZE[0] - 12
+
+
+@given(
+    array=hnp.arrays(
+        st.sampled_from([np.uint8, np.bool_, np.float16, np.uint16, np.int32, np.float32, np.int64, np.complex128]),
+        st.one_of(
+            st.tuples(st.integers(1, 9), st.integers(1, 9)),
+            st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2, 5, 513])),
+        ),
+        elements=st.integers(0, 1),
+    ),
+    starts=st.tuples(st.integers(-25, 12), st.integers(-25, 12)),
+    side=st.integers(1, 30),
+    turned=st.booleans(),
+)
+def test_a_window_is_the_mirrored_array_by_its_indices(array, starts, side, turned):
+    array = np.arange(array.size).reshape(array.shape).astype(array.dtype)
+    array = array.swapaxes(0, 1)[::-1] if turned else array
+    ys, xs = (mirrored(start, start + side, size) for start, size in zip(starts, array.shape, strict=False))
+    cut = window(array, starts, side)
+    assert cut.dtype == array.dtype and not np.shares_memory(cut, array)
+    np.testing.assert_array_equal(cut, array[np.ix_(ys, xs)])
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_weighted_tile_is_the_one_cut_by_indices_from_a_map_computed_anew(drawn_isbi, monkeypatch, recompute):
+    """What is kept and how tiles are cut changes no bit."""
+    from segbench.data.elastic import RigidElastic
+    from segbench.data.isbi_em import IsbiEM
+
+    data = IsbiEM(drawn_isbi)
+
+    def samples(fresh):
+        weights = LossWeights(data.spec)
+        augmentation = Augmentation([RigidElastic()], recompute_weight=recompute)
+        cut = TrainTiles(data.split("train"), data.spec, augmentation, 0, 60, 20, pixel_weights=weights)
+        for draw in range(6):
+            if fresh:
+                cut._pixel_weights = LossWeights(data.spec)
+            yield cut[Draw(draw % 2, 1, draw)]
+
+    now = list(samples(fresh=False))
+
+    def by_indices(array, starts, side):
+        return array[np.ix_(*(mirrored(at, at + side, size) for at, size in zip(starts, array.shape, strict=False)))]
+
+    monkeypatch.setattr("segbench.data.tiles.window", by_indices)
+    for one, former in zip(now, samples(fresh=True), strict=True):
+        assert torch.equal(one.images["em"], former.images["em"])
+        assert torch.equal(one.targets["semantic"], former.targets["semantic"])
+        assert torch.equal(one.weight, former.weight)

@@ -48,3 +48,32 @@ def test_another_class_may_be_the_cell():
     label = np.where(LABEL == 1, 2, LABEL).astype(np.uint8)
     image = RawImage({"image": label}, {"semantic": label}, "x", INSTANCES)
     assert weights.instances(image).tolist() == [[4, 4, 0, 0, 7, 7, 0, 0]]
+
+
+def test_an_image_is_weighed_once_until_its_label_or_objects_change(monkeypatch):
+    weights, found = LossWeights(SPEC, balance="none"), []
+    cells = weights._cells
+    monkeypatch.setattr(weights, "_cells", lambda *given: found.append(given) or cells(*given))
+    label = LABEL.copy()
+
+    def image(instances=None, name="x"):
+        return RawImage({"image": label}, {"semantic": label}, name, instances)
+
+    first = weights(image())
+    assert weights(image()) is first and len(found) == 1
+    # In place, as a source may write the next image over the last one.
+    label[0, 1] = 0
+    edited = weights(image())
+    assert len(found) == 2 and not np.array_equal(edited, first)
+    np.testing.assert_array_equal(edited, LossWeights(SPEC, balance="none")(image()))
+    weights(image(INSTANCES))
+    weights(image(INSTANCES + 1))
+    weights(image(INSTANCES + 1, name="y"))
+    assert len(found) == 5
+
+
+def test_only_the_last_images_are_kept():
+    weights = LossWeights(SPEC)
+    for number in range(80):
+        weights(RawImage({}, {"semantic": LABEL}, str(number)))
+    assert list(weights._seen) == [str(number) for number in range(16, 80)]

@@ -58,3 +58,9 @@ def test_gpus_are_asked_for_where_there_are_some(tiny_config, machine, accelerat
 def test_cores_are_those_of_the_loaders_or_threads(tiny_config, machine, workers, threads, asked, cores):
     config = tiny_config().replace({"data.num_workers": workers, "threads": threads})
     assert machine(cpus_per_task=asked)._size(config)["cpus_per_task"] == cores
+
+
+@pytest.mark.parametrize(("accelerator", "cores"), [("cpu", 1), ("gpu", 7)])
+def test_loaders_that_the_node_will_settle_get_cores_beside_a_gpu(tiny_config, machine, accelerator, cores):
+    config = tiny_config().replace({"data.num_workers": "auto", "threads": "auto", "trainer.accelerator": accelerator})
+    assert machine()._size(config)["cpus_per_task"] == cores

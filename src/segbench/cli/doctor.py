@@ -17,13 +17,13 @@ from typing import Any
 from segbench.cli.flags import Parser
 from segbench.config.explain import of_torchvision
 from segbench.errors import SegbenchError
+from segbench.runtime.workers import LOW_SHARED_MEMORY, shared_memory
 
 _PACKAGES = (
     *("torch", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy", "numba", "opencv-python-headless"),
     *("wandb", "optuna", "submitit", "onnxruntime", "zarr", "h5py", "torchvision", "timm"),
     *("segmentation-models-pytorch", "transformers", "monai"),
 )
-_LOW_SHM = 2**30
 _LOW_DISK = 5 * 2**30
 
 
@@ -125,10 +125,9 @@ def _disk() -> tuple[dict[str, Any], list[str]]:
         problems.append(f"{found['disk_free_gib']} GiB free for {outputs}: a run keeps three checkpoints")
     if not os.access(where, os.W_OK):
         problems.append(f"{where} cannot be written: set SEGBENCH_OUTPUTS=FOLDER")
-    if Path("/dev/shm").is_dir():
-        shared = shutil.disk_usage("/dev/shm").free
+    if (shared := shared_memory()) is not None:
         found["shared_memory_gib"] = round(shared / 2**30, 2)
-        if shared < _LOW_SHM:
+        if shared < LOW_SHARED_MEMORY:
             problems.append(
                 f"{found['shared_memory_gib']} GiB of shared memory (/dev/shm), through which data.num_workers pass "
                 "their batches: data.num_workers=0, or docker run --shm-size=8g"

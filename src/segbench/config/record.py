@@ -23,6 +23,7 @@ Auto = Literal["auto"]
 """What the machine or the data decide: `runtime.hardware` and `experiment.settled_by_data` replace it."""
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
+Workers = Annotated[int, Field(ge=0, le=1024)] | Auto
 
 
 class Section(BaseModel):
@@ -75,7 +76,7 @@ class Data(Component):
     repeats: Count = 1
     balance: ByClass | Auto | None = None
     eval_batch_size: Count = 1
-    num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    num_workers: Workers = 0
 
     @property
     def loading(self) -> dict[str, Any]:

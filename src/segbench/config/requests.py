@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from segbench.config.record import Components, Config, Count, Recorded, Section, Trainer
+from segbench.config.record import Components, Config, Count, Recorded, Section, Trainer, Workers
 
 Tta = Literal["none", "rot4", "d4"]
 Which = Literal["best", "last"]
@@ -30,7 +30,7 @@ class OtherData(Section):
     exif: Literal["ignore", "turn"] | None = None
     nodata: float | None = None
     eval_batch_size: Count | None = None
-    num_workers: Annotated[int, Field(ge=0, le=1024)] | None = None
+    num_workers: Workers | None = None
 
     def changes(self) -> dict[str, Any]:
         """The settings that are given, by dotted key."""

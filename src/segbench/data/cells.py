@@ -23,15 +23,18 @@ def connected_cells(label_HW: NDArray[np.integer], background: int = 0, ignore_i
         background: the label between cells (0: the membrane of `isbi_em`).
         ignore_index: the void label.
     """
-    instances_HW = np.zeros(label_HW.shape, np.int32)
+    instances_HW: NDArray[np.int32] | None = None
     count = 0
     for value in np.flatnonzero(np.bincount(label_HW.ravel())):
         if value in (background, ignore_index):
             continue
         found, components_HW = cv2.connectedComponents((label_HW == value).view(np.uint8), connectivity=4)
-        instances_HW += np.where(components_HW > 0, components_HW + count, 0).astype(np.int32)
+        if instances_HW is None:
+            instances_HW = components_HW
+        else:
+            np.add(components_HW, count, out=instances_HW, where=components_HW > 0)
         count += found - 1
-    return instances_HW
+    return np.zeros(label_HW.shape, np.int32) if instances_HW is None else instances_HW
 
 
 def near_others(instances_HW: NDArray[np.int32], width: int = 1) -> NDArray[np.bool_]:

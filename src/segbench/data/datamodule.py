@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import cv2
 import lightning
 from torch.utils.data import DataLoader
 
@@ -69,7 +70,7 @@ class SegmentationData(lightning.LightningDataModule):
         balance: shares of the draws whose tiles show a class of the first head, by its name; together at most 1. None:
             tiles are drawn without regard to classes.
         eval_batch_size: images per batch in evaluation; does not affect results.
-        num_workers: loading processes; does not affect results.
+        num_workers: loading processes; does not affect results. A loader with fewer batches starts fewer.
         pixel_weights: computes the pixel weights of a training image, or None.
         overfit_batches: batches, or a share of them, that make every epoch, always the same ones; 0: all.
 
@@ -169,7 +170,7 @@ class SegmentationData(lightning.LightningDataModule):
             tiles,
             batch_size=self._batch_size,
             sampler=sampler,
-            **self._loading(stays=True),
+            **self._loading(True, len(sampler) // self._batch_size),
         )
 
     def evaluation_loader(self, split: str, stays: bool = False) -> DataLoader[Sample]:
@@ -181,11 +182,12 @@ class SegmentationData(lightning.LightningDataModule):
         """
         rank, world = self._ranks()
         source = self.require(split)
+        sampler = EvaluationSampler(len(source), rank, world)
         return DataLoader(
             WholeImages(source, self.spec),
             batch_size=self._eval_batch_size,
-            sampler=EvaluationSampler(len(source), rank, world),
-            **self._loading(stays),
+            sampler=sampler,
+            **self._loading(stays, -(-len(sampler) // self._eval_batch_size)),
         )
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
@@ -196,11 +198,12 @@ class SegmentationData(lightning.LightningDataModule):
         """The split that `test_split` names."""
         return self.evaluation_loader(self.test_split)
 
-    def _loading(self, stays: bool) -> dict[str, Any]:
+    def _loading(self, stays: bool, batches: int) -> dict[str, Any]:
+        workers = min(self._num_workers, batches)
         ignore_index = {name: head.ignore_index for name, head in self.spec.heads.items()}
         return {
-            "num_workers": self._num_workers,
-            "persistent_workers": stays and self._num_workers > 0,
+            "num_workers": workers,
+            "persistent_workers": stays and workers > 0,
             "collate_fn": partial(collate, ignore_index=ignore_index),
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": partial(_in_worker, os.getpid()),
@@ -214,3 +217,5 @@ def _in_worker(parent: int, worker: int) -> None:
         end_with_parent(parent)
     # Signals that stop a run go to its whole process group, but the step that finishes first still needs samples.
     os.setpgid(0, 0)
+    # The workers are the threads: torch takes one in each of them by itself, OpenCV every core that the run has.
+    cv2.setNumThreads(1)

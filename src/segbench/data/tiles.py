@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -92,19 +93,20 @@ class TrainTiles(Dataset[Sample]):
 
     def __getitem__(self, draw: Draw) -> Sample:
         raw = self._source.read(draw.index)
-        weight = None if self._pixel_weights is None else self._pixel_weights(raw)
+        weights, recompute = self._pixel_weights, self._augmentation.recompute_weight
+        weight = None if weights is None or recompute else weights(raw)
         rng = np.random.default_rng((self._seed, draw.epoch, draw.draw))
         if self._tile is not None:
             shown_HW = None if draw.label is None else next(iter(raw.labels.values())) == draw.label
             raw, weight = self._cut(raw, weight, rng, shown_HW)
-        reweigh = None if self._pixel_weights is None else self._pixel_weights.of_warped
+        reweigh = None if weights is None else weights.of_warped
         images, labels, instances, weight = self._augmentation(
             raw.images, raw.labels, raw.instances, weight, int(rng.integers(2**31)), reweigh
         )
         augmented = RawImage(images, labels, raw.id, instances)
         if self._tile is not None and self._surround:
             inside = (slice(self._surround, -self._surround),) * 2
-            augmented, weight = _part(augmented, weight, inside)
+            augmented, weight = _part(augmented, weight, lambda array: array[inside])
         return to_sample(augmented, self._spec, draw.index, weight)
 
     def _cut(
@@ -121,22 +123,59 @@ class TrainTiles(Dataset[Sample]):
         if shown_HW is not None:
             pixels = np.flatnonzero(shown_HW)
             within = tuple(map(int, divmod(int(pixels[rng.integers(len(pixels))]), shown_HW.shape[1])))
-        axes = []
+        starts = []
         for size, place in zip(next(iter(raw.images.values())).shape[:2], within, strict=True):
             first, last = min(0, size - output), max(0, size - output)
             if place is not None:
                 first, last = max(first, place - output + 1), min(last, place)
-            start = int(rng.integers(first, last + 1)) - edge
-            axes.append(mirrored(start, start + side, size))
-        return _part(raw, weight, np.ix_(*axes))
+            starts.append(int(rng.integers(first, last + 1)) - edge)
+        return _part(raw, weight, lambda array: window(array, starts, side))
 
 
 def _part(
-    raw: RawImage, weight: NDArray[np.float32] | None, where: tuple[Any, ...]
+    raw: RawImage, weight: NDArray[np.float32] | None, cut: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> tuple[RawImage, NDArray[np.float32] | None]:
-    images, labels = ({name: array[where] for name, array in arrays.items()} for arrays in (raw.images, raw.labels))
-    instances = None if raw.instances is None else raw.instances[where]
-    return RawImage(images, labels, raw.id, instances), None if weight is None else weight[where]
+    images, labels = ({name: cut(array) for name, array in arrays.items()} for arrays in (raw.images, raw.labels))
+    instances = None if raw.instances is None else cut(raw.instances)
+    return RawImage(images, labels, raw.id, instances), None if weight is None else cut(weight)
+
+
+_MOST_CHANNELS = 512
+"""Of an OpenCV matrix."""
+
+
+def window(array: NDArray[Any], starts: Sequence[int], side: int) -> NDArray[Any]:
+    """A square window of an array that is mirrored beyond its ends: a copy of `array[np.ix_(ys, xs)]`.
+
+    ys and xs are those of `segbench.inference.tiling.mirrored`, from each start. OpenCV copies rows, where an index
+    array looks up every pixel: 0.05 ms instead of 0.7 for 572 pixels of uint8.
+
+    Args:
+        array: HW or HWC of any type.
+        starts: of its rows and columns in pixels; negative ones and those past the end are mirrored.
+        side: in pixels.
+    """
+    # Any type of these sizes may be copied as another one.
+    word = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}.get(array.dtype.itemsize)
+    if word is None or array.shape[2:] > (_MOST_CHANNELS,) or 0 in array.shape:
+        ys, xs = (mirrored(start, start + side, size) for start, size in zip(starts, array.shape[:2], strict=True))
+        return array[np.ix_(ys, xs)]
+    kept: list[slice] = []
+    borders: list[tuple[int, int]] = []
+    insides: list[slice] = []
+    for start, size in zip(starts, array.shape[:2], strict=True):
+        before, after = max(0, -start), max(0, start + side - size)
+        # Beside the window, what its mirrored part reaches into.
+        first = max(0, min(start, size - 1 - after if after else start, size - 1))
+        last = min(size, max(start + side, before + 1 if before else 0, 1))
+        kept.append(slice(first, last))
+        borders.append((before, after))
+        begin = 0 if before else start - first
+        insides.append(slice(begin, begin + side))
+    part, ((top, bottom), (left, right)) = array[tuple(kept)].view(word), borders
+    padded: NDArray[Any] = cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_REFLECT_101)
+    # OpenCV drops a channel axis of length 1.
+    return padded.view(array.dtype).reshape(padded.shape[:2] + array.shape[2:])[tuple(insides)]
 
 
 class WholeImages(Dataset[Sample]):

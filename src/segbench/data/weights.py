@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,19 @@ from segbench.data.cells import connected_cells
 from segbench.data.raw import RawImage
 from segbench.data.weight_map import Balance, WeightMapCache
 from segbench.spec import DatasetSpec
+
+
+class _Seen(NamedTuple):
+    """What an image's weights were computed from, and those."""
+
+    label_HW: NDArray[Any]
+    instances_HW: NDArray[np.int32] | None
+    weight_HW: NDArray[np.float32]
+
+    def is_of(self, label_HW: NDArray[Any], instances_HW: NDArray[np.int32] | None) -> bool:
+        if (self.instances_HW is None) != (instances_HW is None) or not np.array_equal(self.label_HW, label_HW):
+            return False
+        return instances_HW is None or np.array_equal(self.instances_HW, instances_HW)  # type: ignore[arg-type]
 
 
 class LossWeights:
@@ -39,6 +53,7 @@ class LossWeights:
         self._void = spec.heads[self._head].ignore_index
         self._maps = WeightMapCache(folder, w0, sigma, balance)
         self._cell_class = cell_class
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
 
     def instances(self, raw: RawImage) -> NDArray[np.int32]:
         """The image's objects where its label is cell, or the label's connected cells if the image has no objects.
@@ -55,7 +70,16 @@ class LossWeights:
 
     def __call__(self, raw: RawImage) -> NDArray[np.float32]:
         """HW float32, read-only, computed once for the same label."""
-        return self._maps(self.instances(raw), raw.labels[self._head] == self._void)
+        # To compare an image's label with its last one takes a hundredth of finding the cells and their map again.
+        label_HW = raw.labels[self._head]
+        seen = self._seen.pop(raw.id, None)
+        if seen is None or not seen.is_of(label_HW, raw.instances):
+            weight_HW = self._maps(self.instances(raw), label_HW == self._void)
+            seen = _Seen(label_HW.copy(), None if raw.instances is None else raw.instances.copy(), weight_HW)
+        self._seen[raw.id] = seen
+        if len(self._seen) > self._maps.in_memory:
+            self._seen.popitem(last=False)
+        return seen.weight_HW
 
     def of_warped(self, labels: Mapping[str, NDArray[Any]], instances: NDArray[np.int32] | None) -> NDArray[np.float32]:
         """HW float32 of a tile that is seen once: not cached."""

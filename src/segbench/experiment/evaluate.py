@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,10 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     trained = Run.open(str(given.run))
     checkpoint = trained.checkpoint(given.checkpoint)
     recorded = trained.config()
-    config, sentences = settle(given.applied_to(recorded))
+    config = given.applied_to(recorded)
+    if given.data.num_workers is None and "data.num_workers" in _settled(trained):
+        config = config.replace({"data.num_workers": "auto"})
+    config, sentences = settle(config)
     with trusting(names_in(given.trust)):
         refuse_untrusted(built_of(config, "data", "model", "metrics"))
     if (
@@ -187,6 +191,12 @@ def _count(config: Config, name: str, default: int) -> int:
     component = config.callbacks.get(name)
     count = 0 if component is None else component.arguments.get("count", default)
     return count if isinstance(count, int) else default
+
+
+def _settled(run: Run) -> Mapping[str, Any]:
+    """What `auto` became when the run began."""
+    legs = run.legs()
+    return legs[0].settled if legs else {}
 
 
 def _reported(run: Run) -> dict[str, float]:

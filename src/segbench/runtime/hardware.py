@@ -12,6 +12,7 @@ from segbench.config.record import Config, Trainer
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import started_by
 from segbench.runtime.threads import divided, settle_threads
+from segbench.runtime.workers import settle_workers
 
 
 def settle(config: Config) -> tuple[Config, list[str]]:
@@ -72,6 +73,9 @@ def settle(config: Config) -> tuple[Config, list[str]]:
     if config.task.channels_last == "auto":
         changes["task.channels_last"] = on_gpu or bf16
         report.append(f"channels_last: {on_gpu or bf16} (task.channels_last=false turns it off)")
+    if config.data.num_workers == "auto":
+        changes["data.num_workers"], sentence = settle_workers(on_gpu, here)
+        report.append(sentence)
     changes["threads"], sentence = settle_threads(config.threads, here)
     return config.replace(changes), [*report, sentence]
 
@@ -104,6 +108,8 @@ def impossible(config: Config, settled: Collection[str]) -> dict[str, Any]:
         "trainer.sync_batchnorm": not (lost and trainer.sync_batchnorm is True),
         # A resume may have more processes than the run began with.
         "threads": config.threads == "auto" or divided(config.threads, trainer.processes_here) == config.threads,
+        "data.num_workers": config.data.num_workers
+        == settle_workers(trainer.on_gpu and not lost, trainer.processes_here)[0],
     }
     return {key: "auto" for key in settled if not possible.get(key, True)}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from segbench.config.record import Trainer
 from segbench.errors import SegbenchError
+from segbench.runtime.workers import CORES
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -123,4 +124,6 @@ class Pool:
         # A number set by the user applies to every job.
         if self._jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
             variables["OMP_NUM_THREADS"] = str(max(1, self._threads // (1 if gpus else trainer.processes_here)))
+        if self._jobs > 1:
+            variables[CORES] = str(self._threads)
         return variables

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from segbench.config.record import Config
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import end_with_parent
+from segbench.runtime.workers import MOST_WORKERS
 from segbench.sweep.job import Job, counted
 from segbench.sweep.launching import Ended
 from segbench.sweep.local import child_command, inherited_trust, open_console
@@ -300,9 +301,12 @@ class SlurmJobs:
         gpus = options.gpus_per_node
         if gpus is None and (trainer.on_gpu or (trainer.accelerator == "auto" and self._partition_has_gpus)):
             gpus = self._devices_per_job or trainer.processes_here
-        cpus = options.cpus_per_task or max(
-            1 + config.data.num_workers, config.threads if isinstance(config.threads, int) else 1
-        )
+        workers = config.data.num_workers
+        if workers == "auto":
+            # Settled on the node, within what the job has: on a GPU, what is asked for here.
+            workers = MOST_WORKERS if gpus else 0
+        threads = config.threads if isinstance(config.threads, int) else 1
+        cpus = options.cpus_per_task or max(1 + workers, threads)
         return {
             "nodes": options.nodes or trainer.num_nodes,
             "tasks_per_node": trainer.processes_here,
