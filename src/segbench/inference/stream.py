@@ -6,6 +6,7 @@ one forward pass unless a batch is set, so no result depends on how many images 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, groupby, islice, product
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -29,6 +31,8 @@ from segbench.inference.rowwise import NotRowwise, RowwiseForward
 from segbench.inference.symmetries import Symmetry, symmetries
 from segbench.inference.tiling import Span, mirrored, plan
 from segbench.spec import TileGeometry
+
+log = logging.getLogger(__name__)
 
 Read = Callable[[int, int, int, int], Mapping[str, Tensor | NDArray[Any]]]
 """`read(y0, y1, x0, x1)`: rows y0 to y1 and columns x0 to x1 (exclusive) of each modality, CHW, normalised."""
@@ -47,6 +51,9 @@ BAND = 4096
 
 STRIP_PIXELS = 2**18
 """Of a band at a time: the feature maps of a narrow network then stay in a processor's cache."""
+
+_IN_TILES: WeakSet[nn.Module] = WeakSet()
+"""Networks that do not work in strips, so that it is told once."""
 
 WINDOW_PIXELS = 2**20
 """Of a band's windows, at most: strips are collected."""
@@ -69,8 +76,8 @@ def predict_image(
         heads: the names of the model's heads.
         tile: the largest output side of a tile in pixels; None: one piece up to `WHOLE_PIXELS`, beyond them strips
             without overlap on a CPU, see `rowwise`, and else tiles of `DEFAULT_TILE`: on another device, with
-            symmetries or a batch, and for a network with an operation that `rowwise` lacks. The result does not depend
-            on it, see `tiling.plan`.
+            symmetries or a batch, and, told once, for a network with an operation that `rowwise` lacks. The result
+            does not depend on it, see `tiling.plan`.
         tta: the symmetries averaged over, `none`, `rot4` or `d4`, see `symmetries`.
         channels_last: give the network its input in this memory format.
 
@@ -187,11 +194,12 @@ def _stream(
     predictors: Sequence[_TilePredictor], images: Iterable[ReadableImage], tile: int | None, batch: int
 ) -> Iterator[Window]:
     predictor = predictors[0]
-    if tile is not None or batch > 1 or len(predictors) > 1 or not predictor.rowwise:
+    in_one = len(predictor.transforms) == 1 and not predictor.on_gpu
+    if tile is not None or batch > 1 or len(predictors) > 1 or not in_one:
         yield from _tiled(predictors, images, tile, batch)
         return
     for image in images:
-        bands = predictor.rowwise and _is_large(predictor.geometry, image)
+        bands = predictor.model not in _IN_TILES and _is_large(predictor.geometry, image)
         yield from _banded(predictor, image) if bands else _tiled([predictor], [image], None, 1)
 
 
@@ -203,21 +211,27 @@ def _is_large(geometry: TileGeometry, image: ReadableImage) -> bool:
 
 
 def _banded(predictor: _TilePredictor, image: ReadableImage) -> Iterator[Window]:
-    """Bands of columns, each from top to bottom; tiles where the first strip shows that the network cannot do it."""
+    """Bands of columns, each from top to bottom; tiles where the network cannot do it, which its first strip shows."""
     (whole,) = plan(image.size[0], predictor.geometry)
+    begun = False
     for column in plan(image.size[1], predictor.geometry, BAND):
-        windows = _band(predictor, image, whole, column)
         try:
-            first = next(windows)
-        # Operations that tensors of strips lack end in errors of any class; a network's own error comes again.
-        except Exception:
-            if column.start > 0:
-                raise
-            predictor.rowwise = False
+            for window in _band(predictor, image, whole, column):
+                begun = True
+                yield window
+        except NotRowwise as error:
+            if begun:
+                raise SegbenchError(
+                    f"a network whose operations change within an image: {error}",
+                    "the same operations for each strip of rows",
+                    f"set tile=, say tile={DEFAULT_TILE}",
+                ) from error
+            log.warning(
+                f"large images are predicted in overlapping tiles, not in strips of rows: the network has {error}"
+            )
+            _IN_TILES.add(predictor.model)
             yield from _tiled([predictor], [image], None, 1)
             return
-        yield first
-        yield from windows
 
 
 def _band(predictor: _TilePredictor, image: ReadableImage, whole: Span, column: Span) -> Iterator[Window]:
@@ -357,7 +371,6 @@ class _TilePredictor:
         self.device = None if parameter is None else parameter.device
         self.dtype = torch.float32 if parameter is None else parameter.dtype
         self.on_gpu = self.device is not None and self.device.type != "cpu"
-        self.rowwise = len(transforms) == 1 and not self.on_gpu
         self._weighed: set[tuple[int, ...]] = set()
 
     @torch.inference_mode()
