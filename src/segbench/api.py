@@ -262,8 +262,8 @@ def load(
         device: `cpu` or `cuda`; None: a GPU if there is one.
         tile: the largest output side of a tile in pixels; None: as the run recorded.
         tta: `none`, `rot4` or `d4`; None: as the run recorded.
-        overlap: share of a tile's side by which tiles overlap and are blended, above 0 and at most 0.5: faster for
-            large images and approximate; None: exact.
+        overlap: share of a tile's side by which tiles overlap and are blended, above 0 and at most 0.5:
+            approximate; None: exact.
 
     Raises:
         SegbenchError: no such run or checkpoint, or a config that names what is not trusted.

@@ -528,7 +528,9 @@ class _TilePredictor:
         if count > 1:
             action = f"set a smaller batch_size=, say {count // 2}"
         elif self.geometry == TileGeometry():
-            action = "cut or shrink the image: this network takes it whole, without tile="
+            action = (
+                "cut or shrink the image: this network takes it whole; or predict it with overlap=0.25, approximately"
+            )
         else:
             action = f"set a smaller tile=, say tile={half}"
         size = f"{sides[0]} x {sides[1]} pixels"
