@@ -254,8 +254,7 @@ def _added_to(func: Any, rows: Any, other: Any, **kwargs: Any) -> _Rows:
     """An elementwise operation of two, in place."""
     if not isinstance(rows, _Rows) or rows.shared:
         raise NotRowwise(f"{func} of a view or of what does not depend on the image")
-    apart = getattr(getattr(aten, func._opname.removesuffix("_")), func._overloadname)
-    output = _together(apart, rows, other, **kwargs)
+    output = _together(_APART[func], rows, other, **kwargs)
     if output.shape != rows.shape:
         raise NotRowwise(f"{func} with a larger tensor")
     rows.strip = rows.roomy = output.strip.to(rows.dtype)
@@ -491,6 +490,12 @@ _UNARY = (
     *("hardtanh", "hardswish", "hardsigmoid", "clamp", "exp", "neg"),
 )
 _BINARY = ("add", "sub", "mul", "div")
+_APART = {
+    getattr(getattr(aten, f"{name}_"), kind): getattr(getattr(aten, name), kind)
+    for name in _BINARY
+    for kind in ("Tensor", "Scalar")
+}
+"""What an operation in place does, with a tensor of its own for the result."""
 
 _KNOWN: dict[Any, Callable[..., Any]] = {
     aten.convolution.default: _convolution,
@@ -511,6 +516,6 @@ _KNOWN: dict[Any, Callable[..., Any]] = {
     **{getattr(aten, name).default: _pointwise for name in _UNARY},
     **{getattr(aten, f"{name}_").default: _changed for name in _UNARY if hasattr(aten, f"{name}_")},
     **{getattr(getattr(aten, name), kind): _together for name in _BINARY for kind in ("Tensor", "Scalar")},
-    **{getattr(getattr(aten, f"{name}_"), kind): _added_to for name in _BINARY for kind in ("Tensor", "Scalar")},
+    **dict.fromkeys(_APART, _added_to),
 }
 """What is known of an operation, called with it and its arguments."""
