@@ -42,6 +42,8 @@ PRIVATE_PARTS = {
         "hydra._internal.core_plugins.bash_completion.BashCompletion",
         "BashCompletion(hydra.config_loader)._query",
     ),
+    # Tensor subclasses are made so, and some operations have no public name.
+    "segbench.inference.rowwise": ("aten._prelu_kernel", "aten._to_copy", "Tensor._make_wrapper_subclass"),
     # An override says only here whether its text stood in quotes.
     "segbench.cli.arguments": ("override._value",),
     # hydra.main prints tracebacks and ends the process; these are its steps.

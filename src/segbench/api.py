@@ -251,6 +251,7 @@ def load(
     device: str | None = None,
     tile: int | None = None,
     tta: str | None = None,
+    overlap: float | None = None,
 ) -> Predictor:
     """A run's network, to predict images with.
 
@@ -261,12 +262,14 @@ def load(
         device: `cpu` or `cuda`; None: a GPU if there is one.
         tile: the largest output side of a tile in pixels; None: as the run recorded.
         tta: `none`, `rot4` or `d4`; None: as the run recorded.
+        overlap: share of a tile's side by which tiles overlap and are blended, above 0 and at most 0.5:
+            approximate; None: exact.
 
     Raises:
         SegbenchError: no such run or checkpoint, or a config that names what is not trusted.
     """
     opened_run = Run.open(run)
-    return Predictor(opened_run, names_in(trust), checkpoint, device, tile, tta)
+    return Predictor(opened_run, names_in(trust), checkpoint, device, tile, tta, overlap)
 
 
 @dataclass(frozen=True)
@@ -315,6 +318,7 @@ class Predictor:
         device: the device.
         tile: output side of a tile.
         tta: symmetries.
+        overlap: of blended tiles.
     """
 
     def __init__(
@@ -325,7 +329,9 @@ class Predictor:
         device: str | None = None,
         tile: int | None = None,
         tta: str | None = None,
+        overlap: float | None = None,
     ) -> None:
+        self._overlap = overlap
         import_frameworks()
         import torch
 
@@ -407,6 +413,7 @@ class Predictor:
                 tta=self.config.tta,
                 channels_last=bool(self.config.task.channels_last),
                 batch=batch_size,
+                overlap=self._overlap,
             ):
                 maps = done.setdefault(window.key, {})
                 for head, part in window.probabilities.items():

@@ -234,6 +234,21 @@ def test_predictions_made_otherwise_are_not_mixed(run_folder, overrides):
     assert files == written
 
 
+def test_blended_tiles_are_told_and_recorded(compose, tiny_config, tmp_path, stack, capfd):
+    train(
+        tiny_config("model.padding=same", "trainer.max_steps=1", "trainer.limit_test_batches=1"), tmp_path / "run", []
+    )
+    tifffile.imwrite(tmp_path / "input.tif", stack[0], photometric="minisblack", metadata=None)
+    given = (f"run={tmp_path}/run", f"input={tmp_path}/input.tif", f"output={tmp_path}/out", "trainer=cpu", "tile=32")
+    (path,) = predict(compose(*given, "overlap=0.25", config="predict"))
+    assert "overlap=0.25: probabilities are approximate" in capfd.readouterr().err
+    with pytest.raises(SegbenchError, match=r"holds predictions made otherwise: overlap 0.25, now null"):
+        predict(compose(*given, config="predict"))
+    blended = tifffile.imread(path)
+    predict(compose(*given, "overwrite=true", config="predict"))
+    assert 0 < np.abs(blended - tifffile.imread(path)).max() < 0.5
+
+
 @pytest.mark.parametrize("override", ["tile=16", "batch_size=3", "threads=1"])
 def test_what_does_not_change_a_prediction_may_change_between_two_calls(run_folder, override):
     files, _ = run_folder()
@@ -303,6 +318,8 @@ def test_the_images_of_a_split_are_predicted_by_their_ids(compose, tiny_run, tmp
         (("split=test", "ids=a.txt"), r"ids=a\.txt with split=test\n"),
         (("split=test", "format=mask"), r"format=mask\n.*some of masks"),
         (("split=test", "format=voc"), r"format=voc for a run on synthetic_em with 2 classes\n"),
+        (("split=test", "overlap=0.25"), r"overlap=0.25 for a network without padding\n.*exact already"),
+        (("split=test", "overlap=0.6"), r"overlap=0.6\n.*less than or equal to 0.5"),
         (("split=test", "batch_size=0"), r"batch_size=0\n.*greater than or equal to 1"),
     ],
 )

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from segbench.errors import SegbenchError
 from segbench.inference import rowwise, stream
 from segbench.inference.rowwise import NotRowwise, RowwiseForward
 from segbench.inference.stream import predict_image
@@ -42,6 +43,36 @@ class Layers(nn.Module):
 def test_strips_give_what_the_whole_image_gives(rows, height):
     model = Layers().eval()
     image_BCHW = torch.randn(1, 1, height, 12, generator=torch.Generator().manual_seed(height))
+    with torch.inference_mode():
+        torch.testing.assert_close(in_strips(model, image_BCHW, rows), model(image_BCHW), rtol=0, atol=1e-5)
+
+
+class Residual(nn.Module):
+    """Sums in place, activations and upsampling as in residual networks and their decoders."""
+
+    def __init__(self, factor, **upsampling):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(1, 4, 3, factor, 1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.last = nn.Conv2d(4, 2, 3, padding=1)
+        self.up = nn.Upsample(scale_factor=factor, **upsampling)
+
+    def forward(self, image_BCHW):
+        first = self.first(image_BCHW)
+        second = F.silu(self.second(first), inplace=True)
+        second += first
+        second *= 2
+        larger = self.up(second)
+        return self.last(F.pad(larger - F.interpolate(first, larger.shape[2:]), [0, 2])).softmax(1)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 16, 40])
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_upsampling_in_strips_is_that_of_the_whole(mode, factor, rows):
+    model = Residual(factor, mode=mode).eval()
+    image_BCHW = torch.randn(1, 1, 40, 16)
     with torch.inference_mode():
         torch.testing.assert_close(in_strips(model, image_BCHW, rows), model(image_BCHW), rtol=0, atol=1e-5)
 
@@ -89,6 +120,12 @@ def test_no_row_is_computed_twice(monkeypatch):
         lambda x: F.max_pool2d(x, 3, ceil_mode=True),
         lambda x: F.relu_(x[:, :, 1:]) + x[:, :, 1:],
         lambda x: torch.zeros(1, 2, 8, 8),
+        lambda x: F.interpolate(x, scale_factor=3),
+        lambda x: F.interpolate(x, (13, 13)),
+        lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
+        lambda x: F.pad(x, [0, 0, 1, 1]),
+        lambda x: x[:, :, 1:].add_(x[:, :, 1:]),
+        lambda x: torch.from_numpy(x.numpy()),
     ],
 )
 def test_what_is_not_row_by_row_is_refused(forward):
@@ -127,8 +164,55 @@ class Normed(nn.Module):
 
 
 @pytest.mark.usefixtures("_small")
-def test_another_network_is_predicted_in_tiles(monkeypatch):
+def test_another_network_is_predicted_in_tiles_and_this_is_told_once(monkeypatch, caplog):
     monkeypatch.setattr(stream, "DEFAULT_TILE", 32)
-    image_CHW = torch.randn(1, 100, 60)
-    ours = predict_image(Normed().eval(), {"em": image_CHW}, ["semantic"])["semantic"]
-    torch.testing.assert_close(ours[0], torch.sigmoid(image_CHW[0]))
+    image_CHW, model = torch.randn(1, 100, 60), Normed().eval()
+    for _ in range(2):
+        ours = predict_image(model, {"em": image_CHW}, ["semantic"])["semantic"]
+        torch.testing.assert_close(ours[0], torch.sigmoid(image_CHW[0]))
+    (told,) = caplog.messages
+    assert "overlapping tiles" in told
+    assert "aten.ones_like" in told
+
+
+class Faulty(nn.Module):
+    geometry = TileGeometry(step=4, context=4)
+
+    def forward(self, image_BCHW):
+        raise KeyError("a fault of the network")
+
+
+@pytest.mark.usefixtures("_small")
+def test_an_error_of_the_network_is_raised_as_it_is():
+    with pytest.raises(KeyError, match="a fault of the network"):
+        predict_image(Faulty().eval(), {"em": torch.randn(1, 100, 60)}, ["semantic"])
+
+
+class Changing(nn.Module):
+    geometry = TileGeometry(step=4, context=4)
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, image_BCHW):
+        self.calls += 1
+        larger = image_BCHW + image_BCHW if self.calls < 3 else image_BCHW.flip(2)
+        return torch.cat([image_BCHW, larger], 1)
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_network_that_changes_within_an_image_is_refused():
+    with pytest.raises(SegbenchError, match=r"operations change within an image: aten.flip[\s\S]*set tile="):
+        predict_image(Changing().eval(), {"em": torch.randn(1, 100, 60)}, ["semantic"])
+
+
+@pytest.mark.usefixtures("_small")
+def test_an_image_that_cannot_be_read_is_no_reason_for_tiles(caplog):
+    def read(*window):
+        raise OSError("gone")
+
+    image = stream.ReadableImage(None, (100, 60), read)
+    with pytest.raises(OSError, match="gone"):
+        next(stream.predict_stream(UNet(width=3, depth=2).eval(), [image], ["semantic"]))
+    assert caplog.messages == []

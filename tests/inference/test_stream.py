@@ -208,6 +208,31 @@ def test_channels_last_reaches_the_network():
     assert formats == [False] * 4 + [True] * 4
 
 
+@pytest.mark.parametrize("size", [(100, 70), (20, 130), (16, 16)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_blended_tiles_of_a_network_that_sees_one_pixel_are_exact(size, batch):
+    given = [readable("a", *size), readable("b", 40, 33)]
+    model = Pointwise().eval()
+    whole = {each.key: np.zeros(each.size) for each in given}
+    for window in predict_stream(model, given, ["semantic"], tile=32, overlap=0.3, batch=batch):
+        part = window.probabilities["semantic"][0].numpy()
+        whole[window.key][window.y : window.y + part.shape[0], window.x : window.x + part.shape[1]] += part
+    for each in given:
+        exact = predict_image(model, image(1, *each.size), ["semantic"])
+        np.testing.assert_allclose(whole[each.key], exact["semantic"][0], atol=1e-6)
+
+
+def test_blended_tiles_are_close_to_the_whole_and_exact_where_they_see_all():
+    model, images = unet(padding="same"), image(1, 96, 64)
+    exact = predict_image(model, images, ["semantic"])["semantic"]
+    blended = predict_image(model, images, ["semantic"], tile=64, overlap=0.25)["semantic"]
+    torch.testing.assert_close(blended.sum(0), torch.ones(96, 64))
+    # Tiles at 0 and 32; a pixel of the first is exact as far from its border as the network sees.
+    alone = 40 - model.geometry.context // 4 * 4
+    torch.testing.assert_close(blended[:, :alone], exact[:, :alone], rtol=0, atol=1e-5)
+    assert 0 < (blended - exact).abs().max() < 0.2
+
+
 def test_one_tile_is_one_forward():
     batches = []
     model = unet()

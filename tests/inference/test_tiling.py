@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from segbench.errors import SegbenchError
 from segbench.inference.stream import DEFAULT_TILE
-from segbench.inference.tiling import Span, mirrored, plan
+from segbench.inference.tiling import Span, mirrored, overlapping, plan
 from segbench.models.unet import tile_geometry
 from segbench.spec import TileGeometry
 
@@ -42,6 +42,39 @@ def test_tiles_answer_once_for_each_pixel_from_valid_inputs_on_one_grid(geometry
             assert after == last_pixel or after - span.stop >= geometry.context
             assert 0 <= before
             assert after <= last_pixel
+
+
+def test_blended_tiles_share_a_quarter_and_fade_in_it():
+    # Tiles of 8 at 0, 6 and 12: of the two pixels shared, each takes the first at 0.75 and the second at 0.25.
+    spans = overlapping(20, TileGeometry(step=2), 8, 0.25)
+    assert spans == [Span(0, 8, 0, 8, 0, 2), Span(6, 8, 6, 14, 2, 2), Span(12, 8, 12, 20, 2, 0)]
+    np.testing.assert_array_equal(spans[1].weights(), [0.25, 0.75, 1, 1, 1, 1, 0.75, 0.25])
+    assert overlapping(8, TileGeometry(step=2), 8, 0.25) == [Span(0, 8, 0, 8)]
+
+
+@given(
+    st.integers(1, 4).map(lambda depth: tile_geometry(depth, "same")) | st.just(TileGeometry()),
+    *(st.integers(1, 700), st.integers(1, 300), st.floats(0.01, 0.5)),
+)
+def test_the_weights_of_blended_tiles_sum_to_1(geometry, size, tile, overlap):
+    weights, count = np.zeros(size), np.zeros(size, int)
+    spans = overlapping(size, geometry, tile, overlap)
+    for span in spans:
+        assert geometry.is_valid(span.read_size)
+        assert span.read_from % geometry.step == 0
+        assert 0 <= span.answer(0).start < span.answer(0).stop <= span.read_size
+        weights[span.start : span.stop] += span.weights()
+        count[span.start : span.stop] += 1
+    np.testing.assert_allclose(weights, 1, atol=1e-6)
+    assert count.max() <= 2
+    assert spans[-1].read_from + spans[-1].read_size == geometry.input_for(size)
+
+
+def test_blending_is_for_padded_networks():
+    with pytest.raises(SegbenchError, match=r"overlap=0.25 for a network without padding\n.*exact already"):
+        overlapping(1000, tile_geometry(), 512, 0.25)
+    with pytest.raises(SegbenchError, match=r"overlap=0.6\n"):
+        overlapping(1000, tile_geometry(2, "same"), 512, 0.6)
 
 
 @given(st.integers(1, 40), st.integers(0, 90), st.integers(0, 90))

@@ -103,6 +103,7 @@ class PredictRequest(OfARun):
     opacity: Annotated[float, Field(ge=0, le=1)] = 0.4
     overwrite: bool = False
     batch_size: Count = 1
+    overlap: Annotated[float, Field(gt=0, le=0.5)] | None = None
     decoding: dict[str, Any] = Field(default_factory=dict)
     voc: Voc
 

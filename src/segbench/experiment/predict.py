@@ -227,7 +227,11 @@ def _predict_left(
         devices = devices_of(config.trainer)
         if len(devices) > 1:
             _say(f"images and their tiles in turn on {', '.join(map(str, devices))}")
-        work = Job(task, spec, output, lambda each: settings[each.suffix], check, given.batch_size, devices)
+        if given.overlap is not None:
+            _say(f"overlap={given.overlap:g}: probabilities are approximate near the borders of tiles")
+        work = Job(
+            task, spec, output, lambda each: settings[each.suffix], check, given.batch_size, devices, given.overlap
+        )
         try:
             yield from _predicted(work, left, done)
         finally:
@@ -340,7 +344,9 @@ def _decoding(given: PredictRequest, config: Config) -> Decoding:
 
 
 def _made_by(given: PredictRequest, config: Config, checkpoint: Path) -> dict[str, Any]:
-    """What decides the values of a prediction; `tile` and the device change only the last bits."""
+    """What decides the values of a prediction; without overlap, `tile` and the device change only the last bits."""
+    from segbench.inference.stream import OVERLAP_TILE
+
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     kinds = given.format
@@ -358,6 +364,8 @@ def _made_by(given: PredictRequest, config: Config, checkpoint: Path) -> dict[st
         made_by["opacity"] = given.opacity
     if not names or "masks" in names:
         made_by["values"] = given.values
+    if given.overlap is not None:
+        made_by |= {"overlap": given.overlap, "tile": config.tile or OVERLAP_TILE}
     for key in ("channels", "axes", "exif", "nodata"):
         if (value := getattr(given.data, key)) is not None:
             made_by[key] = value

@@ -20,6 +20,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from segbench.errors import SegbenchError
+
 aten = torch.ops.aten
 
 HEADROOM = 2
@@ -27,7 +29,7 @@ HEADROOM = 2
 
 
 class NotRowwise(Exception):
-    """The network has an operation that is not known to work row by row."""
+    """The network does something that is not known to work row by row; says what."""
 
 
 class RowwiseForward:
@@ -56,12 +58,22 @@ class RowwiseForward:
             B K rows w by head; those of successive calls follow each other, and may have no rows at first.
 
         Raises:
-            NotRowwise: only at the first call.
+            NotRowwise: at the first call, for whatever the network does that tensors of strips cannot; at a later one,
+                only where its operations differ from those before.
         """
         self._place = 0
+        first = self._row == 0
         given = {name: _Rows.made(self, strip, self._row, self._height) for name, strip in strips.items()}
         self._row += next(iter(strips.values())).shape[-2]
-        output = heads(self._forward(next(iter(given.values())) if len(given) == 1 else given))
+        try:
+            output = heads(self._forward(next(iter(given.values())) if len(given) == 1 else given))
+        except (NotRowwise, SegbenchError, MemoryError):
+            raise
+        except Exception as error:
+            # What is not an operation, such as an array from a tensor, ends in errors of any class.
+            if not first:
+                raise
+            raise NotRowwise(f"{type(error).__name__}: {error}") from error
         if not all(isinstance(value, _Rows) for value in output.values()):
             raise NotRowwise("an output that does not depend on the image")
         return {head: cast(_Rows, value).strip for head, value in output.items()}
@@ -72,7 +84,7 @@ class RowwiseForward:
             self._states.append(_State(func))
         state = self._states[self._place]
         if state.func is not func:
-            raise NotRowwise(f"{func} after {state.func} in the strip before")
+            raise NotRowwise(f"{func} where the strip before had {state.func}")
         self._place += 1
         return state
 
@@ -238,6 +250,18 @@ def _changed(func: Any, rows: _Rows, *args: Any, **kwargs: Any) -> _Rows:
     return rows
 
 
+def _added_to(func: Any, rows: Any, other: Any, **kwargs: Any) -> _Rows:
+    """An elementwise operation of two, in place."""
+    if not isinstance(rows, _Rows) or rows.shared:
+        raise NotRowwise(f"{func} of a view or of what does not depend on the image")
+    output = _together(_APART[func], rows, other, **kwargs)
+    if output.shape != rows.shape:
+        raise NotRowwise(f"{func} with a larger tensor")
+    rows.strip = rows.roomy = output.strip.to(rows.dtype)
+    rows.start = output.start
+    return rows
+
+
 def _together(func: Any, first: Any, second: Any, **kwargs: Any) -> Any:
     """An elementwise operation of two tensors or a tensor and a number."""
     both = [each for each in (first, second) if isinstance(each, _Rows)]
@@ -377,6 +401,42 @@ def _convolution(
     return rows.like(output[:, :, skipped : skipped + stop - start], start, rows_out)
 
 
+def _upsampled(func: Any, rows: _Rows, size: Sequence[int] | None, *more: Any) -> _Rows:
+    """Nearest or bilinear, by a power of two: only there every strip rounds as the whole image does."""
+    *corners, scales = more
+    height, bilinear = rows.shape[2], bool(corners)
+    factor = scales[0] if size is None else size[0] / height
+    if factor not in (2, 4, 8, 16, 32) or any(corners):
+        raise NotRowwise(f"{func} by {factor:g}" + " with align_corners" * any(corners))
+    factor = int(factor)
+    # The centre of a row lies at (row + 0.5) * factor; what is between two of them is a mixture of both.
+    reach = factor // 2 if bilinear else 0
+    state = rows.owner.state(func)
+    (queue,) = state.take([rows])
+    start, rows_out = state.done, height * factor
+    stop = rows_out if queue.stop == height else max(queue.stop * factor - reach, start)
+    first = max((start - reach) // factor, 0)
+    strip = _joined(queue.get(first, queue.stop))
+    run = strip if strip.shape[2] else rows.strip.new_zeros(*rows.strip.shape[:2], 1, rows.strip.shape[3])
+    sides = None if size is None else [run.shape[2] * factor, size[1]]
+    output = func(run, sides, *corners, scales)
+    queue.drop(max((stop - reach) // factor, 0), copy=True)
+    state.done = stop
+    return rows.like(output[:, :, start - first * factor : stop - first * factor], start, rows_out)
+
+
+def _padded(func: Any, rows: _Rows, pad: Sequence[int], *value: Any) -> _Rows:
+    if any(pad[2:]):
+        raise NotRowwise(f"{func} of rows")
+    return rows.like(func(rows.strip, pad, *value))
+
+
+def _softmax(func: Any, rows: _Rows, dim: int, *more: Any) -> _Rows:
+    if dim % 4 not in (1, 3):
+        raise NotRowwise(f"{func} over rows or images")
+    return rows.like(func(rows.strip, dim, *more))
+
+
 def _pair(values: Any) -> tuple[int, int]:
     return (values[0], values[-1]) if isinstance(values, (list, tuple)) else (values, values)
 
@@ -425,8 +485,17 @@ def _batch_norm(
     return (rows.like(output[0]), *output[1:])
 
 
-_UNARY = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "hardtanh", "hardswish", "hardsigmoid")
+_UNARY = (
+    *("relu", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus", "sigmoid", "tanh"),
+    *("hardtanh", "hardswish", "hardsigmoid", "clamp", "exp", "neg"),
+)
 _BINARY = ("add", "sub", "mul", "div")
+_APART = {
+    getattr(getattr(aten, f"{name}_"), kind): getattr(getattr(aten, name), kind)
+    for name in _BINARY
+    for kind in ("Tensor", "Scalar")
+}
+"""What an operation in place does, with a tensor of its own for the result."""
 
 _KNOWN: dict[Any, Callable[..., Any]] = {
     aten.convolution.default: _convolution,
@@ -437,10 +506,16 @@ _KNOWN: dict[Any, Callable[..., Any]] = {
     aten.slice.Tensor: _slice,
     aten.detach.default: _same,
     aten.alias.default: _same,
+    aten.constant_pad_nd.default: _padded,
+    aten._softmax.default: _softmax,
     aten._to_copy.default: _pointwise,
     aten.clone.default: _pointwise,
+    aten._prelu_kernel.default: _pointwise,
+    aten.upsample_nearest2d.vec: _upsampled,
+    aten.upsample_bilinear2d.vec: _upsampled,
     **{getattr(aten, name).default: _pointwise for name in _UNARY},
     **{getattr(aten, f"{name}_").default: _changed for name in _UNARY if hasattr(aten, f"{name}_")},
     **{getattr(getattr(aten, name), kind): _together for name in _BINARY for kind in ("Tensor", "Scalar")},
+    **dict.fromkeys(_APART, _added_to),
 }
 """What is known of an operation, called with it and its arguments."""

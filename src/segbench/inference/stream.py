@@ -6,6 +6,7 @@ one forward pass unless a batch is set, so no result depends on how many images 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, groupby, islice, product
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -27,8 +29,10 @@ from segbench.inference.memory import extrapolated_bytes, free_bytes, least_byte
 from segbench.inference.outputs import as_heads
 from segbench.inference.rowwise import NotRowwise, RowwiseForward
 from segbench.inference.symmetries import Symmetry, symmetries
-from segbench.inference.tiling import Span, mirrored, plan
+from segbench.inference.tiling import Span, mirrored, overlapping, plan
 from segbench.spec import TileGeometry
+
+log = logging.getLogger(__name__)
 
 Read = Callable[[int, int, int, int], Mapping[str, Tensor | NDArray[Any]]]
 """`read(y0, y1, x0, x1)`: rows y0 to y1 and columns x0 to x1 (exclusive) of each modality, CHW, normalised."""
@@ -39,6 +43,9 @@ WHOLE_PIXELS = 2**21
 DEFAULT_TILE = 1024
 """The output side for larger ones; context is then 40 % of the published U-Net's work."""
 
+OVERLAP_TILE = 512
+"""The side of tiles that are blended."""
+
 AHEAD = 2
 """Batches a device that are read or predicted while the caller has the one before."""
 
@@ -47,6 +54,9 @@ BAND = 4096
 
 STRIP_PIXELS = 2**18
 """Of a band at a time: the feature maps of a narrow network then stay in a processor's cache."""
+
+_IN_TILES: WeakSet[nn.Module] = WeakSet()
+"""Networks that do not work in strips, so that it is told once."""
 
 WINDOW_PIXELS = 2**20
 """Of a band's windows, at most: strips are collected."""
@@ -60,6 +70,7 @@ def predict_image(
     tile: int | None = None,
     tta: str = "none",
     channels_last: bool = False,
+    overlap: float | None = None,
 ) -> dict[str, Tensor]:
     """Class probabilities of every pixel of an image.
 
@@ -69,10 +80,12 @@ def predict_image(
         heads: the names of the model's heads.
         tile: the largest output side of a tile in pixels; None: one piece up to `WHOLE_PIXELS`, beyond them strips
             without overlap on a CPU, see `rowwise`, and else tiles of `DEFAULT_TILE`: on another device, with
-            symmetries or a batch, and for a network with an operation that `rowwise` lacks. The result does not depend
-            on it, see `tiling.plan`.
+            symmetries or a batch, and, told once, for a network with an operation that `rowwise` lacks. The result
+            does not depend on it, see `tiling.plan`.
         tta: the symmetries averaged over, `none`, `rot4` or `d4`, see `symmetries`.
         channels_last: give the network its input in this memory format.
+        overlap: approximate: tiles of `tile`, or `OVERLAP_TILE`, are predicted without context and blended where they
+            share pixels, see `tiling.overlapping`; None: exact.
 
     Returns:
         KHW float32 by head, summing to 1 over K, on the model's device.
@@ -87,7 +100,9 @@ def predict_image(
 
     image = ReadableImage(None, (height, width), read)
     whole: dict[str, Tensor] = {}
-    for window in predict_stream(model, [image], heads, tile=tile, tta=tta, channels_last=channels_last):
+    for window in predict_stream(
+        model, [image], heads, tile=tile, tta=tta, channels_last=channels_last, overlap=overlap
+    ):
         for head, probabilities_Khw in window.probabilities.items():
             if head not in whole:
                 whole[head] = probabilities_Khw.new_empty(probabilities_Khw.shape[0], height, width)
@@ -138,6 +153,7 @@ def predict_stream(
     channels_last: bool = False,
     batch: int = 1,
     devices: Sequence[torch.device] = (),
+    overlap: float | None = None,
 ) -> Iterator[Window]:
     """Class probabilities of one image after the other, window by window; at most `batch` tiles are in memory.
 
@@ -155,13 +171,14 @@ def predict_stream(
             faster on a GPU, and may change the last bits of a result.
         devices: on which copies of the model predict tiles in turn, each in a thread; the first is the model's own.
             Empty: the model alone, where it is.
+        overlap: blends tiles, approximately.
 
     Returns:
         An iterator of windows: those of each image cover each pixel once, row by row.
 
     Raises:
-        SegbenchError: the model is in training mode; wrong tta or batch; and, while iterating, a tile that is wrong or
-            does not fit into memory, or an output that contradicts the model's heads or geometry.
+        SegbenchError: the model is in training mode; wrong tta, batch or overlap; and, while iterating, a tile that is
+            wrong or does not fit into memory, or an output that contradicts the model's heads or geometry.
     """
     if model.training:
         raise SegbenchError("prediction by a model in training mode", "eval mode", "call model.eval() first")
@@ -169,7 +186,10 @@ def predict_stream(
     models = [model, *(deepcopy(model).to(device) for device in devices[1:])]
     geometry, transforms = geometry_of(model), symmetries(tta)
     predictors = [_TilePredictor(each, tuple(heads), geometry, transforms, channels_last) for each in models]
-    return _stream(predictors, images, tile, batch)
+    if overlap is not None:
+        tile = OVERLAP_TILE if tile is None else tile
+        overlapping(1, geometry, tile, overlap)
+    return _stream(predictors, images, tile, batch, overlap)
 
 
 @dataclass(frozen=True)
@@ -178,20 +198,26 @@ class _Tile:
     row: Span
     column: Span
     images: dict[str, Tensor]
+    width: int
 
 
 _Answers = Generator[tuple[list[_Tile], list[dict[str, Tensor]]], None, None]
 
 
 def _stream(
-    predictors: Sequence[_TilePredictor], images: Iterable[ReadableImage], tile: int | None, batch: int
+    predictors: Sequence[_TilePredictor],
+    images: Iterable[ReadableImage],
+    tile: int | None,
+    batch: int,
+    overlap: float | None,
 ) -> Iterator[Window]:
     predictor = predictors[0]
-    if tile is not None or batch > 1 or len(predictors) > 1 or not predictor.rowwise:
-        yield from _tiled(predictors, images, tile, batch)
+    in_one = len(predictor.transforms) == 1 and not predictor.on_gpu
+    if tile is not None or batch > 1 or len(predictors) > 1 or not in_one:
+        yield from _tiled(predictors, images, tile, batch, overlap)
         return
     for image in images:
-        bands = predictor.rowwise and _is_large(predictor.geometry, image)
+        bands = predictor.model not in _IN_TILES and _is_large(predictor.geometry, image)
         yield from _banded(predictor, image) if bands else _tiled([predictor], [image], None, 1)
 
 
@@ -203,21 +229,27 @@ def _is_large(geometry: TileGeometry, image: ReadableImage) -> bool:
 
 
 def _banded(predictor: _TilePredictor, image: ReadableImage) -> Iterator[Window]:
-    """Bands of columns, each from top to bottom; tiles where the first strip shows that the network cannot do it."""
+    """Bands of columns, each from top to bottom; tiles where the network cannot do it, which its first strip shows."""
     (whole,) = plan(image.size[0], predictor.geometry)
+    begun = False
     for column in plan(image.size[1], predictor.geometry, BAND):
-        windows = _band(predictor, image, whole, column)
         try:
-            first = next(windows)
-        # Operations that tensors of strips lack end in errors of any class; a network's own error comes again.
-        except Exception:
-            if column.start > 0:
-                raise
-            predictor.rowwise = False
+            for window in _band(predictor, image, whole, column):
+                begun = True
+                yield window
+        except NotRowwise as error:
+            if begun:
+                raise SegbenchError(
+                    f"a network whose operations change within an image: {error}",
+                    "the same operations for each strip of rows",
+                    f"set tile=, say tile={DEFAULT_TILE}",
+                ) from error
+            log.warning(
+                f"large images are predicted in overlapping tiles, not in strips of rows: the network has {error}"
+            )
+            _IN_TILES.add(predictor.model)
             yield from _tiled([predictor], [image], None, 1)
             return
-        yield first
-        yield from windows
 
 
 def _band(predictor: _TilePredictor, image: ReadableImage, whole: Span, column: Span) -> Iterator[Window]:
@@ -249,10 +281,15 @@ def _band(predictor: _TilePredictor, image: ReadableImage, whole: Span, column: 
 
 
 def _tiled(
-    predictors: Sequence[_TilePredictor], images: Iterable[ReadableImage], tile: int | None, batch: int
+    predictors: Sequence[_TilePredictor],
+    images: Iterable[ReadableImage],
+    tile: int | None,
+    batch: int,
+    overlap: float | None = None,
 ) -> Iterator[Window]:
     margin = predictors[0].geometry.margin
-    batches = _batches(_tiles(predictors[0], images, tile), batch)
+    batches = _batches(_tiles(predictors[0], images, tile, overlap), batch)
+    blended = _Blended()
     if len(predictors) == 1 and not predictors[0].on_gpu:
         answered: _Answers = ((tiles, predictors[0]([cut.images for cut in tiles])) for tiles in batches)
     else:
@@ -262,7 +299,37 @@ def _tiled(
             for cut, maps in zip(tiles, all_maps, strict=True):
                 inside = (slice(None), cut.row.answer(margin), cut.column.answer(margin))
                 answers = {head: maps_KHW[inside] for head, maps_KHW in maps.items()}
-                yield Window(cut.key, cut.row.start, cut.column.start, answers)
+                if overlap is None:
+                    yield Window(cut.key, cut.row.start, cut.column.start, answers)
+                else:
+                    yield from blended.added(cut, answers)
+
+
+class _Blended:
+    """Tiles of an image added up by their weights, a row of tiles at a time."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def added(self, cut: _Tile, answers: Mapping[str, Tensor]) -> Iterator[Window]:
+        """The rows that are complete with this tile; Khw by head."""
+        row, column = cut.row, cut.column
+        if column.start == 0:
+            above = self._sums if row.fade_in else {}
+            self._sums = {}
+            for head, part_Khw in answers.items():
+                K, height, _ = part_Khw.shape
+                self._sums[head] = part_Khw.new_zeros(K, height, cut.width)
+                if above:
+                    self._sums[head][:, : row.fade_in] = above[head]
+        weights_hw = torch.from_numpy(np.outer(row.weights(), column.weights()))
+        for head, part_Khw in answers.items():
+            self._sums[head][:, :, column.start : column.stop] += part_Khw * weights_hw.to(part_Khw.device)
+        if column.stop == cut.width:
+            complete = row.stop - row.start - row.fade_out
+            given = {head: sum_Khw[:, :complete] for head, sum_Khw in self._sums.items()}
+            self._sums = {head: sum_Khw[:, complete:].clone() for head, sum_Khw in self._sums.items()}
+            yield Window(cut.key, row.start, 0, given)
 
 
 def _in_turn(predictors: Sequence[_TilePredictor], batches: Iterator[list[_Tile]]) -> _Answers:
@@ -305,17 +372,25 @@ def _same_precision(device: torch.device | None) -> Callable[[], torch.autocast]
     return lambda: torch.autocast(kind, dtype, enabled=enabled)
 
 
-def _tiles(predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int | None) -> Iterator[_Tile]:
+def _tiles(
+    predictor: _TilePredictor, images: Iterable[ReadableImage], tile: int | None, overlap: float | None
+) -> Iterator[_Tile]:
     geometry = predictor.geometry
+
+    def cut(size: int, side: int | None) -> list[Span]:
+        if overlap is None or side is None:
+            return plan(size, geometry, side)
+        return overlapping(size, geometry, side, overlap)
+
     for image in images:
         height, width = image.size
         if height < 1 or width < 1:
             raise SegbenchError(f"an image of {height} x {width} pixels", "at least one pixel", "check the image file")
         side = DEFAULT_TILE if tile is None and _is_large(geometry, image) else tile
-        for row, column in product(plan(height, geometry, side), plan(width, geometry, side)):
+        for row, column in product(cut(height, side), cut(width, side)):
             # Before the tile is read: a whole image may be too large even for that.
             predictor.refuse_too_large(partial(image.read, 0, 1, 0, 1), (row.read_size, column.read_size))
-            yield _Tile(image.key, row, column, _read_mirrored(image.read, row, column, image.size))
+            yield _Tile(image.key, row, column, _read_mirrored(image.read, row, column, image.size), width)
 
 
 def _batches(tiles: Iterable[_Tile], batch: int) -> Iterator[list[_Tile]]:
@@ -357,7 +432,6 @@ class _TilePredictor:
         self.device = None if parameter is None else parameter.device
         self.dtype = torch.float32 if parameter is None else parameter.dtype
         self.on_gpu = self.device is not None and self.device.type != "cpu"
-        self.rowwise = len(transforms) == 1 and not self.on_gpu
         self._weighed: set[tuple[int, ...]] = set()
 
     @torch.inference_mode()
@@ -454,7 +528,9 @@ class _TilePredictor:
         if count > 1:
             action = f"set a smaller batch_size=, say {count // 2}"
         elif self.geometry == TileGeometry():
-            action = "cut or shrink the image: this network takes it whole, without tile="
+            action = (
+                "cut or shrink the image: this network takes it whole; or predict it with overlap=0.25, approximately"
+            )
         else:
             action = f"set a smaller tile=, say tile={half}"
         size = f"{sides[0]} x {sides[1]} pixels"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,17 +23,28 @@ class Span:
         read_size: input side, valid for the network.
         start: first output pixel that this tile provides.
         stop: one past the last.
+        fade_in: the first of these pixels that the tile before provides too.
+        fade_out: the last of them that the tile after provides too.
     """
 
     read_from: int
     read_size: int
     start: int
     stop: int
+    fade_in: int = 0
+    fade_out: int = 0
 
     def answer(self, margin: int) -> slice:
         """Where the pixels it provides are in the network's output."""
         first = self.start - self.read_from - margin
         return slice(first, first + self.stop - self.start)
+
+    def weights(self) -> NDArray[np.float32]:
+        """Of each pixel it provides, float32 in 0 to 1; those of all tiles sum to 1 at every pixel."""
+        weights_L = np.ones(self.stop - self.start, np.float32)
+        for count, along in ((self.fade_in, weights_L), (self.fade_out, weights_L[::-1])):
+            along[:count] = (np.arange(count, dtype=np.float32) + 0.5) / max(count, 1)
+        return weights_L
 
 
 def plan(size: int, geometry: TileGeometry, tile: int | None = None) -> list[Span]:
@@ -79,6 +92,46 @@ def plan(size: int, geometry: TileGeometry, tile: int | None = None) -> list[Spa
             min(start + stride, size),
         )
         for start in range(0, size, stride)
+    ]
+
+
+def overlapping(size: int, geometry: TileGeometry, tile: int, overlap: float) -> list[Span]:
+    """Cut one axis into tiles that a padded network takes without context, blended where they overlap.
+
+    Between two tiles their weights change linearly in the middle of what both read, so at most two tiles give a pixel
+    and none of it comes from a tile's border. What the network sees there is not what it sees in the whole image: the
+    result is approximate.
+
+    Args:
+        size: pixels of the image along the axis.
+        geometry: of the network.
+        tile: the input side in pixels, rounded up to a valid one.
+        overlap: the least share of a tile's side that the next one reads too, above 0 and at most 0.5.
+
+    Raises:
+        SegbenchError: a network without padding, whose tiles are exact and have no output in common, or another
+            overlap.
+    """
+    check("overlap", overlap, 0 < overlap <= 0.5, "above 0 and at most 0.5", 0.25)
+    if geometry.margin > 0:
+        raise SegbenchError(
+            f"overlap={overlap:g} for a network without padding",
+            "one with padding: tiles of this one are exact already, and have no output in common",
+            "leave overlap= out",
+        )
+    whole, side = geometry.input_for(size), geometry.input_for(max(tile, 2 * geometry.step))
+    if side >= whole:
+        return [Span(0, whole, 0, size)]
+    # In steps, so that every pooling sees the grid of the whole image.
+    steps = (whole - side) // geometry.step
+    gaps = math.ceil(steps / max(int(side * (1 - overlap)) // geometry.step, 1))
+    starts = [steps * place // gaps * geometry.step for place in range(gaps + 1)]
+    strides = [after - before for before, after in pairwise(starts)]
+    fade = min(*strides, side - max(strides), round(side * overlap))
+    fades = [(before + after + side) // 2 - fade // 2 for before, after in pairwise(starts)]
+    return [
+        Span(start, side, first, last, fade if first else 0, fade if last < size else 0)
+        for start, first, last in zip(starts, [0, *fades], [*(first + fade for first in fades), size], strict=True)
     ]
 
 

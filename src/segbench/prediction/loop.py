@@ -40,6 +40,7 @@ class Job:
         check: called with an input's output files before anything is predicted; raises to refuse them.
         batch: tiles predicted together.
         devices: that tiles are spread over, see `predict_stream`.
+        overlap: blends tiles, see `predict_stream`.
         notes: counts what was converted, and the pixels and inputs without data.
     """
 
@@ -50,6 +51,7 @@ class Job:
     check: Callable[[Input, list[Path]], None] = lambda given, paths: None
     batch: int = 1
     devices: tuple[torch.device, ...] = ()
+    overlap: float | None = None
     notes: Counter[str] = field(default_factory=Counter)
 
 
@@ -136,6 +138,7 @@ def _predicted(
         channels_last=task.memory_format == torch.channels_last,
         batch=job.batch,
         devices=job.devices,
+        overlap=job.overlap,
     )
     work: _Work | None = None
     for window in stream:
