@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from segbench.compare.records import LeftOut, RunRecord, identity
 from segbench.config.flat import flatten
 from segbench.config.former import with_current_targets
-from segbench.config.handed_over import parse_config, refuse_interpolations
+from segbench.config.handed_over import parse_config, read_json, refuse_interpolations
 from segbench.errors import SegbenchError
 from segbench.runs.directory import SCHEMA, Run
 from segbench.runs.history import Leg, continuations, effective, read_legs
@@ -210,12 +209,10 @@ class Configs:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        read = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _Damaged(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(read, dict):
-        raise _Damaged(f"{path.name} is not a mapping")
-    return read
+        read: dict[str, Any] = read_json(path)
+        return read
+    except SegbenchError as error:
+        raise _Damaged(error.found) from error
 
 
 def _unfinished(path: Path, config: Mapping[str, Any], state: str) -> str:
