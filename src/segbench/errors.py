@@ -1,6 +1,9 @@
 """The one error a user sees: what was found, what was expected, what to do next."""
 
+import contextlib
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 # Line feeds and tabs stay; what turns the direction of writing goes.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -56,3 +59,38 @@ def check(key: str, value: object, good: bool, expected: str, instead: object) -
 def check_one_of(key: str, value: object, known: tuple[str, ...]) -> None:
     """Refuse a setting that is not one of `known`, whose first is recommended."""
     check(key, value, value in known, " or ".join(known), known[0])
+
+
+@contextlib.contextmanager
+def reading(path: Path, kind: str, expected: str = "", action: str = "fetch or write it again") -> Iterator[None]:
+    """The one place where what a format's library raises over a file becomes the user's error.
+
+    Libraries end in errors of any class over a damaged file, of memory and recursion too.
+
+    Args:
+        path: the file, or a folder that is one of a format.
+        kind: as which it is read, e.g. TIFF.
+        expected: what should be there; "a whole TIFF file" if empty.
+        action: what the user does next.
+
+    Raises:
+        SegbenchError: for any error within; one of ours as it is.
+    """
+    try:
+        yield
+    except SegbenchError:
+        raise
+    except Exception as error:
+        raise unreadable(path, kind, error, expected, action) from error
+
+
+def unreadable(
+    path: Path, kind: str, error: Exception, expected: str = "", action: str = "fetch or write it again"
+) -> SegbenchError:
+    """The error of `reading`."""
+    size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
+    text = " ".join(str(error).split())[:400]
+    # The message of a lookup is the key alone, and that of a failed assertion nothing.
+    plain = bool(text) and isinstance(error, OSError | ValueError | RuntimeError)
+    why = text if plain else f"{type(error).__name__}{f': {text}' if text else ''}"
+    return SegbenchError(f"{path}{size} cannot be read as {kind}: {why}", expected or f"a whole {kind} file", action)

@@ -61,7 +61,7 @@ def test_a_setting_that_the_definition_no_longer_takes(make_run):
 def test_a_run_without_its_data_set(make_run):
     run = make_run("run")
     (run / "dataset.json").write_text("{}")
-    with pytest.raises(SegbenchError, match=r"dataset.json cannot be read: .*\n.*description of the data set"):
+    with pytest.raises(SegbenchError, match=r"dataset.json is damaged: .*\n.*as segbench wrote it"):
         run_measures(read_run(run))
 
 

@@ -6,9 +6,6 @@ from the sum, by the same code that scored the run.
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +17,10 @@ from numpy.typing import NDArray
 
 from segbench.compare.definitions import run_heads, run_measures
 from segbench.compare.records import RunRecord
+from segbench.config.handed_over import parse_json
 from segbench.errors import SegbenchError
 from segbench.metrics.measure import Counts, Measure
+from segbench.runs.arrays import read_arrays
 from segbench.spec import ScoreInfo
 
 EXACT = 2.0**53
@@ -271,7 +270,7 @@ def read_counts(run: RunRecord) -> ImageCounts:
             unread=tuple(unread),
         )
         found.of_all()
-    except (KeyError, ValueError, IndexError, TypeError) as error:
+    except Exception as error:  # numbers of any shape, given to measures of any class
         raise _damaged(path, f"no scores can be computed from its counts ({error!r})") from error
     return found
 
@@ -317,14 +316,18 @@ def _damaged(path: Path, why: str) -> SegbenchError:
 
 def _read(path: Path) -> tuple[tuple[str, ...], str, dict[str, str], dict[str, NDArray[np.generic]]]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
+        arrays = read_arrays(path)
         ids = tuple(str(name) for name in arrays.pop("ids"))
-        split, versions = str(arrays.pop("split")), json.loads(str(arrays.pop("versions")))
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        split: str
+        versions: dict[str, str]
+        split, versions = (
+            str(arrays.pop("split")),
+            parse_json(str(arrays.pop("versions")), "its versions", dict[str, str]),
+        )
+    except SegbenchError as error:
+        raise _damaged(path, error.found) from error
+    except (KeyError, TypeError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
-    if not isinstance(versions, dict):
-        raise _damaged(path, "its versions are not a mapping")
     wrong = [key for key, array in arrays.items() if array.shape[:1] != (len(ids),) or array.dtype.kind not in "iuf"]
     if wrong:
         raise _damaged(path, f"{wrong[0]} does not hold numbers of {len(ids)} images")
@@ -332,7 +335,7 @@ def _read(path: Path) -> tuple[tuple[str, ...], str, dict[str, str], dict[str, N
         raise _damaged(path, "it contains an image twice")
     if not ids:
         raise _damaged(path, "it contains no image")
-    return ids, split, {str(key): str(value) for key, value in versions.items()}, arrays
+    return ids, split, versions, arrays
 
 
 def pool(folds: Sequence[ImageCounts], source: str) -> ImageCounts:

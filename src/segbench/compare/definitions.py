@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from segbench.compare.records import RunRecord
+from segbench.config.handed_over import read_json
 from segbench.config.instances import located
 from segbench.config.trust import refuse_untrusted
 from segbench.errors import SegbenchError
@@ -27,13 +28,8 @@ def run_heads(run: RunRecord) -> DatasetSpec:
             "a run whose files are on this machine",
             "compare the directory of the run",
         )
-    path = run.trained / "dataset.json"
-    try:
-        return DatasetSpec.from_dict(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SegbenchError(
-            f"{path} cannot be read: {error!r}", "the description of the data set", "score the run again"
-        ) from error
+    described: DatasetSpec = read_json(run.trained / "dataset.json", DatasetSpec)
+    return described
 
 
 def run_measures(run: RunRecord) -> dict[tuple[str, str], Measure]:
@@ -45,9 +41,9 @@ def run_measures(run: RunRecord) -> dict[tuple[str, str], Measure]:
     heads = {head: (spec.class_names, spec.palette, spec.excluded) for head, spec in run_heads(run).heads.items()}
     try:
         return dict(_measures(json.dumps(dict(run.config.get("metrics") or {})), json.dumps(heads)))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, SegbenchError):
-            raise
+    except SegbenchError:
+        raise
+    except Exception as error:  # values of any type, given to classes of any
         raise SegbenchError(
             f"{run.source}: its metrics or its dataset.json are damaged: {error!r}",
             "metrics and classes as segbench recorded them",

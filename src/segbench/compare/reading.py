@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.compare.records import LeftOut, RunRecord, identity
 from segbench.config.flat import flatten
-from segbench.config.handed_over import refuse_interpolations
+from segbench.config.handed_over import read_json, refuse_interpolations
 from segbench.errors import SegbenchError
 from segbench.runs.configs import Configs
 from segbench.runs.directory import SCHEMA, Run
@@ -168,12 +167,10 @@ def _config(path: Path, configs: Configs) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        read = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _Damaged(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(read, dict):
-        raise _Damaged(f"{path.name} is not a mapping")
-    return read
+        read: dict[str, Any] = read_json(path)
+        return read
+    except SegbenchError as error:
+        raise _Damaged(error.found) from error
 
 
 def _unfinished(path: Path, config: Mapping[str, Any], state: str) -> str:

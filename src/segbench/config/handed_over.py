@@ -1,4 +1,4 @@
-"""The one door for files that were handed over: YAML of a run, a sweep or a study, as plain and finished data.
+"""The one door for files that were handed over: YAML and JSON of a run, a sweep or a study, as finished data.
 
 Whoever wrote such a file may be a stranger. Nothing in it is resolved, so an interpolation is refused as soon as it is
 read; so is everything but texts, numbers, booleans, null, lists and mappings.
@@ -6,11 +6,14 @@ read; so is everything but texts, numbers, booleans, null, lists and mappings.
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from segbench.errors import SegbenchError
 
@@ -51,6 +54,46 @@ def read_record(path: Path) -> Any:
         SegbenchError: it cannot be read, or holds anything but plain values.
     """
     return plain(_parse(text_of(path, str(path)), str(path)), str(path))
+
+
+def read_json(path: Path, kind: Any = dict[str, Any]) -> Any:
+    """What segbench wrote as JSON, by its schema: nothing in it is resolved either.
+
+    Args:
+        path: the file.
+        kind: the type of its content, as pydantic checks it.
+
+    Raises:
+        SegbenchError: it cannot be read, or holds anything else.
+    """
+    return parse_json(text_of(path, str(path)), str(path), kind)
+
+
+def parse_json(text: str, source: str, kind: Any = dict[str, Any]) -> Any:
+    """As `read_json`, of a text.
+
+    Args:
+        text: JSON.
+        source: where it is from, for errors.
+        kind: as in `read_json`.
+
+    Raises:
+        SegbenchError: as `read_json`.
+    """
+    try:
+        return _schema(kind).validate_python(json.loads(text))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise _unlike(f"{source} is damaged: {f'{where}: ' if where else ''}{fault['msg']}") from error
+    except Exception as error:
+        # Of the parser, of Python's numbers, and of its stack.
+        raise _damaged(source, error) from error
+
+
+@functools.cache
+def _schema(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def refuse_interpolations(value: Any, source: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch import nn
 from torchmetrics import Metric
 
+from segbench.config.handed_over import read_json
 from segbench.config.record import (
     LOADER_KEYS,
     Augment,
@@ -105,7 +105,8 @@ def build_dataset_spec(run: Run) -> DatasetSpec:
         raise SegbenchError(
             f"no {path}", "the description of the data set, written at the run's start", "train it again"
         )
-    return DatasetSpec.from_dict(json.loads(path.read_text()))
+    described: DatasetSpec = read_json(path, DatasetSpec)
+    return described
 
 
 def build_model(component: Component, spec: DatasetSpec) -> nn.Module:

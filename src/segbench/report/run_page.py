@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from segbench.compare.definitions import run_heads, score_infos
 from segbench.compare.document import Table
 from segbench.compare.grouping import group_runs
 from segbench.compare.records import RunRecord
+from segbench.config.handed_over import read_json
 from segbench.config.paper import packaged_facts, paper_blocks
 from segbench.display.digits import number
 from segbench.display.html import part
@@ -27,6 +28,7 @@ from segbench.display.tables import data_wait
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences, table
+from segbench.runs.arrays import read_arrays
 from segbench.runs.directory import Run
 from segbench.runs.provenance import computing_of, hardware_of
 from segbench.spec import HeadSpec, of_class
@@ -200,8 +202,8 @@ def _matrices(run: RunRecord) -> list[tuple[str, HeadSpec, NDArray[Any]]]:
     if not path.is_file():
         return []
     heads = run_heads(run).heads
-    with np.load(path, allow_pickle=False) as stored:
-        matrices = {key.split("/")[0]: stored[key].sum(0) for key in stored.files if key.endswith("/matrix")}
+    stored = read_arrays(path, lambda name: name.endswith("/matrix"))
+    matrices = {name.split("/")[0]: matrix_NKK.sum(0) for name, matrix_NKK in stored.items()}
     return [
         (f" of {name}" if len(heads) > 1 else "", heads[name], matrix_KK)
         for name, matrix_KK in matrices.items()
@@ -257,16 +259,27 @@ def _last_nan(value: float) -> float:
     return math.inf if math.isnan(value) else -value
 
 
+@dataclass(frozen=True)
+class _Extreme:
+    """An entry of extremes.json."""
+
+    rank: str
+    id: str
+    score: str
+    value: float | None
+    file: str
+
+
 def _pictures(directory: Path) -> Markup:
     """The extremes, then further panels: each image once, splits and merges beside."""
     shown = []
     folder = directory / "panels"
     panels = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
     index = directory / "extremes" / "extremes.json"
-    for entry in json.loads(index.read_text()) if index.is_file() else []:
-        caption = f"{entry['rank']} image: {entry['id']}, {entry['score']} {number(entry['value'])}"
-        shown.append(picture(index.parent / entry["file"], f"{caption}; {_PARTS}", directory))
-        panels.pop(entry["id"], None)
+    for entry in read_json(index, list[_Extreme]) if index.is_file() else []:
+        caption = f"{entry.rank} image: {entry.id}, {entry.score} {number(entry.value)}"
+        shown.append(picture(index.parent / entry.file, f"{caption}; {_PARTS}", directory))
+        panels.pop(entry.id, None)
     marked = [name for name in panels if name.endswith(_MARKED)]
     for name in [*marked, *(name for name in panels if name not in marked)][: max(0, _MAX_PICTURES - len(shown))]:
         what = "splits and merges" if name in marked else _PARTS
@@ -281,9 +294,9 @@ def _cost(run: RunRecord) -> Markup:
     seconds, steps = run.timing.get("fit_s"), run.timing.get("steps")
     trained = run.trained or run.path
     metered = trained / "energy.json" if trained else None
-    energy = json.loads(metered.read_text())["joules"] if metered is not None and metered.is_file() else None
+    energy = read_json(metered, dict[str, float])["joules"] if metered is not None and metered.is_file() else None
     stages = sorted(trained.glob("stages/*/results.json")) if trained else []
-    before = sum(json.loads(path.read_text())["timing"].get("fit_s", 0.0) for path in stages)
+    before = sum(Run(path.parent).results()["timing"].get("fit_s", 0.0) for path in stages)
     return facts(
         {
             "training": None if seconds is None else f"{duration(seconds)} ({steps:.0f} steps)",

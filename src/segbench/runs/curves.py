@@ -29,7 +29,7 @@ def rows(directory: Path) -> list[tuple[int, dict[str, float]]]:
                 found.append((int(step), {key: float(value) for key, value in row.items() if value}))
     except OSError:
         return []
-    except (ValueError, TypeError, csv.Error) as error:
+    except (ValueError, TypeError, OverflowError, csv.Error) as error:
         raise SegbenchError(
             f"{path} is damaged: {error}", "the table as the run wrote it", "restore it from a copy, or remove it"
         ) from error

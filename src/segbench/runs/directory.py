@@ -39,7 +39,7 @@ import yaml
 from numpy.typing import NDArray
 
 from segbench.config.former import with_current_targets
-from segbench.config.handed_over import read_config, read_record
+from segbench.config.handed_over import read_config, read_json, read_record
 from segbench.config.record import Config, Recorded
 from segbench.config.requests import OtherData
 from segbench.errors import SegbenchError
@@ -334,7 +334,10 @@ class Run:
 
     def splits(self) -> dict[str, list[str]]:
         """The content of splits.json, empty if the run has none."""
-        return self._read("splits.json")
+        read: dict[str, list[str]] = self._read("splits.json")
+        if not all(isinstance(names, list) for names in read.values()):
+            raise _damaged(self.path / "splits.json", "not lists of names")
+        return read
 
     def provenance(self) -> dict[str, Any]:
         """The content of provenance.json, empty if the run has none yet."""
@@ -445,12 +448,10 @@ class Run:
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            read = json.loads(path.read_text()) if path.is_file() else {}
-        except ValueError as error:
-            raise _damaged(path, error) from error
-        if not isinstance(read, dict):
-            raise _damaged(path, f"a {type(read).__name__}")
-        return read
+            read: dict[str, Any] = read_json(path) if path.is_file() else {}
+            return read
+        except SegbenchError as error:
+            raise _damaged(path, error.found.removeprefix(f"{path} is damaged: ")) from error
 
     def _write(self, name: str, text: str) -> None:
         write_whole(self.path / name, text)

@@ -44,12 +44,12 @@ def read_legs(text: str) -> list[Leg]:
     legs = []
     for line in text.splitlines(keepends=True):
         if line.endswith("\n"):
-            read = json.loads(line)
             try:
+                read = json.loads(line)
                 changes, settled, provenance = (dict(read[name]) for name in ("changes", "settled", "provenance"))
                 accepted = tuple(map(str, read.get("accepted", ())))
                 leg = Leg(int(read["step"]), changes, settled, provenance, accepted)
-            except (TypeError, KeyError, ValueError) as error:
+            except (TypeError, KeyError, ValueError, OverflowError, RecursionError, AttributeError) as error:
                 raise ValueError(f"not a leg of a run: {line[:80]}") from error
             refuse_interpolations([changes, settled], f"history.jsonl at step {leg.step}")
             legs.append(leg)

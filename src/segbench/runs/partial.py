@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
+from segbench.errors import SegbenchError
+from segbench.runs.arrays import read_arrays
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Partial:
 def counted_ids(path: Path) -> tuple[str, list[str]] | None:
     """The split and the names of the images in a per_image.npz; None if it is missing or cannot be read."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return str(stored["split"]), [str(name) for name in stored["ids"]]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error, json.JSONDecodeError):
+        stored = read_arrays(path, {"split", "ids"}.__contains__)
+        return str(stored["split"]), [str(name) for name in stored["ids"]]
+    except (SegbenchError, KeyError, TypeError):
         return None

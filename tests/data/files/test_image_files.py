@@ -1,3 +1,8 @@
+import io
+import struct
+import tracemalloc
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -134,3 +139,93 @@ def test_a_colour_that_stands_for_transparency_makes_a_fourth_channel(tmp_path):
     Image.fromarray(image).save(tmp_path / "a.png", transparency=(9, 8, 7))
     read = read_image(tmp_path / "a.png")
     assert read[0, 0].tolist() == [9, 8, 7, 0] and read[1, 1].tolist() == [0, 0, 0, 255]
+
+
+def png(width, height, pixels, chunks=b""):
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunks
+        + chunk(b"IDAT", zlib.compress(pixels))
+        + chunk(b"IEND", b"")
+    )
+
+
+def tagged(content, tag, value):
+    """A little-endian TIFF whose first page has another value of a tag."""
+    (at,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, at)
+    for place in range(at + 2, at + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", content, place)[0] == tag:
+            return content[: place + 2] + struct.pack("<HII", 4, 1, value) + content[place + 12 :]
+    raise KeyError(tag)
+
+
+def tiff(**options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, values(40, 30), **options)
+    return file.getvalue()
+
+
+BOMBS = {
+    "a.png": png(60_000, 60_000, bytes(1000)),
+    "a.bmp": b"BM" + struct.pack("<IIIIiiHH", 90, 0, 54, 40, 30_000, -30_000, 1, 24) + bytes(60),
+    "a.gif": b"GIF89a" + struct.pack("<HH", 65_000, 65_000) + bytes(40),
+    "a.webp": b"RIFF" + struct.pack("<I", 60) + b"WEBPVP8L" + struct.pack("<IBI", 48, 47, 2**28 - 1) + bytes(43),
+    "a.jpg": b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03" + bytes(20) + b"\xff\xda" + bytes(20) + b"\xff\xd9",
+    "strips.tif": tagged(tagged(tagged(tiff(compression="zlib"), 257, 60_000), 256, 60_000), 278, 4000),
+    "rows.tif": tagged(tagged(tiff(compression="lzw", predictor=2), 257, 2**30), 278, 2**30),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_file_that_declares_more_than_it_can_hold_is_refused_before_memory_is_taken(tmp_path, name):
+    (tmp_path / name).write_bytes(BOMBS[name])
+    tracemalloc.start()
+    try:
+        with pytest.raises(SegbenchError, match=r"declares [\d,]+ bytes in memory|too large to decode|cannot be read"):
+            list(images_of(tmp_path / name))
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.slow
+def test_a_mask_of_15000_by_15000_is_no_bomb(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((15_000, 15_000), np.uint8))
+    assert read_image(tmp_path / "a.png").shape == (15_000, 15_000, 1)
+
+
+def test_a_chunk_that_ends_beyond_the_file_takes_no_memory(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(9, 9, bytes(90), b"\x7f\xff\xff\xfftEXt"))
+    with pytest.raises(SegbenchError, match=r"a\.png cannot be decoded .*its chunk b'tEXt' ends beyond the file"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"II",
+        b"II*\0",
+        tagged(tiff(compression="lzw"), 278, 0),
+        tagged(tiff(compression="lzw"), 258, 77),
+        tagged(tiff(compression="zlib"), 277, 0),
+        tagged(tiff(compression="zlib", tile=(16, 16)), 322, 0),
+        tagged(tiff(), 257, 0),
+        tagged(tiff(compression="zlib", predictor=2), 317, 9),
+        tiff(compression="zlib", description='{"shape": [99999999999, 40, 30]}', metadata=None),
+        tiff(compression="zlib", description='{"shape": ' + "[" * 5000, metadata=None),
+    ],
+)
+def test_a_tiff_with_anything_inside_is_read_or_named(tmp_path, content):
+    (tmp_path / "a.tif").write_bytes(content)
+    try:
+        for image in images_of(tmp_path / "a.tif"):
+            assert image.ndim == 3
+    except SegbenchError as error:
+        assert "a.tif" in error.found

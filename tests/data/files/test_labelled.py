@@ -1,3 +1,5 @@
+import io
+
 import cv2
 import numpy as np
 import pytest
@@ -120,3 +122,40 @@ def test_a_label_without_change_is_not_copied(tmp_path):
 def test_an_image_and_labels_of_different_size_are_refused():
     with pytest.raises(SegbenchError, match="image x differs in size: rgb 12 x 16, semantic 16 x 12"):
         paired({"rgb": NOISE}, {"semantic": np.zeros((16, 12), np.uint8)}, "x")
+
+
+def test_structures_and_cells_of_matlab_come_whole(tmp_path):
+    parts = np.array([np.eye(2), np.zeros((0, 0))], object)
+    truth = {"Segmentation": np.eye(5, dtype=np.uint8), "Boundaries": parts, "Name": "a"}
+    for packed in (False, True):
+        scipy.io.savemat(tmp_path / "a.mat", {"S": np.eye(3), "GTcls": truth, "z": 1 + 2j}, do_compression=packed)
+        read = read_mat(tmp_path / "a.mat", "a", "GTcls")
+        np.testing.assert_array_equal(read["Segmentation"][0, 0], np.eye(5))
+        np.testing.assert_array_equal(read["Boundaries"][0, 0][0, 0], np.eye(2))
+    scipy.io.savemat(tmp_path / "a.mat", {"S": np.eye(3), "t": "text"}, format="4")
+    np.testing.assert_array_equal(read_mat(tmp_path / "a.mat", "a", "S"), np.eye(3))
+
+
+@pytest.mark.parametrize("version", ["4", "5"])
+def test_a_mat_file_with_anything_inside_is_read_or_named(tmp_path, version):
+    path, file = tmp_path / "a.mat", io.BytesIO()
+    content = {"S": np.arange(12.0).reshape(3, 4), "t": "text"}
+    scipy.io.savemat(file, content if version == "4" else content | {"s": {"a": np.eye(2)}}, format=version)
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(file.getvalue())
+        place = 4 * int(rng.integers(0 if version == "4" else 30, len(damaged) // 4))
+        damaged[place : place + 4] = int(rng.choice([0, 1, 15, 127, 2**31, 2**32 - 1])).to_bytes(4, "little")
+        path.write_bytes(damaged)
+        try:
+            read_mat(path, "a", "S")
+        except SegbenchError as error:
+            assert "a.mat, of image a" in error.found
+
+
+def test_a_mat_file_that_inflates_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("segbench.data.files.mat.FREE", 2**18)
+    monkeypatch.setenv("SEGBENCH_LARGEST_FILE", str(2**18))
+    scipy.io.savemat(tmp_path / "a.mat", {"S": np.zeros(2**17)}, do_compression=True)
+    with pytest.raises(SegbenchError, match=r"a\.mat declares 262,145 bytes"):
+        read_mat(tmp_path / "a.mat", "a", "S")

@@ -1,3 +1,4 @@
+import json
 import sys
 
 import numpy as np
@@ -100,3 +101,22 @@ def test_without_the_library_its_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(SegbenchError, match=r"zarr is not installed\n.*extra zarr.*\n.*pip install 'segbench\[zarr\]'"):
         open_images(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shape", [2**40, 2**40]),
+        ("shape", [40, "x"]),
+        ("chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [2**40, 2**40]}}),
+        ("data_type", 5),
+        ("dimension_names", [1.5, 2]),
+        ("codecs", []),
+    ],
+)
+def test_metadata_with_anything_inside_are_read_or_named(tmp_path, key, value):
+    path = write(tmp_path / "a.zarr", values(40, 50))
+    metadata = json.loads((path / "zarr.json").read_text())
+    (path / "zarr.json").write_text(json.dumps(metadata | {key: value}))
+    with pytest.raises(SegbenchError, match=r"a\.zarr (declares .* bytes in memory|cannot be read as zarr)"):
+        ZarrImages(path).read(0)

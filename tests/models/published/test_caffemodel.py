@@ -227,3 +227,17 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         read_caffemodel(tmp_path / "missing.caffemodel")
     with pytest.raises(SegbenchError, match="cannot be read"):
         read_caffemodel(tmp_path)
+
+
+def test_two_fields_in_turn_end_soon(tmp_path):
+    def sized(tag, content):
+        size, head = len(content), b""
+        while size > 127:
+            head, size = head + bytes([size & 127 | 128]), size >> 7
+        return tag + head + bytes([size]) + content
+
+    blob = (b"\x2d" + bytes(4) + b"\x41" + bytes(8)) * 150_000
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(sized(b"\xa2\x06", b"\x0a\x01a" + sized(b"\x3a", blob)))
+    with pytest.raises(SegbenchError, match=r"net\.caffemodel: more than 200,000 fields, at byte"):
+        read_caffemodel(path)

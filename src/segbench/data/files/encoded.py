@@ -15,7 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.files.plain_tiff import plain_shape
 from segbench.errors import SegbenchError
+from segbench.runtime.limits import DEFLATE, refuse_bomb
 
 
 def read_bytes(path: Path, name: str | None = None) -> bytes:
@@ -152,6 +154,83 @@ def _turn_in(exif: bytes) -> int:
     return 1
 
 
+def _refuse_bomb(path: Path, content: bytes) -> None:
+    height, width, channels = declared_shape(content)
+    # Wider than eight bits are PNG, JPEG 2000 and TIFF alone, the first by its own bound.
+    if content.startswith(_SIGNATURE):
+        pixels = 0
+        for name, chunk, body in _chunks(content):
+            # OpenCV takes the memory that a chunk's length states before it reads on.
+            if len(chunk) < 12 + int.from_bytes(chunk[:4]):
+                raise ValueError(f"its chunk {name!a} ends beyond the file")
+            pixels += len(body) if name == b"IDAT" else 0
+            if name == b"IEND":
+                break
+        refuse_bomb(path, -(-height * width * channels * content[24] // 8), pixels, DEFLATE)
+    refuse_bomb(path, height * width * channels * (2 if content[:2] in (b"\0\0", b"\xff\x4f") else 1), len(content))
+
+
+def declared_shape(content: bytes) -> tuple[int, int, int]:
+    """H, W and C by the header of a PNG, JPEG, BMP, GIF, WebP, JPEG 2000 or TIFF.
+
+    Raises:
+        ValueError: it is none of these, or cut off in the header.
+    """
+    try:
+        return _declared_shape(content)
+    except struct.error as error:
+        raise ValueError("it ends in its header") from error
+
+
+def _declared_shape(content: bytes) -> tuple[int, int, int]:
+    if content.startswith(_SIGNATURE):
+        width, height, _, kind = struct.unpack_from(">IIBB", content, 16)
+        return height, width, {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(kind, 4)
+    if content.startswith(b"\xff\xd8"):
+        at = 2
+        while True:
+            mark, kind, size = struct.unpack_from(">BBH", content, at)
+            if mark != 0xFF:
+                raise ValueError("no size in its header")
+            if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+                height, width, channels = struct.unpack_from(">HHB", content, at + 5)
+                return height, width, channels
+            # Fill bytes may stand before a marker, and some markers have no length.
+            at += 1 if kind == 0xFF else 2 if kind == 1 or 0xD0 <= kind <= 0xD8 else 2 + size
+    if content.startswith(b"BM"):
+        if struct.unpack_from("<I", content, 14)[0] == 12:
+            width, height = struct.unpack_from("<HH", content, 18)
+            return height, width, 3
+        width, height = struct.unpack_from("<ii", content, 18)
+        return abs(height), abs(width), 4
+    if content.startswith(b"GIF8"):
+        width, height = struct.unpack_from("<HH", content, 6)
+        return height, width, 1
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return _webp_shape(content)
+    if content.startswith(_JPEG_2000):
+        # The size stands in the marker SIZ, first of the codestream.
+        at = content.index(b"\xff\x4f\xff\x51")
+        right, bottom, left, top = struct.unpack_from(">IIII", content, at + 8)
+        (channels,) = struct.unpack_from(">H", content, at + 40)
+        return max(bottom - top, 0), max(right - left, 0), channels
+    if content[:4] in (b"II*\0", b"MM\0*"):
+        return plain_shape(content)
+    raise ValueError("no image of a known format")
+
+
+def _webp_shape(content: bytes) -> tuple[int, int, int]:
+    kind = content[12:16]
+    if kind == b"VP8L":
+        (packed,) = struct.unpack_from("<I", content, 21)
+        return (packed >> 14 & 0x3FFF) + 1, (packed & 0x3FFF) + 1, 4
+    if kind == b"VP8X":
+        low = struct.unpack_from("<HBHB", content, 24)
+        return (low[2] | low[3] << 16) + 1, (low[0] | low[1] << 16) + 1, 4
+    width, height = struct.unpack_from("<HH", content, 26)
+    return height & 0x3FFF, width & 0x3FFF, 3
+
+
 def decode_gif(path: Path, content: bytes, name: str | None = None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The indices of a GIF and their colours; of these OpenCV and others return only colours.
 
@@ -169,9 +248,12 @@ def decode_gif(path: Path, content: bytes, name: str | None = None) -> tuple[NDA
     import imagecodecs
 
     try:
+        _refuse_bomb(path, content)
         indices = imagecodecs.gif_decode(content, asrgb=False)
         colours = np.frombuffer(_colour_table(content), np.uint8).reshape(-1, 3)
-    except (RuntimeError, ValueError, MemoryError, IndexError) as error:
+    except SegbenchError:
+        raise
+    except Exception as error:  # as in `decode`
         raise damaged(path, len(content), str(error), name) from error
     if indices.ndim != 2:
         raise animated(path, len(indices), name)
@@ -214,9 +296,14 @@ def decode(path: Path, content: bytes, flags: int, name: str | None = None) -> N
     if (frames := frames_of(content)) > 1:
         raise animated(path, frames, name)
     try:
+        if content:
+            _refuse_bomb(path, content)
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    except cv2.error as error:
-        raise damaged(path, len(content), str(error.err), name) from error
+    except SegbenchError:
+        raise
+    except Exception as error:  # its own errors, of memory, and of a header
+        why = error.err if isinstance(error, cv2.error) else f"no image, or damaged inside: {error}"
+        raise damaged(path, len(content), why, name) from error
     if image is None:
         raise damaged(path, len(content), "no image, or damaged inside", name)
     decoded: NDArray[Any] = image

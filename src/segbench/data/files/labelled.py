@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.encoded import damaged, decode, decode_palette, read_bytes
+from segbench.data.files.mat import load
 from segbench.data.raw import RawImage
 from segbench.errors import SegbenchError
 from segbench.runtime.files import written_whole
@@ -128,13 +129,13 @@ def read_mat(path: Path, name: str, variable: str) -> Any:
     Raises:
         SegbenchError: missing, damaged, or without the variable.
     """
-    from scipy.io import loadmat
-
-    size = len(read_bytes(path, name))
+    stored = read_bytes(path, name)
     try:
-        content = loadmat(path, variable_names=[variable])
+        content = load(stored, path, variable)
+    except SegbenchError:
+        raise
     except Exception as error:  # a damaged file ends in errors of zlib, struct, numpy and scipy's own
-        raise damaged(path, size, f"{type(error).__name__}: {error}", name) from error
+        raise damaged(path, len(stored), f"{type(error).__name__}: {error}", name) from error
     if variable not in content:
         raise SegbenchError(
             f"{path}, of image {name}, has no variable {variable}",

@@ -14,14 +14,16 @@ from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
+from segbench.runtime.limits import DEFLATE, LZW, refuse_bomb
+
 LARGEST = 2**26
 """Bytes of the largest file that is read as a whole; larger ones are read in parts elsewhere."""
 
 SMALL = 2**22
 """Bytes of the largest file that is read before it is known to be plain; of larger ones only the directory is."""
 
-_COMPRESSIONS = (1, 5, 8, 32946)
-"""None, LZW, and zlib under its two numbers: all lossless."""
+_COMPRESSIONS = {1: 1, 5: LZW, 8: DEFLATE, 32946: DEFLATE}
+"""None, LZW, and zlib under its two numbers, all lossless, and what they can make of a byte."""
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 256, 257, 258, 259, 262, 270
 _ORIENTATION, _SAMPLES, _PLANAR, _SUBIFDS, _FORMAT, _GDAL_NODATA = 274, 277, 284, 330, 339, 42113
@@ -51,15 +53,31 @@ def read_plain(path: Path) -> NDArray[Any] | None:
             if content is None:
                 file.seek(0)
                 content = file.read()
+        refuse_bomb(path, _needed(tags), len(content), _COMPRESSIONS[_first(tags, _COMPRESSION)])
         image = imagecodecs.tiff_decode(content)
-    except (OSError, struct.error, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError):
+        decoded: NDArray[Any] = image.reshape(_first(tags, _HEIGHT), _first(tags, _WIDTH), -1)
+    except Exception:  # a full reader says why
         return None
-    decoded: NDArray[Any] = image.reshape(_first(tags, _HEIGHT), _first(tags, _WIDTH), -1)
     return decoded
 
 
-def _tags(file: BinaryIO) -> dict[int, Any] | None:
-    """The directory of a classic TIFF, if it is the only one."""
+def plain_shape(content: bytes) -> tuple[int, int, int]:
+    """H, W and C times the bytes of a value, by the directory of a TIFF's first page.
+
+    Raises:
+        ValueError: it has none.
+    """
+    try:
+        tags = _tags(io.BytesIO(content), alone=False)
+    except (struct.error, OverflowError) as error:
+        raise ValueError("it ends in its header") from error
+    if tags is None:
+        raise ValueError("no directory of a TIFF")
+    return _first(tags, _HEIGHT, 0), _first(tags, _WIDTH, 0), _first(tags, _SAMPLES) * -(-_first(tags, _BITS) // 8)
+
+
+def _tags(file: BinaryIO, alone: bool = True) -> dict[int, Any] | None:
+    """The first directory of a classic TIFF, if it is the only one or need not be `alone`."""
     head = file.read(8)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(head[:4])
     if order is None:
@@ -67,7 +85,7 @@ def _tags(file: BinaryIO) -> dict[int, Any] | None:
     file.seek(struct.unpack(f"{order}I", head[4:])[0])
     (count,) = struct.unpack(f"{order}H", file.read(2))
     directory = file.read(12 * count + 4)
-    if struct.unpack_from(f"{order}I", directory, 12 * count)[0]:
+    if struct.unpack_from(f"{order}I", directory, 12 * count)[0] and alone:
         return None
     tags: dict[int, Any] = {}
     for place in range(0, 12 * count, 12):
@@ -85,6 +103,10 @@ def _tags(file: BinaryIO) -> dict[int, Any] | None:
 
 def _first(tags: dict[int, Any], tag: int, default: int = 1) -> int:
     return int(tags[tag][0]) if tag in tags else default
+
+
+def _needed(tags: dict[int, Any]) -> int:
+    return _first(tags, _HEIGHT) * _first(tags, _WIDTH) * _first(tags, _SAMPLES) * _first(tags, _BITS) // 8
 
 
 def _is_plain(tags: dict[int, Any]) -> bool:

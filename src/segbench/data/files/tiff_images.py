@@ -6,7 +6,7 @@ A page is an image, unless ImageJ's, OME's or tifffile's metadata make several p
 from __future__ import annotations
 
 import contextlib
-import struct
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.complaints import complaints_raised
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, reading
+from segbench.runtime.limits import DEFLATE, LZW, PACKBITS, RATIO, refuse_bomb
 
 CACHE_BYTES = 2**28
 """Decoded tiles and strips that are kept: windows overlap, and a strip crosses all windows of a row."""
@@ -73,18 +74,14 @@ class TiffImages:
         self._room = CACHE_BYTES if cache_bytes is None else cache_bytes
         self._kept = 0
         self._cache: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
-        try:
-            with contextlib.ExitStack() as opened:
-                with complaints_raised():
-                    self._tiff = opened.enter_context(tifffile.TiffFile(path))
-                    self._images = list(_images(self))
-                if not self._images:
-                    raise ValueError("it has no image")
-                opened.pop_all()
-        except SegbenchError:
-            raise
-        except _errors() as error:
-            raise self._damaged(error) from error
+        with self._reading(), contextlib.ExitStack() as opened:
+            with complaints_raised():
+                self._tiff = opened.enter_context(tifffile.TiffFile(path))
+                self._images = list(_images(self))
+                self._first_turn, self._placement = _turn(self._tiff.pages[0]), _placement(self._tiff.pages[0])
+            if not self._images:
+                raise ValueError("it has no image")
+            opened.pop_all()
 
     def __len__(self) -> int:
         return len(self._images)
@@ -120,39 +117,26 @@ class TiffImages:
 
     def turn(self, index: int) -> int:
         """The orientation that a viewer applies, 1 to 8."""
-        return _turn(self._tiff.pages[0])
+        return self._first_turn
 
     @property
     def placement(self) -> dict[str, Any]:
         """The first page's position in the world: resolution and GeoTIFF tags, as arguments of tifffile's writer."""
-        page, found = self._tiff.pages[0], dict[str, Any]()
-        tags = {code: page.tags[code] for code in (*_RESOLUTION, *_GEO) if code in page.tags}
-        if all(code in tags and tags[code].value[1] for code in _RESOLUTION[:2]):
-            found["resolution"] = tuple(tags[code].value for code in _RESOLUTION[:2])
-            found["resolutionunit"] = int(tags[296].value) if 296 in tags else 2
-        geo = [(code, tag.dtype, tag.count, tag.value, False) for code, tag in tags.items() if code in _GEO]
-        return found | ({"extratags": geo} if geo else {})
+        return self._placement
 
     def read(self, index: int, y0: int = 0, y1: int | None = None, x0: int = 0, x1: int | None = None) -> NDArray[Any]:
         """Rows y0 to y1 and columns x0 to x1 (exclusive) of an image, HWC in the file's dtype."""
         height, width, _ = self.shape(index)
         window = (y0, height if y1 is None else y1, x0, width if x1 is None else x1)
-        try:
-            with complaints_raised():
-                parts = [plane.read(*window) for plane in self._images[index]]
-        except SegbenchError:
-            raise
-        except _errors() as error:
-            raise self._damaged(error) from error
+        pixels, size = (window[1] - window[0]) * (window[3] - window[2]), self._tiff.filehandle.size
+        with self._reading(), complaints_raised():
+            planes = self._images[index]
+            refuse_bomb(self.path, sum(pixels * plane.shape[2] * plane.dtype.itemsize for plane in planes), size)
+            parts = [plane.read(*window) for plane in planes]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
-    def _damaged(self, error: object) -> SegbenchError:
-        size = self.path.stat().st_size if self.path.is_file() else 0
-        return SegbenchError(
-            f"{self.path} ({size} bytes) cannot be read as TIFF: {error}",
-            "a whole TIFF file",
-            "fetch or write the file again",
-        )
+    def _reading(self) -> contextlib.AbstractContextManager[None]:
+        return reading(self.path, "TIFF", action="fetch or write the file again")
 
     def segment(self, page: Any, key: int, index: int) -> NDArray[Any]:
         """A decoded tile or strip, HWC with H and W cut at the image's border; kept for the next window.
@@ -170,7 +154,11 @@ class TiffImages:
         if keyframe.compression in _JPEG:
             given = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
         file.seek(page.dataoffsets[index])
-        content = file.read(page.databytecounts[index]) if page.databytecounts[index] else None
+        size = int(page.databytecounts[index])
+        content = file.read(size) if size else None
+        if content is not None:
+            needed = math.prod(keyframe.chunks) * keyframe.dtype.itemsize
+            refuse_bomb(self.path, needed, len(content), _RATIOS.get(int(keyframe.compression), RATIO))
         decoded, _, shape = keyframe.decode(content, index, _fullsize=False, **given)
         if decoded is None:
             # Sparse files omit empty tiles.
@@ -190,10 +178,8 @@ _GEO = (33550, 33922, 34264, 34735, 34736, 34737)
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams (GeoTIFF)."""
 
 
-def _errors() -> tuple[type[Exception], ...]:
-    import tifffile
-
-    return tifffile.TiffFileError, struct.error, ValueError, OSError, RuntimeError, LookupError, TypeError
+_RATIOS = {1: 1, 5: LZW, 8: DEFLATE, 32946: DEFLATE, 32773: PACKBITS}
+"""What a compression can make of a byte, by its number."""
 
 
 def _images(file: TiffImages) -> Iterator[list[_Plane]]:
@@ -226,6 +212,7 @@ def _images(file: TiffImages) -> Iterator[list[_Plane]]:
 def _arranged(file: TiffImages, level: Any, axes: str, first: int = 0) -> Iterator[list[_Plane]]:
     """The images of a series by its axes, page by page, or array by array where pages are not Y by X."""
     if axes.replace("S", "").endswith("YX"):
+        _at_most(math.prod(size for axis, size in zip(axes, level.shape, strict=True) if axis not in "YXS"), file)
         for numbers in _page_numbers(axes, level.shape):
             yield [_plane_of_series(file, level, number, first) for number in numbers]
         return
@@ -237,7 +224,7 @@ def _arranged(file: TiffImages, level: Any, axes: str, first: int = 0) -> Iterat
     others = [place for place in range(len(axes)) if place not in kept]
     sizes = tuple(level.shape[place] for place in others)
     height, width, *channels = (level.shape[place] for place in kept)
-    shape = height, width, int(np.prod(channels, dtype=np.int64))
+    shape = height, width, math.prod(channels)
 
     def reader(places: Sequence[int]) -> Callable[[int, int, int, int], NDArray[Any]]:
         def read(y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
@@ -248,9 +235,16 @@ def _arranged(file: TiffImages, level: Any, axes: str, first: int = 0) -> Iterat
         return read
 
     empty = _nodata(level.keyframe)
-    for number in range(int(np.prod(sizes, dtype=np.int64))):
+    for number in range(_at_most(math.prod(sizes), file)):
         read = reader([int(place) for place in np.unravel_index(number, sizes or (1,))][: len(sizes)])
         yield [_Plane(shape, np.dtype(level.dtype), read, None if empty is None else (empty,))]
+
+
+def _at_most(images: int, file: TiffImages) -> int:
+    """The number of images that a description states; each has a byte at least."""
+    if images > file._tiff.filehandle.size:
+        raise ValueError(f"its description states {images:,} images")
+    return images
 
 
 def _page_numbers(axes: str, shape: tuple[int, ...]) -> Iterator[list[int]]:
@@ -271,7 +265,7 @@ def _plane_of_series(file: TiffImages, level: Any, number: int, first: int) -> _
         return _plane(file, level.pages[number], first + number)
     # ImageJ writes large stacks after a single page header.
     keyframe = level.keyframe
-    return _mapped(file, keyframe, level.dataoffset + number * int(np.prod(keyframe.shaped)) * keyframe.dtype.itemsize)
+    return _mapped(file, keyframe, level.dataoffset + number * math.prod(keyframe.shaped) * keyframe.dtype.itemsize)
 
 
 def _plane(file: TiffImages, page: Any, key: int) -> _Plane:
@@ -291,7 +285,7 @@ def _plane(file: TiffImages, page: Any, key: int) -> _Plane:
 
 def _mapped(file: TiffImages, keyframe: Any, offset: int) -> _Plane:
     dtype = np.dtype(file._tiff.byteorder + keyframe.dtype.char)
-    if offset + int(np.prod(keyframe.shaped)) * dtype.itemsize > file._tiff.filehandle.size:
+    if offset + math.prod(keyframe.shaped) * dtype.itemsize > file._tiff.filehandle.size:
         raise ValueError("its end is missing")
 
     def read(y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
@@ -392,6 +386,16 @@ def _turn(page: Any) -> int:
     tag = page.tags.get(_ORIENTATION)
     turn = 1 if tag is None else int(tag.value)
     return turn if 1 <= turn <= 8 else 1
+
+
+def _placement(page: Any) -> dict[str, Any]:
+    found = dict[str, Any]()
+    tags = {code: page.tags[code] for code in (*_RESOLUTION, *_GEO) if code in page.tags}
+    if all(code in tags and tags[code].value[1] for code in _RESOLUTION[:2]):
+        found["resolution"] = tuple(tags[code].value for code in _RESOLUTION[:2])
+        found["resolutionunit"] = int(tags[296].value) if 296 in tags else 2
+    geo = [(code, tag.dtype, tag.count, tag.value, False) for code, tag in tags.items() if code in _GEO]
+    return found | ({"extratags": geo} if geo else {})
 
 
 def _largest(keyframe: Any) -> int:

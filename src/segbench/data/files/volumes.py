@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.statements import Nodata
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, reading
+from segbench.runtime.limits import DEFLATE, refuse_bomb
 
 _PACKAGES = {".nii": "nibabel", ".nii.gz": "nibabel", ".mrc": "mrcfile", ".dcm": "pydicom"}
+_KINDS = {".nii": "NIfTI", ".nii.gz": "NIfTI", ".mrc": "MRC", ".dcm": "DICOM"}
 VOLUME_SUFFIXES = tuple(_PACKAGES)
 
 
@@ -51,20 +54,17 @@ class VolumeImages:
         self._nodata: Nodata | None = None
         suffix = split_name(path.name)[1]
         library = _imported(_PACKAGES[suffix])
-        try:
+        with reading(path, _KINDS[suffix]):
             slices = {"nibabel": self._nifti, "mrcfile": self._mrc, "pydicom": self._dicom}[_PACKAGES[suffix]](library)
-        except SegbenchError:
-            raise
-        except Exception as error:  # a damaged file ends in errors of zlib, struct, numpy and each library's own
-            raise SegbenchError(
-                f"{path} cannot be read by {library.__name__}: {error}", "a whole file", "fetch or write it again"
-            ) from error
         if slices.dtype.kind not in "buif":
             raise SegbenchError(f"{path} holds values of type {slices.dtype}", "numbers", "convert it to a TIFF stack")
         self._slices_NHWC = slices
 
     def _nifti(self, nibabel: Any) -> NDArray[Any]:
-        volume = np.asanyarray(nibabel.load(self.path).dataobj)
+        stored = nibabel.load(self.path)
+        needed = math.prod(stored.shape) * stored.get_data_dtype().itemsize
+        refuse_bomb(self.path, needed, self.path.stat().st_size, DEFLATE)
+        volume = np.asanyarray(stored.dataobj)
         pixels = volume.reshape(*volume.shape[:2], -1)
         slices: NDArray[Any] = pixels.transpose(2, 1, 0)[..., np.newaxis]
         return slices
@@ -77,6 +77,8 @@ class VolumeImages:
 
     def _dicom(self, pydicom: Any) -> NDArray[Any]:
         file = pydicom.dcmread(self.path)
+        sizes = (file.Rows, file.Columns, file.SamplesPerPixel, file.get("NumberOfFrames") or 1, file.BitsAllocated)
+        refuse_bomb(self.path, math.prod(map(int, sizes)) // 8, self.path.stat().st_size)
         photometric, pixels = str(file.PhotometricInterpretation), file.pixel_array
         colour = int(file.SamplesPerPixel) == 3
         if not (colour or photometric.startswith("MONOCHROME")):

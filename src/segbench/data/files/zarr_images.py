@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, reading
+from segbench.runtime.limits import refuse_bomb
 
 _MARKS = ("zarr.json", ".zarray", ".zgroup")
 _CHANNEL = ("c", "channel", "channels", "band", "bands")
@@ -28,23 +31,24 @@ def fields_of(path: Path) -> list[Path]:
     Raises:
         SegbenchError: a well or its fields are missing.
     """
-    plate = _metadata(path).get("plate")
     fields = []
-    for well in plate.get("wells", []) if isinstance(plate, dict) else []:
-        inside = path / str(well["path"])
-        images = _metadata(inside).get("well", {}).get("images", [])
-        if not images:
-            raise SegbenchError(
-                f"{path} lists the well {well['path']}, and {inside} has no field", "a whole plate", "copy it again"
-            )
-        fields += [inside / str(image["path"]) for image in images]
+    with reading(path, "a plate of OME-Zarr", "a whole plate", "copy it again"):
+        plate = _metadata(path).get("plate")
+        for well in plate.get("wells", []) if isinstance(plate, dict) else []:
+            inside = path / str(well["path"])
+            images = _metadata(inside).get("well", {}).get("images", [])
+            if not images:
+                raise SegbenchError(
+                    f"{path} lists the well {well['path']}, and {inside} has no field", "a whole plate", "copy it again"
+                )
+            fields += [inside / str(image["path"]) for image in images]
     return fields
 
 
 def _metadata(group: Path) -> dict[str, Any]:
     """OME's metadata of a group, of both versions of zarr; empty if there is none."""
     for name in (".zattrs", "zarr.json"):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             content = json.loads((group / name).read_text())
             attributes = content.get("attributes", {}) if name == "zarr.json" else content
             return dict(attributes.get("ome") or attributes)
@@ -84,18 +88,21 @@ class ZarrImages:
         zarr = import_zarr()
         self.path = path
         self.placement: dict[str, Any] = {}
-        try:
+        with self._reading():
             found = zarr.open(str(path), mode="r")
             self._array, names = _level(found, zarr)
-        except Exception as error:  # damaged metadata ends in errors of json, zarr, numcodecs and numpy
-            raise self._damaged(error) from error
-        fits = axes is not None and len(axes) == len(self._array.shape)
-        unnamed = list(axes.lower()) if axes is not None and fits else _guessed(self._array.shape, channels or 1)
-        self._axes = _axes(names or unnamed, self._array.shape, path)
-        self._others = [place for place, axis in enumerate(self._axes) if axis == "n"]
+            fits = axes is not None and len(axes) == len(self._array.shape)
+            unnamed = list(axes.lower()) if axes is not None and fits else _guessed(self._array.shape, channels or 1)
+            self._axes = _axes(names or unnamed, self._array.shape, path)
+            self._others = [place for place, axis in enumerate(self._axes) if axis == "n"]
+            needed = math.prod(self._array.shape) * self.dtype(0).itemsize
+            refuse_bomb(path, needed, partial(_stored, path), in_parts=True)
+            chunk = getattr(self._array, "shards", None) or self._array.chunks
+            refuse_bomb(path, math.prod(chunk) * self.dtype(0).itemsize, partial(_stored, path))
+            self._nodata = self._declared()
 
     def __len__(self) -> int:
-        return int(np.prod([self._array.shape[place] for place in self._others], dtype=np.int64))
+        return math.prod(self._array.shape[place] for place in self._others)
 
     def close(self) -> None:
         """No-op, as no file is open."""
@@ -112,6 +119,9 @@ class ZarrImages:
 
     def nodata(self, index: int) -> tuple[float, ...] | None:
         """The value of the attribute `_FillValue`, as in CF's conventions, or `nodata`."""
+        return self._nodata
+
+    def _declared(self) -> tuple[float, ...] | None:
         found = (dict(self._array.attrs).get(key) for key in ("_FillValue", "nodata"))
         value = next((value for value in found if isinstance(value, int | float)), None)
         return None if value is None else (float(value),)
@@ -129,19 +139,22 @@ class ZarrImages:
         places = iter(np.unravel_index(index, [self._array.shape[place] for place in self._others] or [1]))
         selection = {"y": slice(y0, y1), "x": slice(x0, x1), "c": slice(None)}
         chosen = tuple(selection[axis] if axis in selection else int(next(places)) for axis in self._axes)
-        try:
+        with self._reading():
+            height, width, channels = self.shape(index)
+            pixels = len(range(height)[y0:y1]) * len(range(width)[x0:x1]) * channels
+            refuse_bomb(self.path, pixels * self.dtype(index).itemsize, partial(_stored, self.path))
             part = np.asarray(self._array[chosen])
-        except Exception as error:  # a damaged chunk ends in whatever its codec raises
-            raise self._damaged(error) from error
         kept = [axis for axis in self._axes if axis != "n"]
         if "c" not in kept:
             kept, part = [*kept, "c"], part[..., np.newaxis]
         return np.ascontiguousarray(part.transpose([kept.index(axis) for axis in "yxc"]))
 
-    def _damaged(self, error: object) -> SegbenchError:
-        return SegbenchError(
-            f"{self.path} cannot be read as zarr: {error}", "a whole zarr array or OME-Zarr image", "copy it again"
-        )
+    def _reading(self) -> contextlib.AbstractContextManager[None]:
+        return reading(self.path, "zarr", "a whole zarr array or OME-Zarr image", "copy it again")
+
+
+def _stored(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _level(found: Any, zarr: Any) -> tuple[Any, Sequence[str] | None]:

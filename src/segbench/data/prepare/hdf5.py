@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from segbench.data.files.labelled import read_mat
 from segbench.data.files.stacks import write_stack
 from segbench.data.prepare.downloads import SILENT, Listener
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, reading
+from segbench.runtime.limits import refuse_bomb
 
 CROP = (slice(45, 470), slice(40, 600))
 """Of 480 x 640: Gupta et al. and the FCN release crop the white frame, which leaves 425 x 560."""
@@ -27,20 +29,14 @@ FIRST_ID = 5001
 
 @contextmanager
 def _opened(path: Path, variables: dict[str, int]) -> Iterator[Any]:
-    """Open the file and check the variables and their numbers of axes."""
+    """Open the file and check the variables, their numbers of axes and their sizes."""
     try:
         import h5py
     except ImportError as error:
         raise SegbenchError(
             f"{path} is HDF5, and h5py is not installed", "h5py 3", "run pip install 'segbench[hdf5]'"
         ) from error
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise SegbenchError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as HDF5: {error}", "a whole file", "fetch it again"
-        ) from error
-    with file:
+    with reading(path, "HDF5", "a whole file", "fetch it again"), h5py.File(path, "r") as file:
         for name, axes in variables.items():
             if name not in file or getattr(file[name], "ndim", None) != axes:
                 shape = getattr(file[name], "shape", "no array") if name in file else "not there"
@@ -49,6 +45,8 @@ def _opened(path: Path, variables: dict[str, int]) -> Iterator[Any]:
                     f"{name} with {axes} axes",
                     "use the publisher's own file",
                 )
+            for shape in (file[name].shape, file[name].chunks or ()):
+                refuse_bomb(path, math.prod(shape) * file[name].dtype.itemsize, path.stat().st_size)
         yield file
 
 

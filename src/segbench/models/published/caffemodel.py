@@ -14,17 +14,18 @@ Repeated numbers are packed (one run of bytes) or not (a tag before each number)
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, reading
 
 Blob = NDArray[np.floating[Any]]
 
@@ -37,7 +38,10 @@ _FIELDS = {_LAYER: (1, 7), _LAYERS_V1: (4, 6)}
 _V0_IN_V1, _FIELDS_V0 = 1, (1, 50)
 
 _SCAN = 2**16
-"""Records compared at a time when searching for the end of a run."""
+"""The most records compared at a time when searching for the end of a run."""
+
+_MOST = 200_000
+"""Fields in a file beside runs of numbers: a net has some dozens for each layer."""
 
 
 def read_caffemodel(path: str | Path) -> dict[str, tuple[Blob, ...]]:
@@ -57,20 +61,27 @@ def read_caffemodel(path: str | Path) -> dict[str, tuple[Blob, ...]]:
     data = _map(Path(path))
     reader = _Reader(data, Path(path))
     layers: dict[str, tuple[Blob, ...]] = {}
-    for field in reader.fields(0, len(data)):
-        if field.kind != LENGTH or field.number not in _FIELDS:
-            continue
-        name, blobs = reader.layer(field, *_FIELDS[field.number], v0=field.number == _LAYERS_V1)
-        if not blobs:
-            continue
-        if name in layers:
-            raise SegbenchError(f"{path}: two layers {name!r} with weights", "one", "give the layers distinct names")
-        layers[name] = blobs
+    with reading(Path(path), "a .caffemodel", "a whole .caffemodel file", "download it again"):
+        _read_layers(reader, layers)
     if not layers:
         raise SegbenchError(
             f"{path}: no layer with weights", "a trained .caffemodel", "check that the download is the file itself"
         )
     return layers
+
+
+def _read_layers(reader: _Reader, layers: dict[str, tuple[Blob, ...]]) -> None:
+    for each in reader.fields(0, len(reader.data)):
+        if each.kind != LENGTH or each.number not in _FIELDS:
+            continue
+        name, blobs = reader.layer(each, *_FIELDS[each.number], v0=each.number == _LAYERS_V1)
+        if not blobs:
+            continue
+        if name in layers:
+            raise SegbenchError(
+                f"{reader.path}: two layers {name!r} with weights", "one", "give the layers distinct names"
+            )
+        layers[name] = blobs
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -110,40 +121,41 @@ class _Field:
 class _Reader:
     data: mmap.mmap
     path: Path
+    count: Iterator[int] = field(default_factory=itertools.count)
 
     def layer(self, message: _Field, name_field: int, blobs_field: int, v0: bool) -> tuple[str, tuple[Blob, ...]]:
         name, blobs = "", []
-        for field in self.fields(message.start, message.stop):
-            if field.kind != LENGTH:
+        for each in self.fields(message.start, message.stop):
+            if each.kind != LENGTH:
                 continue
-            if v0 and field.number == _V0_IN_V1:
-                return self.layer(field, *_FIELDS_V0, v0=False)
-            if field.number == name_field:
-                name = self.text(field)
-            elif field.number == blobs_field:
-                blobs.append(self.blob(field))
+            if v0 and each.number == _V0_IN_V1:
+                return self.layer(each, *_FIELDS_V0, v0=False)
+            if each.number == name_field:
+                name = self.text(each)
+            elif each.number == blobs_field:
+                blobs.append(self.blob(each))
         return name, tuple(blobs)
 
-    def text(self, field: _Field) -> str:
+    def text(self, each: _Field) -> str:
         try:
-            return self.data[field.start : field.stop].decode()
+            return self.data[each.start : each.stop].decode()
         except UnicodeDecodeError as error:
-            raise self.damaged(field.start, "a name that is not text") from error
+            raise self.damaged(each.start, "a name that is not text") from error
 
     def blob(self, message: _Field) -> Blob:
         shape: list[int] | None = None
         old_shape: dict[int, int] = {}
         floats: list[Blob] = []
         doubles: list[Blob] = []
-        for field in self.fields(message.start, message.stop):
-            if field.number == 7 and field.kind == LENGTH:
-                shape = self.dims(field)
-            elif field.number in (1, 2, 3, 4) and field.kind == VARINT:
-                old_shape[field.number] = field.value
-            elif field.number == 5:
-                floats.append(self.numbers(field, FIXED32, "<f4"))
-            elif field.number == 8:
-                doubles.append(self.numbers(field, FIXED64, "<f8"))
+        for each in self.fields(message.start, message.stop):
+            if each.number == 7 and each.kind == LENGTH:
+                shape = self.dims(each)
+            elif each.number in (1, 2, 3, 4) and each.kind == VARINT:
+                old_shape[each.number] = each.value
+            elif each.number == 5:
+                floats.append(self.numbers(each, FIXED32, "<f4"))
+            elif each.number == 8:
+                doubles.append(self.numbers(each, FIXED64, "<f8"))
         chunks = doubles or floats
         values = chunks[0] if len(chunks) == 1 else np.concatenate(chunks or [np.zeros(0, np.float32)])
         if shape is None:
@@ -156,31 +168,33 @@ class _Reader:
 
     def dims(self, message: _Field) -> list[int]:
         dims: list[int] = []
-        for field in self.fields(message.start, message.stop):
-            if field.number == 1 and field.kind == VARINT:
-                dims.append(field.value)
-            elif field.number == 1 and field.kind == LENGTH:
-                at = field.start
-                while at < field.stop:
-                    value, at = self.varint(at, field.stop)
+        for each in self.fields(message.start, message.stop):
+            if each.number == 1 and each.kind == VARINT:
+                dims.append(each.value)
+            elif each.number == 1 and each.kind == LENGTH:
+                at = each.start
+                while at < each.stop:
+                    value, at = self.varint(at, each.stop)
                     dims.append(value)
         return dims
 
-    def numbers(self, field: _Field, fixed: int, dtype: str) -> Blob:
-        size = field.stop - field.start
-        if field.kind == fixed:
-            strides = (field.period,)
-            values: Blob = np.ndarray((field.count,), dtype, self.data, field.start, strides)
+    def numbers(self, each: _Field, fixed: int, dtype: str) -> Blob:
+        size = each.stop - each.start
+        if each.kind == fixed:
+            strides = (each.period,)
+            values: Blob = np.ndarray((each.count,), dtype, self.data, each.start, strides)
             return values
-        if field.kind != LENGTH or size % _WIDTH[fixed]:
-            raise self.damaged(field.start, "weights cut off inside a number")
-        return np.frombuffer(self.data, dtype, size // _WIDTH[fixed], field.start)
+        if each.kind != LENGTH or size % _WIDTH[fixed]:
+            raise self.damaged(each.start, "weights cut off inside a number")
+        return np.frombuffer(self.data, dtype, size // _WIDTH[fixed], each.start)
 
     def fields(self, start: int, stop: int) -> Iterator[_Field]:
         """The fields of the message between two bytes; repeated numbers of fixed size come as one run."""
         at = start
         while at < stop:
             record = at
+            if next(self.count) > _MOST:
+                raise self.damaged(at, f"more than {_MOST:,} fields")
             tag, at = self.varint(at, stop)
             number, kind = tag >> 3, tag & 7
             if number == 0 or kind not in (VARINT, FIXED64, LENGTH, FIXED32):
@@ -209,12 +223,15 @@ class _Reader:
         """How many whole records from `record` on begin with the same tag."""
         tag = np.frombuffer(self.data, np.uint8, tag_size, record)
         records = (stop - record) // period
-        for first in range(0, records, _SCAN):
-            count = min(_SCAN, records - first)
+        first, count = 0, 1
+        while first < records:
+            # Twice as many each time, so that no more is compared than twice the run.
+            count = min(2 * count, _SCAN, records - first)
             bytes_NP = np.frombuffer(self.data, np.uint8, count * period, record + first * period).reshape(-1, period)
             same_N = (bytes_NP[:, :tag_size] == tag).all(axis=1)
             if not same_N.all():
                 return first + int(same_N.argmin())
+            first += count
         return records
 
     def varint(self, at: int, stop: int) -> tuple[int, int]:
