@@ -408,7 +408,7 @@ WRITERS = {
     # The device that takes what nobody reads.
     "segbench.runtime.closed_pipe",
     # Data sets, which are no run's.
-    *(f"segbench.data.prepare.{name}" for name in ("fetch", "downloads", "hdf5", "recipes")),
+    *(f"segbench.data.prepare.{name}" for name in ("fetch", "downloads", "hdf5", "recipes", "unpack")),
     # A folder that was made for it, under a name that nobody can guess.
     "segbench.export.formats",
 }

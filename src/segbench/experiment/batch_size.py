@@ -12,6 +12,7 @@ import torch
 from segbench.config.record import Config
 from segbench.data.raw import DataSet
 from segbench.errors import SegbenchError
+from segbench.experiment.axes import make_optimizer
 from segbench.experiment.build import build_task
 from segbench.training.precision import computing_in, precision_named
 from segbench.training.task import SegmentationTask, centre_crop
@@ -113,7 +114,7 @@ def train_step(task: SegmentationTask, config: Config, size: int, device: torch.
     """
     precision, tile = precision_named(config.trainer.precision, device.type), int(config.data.tile or 0)
     task.to(device).train()
-    optimizer = task._optimizer(task.model)
+    optimizer = make_optimizer(config.optimizer, task.model)
     with computing_in(precision, task.model, device.type):
         images = {
             name: torch.zeros(size, modality.channels, tile, tile, device=device, dtype=precision.weights)
