@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 import scipy.io
 import tifffile
@@ -83,8 +84,9 @@ WAYS = ({}, {"compression": "zlib"}, {"compression": "lzw", "tile": (16, 16)}, {
 READERS: dict[str, tuple[str, Callable[[Path], Any], Callable[[], list[bytes]]]] = {
     **{
         kind: (f".{kind}", lambda path: list(images_of(path)), lambda kind=kind: [_encoded(f".{kind}")])
-        for kind in ("png", "jpg", "bmp", "webp", "jp2", "gif")
+        for kind in ("png", "jpg", "bmp", "webp", "gif")
     },
+    "jp2": (".jp2", lambda path: list(images_of(path)), lambda: [imagecodecs.jpeg2k_encode(PIXELS, level=0)]),
     "tiff": (".tif", lambda path: list(images_of(path)), lambda: [_tiff(**way) for way in WAYS]),
     "mat": (".mat", lambda path: read_mat(path, "a", "S"), lambda: [_mat(), _mat(format="4")]),
     "npz": (".npz", read_arrays, lambda: [_npz()]),
