@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.segbench-setup
 
-.PHONY: setup requirements train test test-slow test-slurm test-faults test-networks test-python test-oldest test-next \
+.PHONY: setup requirements train test test-slow test-slurm test-faults fuzz test-networks test-python test-oldest test-next \
 	lint docs test-tutorials bench bench-large gpu clean
 
 setup: $(STAMP)
@@ -45,6 +45,10 @@ test-slurm: setup
 # Kills small trainings at 120 random moments; each continues to the weights of an uninterrupted one: five minutes.
 test-faults: setup
 	$(BIN)/python tests/end_to_end/faults.py
+
+# Damaged files of every format, ten minutes: make fuzz ARGS="--minutes 2 --readers png,tiff"
+fuzz: setup
+	$(BIN)/python tests/end_to_end/fuzz.py $(ARGS)
 
 # The packages of networks need torchvision, which exists for no CPU build of torch from PyPI: their own environment, with
 # torch and torchvision of one release and about 6 GB. What else was tested together comes from constraints.txt.

@@ -208,8 +208,11 @@ class TestBadInput:
         [
             (lambda stored: stored.pop("ids"), "KeyError"),
             (lambda stored: stored.pop("semantic/confusion/matrix"), "no scores can be computed from its counts"),
-            (lambda stored: stored.update({"versions": np.array("[1]")}), "its versions are not a mapping"),
-            (lambda stored: stored.update({"versions": np.array("{")}), "JSONDecodeError"),
+            (
+                lambda stored: stored.update({"versions": np.array("[1]")}),
+                "its versions is damaged: Input should be a valid dictionary",
+            ),
+            (lambda stored: stored.update({"versions": np.array("{")}), "its versions is damaged: Expecting"),
             (lambda stored: stored.update({"ids": stored["ids"][:-1]}), ".*does not hold numbers of 39 images"),
             (lambda stored: stored.update({"ids": np.array(["a"] * 40)}), "it contains an image twice"),
             (
@@ -220,7 +223,10 @@ class TestBadInput:
                 lambda stored: stored.update({"semantic/confusion/matrix": np.zeros((40, 3))}),
                 "no scores can be computed from its counts",
             ),
-            (lambda stored: stored.update({"ids": np.array([object()] * 40)}), "ValueError"),
+            (
+                lambda stored: stored.update({"ids": np.array([object()] * 40)}),
+                ".*cannot be read as npz: Object arrays",
+            ),
         ],
     )
     def test_a_file_that_segbench_did_not_write(self, make_run, change, said):

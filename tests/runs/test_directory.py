@@ -116,7 +116,7 @@ def test_files_that_a_crashed_machine_left_empty_are_named(run):
     with pytest.raises(SegbenchError, match=r"results.json is damaged: Unterminated string"):
         run.results()
     (run.path / "provenance.json").write_text("[]")
-    with pytest.raises(SegbenchError, match=r"provenance.json is damaged: a list"):
+    with pytest.raises(SegbenchError, match=r"provenance.json is damaged: Input should be a valid dictionary"):
         run.provenance()
     (run.path / "config.yaml").write_text("model: [")
     with pytest.raises(SegbenchError, match=r"config.yaml is damaged: while parsing"):
