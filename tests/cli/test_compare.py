@@ -140,7 +140,7 @@ def test_a_damaged_file_is_no_failed_job(two, capsys):
     (two / "sweep" / "lr=2" / "results.json").write_text("{")
     assert run(["sweep", "draws=500"]) == 1
     said = capsys.readouterr().err
-    assert "results.json cannot be read" in said and "segbench evaluate run=sweep/lr=2" in said
+    assert "results.json is damaged" in said and "segbench evaluate run=sweep/lr=2" in said
 
 
 @pytest.mark.parametrize(

@@ -156,13 +156,13 @@ class TestReadRun:
     @pytest.mark.parametrize(
         ("name", "text", "said"),
         [
-            ("results.json", "{", "results.json cannot be read"),
-            ("results.json", "[]", "results.json is not a mapping"),
+            ("results.json", "{", "results.json is damaged"),
+            ("results.json", "[]", "results.json is damaged"),
             ("results.json", '{"schema": 9, "metrics": {}}', "schema 9, this version reads 1"),
             ("results.json", '{"schema": 1, "metrics": ["a"]}', "no table of metrics"),
             ("results.json", '{"schema": 1, "metrics": {"a": "b"}}', "no table of metrics"),
             ("results.json", '{"schema": 1, "metrics": {}, "protocol": [1]}', "does not match its schema"),
-            ("state.json", "", "state.json cannot be read"),
+            ("state.json", "", "state.json is damaged"),
             ("config.yaml", "a: [", "config.yaml is damaged"),
             ("config.yaml", "- a", "config.yaml is not a mapping"),
             ("config.yaml", "\xff", "config.yaml is damaged"),

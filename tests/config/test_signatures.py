@@ -39,8 +39,8 @@ def test_every_experiment_fits(experiment, on_cpu):
     [
         ("optimizer.lr=bad", 'optimizer.lr="bad"', "a valid number"),
         ("optimizer.betas=[0.9,x]", 'optimizer.betas=[0.9, "x"], at 1', "a valid number"),
-        ("data.batch_size=2.5", "data.batch_size=2.5", "a valid integer"),
-        ("data.batch_size=null", "data.batch_size=null", "a valid integer"),
+        ("data.batch_size=2.5", "data.batch_size=2.5", "a valid integer or 'auto'"),
+        ("data.batch_size=null", "data.batch_size=null", "a valid integer or 'auto'"),
         ("data.num_workers=two", 'data.num_workers="two"', "a valid integer or 'auto'"),
         ("trainer.max_steps=many", 'trainer.max_steps="many"', "a valid integer"),
         ("seed=x", 'seed="x"', "a valid integer"),

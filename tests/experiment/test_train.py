@@ -69,6 +69,7 @@ def test_the_recorded_config_is_resolved_and_is_what_ran(tiny_run, tiny_config):
     composed = tiny_config()
     # What is left to the machine is recorded as it was settled.
     settled = dict.fromkeys(("trainer.sync_batchnorm", "trainer.allow_tf32", "trainer.benchmark"), False)
+    settled["data.num_workers"] = 0
     assert {composed.flat[key] for key in settled} == {"auto"}
     assert recorded == composed.replace(settled).tree
     (began,) = Run(tiny_run).legs()

@@ -101,7 +101,8 @@ class SegmentationData(lightning.LightningDataModule):
         self.test_split = "test"
         self._geometry, self._augmentation, self._seed = geometry, augmentation, seed
         self._batch_size, self._tile, self._surround, self._repeats = batch_size, tile, surround, repeats
-        self._eval_batch_size, self._num_workers, self._pixel_weights = eval_batch_size, num_workers, pixel_weights
+        self._eval_batch_size, self._pixel_weights = eval_batch_size, pixel_weights
+        self._num_workers: int | str = num_workers
         self._resumed_at, self._overfit = 0, overfit_batches
         self._balance = None if balance is None else self._balanced(balance)
 
@@ -199,7 +200,8 @@ class SegmentationData(lightning.LightningDataModule):
         return self.evaluation_loader(self.test_split)
 
     def _loading(self, stays: bool, batches: int) -> dict[str, Any]:
-        workers = min(self._num_workers, batches)
+        # `auto` until the machine has been looked at.
+        workers = 0 if self._num_workers == "auto" else min(int(self._num_workers), batches)
         ignore_index = {name: head.ignore_index for name, head in self.spec.heads.items()}
         return {
             "num_workers": workers,

@@ -84,8 +84,9 @@ def tf32_kept() -> Callable[[], None]:
         if older is not None:
             torch.set_float32_matmul_precision(older[0])
             cudnn.allow_tf32 = older[2]
-        else:
-            matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = newer
+        for owner, value in zip((matmul, cudnn.conv, cudnn.rnn), newer, strict=True):
+            if owner.fp32_precision != value:
+                owner.fp32_precision = value
 
     return back
 

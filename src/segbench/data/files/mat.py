@@ -1,12 +1,13 @@
 """MATLAB files of version 4 and 5 to 7, checked byte by byte before scipy reads them: a damaged one ends its process.
 
-Layout: "MAT-File Format" of MathWorks. Plain arrays, cells and structures are admitted; sparse matrices, objects and
-functions are not, as no labels are kept in them.
+Layout: "MAT-File Format" of MathWorks. Plain arrays, cells, structures and sparse matrices (SBD's boundaries) are
+admitted; objects and functions are not, as no labels are kept in them.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import struct
 import zlib
@@ -18,7 +19,7 @@ from segbench.runtime.limits import FREE, refuse_bomb
 _INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8, 16: 1, 17: 2, 18: 4}
 """Bytes of a number by the type of its element; the last three are text."""
-_CELL, _STRUCT, _CHAR, _NUMBERS = 1, 2, 4, range(6, 16)
+_CELL, _STRUCT, _CHAR, _SPARSE, _NUMBERS = 1, 2, 4, 5, range(6, 16)
 _COMPLEX = 0x0800
 _DEEPEST = 32
 _HEADER = 128
@@ -145,11 +146,27 @@ class _Elements:
                 raise ValueError(f"{count * fields} elements that its bytes cannot hold")
             for _ in range(count * fields):
                 self.matrix(depth + 1)
+        elif kind == _SPARSE:
+            count = self._sparse(sizes)
+            for _ in range(2 if flags & _COMPLEX else 1):
+                self._values(count, text=False)
         elif kind == _CHAR or kind in _NUMBERS:
             for _ in range(2 if flags & _COMPLEX else 1):
                 self._values(count, kind == _CHAR)
         else:
             raise ValueError(f"an array of class {kind}, neither numbers, text, cells nor a structure")
+
+    def _sparse(self, sizes: tuple[int, ...]) -> int:
+        """The number of values of a sparse matrix, whose places lie within its columns."""
+        left = len(self._content)
+        rows = self._numbers(_INT32, "i", 0, left)
+        starts = self._numbers(_INT32, "i", 1, left)
+        if len(sizes) != 2 or len(starts) != sizes[1] + 1 or starts[0] != 0 or starts[-1] > len(rows):
+            raise ValueError("a sparse matrix without the starts of its columns")
+        used = rows[: starts[-1]]
+        if any(a > b for a, b in itertools.pairwise(starts)) or any(not 0 <= row < sizes[0] for row in used):
+            raise ValueError("a sparse matrix with places outside")
+        return len(rows)
 
     def _fields(self) -> int:
         (length,) = self._numbers(_INT32, "i", 1, 1)
