@@ -159,11 +159,12 @@ def _read_all(
         # The first file also loads compiled code, which says nothing of the others.
         read_next()
         began, first_of = time.perf_counter(), len(left)
-        workers = [pool.submit(work)]
+        while first_of - len(left) < _TIMED and read_next():
+            pass
+        small = time.perf_counter() - began < _SMALL * (first_of - len(left))
+        workers = [pool.submit(work) for _ in range(1 if small else min(cores, len(left)))]
         try:
             while wait(workers, timeout=_INTERVAL).not_done:
-                if len(workers) == 1 and time.perf_counter() - began > _SMALL * (first_of - len(left)):
-                    workers += [pool.submit(work) for _ in range(min(cores - 1, len(left)))]
                 if progress is not None:
                     progress(len(names) - len(left), len(names))
         finally:
@@ -179,6 +180,8 @@ def _read_all(
 _INTERVAL = 0.1
 """Seconds between progress reports."""
 
+_TIMED = 4
+"""Files that tell whether the others are small."""
 _SMALL = 3e-4
 """Seconds per file below which one thread reads them all: more would spend twice that waiting for the interpreter."""
 
