@@ -1,16 +1,18 @@
 import json
 import os
 import struct
+import threading
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
 
+from segbench.data.files.image_files import AS_STORED
 from segbench.data.folder import scan
 from segbench.data.folder.cache import user_cache
 from segbench.data.folder.facts import mean_and_std
-from segbench.data.folder.scan import scan_images, scan_masks
+from segbench.data.folder.scan import scan_images, scan_labels, scan_masks
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +186,28 @@ def test_a_pointer_of_git_lfs_is_called_one(folder):
         (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
     found = scan_images(folder, ["a.png", "a.tif"])
     assert {"is a pointer of Git LFS" in fault.found for fault in found.faults.values()} == {True}
+
+
+@pytest.mark.parametrize(
+    ("limits", "threads"), [({"_SMALL": 9}, 1), ({"_SMALL": 0}, 2), ({"_SMALL": 9, "_FEW_BYTES": 0}, 2)]
+)
+def test_small_files_are_read_by_one_thread_and_others_by_one_per_core(folder, monkeypatch, limits, threads):
+    names = [f"{number}.png" for number in range(10)]
+    for name in names:
+        cv2.imwrite(str(folder / name), np.eye(4, dtype=np.uint8))
+    for name, limit in limits.items():
+        monkeypatch.setattr(scan, name, limit)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None, raising=False)
+    used, together = set(), threading.Barrier(threads)
+
+    def count(_):
+        thread = threading.current_thread()
+        if thread not in used and thread is not threading.main_thread():
+            used.add(thread)
+            together.wait(timeout=30)
+        return (16,)
+
+    found = scan_labels(folder, names, None, AS_STORED, "classes", count)
+    assert found.decoded == 10 and not found.faults
+    assert len(used) == threads

@@ -119,7 +119,8 @@ def _scan(
         scan.pages[name] = tuple(kind(*(_tuples(value, shared) for value in page)) for page in pages)
     unknown = [name for name in names if name not in scan.pages]
     try:
-        _read_all(folder, unknown, partial(read, reading=reading), scan, progress)
+        few_bytes = sum(stamps[name][0] for name in unknown) <= _FEW_BYTES * len(unknown)
+        _read_all(folder, unknown, partial(read, reading=reading), scan, progress, few_bytes)
     finally:
         # An interrupted scan too: the next one continues from there.
         if scan.decoded:
@@ -135,6 +136,7 @@ def _read_all(
     read: Callable[[Path], tuple[Facts, ...]],
     scan: Scan[Facts],
     progress: Progress | None,
+    few_bytes: bool,
 ) -> None:
     left = deque(names)
 
@@ -156,13 +158,8 @@ def _read_all(
 
     known = len(scan.pages)
     with scan_pool() as (pool, cores):
-        # The first file also loads compiled code, which says nothing of the others.
-        read_next()
-        began, first_of = time.perf_counter(), len(left)
-        while first_of - len(left) < _TIMED and read_next():
-            pass
-        small = time.perf_counter() - began < _SMALL * (first_of - len(left))
-        workers = [pool.submit(work) for _ in range(1 if small else min(cores, len(left)))]
+        threads = 1 if few_bytes and _are_small(read_next) else cores
+        workers = [pool.submit(work) for _ in range(min(threads, len(left)))]
         try:
             while wait(workers, timeout=_INTERVAL).not_done:
                 if progress is not None:
@@ -177,9 +174,20 @@ def _read_all(
         progress(len(names), len(names))
 
 
+def _are_small(read_next: Callable[[], bool]) -> bool:
+    """Whether a file takes so short that one thread reads them soonest."""
+    # The first file also loads compiled code, which says nothing of the others.
+    read_next()
+    began = time.perf_counter()
+    read = sum(read_next() for _ in range(_TIMED))
+    return time.perf_counter() - began < _SMALL * read
+
+
 _INTERVAL = 0.1
 """Seconds between progress reports."""
 
+_FEW_BYTES = 8192
+"""Bytes per file above which it is not asked whether files are small."""
 _TIMED = 4
 """Files that tell whether the others are small."""
 _SMALL = 3e-4
