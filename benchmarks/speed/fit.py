@@ -72,13 +72,13 @@ def _bare(config: Config) -> float:
 
     dataset = build_dataset(config.data, config.weights, config.model)
     task: SegmentationTask = build_task(config, dataset.spec)
-    loader = build_data(config, dataset, geometry_of(task.model)).train_dataloader()
+    data = build_data(config, dataset, geometry_of(task.model))
     model, criterion = task.model.train(), task.losses["semantic"]
     optimizer = make_optimizer(config.optimizer, model)
     schedule = make(config.scheduler, optimizer=optimizer, total_steps=STEPS + 1)
     start = 0.0
     batch: Batch
-    for step, batch in enumerate(loader):
+    for step, batch in enumerate(map(data.normalised, data.train_dataloader())):
         if step > STEPS:
             break
         image = batch.images["em"].contiguous(memory_format=task.memory_format)

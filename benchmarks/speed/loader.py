@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from segbench.data.augment import Augmentation
 from segbench.data.files.labelled import write_indices
@@ -82,7 +83,15 @@ def loader_voc() -> list[Row]:
                 with Image.open(labels[index]) as opened:
                     np.asarray(opened)
 
-            seconds, reference = _best_passes(lambda i: collate([tiles[Draw(i, draw=i)]]), bare)
+            scales = {
+                name: (torch.tensor(of.mean)[:, None, None], torch.tensor(of.std)[:, None, None])
+                for name, of in dataset.spec.modalities.items()
+            }
+
+            def ours(index: int) -> None:
+                collate([tiles[Draw(index, draw=index)]]).normalised(scales)
+
+            seconds, reference = _best_passes(ours, bare)
             size = sum(Path(image).stat().st_size for image in images) / _PAIRS / 1e3
     finally:
         cv2.setNumThreads(threads)

@@ -199,7 +199,7 @@ class Parts:
     Attributes:
         config: settled on this machine and for these data.
         dataset: the data set.
-        data: the DataModule.
+        data: the DataModule; in a loop without a Trainer `data.normalised(batch)` is what the network takes.
         task: the LightningModule; `task.model` is the network.
     """
 

@@ -159,8 +159,8 @@ class Sample:
     """One image with its labels.
 
     Attributes:
-        images: CHW float32 by modality, normalised.
-        targets: HW int64 by head; empty without labels.
+        images: CHW by modality: uint8 as they are, and float32, which are normalised.
+        targets: HW uint8 by head; empty without labels.
         instances: HW int32 object ids, 0 = none.
         references: further object ids by name, for evaluation.
         weight: HW float32 pixel weights of the loss.
@@ -181,12 +181,15 @@ class Sample:
 class Batch:
     """Samples stacked along a leading B; smaller ones padded to the largest: images with 0, labels with void.
 
+    A loader gives images and labels in the bytes that they are stored in, a sixth of what a network and its loss take;
+    `normalised` turns them into that on the device.
+
     Not frozen, since Lightning fills a copy with tensors of another type: under `trainer.precision=bf16-true` and the
     like those that are float32 here are of that type.
 
     Attributes:
-        images: BCHW float32 by modality.
-        targets: BHW int64 by head.
+        images: BCHW float32 by modality; uint8 before `normalised`, where they are stored so.
+        targets: BHW int64 by head; uint8 before `normalised`.
         ids: B names.
         indices: B positions in the split, -1 for padding.
         sizes: B pairs (H, W) before padding.
@@ -217,6 +220,24 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The batch on `device`; called by Lightning."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def normalised(self, scales: Mapping[str, tuple[Tensor, Tensor]]) -> Batch:
+        """The batch as a network takes it: the same numbers as `segbench.data.tiles.normalise` gives.
+
+        Args:
+            scales: mean and std by modality, each C11 float32 on the images' device.
+        """
+        images = {}
+        for name, image in self.images.items():
+            if not image.is_floating_point():
+                mean_C11, std_C11 = scales[name]
+                image = image.float().sub_(mean_C11).div_(std_C11)
+                for image_CHW, (height, width) in zip(image, self.sizes, strict=True):
+                    if image_CHW.shape[1:] != (height, width):
+                        image_CHW[:, height:] = 0
+                        image_CHW[:, :, width:] = 0
+            images[name] = image
+        return replace(self, images=images, targets={head: label.long() for head, label in self.targets.items()})
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory; called by the data loader."""

@@ -262,7 +262,7 @@ def test_data_check_reads_every_file(one, capsys):
 
 def test_seg_of_a_run_is_that_of_its_frames(one, compose, tmp_path):
     """Trained, evaluated in batches, written and read: the same number as one walk over the test frames."""
-    from segbench.data.tiles import to_sample
+    from segbench.data.tiles import normalise
     from segbench.experiment.build import build_dataset, build_decoding, build_task
     from segbench.experiment.train import train
     from segbench.runs.directory import Run
@@ -288,7 +288,8 @@ def test_seg_of_a_run_is_that_of_its_frames(one, compose, tmp_path):
     task.eval()
     frames = data.split("test")
     read = [frames.read(index) for index in range(len(frames))]
-    prob = [task.predict(to_sample(raw, data.spec, 0).images)["semantic"].numpy() for raw in read]
+    (name, modality), *_ = data.spec.modalities.items()
+    prob = [task.predict({name: normalise(raw.images[name], modality)})["semantic"].numpy() for raw in read]
     found = np.stack([decode_instances(each, build_decoding(run.config().decoding)) for each in prob])
     assert scores["test/seg"] == pytest.approx(seg(np.stack([raw.instances for raw in read]), found), abs=1e-12)
     gold = np.stack([raw.references["gold"] for raw in read])

@@ -1,4 +1,6 @@
 import multiprocessing
+import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -68,7 +70,12 @@ def test_a_loading_process_has_one_thread_of_each_library(monkeypatch):
     cv2.setNumThreads(3)
     torch.set_num_threads(3)
     try:
-        (seen, *_) = data(num_workers=1).evaluation_loader("test")
+        # OpenCV has threads of its own from now on, which sleep soon, and which a fork of this process lacks.
+        cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1999, 1777))
+        time.sleep(0.2)
+        loader = data(num_workers=1).evaluation_loader("test")
+        loader.timeout = 20
+        (seen, *_) = loader
         assert (cv2.getNumThreads(), torch.get_num_threads()) == (3, 3)
     finally:
         cv2.setNumThreads(before[0])
@@ -158,3 +165,19 @@ def test_a_share_for_a_class_without_a_pixel_is_refused(monkeypatch):
         SegbenchError, match=r"a share to high, which no training image shows\n.*\n.*data\.balance\.high"
     ):
         data(balance={"high": 0.5})
+
+
+@pytest.mark.parametrize(("training", "labels_on"), [(True, "meta"), (False, "cpu")])
+def test_labels_that_are_only_scored_stay_on_the_host(voc, compose, training, labels_on):
+    from lightning.pytorch.plugins import HalfPrecision
+
+    from segbench.experiment.build import build_dataset
+
+    config = compose("name=x", "data=pascal_voc", f"data.root={voc}", "data.partial=true", "augment=none")
+    module = SegmentationData(build_dataset(config.data, config.weights), TileGeometry(), Augmentation(), seed=0)
+    batch = next(iter(module.test_dataloader()))
+    module.trainer = SimpleNamespace(training=training, precision_plugin=HalfPrecision("bf16-true"))
+    moved = module.on_after_batch_transfer(module.transfer_batch_to_device(batch, torch.device("meta"), 0), 0)
+    assert (batch.images["rgb"].dtype, batch.targets["semantic"].dtype) == (torch.uint8, torch.uint8)
+    assert (moved.images["rgb"].device.type, moved.images["rgb"].dtype) == ("meta", torch.bfloat16)
+    assert (moved.targets["semantic"].device.type, moved.targets["semantic"].dtype) == (labels_on, torch.int64)

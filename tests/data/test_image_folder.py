@@ -14,7 +14,7 @@ from segbench.data.prepare.check import check
 from segbench.data.sampler import Draw
 from segbench.data.tiles import TrainTiles
 from segbench.errors import SegbenchError
-from segbench.spec import DatasetSpec
+from segbench.spec import DatasetSpec, collate
 
 
 @pytest.fixture(autouse=True)
@@ -109,8 +109,10 @@ def test_every_kind_goes_through_augmentation_in_tiles_larger_and_smaller(folder
     for tile in (8, 32):
         tiles = TrainTiles(dataset.split("train"), dataset.spec, flips, seed=0, tile=tile)
         sample = tiles[Draw(0)]
-        image = sample.images["image"]
-        assert image.shape == (dataset.spec.modalities["image"].channels, tile, tile)
+        modality = dataset.spec.modalities["image"]
+        scale = torch.tensor(modality.mean)[:, None, None], torch.tensor(modality.std)[:, None, None]
+        image = collate([sample]).normalised({"image": scale}).images["image"][0]
+        assert image.shape == (modality.channels, tile, tile)
         assert image.dtype == torch.float32 and image.isfinite().all() and image.abs().max() < 40
         assert set(sample.targets["semantic"].unique().tolist()) <= {0, 1}
 

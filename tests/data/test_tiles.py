@@ -14,7 +14,7 @@ from segbench.data.sampler import Draw
 from segbench.data.tiles import TrainTiles, WholeImages, normalise, to_sample, window
 from segbench.data.weights import LossWeights
 from segbench.inference.tiling import mirrored
-from segbench.spec import ModalitySpec
+from segbench.spec import ModalitySpec, collate
 
 
 def tiles(tile=24, margin=4, augmentation=None, seed=0):
@@ -46,6 +46,38 @@ def test_normalised_is_raw_less_mean_over_std_with_channels_first():
     assert tensor.tolist() == [[[0, 2]], [[1, 3]]]
 
 
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=3),
+    channels=st.integers(1, 4),
+    divides=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_bytes_that_are_normalised_as_a_batch_are_those_that_were_normalised_before(sizes, channels, divides, seed):
+    rng = np.random.default_rng(seed)
+    mean, std = rng.uniform(0, 255, channels), rng.uniform(1, 60, channels) if divides else np.ones(channels)
+    modality = ModalitySpec(channels, tuple(mean), tuple(std), "")
+    spec = replace(SPEC, modalities={"em": modality})
+    shapes = [(*size, channels) if channels > 1 else size for size in sizes]
+    raws = [
+        RawImage(
+            {"em": rng.integers(0, 256, shape).astype(np.uint8)},
+            {"semantic": rng.integers(0, 2, shape[:2]).astype(np.uint8)},
+            str(number),
+        )
+        for number, shape in enumerate(shapes)
+    ]
+    batch = collate([to_sample(raw, spec, 0) for raw in raws])
+    assert (batch.images["em"].dtype, batch.targets["semantic"].dtype) == (torch.uint8, torch.uint8)
+    by_channel = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
+    ready = batch.normalised({"em": tuple(by_channel)})
+    before = collate(
+        [replace(to_sample(raw, spec, 0), images={"em": normalise(raw.images["em"], modality)}) for raw in raws]
+    )
+    assert ready.images["em"].dtype == torch.float32 and ready.targets["semantic"].dtype == torch.int64
+    assert torch.equal(ready.images["em"], before.images["em"])
+    assert torch.equal(ready.targets["semantic"], before.targets["semantic"].long())
+
+
 def test_a_grey_image_gets_one_channel():
     assert normalise(np.zeros((3, 5), np.uint8), SPEC.modalities["em"]).shape == (1, 3, 5)
 
@@ -56,7 +88,7 @@ def test_a_sample_carries_all_that_is_known():
     )
     sample = to_sample(raw, SPEC, 5, np.full((2, 3), 0.5, np.float32))
     assert (sample.id, sample.index) == ("x", 5)
-    assert (sample.targets["semantic"].dtype, sample.targets["semantic"].max().item()) == (torch.int64, 255)
+    assert (sample.targets["semantic"].dtype, sample.targets["semantic"].max().item()) == (torch.uint8, 255)
     assert (sample.instances.dtype, sample.weight.dtype) == (torch.int32, torch.float32)
 
 
@@ -142,7 +174,7 @@ def test_loss_weights_are_cut_with_the_tile(drawn_isbi):
     spec = IsbiEM(drawn_isbi).spec
     weights = LossWeights(spec)
     sample = TrainTiles(source, spec, Augmentation(), 0, 40, 4, pixel_weights=weights)[Draw(2, 0, 0)]
-    whole, image = weights(source.read(2)), normalise(source.read(2).images["em"], spec.modalities["em"])[0].numpy()
+    whole, image = weights(source.read(2)), source.read(2).images["em"]
     places = np.lib.stride_tricks.sliding_window_view(np.pad(image, 40, mode="reflect"), (40, 40))
     y, x = np.argwhere((places == sample.images["em"][0].numpy()).all((2, 3)))[0]
     np.testing.assert_array_equal(sample.weight.numpy(), np.pad(whole, 40, mode="reflect")[y : y + 40, x : x + 40])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import cv2
 import lightning
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from segbench.data.augment import Augmentation
@@ -20,10 +23,25 @@ from segbench.data.tiles import TrainTiles, WholeImages
 from segbench.data.weights import LossWeights
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import end_with_parent
-from segbench.spec import Sample, TileGeometry, collate
+from segbench.spec import Batch, Sample, TileGeometry, collate
 
 
-class ResumableLoader(DataLoader[Sample]):
+class Loader(DataLoader[Sample]):
+    """A loader that starts its processes without the threads of OpenCV."""
+
+    def __iter__(self) -> Any:
+        """The batches."""
+        # Threads do not live on in a fork, where OpenCV would wait for them for ever: they end here, and come back with
+        # the next call that needs them.
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            return super().__iter__()
+        finally:
+            cv2.setNumThreads(threads)
+
+
+class ResumableLoader(Loader):
     """A loader that resumes within an epoch: its sampler counts steps, so it has no state of its own.
 
     Attributes:
@@ -104,6 +122,7 @@ class SegmentationData(lightning.LightningDataModule):
         self._eval_batch_size, self._pixel_weights = eval_batch_size, pixel_weights
         self._num_workers: int | str = num_workers
         self._resumed_at, self._overfit = 0, overfit_batches
+        self._scales: dict[torch.device, dict[str, tuple[Tensor, Tensor]]] = {}
         self._balance = None if balance is None else self._balanced(balance)
 
     def state_dict(self) -> dict[str, Any]:
@@ -184,7 +203,7 @@ class SegmentationData(lightning.LightningDataModule):
         rank, world = self._ranks()
         source = self.require(split)
         sampler = EvaluationSampler(len(source), rank, world)
-        return DataLoader(
+        return Loader(
             WholeImages(source, self.spec),
             batch_size=self._eval_batch_size,
             sampler=sampler,
@@ -199,6 +218,30 @@ class SegmentationData(lightning.LightningDataModule):
         """The split that `test_split` names."""
         return self.evaluation_loader(self.test_split)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch on the device; where it is scored, its images alone, as measures count on the host."""
+        if self.trainer is None or self.trainer.training:
+            return batch.to(device)
+        images = {name: image.to(device, non_blocking=True) for name, image in batch.images.items()}
+        return replace(batch, images=images)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """The batch as the network takes it, in the run's precision."""
+        assert self.trainer is not None
+        ready: Batch = self.trainer.precision_plugin.convert_input(self.normalised(batch))
+        return ready
+
+    def normalised(self, batch: Batch) -> Batch:
+        """The batch as the network takes it, but for its precision."""
+        device = next(iter(batch.images.values())).device
+        if device not in self._scales:
+            # Once a device: to copy them there at each step would wait for it.
+            self._scales[device] = {
+                name: (_by_channel(modality.mean, device), _by_channel(modality.std, device))
+                for name, modality in self.spec.modalities.items()
+            }
+        return batch.normalised(self._scales[device])
+
     def _loading(self, stays: bool, batches: int) -> dict[str, Any]:
         # `auto` until the machine has been looked at.
         workers = 0 if self._num_workers == "auto" else min(int(self._num_workers), batches)
@@ -210,6 +253,10 @@ class SegmentationData(lightning.LightningDataModule):
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": partial(_in_worker, os.getpid()),
         }
+
+
+def _by_channel(values: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
 
 
 def _in_worker(parent: int, worker: int) -> None:

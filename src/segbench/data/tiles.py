@@ -43,16 +43,25 @@ def normalise(image: NDArray[np.generic], spec: ModalitySpec) -> torch.Tensor:
 
 
 def to_sample(raw: RawImage, spec: DatasetSpec, index: int, weight_HW: NDArray[np.float32] | None = None) -> Sample:
-    """A raw image as a network's input."""
+    """A raw image as a loader gives it; `Batch.normalised` makes a network's input of it."""
     return Sample(
-        images={name: normalise(image, spec.modalities[name]) for name, image in raw.images.items()},
-        targets={head: torch.from_numpy(label.astype(np.int64)) for head, label in raw.labels.items()},
+        images={
+            name: _as_stored(image) if image.dtype == np.uint8 else normalise(image, spec.modalities[name])
+            for name, image in raw.images.items()
+        },
+        targets={head: torch.from_numpy(np.ascontiguousarray(label)) for head, label in raw.labels.items()},
         id=raw.id,
         index=index,
         instances=None if raw.instances is None else torch.from_numpy(np.ascontiguousarray(raw.instances)),
         weight=None if weight_HW is None else torch.from_numpy(np.ascontiguousarray(weight_HW)),
         references={name: torch.from_numpy(np.ascontiguousarray(ids)) for name, ids in raw.references.items()},
     )
+
+
+def _as_stored(image: NDArray[Any]) -> torch.Tensor:
+    """HW or HWC as CHW; colours keep their memory order."""
+    tensor = torch.from_numpy(np.ascontiguousarray(image))
+    return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
 
 
 class TrainTiles(Dataset[Sample]):

@@ -280,7 +280,7 @@ class SegmentationTask(lightning.LightningModule):
             if batch.indices[position] >= 0:
                 label_HW = batch.targets[head][position, :height, :width]
                 for other in (other for (name, _), other in self.others_of(stage).items() if name == head):
-                    other.update(prob_KHW, label_HW)
+                    other.update(prob_KHW, label_HW.to(prob_KHW.device))
         return results
 
     def predict(self, images: Mapping[str, Tensor], tta: str | None = None) -> dict[str, Tensor]:

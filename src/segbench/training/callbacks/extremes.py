@@ -17,6 +17,7 @@ from segbench.display.panels import draw_panel, write_png
 from segbench.errors import SegbenchError
 from segbench.metrics import ImageResult
 from segbench.runtime.files import write_whole
+from segbench.spec import collate
 from segbench.training.callbacks.pictures import show
 from segbench.training.task import SegmentationTask
 
@@ -68,16 +69,19 @@ class Extremes(lightning.Callback):
     ) -> tuple[str, NDArray[np.uint8]]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         sample = data.evaluation_loader(task.test_split).dataset[Draw(index)]
+        batch = data.normalised(collate([sample]))
         training, _ = task.training, task.eval()
         try:
             with torch.inference_mode(), trainer.precision_plugin.forward_context():
-                images = {modality: image.to(task.device) for modality, image in sample.images.items()}
+                images = {modality: image[0].to(task.device) for modality, image in batch.images.items()}
                 prob_KHW = task.predict(images)[head].float().cpu().numpy()
         finally:
             task.train(training)
         spec = task.spec.heads[head]
-        result = ImageResult(sample.targets[head].numpy(), prob_KHW.argmax(0), prob_KHW, ignore_index=spec.ignore_index)
-        return sample.id, draw_panel(task.raw(sample.images), result, spec, f"{sample.id}: {title}")
+        label_HW = batch.targets[head][0].numpy()
+        result = ImageResult(label_HW, prob_KHW.argmax(0), prob_KHW, ignore_index=spec.ignore_index)
+        raw_CHW = task.raw({modality: image[0] for modality, image in batch.images.items()})
+        return sample.id, draw_panel(raw_CHW, result, spec, f"{sample.id}: {title}")
 
 
 def _image_scores(task: SegmentationTask, wanted: str) -> tuple[str, str, NDArray[np.int64], NDArray[np.float64], bool]:
