@@ -142,6 +142,8 @@ def test_a_file_is_appended_to(handed):
 def test_links_that_lead_out_of_a_folder_are_refused(handed, outside):
     (handed / "wandb" / "run-1").mkdir(parents=True)
     (handed / "wandb" / "latest-run").symlink_to("run-1")
+    (handed / "wandb" / "offline-run-2" / "logs").mkdir(parents=True)
+    (handed / "wandb" / "offline-run-2" / "logs" / "debug-core.log").symlink_to(outside)
     (handed.parent / "link").symlink_to(handed)
     refuse_links_out(handed)
     refuse_links_out(handed.parent / "link")

@@ -12,7 +12,7 @@ import secrets
 import shlex
 import stat
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 from segbench.errors import SegbenchError
@@ -90,6 +90,8 @@ def open_itself(path: Path, mode: str, newline: str | None = None) -> IO[Any]:
 def refuse_links_out(folder: Path, deep: bool = True) -> None:
     """Refuse a folder with links that lead out of it, before anything is written there.
 
+    W&B links a log of its own from the folder `logs` of a run; nothing is written there again, so they are not looked at.
+
     Args:
         folder: the root; it may be a link itself.
         deep: look into the folders inside it too.
@@ -105,8 +107,11 @@ def refuse_links_out(folder: Path, deep: bool = True) -> None:
                     target = os.path.realpath(entry.path)
                     if target != root and not target.startswith(os.path.join(root, "")):
                         raise _no_file(Path(entry.path))
-                elif deep and entry.is_dir(follow_symlinks=False):
+                elif deep and entry.is_dir(follow_symlinks=False) and not PurePath(entry.path).match(_LOGS_OF_WANDB):
                     left.append(entry.path)
+
+
+_LOGS_OF_WANDB = "wandb/*run-*/logs"
 
 
 def _no_file(path: Path) -> SegbenchError:

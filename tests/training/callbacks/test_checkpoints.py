@@ -12,6 +12,7 @@ import torch
 from segbench.errors import SegbenchError
 from segbench.training.callbacks.checkpoint_files import snapshot
 from segbench.training.callbacks.checkpoints import Checkpoints
+from segbench.training.callbacks.in_step import InStep
 
 
 @pytest.fixture
@@ -250,6 +251,31 @@ def test_a_checkpoint_also_follows_the_clock(fit, scripted, folder, monkeypatch)
     assert len(saved) > 2
     assert saved[-1] == 10
     assert saved == sorted(set(saved))
+
+
+def test_processes_that_agree_on_the_time_write_once(fit, scripted, folder, monkeypatch):
+    class Alone(InStep):
+        """What the processes exchange after a batch is known before the next."""
+
+        def _join(self, trainer):
+            pass
+
+        def _send(self, trainer):
+            self._sent = self.asks
+
+        def _stop_if_signalled(self, trainer):
+            self.agreed = bool(self._sent)
+
+    saved = []
+    monkeypatch.setattr(Checkpoints, "_save", lambda self, trainer, *names, **named: saved.append(trainer.global_step))
+    monkeypatch.setattr(Checkpoints, "_finish", lambda self, trainer: None)
+    monkeypatch.setattr(lightning.Trainer, "world_size", property(lambda self: 2))
+    clock = itertools.count(0, 2)
+    monkeypatch.setattr(time, "monotonic", clock.__next__)
+    fit(scripted(), Alone({}), Checkpoints(folder, 1000, every_n_minutes=1), steps=90, limit_val_batches=0)
+    assert len(saved) > 2
+    # As Lightning moves them, checkpoints come last and ask a step later: the interval and two steps more.
+    assert min(second - first for first, second in itertools.pairwise(saved[:-1])) > 5
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("nan")])

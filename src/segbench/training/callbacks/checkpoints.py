@@ -304,6 +304,9 @@ class Checkpoints(Checkpoint):
         finally:
             self._writing_last = False
         self._written_at, self._last_at = trainer.global_step, time.monotonic()
+        if self._in_step is not None:
+            # What it would send next was asked for before this checkpoint.
+            self._in_step.asks = False
 
     def _save(
         self, trainer: lightning.Trainer, name: str, keep: str | None = None, then: Callable[[], None] | None = None
