@@ -162,6 +162,18 @@ def test_places_that_a_training_writes_to_are_found():
     ]
 
 
+@pytest.mark.parametrize("positional", [["ckpt"], [["/home/x"]], [{"a": ["ckpt"]}, "ckpt"]])
+def test_a_positional_argument_may_be_a_place(positional):
+    config = {"callbacks": {"a": {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "_args_": positional}}}
+    assert {key.partition("._args_")[0] for key, _ in places_in(config)} == {"callbacks.a"}
+    with pytest.raises(SegbenchError, match=r"TARGETS=callbacks\.a\._args_"):
+        refuse_handed_over([config])
+
+
+def test_places_inside_lists_of_lists_are_found():
+    assert list(places_in({"callbacks": {"a": {"folders": [["x", "../y"]]}}})) == [("callbacks.a.folders", "../y")]
+
+
 def test_places_are_ones_own_or_trusted_by_their_keys():
     config = {"loss": PLACES["loss"]}
     with asked("segbench train resume=RUN"), pytest.raises(SegbenchError, match=r"trust=loss\.weight_map\.folder$"):

@@ -201,8 +201,13 @@ def test_curves_are_read_without_single_classes_and_gaps(tmp_path):
     path.write_text(
         "epoch,step,train/loss,val/mean_iu,val/iu/cell,test/mean_iu\n0,9,1.5,,,\n0,19,nan,0.5,0.4,\n1,29,,,,0.6\n"
     )
-    assert read_curves(path) == {"train/loss": ([9.0], [1.5]), "val/mean_iu": ([19.0], [0.5])}
-    assert read_curves(tmp_path / "none.csv") == {}
+    assert read_curves(tmp_path) == {"train/loss": ([9.0], [1.5]), "val/mean_iu": ([19.0], [0.5])}
+    assert read_curves(tmp_path / "none") == {}
+
+
+def test_curves_of_a_run_that_writes_end_with_its_last_whole_line(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss\n0,9,1.5\n0,19,0.2")
+    assert read_curves(tmp_path) == {"train/loss": ([9.0], [1.5])}
 
 
 def test_drawings_are_svg_in_the_pages_ink():

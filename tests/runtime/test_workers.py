@@ -13,7 +13,7 @@ def cores(monkeypatch):
         monkeypatch.delenv(CORES, raising=False)
         monkeypatch.setattr(workers, "allowed_cores", lambda: set(range(count)))
         monkeypatch.setattr(workers, "cpu_quota", lambda: quota)
-        monkeypatch.setattr(workers, "shared_memory", lambda: shared)
+        monkeypatch.setattr(workers, "shared_memory", lambda: shared and (shared, 0))
 
     return there_are
 

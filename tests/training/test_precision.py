@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from segbench.errors import SegbenchError
-from segbench.training.precision import Precision, computing_in, precision_named, round_to_tf32, tf32_kept
+from segbench.training.precision import Precision, algorithms, computing_in, precision_named, round_to_tf32, tf32_kept
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,20 @@ def test_products_are_exact_unless_tf32_is_allowed(tf32):
         multiplied = fine[0].flatten(1).T @ ones[:, :, 0, 0]
         for product in (convolved, multiplied):
             assert bool((product == 16).any()) is allowed
+
+
+@pytest.mark.parametrize(
+    ("deterministic", "benchmark", "expected"),
+    [(True, False, (True, False, False)), ("warn", True, (True, True, True)), (False, None, (False, False, True))],
+)
+def test_algorithms_are_chosen_as_a_trainer_does(monkeypatch, deterministic, benchmark, expected):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        algorithms(deterministic, benchmark)
+        assert torch.are_deterministic_algorithms_enabled() == expected[0]
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == expected[1]
+        assert torch.backends.cudnn.benchmark == expected[2]
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -126,8 +126,9 @@ def _disk() -> tuple[dict[str, Any], list[str]]:
     if not os.access(where, os.W_OK):
         problems.append(f"{where} cannot be written: set SEGBENCH_OUTPUTS=FOLDER")
     if (shared := shared_memory()) is not None:
-        found["shared_memory_gib"] = round(shared / 2**30, 2)
-        if shared < LOW_SHARED_MEMORY:
+        free_shared = shared[1]
+        found["shared_memory_gib"] = round(free_shared / 2**30, 2)
+        if free_shared < LOW_SHARED_MEMORY:
             problems.append(
                 f"{found['shared_memory_gib']} GiB of shared memory (/dev/shm), through which data.num_workers pass "
                 "their batches: data.num_workers=0, or docker run --shm-size=8g"

@@ -20,7 +20,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from segbench.config.flat import flatten
 from segbench.config.packaged import conf_root, read_yaml
 from segbench.errors import SegbenchError
 
@@ -71,15 +70,28 @@ def places_in(config: Any) -> Iterator[tuple[str, str]]:
         config: nested, plain containers; a whole config.
     """
     for section in _WRITING if isinstance(config, Mapping) else ():
-        for key, value in flatten({section: config.get(section)}).items():
-            for each in value if isinstance(value, (list, tuple)) else (value,):
-                if isinstance(each, str) and each and key != "trainer.default_root_dir" and _is_place(key, each):
-                    yield key, each
+        for key, value in _texts(section, config.get(section)):
+            if value and key != "trainer.default_root_dir" and _is_place(key, value):
+                yield key, value
+
+
+def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Strings inside nested containers, lists of lists too, by the keys of `flatten`."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _texts(f"{key}.{name}", each)
+    elif isinstance(value, (list, tuple)):
+        numbered = any(isinstance(each, Mapping) for each in value)
+        for number, each in enumerate(value):
+            yield from _texts(f"{key}.{number}" if numbered else key, each)
+    elif isinstance(value, str):
+        yield key, value
 
 
 def _is_place(key: str, value: str) -> bool:
     leads = value.startswith(("/", "~", "\\")) or "://" in value or ".." in re.split(r"[/\\]", value)
-    return leads or _PLACE.search(key.rpartition(".")[2]) is not None
+    # A positional argument may be any of a class's, so also a place.
+    return leads or "_args_" in key.split(".") or _PLACE.search(key.rpartition(".")[2]) is not None
 
 
 @contextlib.contextmanager

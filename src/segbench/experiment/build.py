@@ -171,7 +171,8 @@ def build_task(config: Config, spec: DatasetSpec, training: bool = True) -> Segm
     if training:
         higher = {key: info.higher_is_better for key, info in task.infos("val").items()}
         schedule = schedule_of(config, higher)
-        _freeze(config, task)
+        if config.task.train_only is not None:
+            freeze_others(task.model, config.task.train_only)
     return task
 
 
@@ -363,6 +364,9 @@ def build_experiment(config: Config, directory: Path, dataset: DataSet | None = 
     for sentence in doubtful(config) if is_main_process() else ():
         log.warning("%s", sentence)
     _log_inputs(dataset.spec)
+    if config.task.train_only is not None:
+        trained, frozen = freeze_others(task.model, config.task.train_only)
+        log.info("task.train_only: %s trained; %s frozen", ", ".join(trained), ", ".join(frozen))
     check_schedule(config.scheduler)
     _check_network(config, dataset, task, waits_for_every_gradient(trainer))
     refuse_single_values(config, task.model, dataset.spec)
@@ -408,12 +412,6 @@ def _clippable(config: Config) -> Component:
     if not (scaled and trainer.gradient_clip_val and "fused" in hints_of(kind_of(optimizer))[0]):
         return optimizer
     return Component.model_validate({"_target_": optimizer.target, "fused": False} | optimizer.arguments)
-
-
-def _freeze(config: Config, task: SegmentationTask) -> None:
-    if (named := config.task.train_only) is not None:
-        trained, frozen = freeze_others(task.model, named)
-        log.info("task.train_only: %s trained; %s frozen", ", ".join(trained), ", ".join(frozen))
 
 
 def _warn_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, processes: int) -> None:

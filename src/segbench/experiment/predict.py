@@ -54,12 +54,13 @@ def evaluating(task: SegmentationTask, trainer: Trainer) -> Iterator[torch.devic
     import torch
 
     from segbench.runtime.threads import use_threads
-    from segbench.training.precision import computing_in, precision_named, round_to_tf32
+    from segbench.training.precision import algorithms, computing_in, precision_named, round_to_tf32
 
     device = devices_of(trainer)[0]
     precision = precision_named(trainer.precision, device.type)
     use_threads(task.evaluation.threads)
     round_to_tf32(trainer.allow_tf32)
+    algorithms(trainer.deterministic, trainer.benchmark)
     task.to(device).eval()
     with torch.inference_mode(), computing_in(precision, task.model, device.type):
         yield device

@@ -214,6 +214,8 @@ def _run_stages(
         if stage.config.threads == "auto":
             # Settled once for all stages and all processes; a stage that has begun keeps its own.
             own["threads"] = config.threads
+        if stage.config.data.num_workers == "auto":
+            own["data.num_workers"] = config.data.num_workers
         # Data that moved have moved for the stages too.
         own |= {key: config.flat[key] for key, place in moved.items() if stage.config.flat.get(key) == place}
         train(stage.config.replace(own), before.path, stage.overrides, True, stage.stages, allow=allow)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from segbench.config.explain import of_torch
 from segbench.data.raw import why_unreadable
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
@@ -239,6 +240,9 @@ def _writing(work: _Work) -> Iterator[None]:
         yield
     except Exception as error:  # encoders refuse in any class
         if isinstance(error, OSError) and error.errno in NOWHERE:
+            raise
+        # Of the network rather than of the outputs: a GPU tells its errors later.
+        if of_torch(error) is not None:
             raise
         raise _Failed(work, _unwritten(work.given.name, work.outputs.paths, error)) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences, table
 from segbench.runs.arrays import read_arrays
+from segbench.runs.curves import rows as rows_of
 from segbench.runs.directory import Run
 from segbench.runs.provenance import computing_of, hardware_of
 from segbench.spec import HeadSpec, of_class
@@ -133,7 +133,7 @@ def _deviations(run: RunRecord) -> Markup:
 
 
 def _curves(directory: Path) -> Markup:
-    series = read_curves(directory / "metrics.csv")
+    series = read_curves(directory)
     groups: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for name, points in series.items():
         groups.setdefault(_group(name), {})[name] = points
@@ -169,25 +169,24 @@ VARIANTS = (
 """Other definitions of scores that are already drawn; the table of scores has them."""
 
 
-def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+def read_curves(directory: Path) -> dict[str, tuple[list[float], list[float]]]:
     """Steps and values of every logged name; single classes are left out.
 
     Args:
-        path: a run's `metrics.csv`; empty if there is none.
+        directory: of a run.
+
+    Raises:
+        SegbenchError: as `rows`.
     """
     found: dict[str, tuple[list[float], list[float]]] = {}
-    if not path.is_file():
-        return found
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for name, text in row.items():
-                if name in (None, "epoch", "step") or not text or of_class(name) or name.split("/")[-1] in VARIANTS:
-                    continue
-                value = float(text)
-                if math.isfinite(value) and not name.startswith(("test/", "val/threshold", "partial/")):
-                    steps, values = found.setdefault(name, ([], []))
-                    steps.append(float(row["step"]))
-                    values.append(value)
+    for step, scores in rows_of(directory):
+        for name, value in scores.items():
+            if name == "epoch" or of_class(name) or name.split("/")[-1] in VARIANTS or not math.isfinite(value):
+                continue
+            if not name.startswith(("test/", "val/threshold", "partial/")):
+                steps, values = found.setdefault(name, ([], []))
+                steps.append(float(step))
+                values.append(value)
     return found
 
 

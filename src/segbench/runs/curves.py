@@ -24,7 +24,10 @@ def rows(directory: Path) -> list[tuple[int, dict[str, float]]]:
     try:
         text = path.read_text()
         # The file may still be written: an incomplete line may hold half a number.
-        for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
+        table = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+        if "step" not in (table.fieldnames or ["step"]):
+            raise ValueError("it has no column step")
+        for row in table:
             if step := row.pop("step", None):
                 found.append((int(step), {key: float(value) for key, value in row.items() if value}))
     except OSError:

@@ -46,10 +46,10 @@ def running(run: Run) -> Iterator[None]:
                     raise Stopped(signum) from error
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise disk_full(run.path, error) from error
-            if (told := of_torch(error)) is not None:
-                raise told from error
             if isinstance(error, Exception) and not isinstance(error, SegbenchError):
                 write_traceback(run.path / "run.log", error)
+            if (told := of_torch(error)) is not None:
+                raise told from error
             raise
         finally:
             if first:

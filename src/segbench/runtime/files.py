@@ -90,7 +90,7 @@ def open_itself(path: Path, mode: str, newline: str | None = None) -> IO[Any]:
 def refuse_links_out(folder: Path, deep: bool = True) -> None:
     """Refuse a folder with links that lead out of it, before anything is written there.
 
-    W&B links a log of its own from the folder `logs` of a run; nothing is written there again, so they are not looked at.
+    W&B links a log of its own from the folder `logs` of a run: nothing is written there again, and nothing is refused.
 
     Args:
         folder: the root; it may be a link itself.

@@ -33,9 +33,10 @@ def settle_workers(on_gpu: bool, processes_here: int) -> tuple[int, str]:
     own = "data.num_workers=N sets another number"
     if not on_gpu:
         return 0, f"data.num_workers: 0 (on a CPU the network takes the cores; {own})"
-    free = shared_memory()
-    if free is not None and free < LOW_SHARED_MEMORY:
-        low = f"{free / 2**30:.2f} GiB of shared memory, through which loading processes pass their batches"
+    shared = shared_memory()
+    # All of it: what is free changes between the processes of a run.
+    if shared is not None and shared[0] < LOW_SHARED_MEMORY:
+        low = f"{shared[0] / 2**30:.2f} GiB of shared memory, through which loading processes pass their batches"
         return 0, f"data.num_workers: 0 ({low}: docker run --shm-size=8g; {own})"
     cores: float = len(allowed_cores())
     if (quota := cpu_quota()) is not None:
@@ -48,7 +49,10 @@ def settle_workers(on_gpu: bool, processes_here: int) -> tuple[int, str]:
     return count, f"data.num_workers: {count} ({cores:g} cores{among}; {own})"
 
 
-def shared_memory() -> int | None:
-    """Free bytes of shared memory; None where the system has no such folder."""
+def shared_memory() -> tuple[int, int] | None:
+    """Bytes of shared memory, all and free ones; None where the system has no such folder."""
     folder = Path("/dev/shm")
-    return shutil.disk_usage(folder).free if folder.is_dir() else None
+    if not folder.is_dir():
+        return None
+    usage = shutil.disk_usage(folder)
+    return usage.total, usage.free

@@ -10,8 +10,10 @@ from torch import Tensor
 from segbench.metrics.measure import ImageResult
 from segbench.metrics.states import MeasureState
 
+_MOST_THREADS = 8
+"""Threads that count: a GPU hardly gives them more images, and each holds two images' probabilities."""
 _AHEAD = 2
-"""Rows in work or waiting for each thread: each holds its image's probabilities."""
+"""Rows in work or waiting for each thread."""
 
 
 class Counting:
@@ -21,10 +23,11 @@ class Counting:
     interpreter's lock.
 
     Args:
-        threads: beside the caller's; 0 counts at once.
+        threads: beside the caller's, of which eight are taken at most; 0 counts at once.
     """
 
     def __init__(self, threads: int) -> None:
+        threads = min(threads, _MOST_THREADS)
         self._pool = ThreadPoolExecutor(threads, "counting") if threads > 0 else None
         self._most = _AHEAD * threads
         self._rows: deque[tuple[MeasureState, Future[Tensor]]] = deque()

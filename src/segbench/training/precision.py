@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +68,21 @@ def round_to_tf32(allowed: bool | str | None) -> None:
     if isinstance(allowed, bool):
         torch.set_float32_matmul_precision("high" if allowed else "highest")
         torch.backends.cudnn.allow_tf32 = allowed
+
+
+def algorithms(deterministic: bool | str, benchmark: bool | str | None) -> None:
+    """Set torch's choice of algorithms as a Trainer does.
+
+    Args:
+        deterministic: True refuses operations without a deterministic form, `warn` tells of them.
+        benchmark: whether cuDNN measures which is the fastest for each size; None and `auto` leave it as it is.
+    """
+    torch.use_deterministic_algorithms(bool(deterministic), warn_only=deterministic == "warn")
+    if deterministic:
+        # cuBLAS asks for it.
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    if isinstance(benchmark, bool):
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def tf32_kept() -> Callable[[], None]:

@@ -328,6 +328,7 @@ class SegmentationTask(lightning.LightningModule):
 
     def _start(self, stage: str) -> None:
         # On a CPU the network itself takes all threads of the run.
+        self._counting.close()
         self._counting = Counting(0 if self.device.type == "cpu" else self.evaluation.threads)
         for state in self.states_of(stage).values():
             state.reset()
