@@ -74,9 +74,9 @@ class FixedUpsampling(nn.Module):
     """Bilinear upsampling of each class; the kernel is computed, so nothing is trained or saved.
 
     The released dense (K, K, k, k) blob is zero off its diagonal, and its kernel is the product of two ramps: rows and
-    columns are interpolated by a matrix product each, in half to a fortieth of the time of a transposed convolution with
-    a group for each class, which exports keep for their free sizes. Scores are interpolated in float32 even under autocast: bfloat16 loses the differences
-    between classes, which decide.
+    columns are interpolated by a matrix product each, in half to a fortieth of the time of a transposed convolution
+    with a group for each class, which exports keep for their free sizes. Scores are interpolated in float32 even under
+    autocast: bfloat16 loses the differences between classes, which decide.
 
     Args:
         channels: K.
