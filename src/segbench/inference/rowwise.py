@@ -25,7 +25,7 @@ from segbench.errors import SegbenchError
 aten = torch.ops.aten
 
 HEADROOM = 2
-"""Rows that a strip has above it in memory: what a 3x3 convolution needs again."""
+"""Rows that a strip has above it in memory, and the last one below: what a 3x3 convolution needs around it."""
 
 
 class NotRowwise(Exception):
@@ -96,7 +96,7 @@ class _State:
         func: the operation.
         queues: of each input.
         done: rows given so far.
-        tail: the last rows given, at most `HEADROOM`.
+        tail: the last `HEADROOM` rows given; zeros above the image.
     """
 
     def __init__(self, func: Any) -> None:
@@ -105,27 +105,21 @@ class _State:
         self.done = 0
         self.tail: Tensor | None = None
 
-    def roomy(self, like: Tensor, channels: int, count: int) -> Tensor:
-        """An empty tensor for `count` rows of a result, below the last rows before them.
+    def roomy(self, like: Tensor, channels: int, start: int, count: int, height: int) -> Tensor:
+        """A tensor for `count` rows of a result from `start` on, below the last rows before them.
 
-        A convolution that needs those again then takes them from there, without joining two tensors.
+        A convolution that needs those again then takes them from there, without joining two tensors. Outside the image
+        are zeros, as its padding has them.
         """
-        B, _, _, W = like.shape
-        room = 0 if self.tail is None else self.tail.shape[2]
-        packed = like.is_contiguous(memory_format=torch.channels_last)
-        roomy = torch.empty(
-            (B, channels, room + count, W),
-            dtype=like.dtype,
-            device=like.device,
-            memory_format=torch.channels_last if packed else torch.contiguous_format,
-        )
-        if self.tail is not None:
-            roomy[:, :, :room] = self.tail
+        below = HEADROOM if start + count == height else 0
+        roomy = _empty(like, channels, HEADROOM + count + below)
+        roomy[:, :, :HEADROOM] = 0 if self.tail is None else self.tail
+        roomy[:, :, HEADROOM + count :] = 0
         return roomy
 
-    def keep(self, roomy: Tensor) -> None:
-        """The last rows of a result, for the next one."""
-        self.tail = roomy[:, :, max(roomy.shape[2] - HEADROOM, 0) :].clone()
+    def keep(self, roomy: Tensor, count: int) -> None:
+        """The last rows of a result of `count`, for the next one."""
+        self.tail = roomy[:, :, count : HEADROOM + count].clone()
 
     def take(self, inputs: Sequence[_Rows]) -> list[_Queue]:
         """The inputs' rows, those of this strip included."""
@@ -186,7 +180,8 @@ class _Rows(Tensor):
         strip: the rows from `start` on.
         start: the first one.
         shared: whether another tensor may be a view of it, so that it cannot be changed in place.
-        roomy: the strip with some of the rows above it.
+        roomy: the strip with `above` rows above it, and some below.
+        above: how many.
     """
 
     roomy: Tensor
@@ -194,24 +189,35 @@ class _Rows(Tensor):
     strip: Tensor
     start: int
     shared: bool
+    above: int
 
     @staticmethod
-    def made(owner: RowwiseForward, strip: Tensor, start: int, height: int, roomy: Tensor | None = None) -> _Rows:
+    def made(owner: RowwiseForward, strip: Tensor, start: int, height: int) -> _Rows:
         B, C, _, W = strip.shape
         made: Any = Tensor._make_wrapper_subclass(_Rows, (B, C, height, W), dtype=strip.dtype, device=strip.device)
         made.owner, made.strip, made.start, made.shared = owner, strip, start, False
-        made.roomy = strip if roomy is None else roomy
+        made.roomy, made.above = strip, 0
         return cast(_Rows, made)
+
+    @staticmethod
+    def within(owner: RowwiseForward, roomy: Tensor, start: int, count: int, height: int) -> _Rows:
+        """Rows of which others are around."""
+        made = _Rows.made(owner, roomy[:, :, HEADROOM : HEADROOM + count], start, height)
+        made.roomy, made.above = roomy, HEADROOM
+        return made
 
     def like(self, strip: Tensor, start: int | None = None, height: int | None = None) -> _Rows:
         return _Rows.made(
             self.owner, strip, self.start if start is None else start, self.shape[2] if height is None else height
         )
 
-    def part(self, start: int, stop: int) -> Tensor | None:
-        """Rows start to stop, if they are at hand in one piece."""
-        first = self.start + self.strip.shape[2] - self.roomy.shape[2]
-        return self.roomy[:, :, start - first : stop - first] if first <= start else None
+    def part(self, start: int, stop: int, fill: float) -> Tensor | None:
+        """Rows start to stop, if they are at hand in one piece; `fill` outside the image."""
+        first = self.start - self.above
+        inside = 0 <= start and stop <= self.shape[2]
+        if start < first or stop > first + self.roomy.shape[2] or not (inside or fill == 0):
+            return None
+        return self.roomy[:, :, start - first : stop - first]
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
@@ -240,13 +246,13 @@ def _changed(func: Any, rows: _Rows, *args: Any, **kwargs: Any) -> _Rows:
     if rows.shared:
         raise NotRowwise(f"{func} of a view")
     if func is aten.relu_.default:
-        state = rows.owner.state(func)
-        rows.roomy = state.roomy(rows.strip, *rows.strip.shape[1:3])
-        above = rows.roomy.shape[2] - rows.strip.shape[2]
-        rows.strip = torch.clamp_min(rows.strip, 0, out=rows.roomy[:, :, above:])
-        state.keep(rows.roomy)
+        state, (channels, count) = rows.owner.state(func), rows.strip.shape[1:3]
+        rows.roomy, rows.above = state.roomy(rows.strip, channels, rows.start, count, rows.shape[2]), HEADROOM
+        rows.strip = torch.clamp_min(rows.strip, 0, out=rows.roomy[:, :, HEADROOM : HEADROOM + count])
+        state.keep(rows.roomy, count)
     else:
         rows.strip = rows.roomy = func(rows.strip.clone(), *args, **kwargs)
+        rows.above = 0
     return rows
 
 
@@ -258,7 +264,7 @@ def _added_to(func: Any, rows: Any, other: Any, **kwargs: Any) -> _Rows:
     if output.shape != rows.shape:
         raise NotRowwise(f"{func} with a larger tensor")
     rows.strip = rows.roomy = output.strip.to(rows.dtype)
-    rows.start = output.start
+    rows.start, rows.above = output.start, 0
     return rows
 
 
@@ -286,8 +292,31 @@ def _aligned(func: Any, inputs: Sequence[_Rows]) -> tuple[list[Tensor], int]:
     return strips, start
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat([*parts], 2)
+def _joined(parts: Sequence[Tensor], before: int = 0, after: int = 0, fill: float = 0.0) -> Tensor:
+    """Rows one below the other, with rows of `fill` before and after them."""
+    if len(parts) == 1 and before <= 0 and after <= 0:
+        return parts[0]
+    # torch.cat goes pixel by pixel where rows are stored as HWC.
+    ends = [max(before, 0)]
+    for part in parts:
+        ends.append(ends[-1] + part.shape[2])
+    joined = _empty(parts[-1], parts[-1].shape[1], ends[-1] + max(after, 0))
+    for part, (first, last) in zip(parts, pairwise(ends), strict=True):
+        joined[:, :, first:last] = part
+    joined[:, :, : ends[0]] = fill
+    joined[:, :, ends[-1] :] = fill
+    return joined
+
+
+def _empty(like: Tensor, channels: int, count: int) -> Tensor:
+    """Rows stored as those of another tensor."""
+    packed = like.is_contiguous(memory_format=torch.channels_last)
+    return torch.empty(
+        (like.shape[0], channels, count, like.shape[3]),
+        dtype=like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last if packed else torch.contiguous_format,
+    )
 
 
 def _cat(func: Any, tensors: Sequence[Any], dim: int = 0) -> _Rows:
@@ -295,19 +324,20 @@ def _cat(func: Any, tensors: Sequence[Any], dim: int = 0) -> _Rows:
         raise NotRowwise(f"{func} of rows")
     if not all(isinstance(rows, _Rows) for rows in tensors):
         raise NotRowwise(f"{func} with a tensor that does not depend on the image")
-    state = tensors[0].owner.state(func)
+    owner, height = tensors[0].owner, tensors[0].shape[2]
+    state = owner.state(func)
     queues = state.take(tensors)
     start, stop = state.done, min(queue.stop for queue in queues)
-    roomy = state.roomy(tensors[0].strip, sum(rows.shape[1] for rows in tensors), stop - start)
-    joined = roomy[:, :, roomy.shape[2] - (stop - start) :]
+    roomy = state.roomy(tensors[0].strip, sum(rows.shape[1] for rows in tensors), start, stop - start, height)
+    joined = roomy[:, :, HEADROOM : HEADROOM + stop - start]
     cuts = sorted({start, stop, *(cut for queue in queues for cut in queue.cuts() if start < cut < stop)})
     for first, last in pairwise(cuts):
         _put_together([queue.get(first, last)[0] for queue in queues], joined[:, :, first - start : last - start])
     for queue in queues:
         queue.drop(stop, copy=False)
     state.done = stop
-    state.keep(roomy)
-    return _Rows.made(tensors[0].owner, joined, start, tensors[0].shape[2], roomy)
+    state.keep(roomy, stop - start)
+    return _Rows.within(owner, roomy, start, stop - start, height)
 
 
 def _put_together(parts: Sequence[Tensor], output: Tensor) -> None:
@@ -353,14 +383,10 @@ def _windows(
         like = run(rows.strip.new_zeros(*rows.strip.shape[:2], reach, rows.strip.shape[3]))
         return rows.like(like[:, :, :0], start, rows_out)
     first, last = start * stride - padding, (stop - 1) * stride - padding + reach
-    at_hand = rows.part(max(first, 0), min(last, height))
-    parts = queue.get(max(first, 0), min(last, height)) if at_hand is None else [at_hand]
-
-    def beyond(count: int) -> list[Tensor]:
-        B, C, _, W = parts[0].shape
-        return [parts[0].new_full((1, 1, 1, 1), fill).expand(B, C, count, W)] if count > 0 else []
-
-    output = run(_joined([*beyond(-first), *parts, *beyond(last - height)]))
+    strip = rows.part(first, last, fill)
+    if strip is None:
+        strip = _joined(queue.get(max(first, 0), min(last, height)), -first, last - height, fill)
+    output = run(strip)
     queue.drop(stop * stride - padding, copy=True)
     state.done = stop
     return rows.like(output, start, rows_out)
