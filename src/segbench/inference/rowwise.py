@@ -5,8 +5,10 @@ through the network from top to bottom: each operation takes the rows that are n
 needs again, and gives the rows that are then complete. A convolution keeps two rows, a concatenation what its other
 input is ahead. So the result is that of the whole image, with padding where the whole image has it.
 
-The network's own `forward` runs, once a strip, on tensors that report the shape of the whole image and hold a strip
-of it (`_Rows`). An operation that is not in the table below refuses, and the caller takes another way.
+The network's own `forward` runs once, on tensors that report the shape of the whole image and hold its first strip
+(`_Rows`). What it does is kept and done again with each further strip, which takes a fraction of the time that its
+modules and torch's dispatch need; what does not depend on the image, weights in another precision, is computed once. An
+operation that is not in the table below refuses, and the caller takes another way.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, cast
 
@@ -36,16 +39,16 @@ class RowwiseForward:
     """A forward pass over strips of one image, from top to bottom.
 
     Args:
-        forward: of the network in eval mode, of one input BCHW or a mapping of them; its operations are the same for
-            each strip.
+        forward: of the network in eval mode, of one input BCHW or a mapping of them; called with the first strip.
         height: H of the image.
     """
 
     def __init__(self, forward: Callable[[Any], Any], height: int) -> None:
         self._forward, self._height = forward, height
-        self._row = 0
+        self._row = self._place = self._slots = 0
         self._states: list[_State] = []
-        self._place = 0
+        self._steps: list[_Step] = []
+        self._outputs: dict[str, int] = {}
 
     def __call__(self, strips: Mapping[str, Tensor], heads: Callable[[Any], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Rows of the output that are complete with these strips.
@@ -58,49 +61,124 @@ class RowwiseForward:
             B K rows w by head; those of successive calls follow each other, and may have no rows at first.
 
         Raises:
-            NotRowwise: at the first call, for whatever the network does that tensors of strips cannot; at a later one,
-                only where its operations differ from those before.
+            NotRowwise: at the first call, for whatever the network does that tensors of strips cannot.
         """
-        self._place = 0
-        first = self._row == 0
         given = {name: _Rows.made(self, strip, self._row, self._height) for name, strip in strips.items()}
         self._row += next(iter(strips.values())).shape[-2]
+        if self._steps:
+            return self._again([*given.values()])
         try:
             output = heads(self._forward(next(iter(given.values())) if len(given) == 1 else given))
         except (NotRowwise, SegbenchError, MemoryError):
             raise
         except Exception as error:
             # What is not an operation, such as an array from a tensor, ends in errors of any class.
-            if not first:
-                raise
             raise NotRowwise(f"{type(error).__name__}: {error}") from error
         if not all(isinstance(value, _Rows) for value in output.values()):
             raise NotRowwise("an output that does not depend on the image")
+        self._outputs = {head: cast(_Rows, value).slot for head, value in output.items()}
+        last_use = {slot: step for step in self._steps for slot in step.slots}
+        for slot, step in last_use.items():
+            if slot not in self._outputs.values():
+                step.last.append(slot)
         return {head: cast(_Rows, value).strip for head, value in output.items()}
 
-    def state(self, func: Any) -> _State:
+    def _again(self, given: Sequence[_Rows]) -> dict[str, Tensor]:
+        """The steps of the first strip with another one."""
+        self._place = 0
+        rows = dict(enumerate(given))
+        # What autocast converts is a step of its own.
+        with torch.autocast(given[0].device.type, enabled=False):
+            for step in self._steps:
+                output = step.known(step.func, *_filled(step.args, rows), **_filled(step.kwargs, rows))
+                rows[step.slot] = output[0] if isinstance(output, tuple) else output
+                for slot in step.last:
+                    del rows[slot]
+        return {head: rows[slot].strip for head, slot in self._outputs.items()}
+
+    def slot(self) -> int:
+        """The number of the tensor that is now made."""
+        self._slots += 1
+        return self._slots - 1
+
+    def keep(self, step: _Step) -> None:
+        """One more step of the first strip."""
+        self._steps.append(step)
+
+    def state(self) -> _State:
         """That of the operation that is now called, kept from strip to strip."""
         if self._place == len(self._states):
-            self._states.append(_State(func))
-        state = self._states[self._place]
-        if state.func is not func:
-            raise NotRowwise(f"{func} where the strip before had {state.func}")
+            self._states.append(_State())
         self._place += 1
-        return state
+        return self._states[self._place - 1]
+
+
+class _Slot(int):
+    """The number of a tensor of rows, in place of it."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """An operation of the first strip.
+
+    Attributes:
+        known: how it is done.
+        func: the operation.
+        args: its arguments, with slots for rows.
+        kwargs: the same of the named ones.
+        slot: of what it gives.
+        last: the slots that no later step needs.
+    """
+
+    known: Callable[..., Any]
+    func: Any
+    args: Any
+    kwargs: Any
+    slot: int
+    last: list[int] = field(default_factory=list)
+
+    @property
+    def slots(self) -> set[int]:
+        """Those that it takes, and its own."""
+        return {self.slot, *(each for each in _flat([self.args, self.kwargs]) if isinstance(each, _Slot))}
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    if isinstance(values, (list, tuple, dict)):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _flat(value)
+    else:
+        yield values
+
+
+def _emptied(values: Any) -> Any:
+    """Arguments with slots for rows."""
+    if isinstance(values, (list, tuple)):
+        return [*map(_emptied, values)]
+    if isinstance(values, dict):
+        return {name: _emptied(value) for name, value in values.items()}
+    return _Slot(values.slot) if isinstance(values, _Rows) else values
+
+
+def _filled(values: Any, rows: Mapping[int, _Rows]) -> Any:
+    """Arguments with rows for slots."""
+    if isinstance(values, list):
+        return [_filled(value, rows) for value in values]
+    if isinstance(values, dict):
+        return {name: _filled(value, rows) for name, value in values.items()}
+    return rows[values] if isinstance(values, _Slot) else values
 
 
 class _State:
     """Rows of an operation's inputs that it needs again.
 
     Attributes:
-        func: the operation.
         queues: of each input.
         done: rows given so far.
         tail: the last `HEADROOM` rows given; zeros above the image.
     """
 
-    def __init__(self, func: Any) -> None:
-        self.func = func
+    def __init__(self) -> None:
         self.queues: list[_Queue] = []
         self.done = 0
         self.tail: Tensor | None = None
@@ -179,6 +257,7 @@ class _Rows(Tensor):
         owner: the pass.
         strip: the rows from `start` on.
         start: the first one.
+        slot: its number in the pass.
         shared: whether another tensor may be a view of it, so that it cannot be changed in place.
         roomy: the strip with `above` rows above it, and some below.
         above: how many.
@@ -189,13 +268,14 @@ class _Rows(Tensor):
     strip: Tensor
     start: int
     shared: bool
+    slot: int
     above: int
 
     @staticmethod
     def made(owner: RowwiseForward, strip: Tensor, start: int, height: int) -> _Rows:
         B, C, _, W = strip.shape
         made: Any = Tensor._make_wrapper_subclass(_Rows, (B, C, height, W), dtype=strip.dtype, device=strip.device)
-        made.owner, made.strip, made.start, made.shared = owner, strip, start, False
+        made.owner, made.strip, made.start, made.shared, made.slot = owner, strip, start, False, owner.slot()
         made.roomy, made.above = strip, 0
         return cast(_Rows, made)
 
@@ -223,7 +303,12 @@ class _Rows(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         kwargs = kwargs or {}
         if known := _KNOWN.get(func):
-            return known(func, *args, **kwargs)
+            # Before it is done: rows that are changed in place are the same afterwards.
+            emptied = _emptied(args), _emptied(kwargs)
+            output = known(func, *args, **kwargs)
+            rows = output[0] if isinstance(output, tuple) else output
+            rows.owner.keep(_Step(known, func, *emptied, rows.slot))
+            return output
         # In inference mode, composed operations arrive whole.
         output = func.decompose(*args, **kwargs)
         if output is NotImplemented:
@@ -246,7 +331,7 @@ def _changed(func: Any, rows: _Rows, *args: Any, **kwargs: Any) -> _Rows:
     if rows.shared:
         raise NotRowwise(f"{func} of a view")
     if func is aten.relu_.default:
-        state, (channels, count) = rows.owner.state(func), rows.strip.shape[1:3]
+        state, (channels, count) = rows.owner.state(), rows.strip.shape[1:3]
         rows.roomy, rows.above = state.roomy(rows.strip, channels, rows.start, count, rows.shape[2]), HEADROOM
         rows.strip = torch.clamp_min(rows.strip, 0, out=rows.roomy[:, :, HEADROOM : HEADROOM + count])
         state.keep(rows.roomy, count)
@@ -282,7 +367,7 @@ def _together(func: Any, first: Any, second: Any, **kwargs: Any) -> Any:
 
 def _aligned(func: Any, inputs: Sequence[_Rows]) -> tuple[list[Tensor], int]:
     """The rows that all have, and the first of them."""
-    state = inputs[0].owner.state(func)
+    state = inputs[0].owner.state()
     queues = state.take(inputs)
     start, stop = state.done, min(queue.stop for queue in queues)
     strips = [_joined(queue.get(start, stop)) for queue in queues]
@@ -325,7 +410,7 @@ def _cat(func: Any, tensors: Sequence[Any], dim: int = 0) -> _Rows:
     if not all(isinstance(rows, _Rows) for rows in tensors):
         raise NotRowwise(f"{func} with a tensor that does not depend on the image")
     owner, height = tensors[0].owner, tensors[0].shape[2]
-    state = owner.state(func)
+    state = owner.state()
     queues = state.take(tensors)
     start, stop = state.done, min(queue.stop for queue in queues)
     roomy = state.roomy(tensors[0].strip, sum(rows.shape[1] for rows in tensors), start, stop - start, height)
@@ -372,7 +457,7 @@ def _windows(
     run: Callable[[Tensor], Tensor],
 ) -> _Rows:  # fmt: skip
     """Convolutions and poolings: output row o is of the input rows from o * stride - padding on."""
-    state = rows.owner.state(func)
+    state = rows.owner.state()
     (queue,) = state.take([rows])
     height, reach = rows.shape[2], dilation * (kernel - 1) + 1
     rows_out = (height + 2 * padding - reach) // stride + 1
@@ -409,7 +494,7 @@ def _convolution(
         return _windows(func, rows, weight.shape[2], stride[0], padding[0], dilation[0], 0.0, run)
     if any(output_padding):
         raise NotRowwise(f"{func} with an output padding")
-    state = rows.owner.state(func)
+    state = rows.owner.state()
     (queue,) = state.take([rows])
     height, reach = rows.shape[2], dilation[0] * (weight.shape[2] - 1) + 1
     rows_out = (height - 1) * stride[0] - 2 * padding[0] + reach
@@ -437,7 +522,7 @@ def _upsampled(func: Any, rows: _Rows, size: Sequence[int] | None, *more: Any) -
     factor = int(factor)
     # The centre of a row lies at (row + 0.5) * factor; what is between two of them is a mixture of both.
     reach = factor // 2 if bilinear else 0
-    state = rows.owner.state(func)
+    state = rows.owner.state()
     (queue,) = state.take([rows])
     start, rows_out = state.done, height * factor
     stop = rows_out if queue.stop == height else max(queue.stop * factor - reach, start)
