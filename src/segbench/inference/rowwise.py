@@ -90,7 +90,9 @@ class RowwiseForward:
         # What autocast converts is a step of its own.
         with torch.autocast(given[0].device.type, enabled=False):
             for step in self._steps:
-                output = step.known(step.func, *_filled(step.args, rows), **_filled(step.kwargs, rows))
+                args = [_refilled(value, rows) for value in step.args]
+                kwargs = {name: _refilled(value, rows) for name, value in step.kwargs.items()}
+                output = step.known(step.func, *args, **kwargs)
                 rows[step.slot] = output[0] if isinstance(output, tuple) else output
                 for slot in step.last:
                     del rows[slot]
@@ -132,41 +134,35 @@ class _Step:
 
     known: Callable[..., Any]
     func: Any
-    args: Any
-    kwargs: Any
+    args: list[Any]
+    kwargs: dict[str, Any]
     slot: int
     last: list[int] = field(default_factory=list)
 
     @property
     def slots(self) -> set[int]:
         """Those that it takes, and its own."""
-        return {self.slot, *(each for each in _flat([self.args, self.kwargs]) if isinstance(each, _Slot))}
+        given = [*self.args, *self.kwargs.values()]
+        several = (slot for each in given if type(each) is _Slots for slot in each)
+        return {self.slot, *(each for each in (*given, *several) if type(each) is _Slot)}
 
 
-def _flat(values: Any) -> Iterator[Any]:
-    if isinstance(values, (list, tuple, dict)):
-        for value in values.values() if isinstance(values, dict) else values:
-            yield from _flat(value)
-    else:
-        yield values
+class _Slots(list[Any]):
+    """Tensors, those of rows by their number."""
 
 
-def _emptied(values: Any) -> Any:
-    """Arguments with slots for rows."""
-    if isinstance(values, (list, tuple)):
-        return [*map(_emptied, values)]
-    if isinstance(values, dict):
-        return {name: _emptied(value) for name, value in values.items()}
-    return _Slot(values.slot) if isinstance(values, _Rows) else values
+def _emptied(value: Any) -> Any:
+    """An argument, with slots for rows."""
+    if isinstance(value, (list, tuple)) and any(isinstance(each, _Rows) for each in value):
+        return _Slots(map(_emptied, value))
+    return _Slot(value.slot) if isinstance(value, _Rows) else value
 
 
-def _filled(values: Any, rows: Mapping[int, _Rows]) -> Any:
-    """Arguments with rows for slots."""
-    if isinstance(values, list):
-        return [_filled(value, rows) for value in values]
-    if isinstance(values, dict):
-        return {name: _filled(value, rows) for name, value in values.items()}
-    return rows[values] if isinstance(values, _Slot) else values
+def _refilled(value: Any, rows: Mapping[int, _Rows]) -> Any:
+    """An argument, with rows for slots."""
+    if type(value) is _Slot:
+        return rows[value]
+    return [_refilled(each, rows) for each in value] if type(value) is _Slots else value
 
 
 class _State:
@@ -304,7 +300,7 @@ class _Rows(Tensor):
         kwargs = kwargs or {}
         if known := _KNOWN.get(func):
             # Before it is done: rows that are changed in place are the same afterwards.
-            emptied = _emptied(args), _emptied(kwargs)
+            emptied = [*map(_emptied, args)], {name: _emptied(value) for name, value in kwargs.items()}
             output = known(func, *args, **kwargs)
             rows = output[0] if isinstance(output, tuple) else output
             rows.owner.keep(_Step(known, func, *emptied, rows.slot))
