@@ -50,13 +50,13 @@ AHEAD = 2
 """Batches a device that are read or predicted while the caller has the one before."""
 
 BAND = 4096
-"""Columns that go through the network together from top to bottom, where it works so (`rowwise`)."""
+"""Columns that go through the network together from top to bottom, at most, where it works so (`rowwise`)."""
 
 STRIP_PIXELS = 2**18
 """Of a band at a time: the feature maps of a narrow network then stay in a processor's cache."""
 
 SEAMS = 1.125
-"""How many times the pixels of one band may be read by bands side by side: what two have in common is computed twice."""
+"""How many times the pixels of one band those side by side may have: what two have in common is computed twice."""
 
 MAPS_AT_ONCE = 8
 """Feature maps that a band has in memory at a time, in sizes of the largest layer's input and output."""
@@ -163,7 +163,8 @@ def predict_stream(
 ) -> Iterator[Window]:
     """Class probabilities of one image after the other, window by window; at most `batch` tiles are in memory.
 
-    On GPUs and on several devices, `AHEAD` batches more a device are read and predicted while the caller writes. Runs
+    On GPUs and on several devices, `AHEAD` batches more a device are read and predicted while the caller writes; on a
+    CPU of several threads, `AHEAD` strips of each of the bands that a large image is divided into, see `SEAMS`. Runs
     under `torch.inference_mode()` and the caller's autocast; softmax is in float32.
 
     Args:
@@ -180,7 +181,7 @@ def predict_stream(
         overlap: blends tiles, approximately.
 
     Returns:
-        An iterator of windows: those of each image cover each pixel once, row by row.
+        An iterator of windows: those of each image cover each pixel once.
 
     Raises:
         SegbenchError: the model is in training mode; wrong tta, batch or overlap; and, while iterating, a tile that is
@@ -207,7 +208,8 @@ class _Tile:
     width: int
 
 
-Given, Answer = TypeVar("Given"), TypeVar("Answer")
+Given = TypeVar("Given")
+Answer = TypeVar("Answer")
 
 _Answers = Generator[tuple[Given, Answer], None, None]
 
@@ -265,9 +267,12 @@ def _side_by_side(predictor: _TilePredictor, image: ReadableImage) -> list[list[
     (height, width), geometry, threads = image.size, predictor.geometry, torch.get_num_threads()
 
     def cut(down: int, across: int) -> list[tuple[Span, Span]]:
-        count = -(-(-(-width // BAND)) // across) * across
-        rows = plan(height, geometry, -(-height // down), alike=False)
-        return [*product(rows, plan(width, geometry, -(-width // count), alike=False))]
+        count = math.ceil(width / BAND / across) * across
+        rows, columns = (
+            plan(side, geometry, math.ceil(side / parts / geometry.step) * geometry.step, alike=False)
+            for side, parts in ((height, down), (width, count))
+        )
+        return [*product(rows, columns)]
 
     def pixels(bands: Sequence[tuple[Span, Span]]) -> int:
         return sum(row.read_size * column.read_size for row, column in bands)
