@@ -1,4 +1,4 @@
-"""Our networks beside those of others in one run: training step, inference and a large image.
+"""Our networks beside those of others in one run: training step, inference and large images.
 
 MONAI's are measured where it is installed: `pip install -r benchmarks/peers.txt`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from speed.peer_networks import WIDTHS, PaddedFCN8s, PaddedUNet
 from speed.timing import Benches, Row, best_of
 from speed.unet import has_bfloat16, layout, training_stepper
 
-SIDE, LARGE, TILE = 572, 2048, 512
+SIDE, LARGE, TILE = 572, (2048, 4096), 512
 REPEATS = 3
 """Of each way; a step of the slowest takes many seconds."""
 
@@ -99,13 +100,12 @@ def fcn() -> Iterator[Row]:
 
 
 def sliding_window() -> Iterator[Row]:
-    """A large image through one padded U-Net of width 16: ours, exact, beside MONAI's blended windows."""
+    """Large images through one padded U-Net of width 16: ours, exact, beside MONAI's blended windows."""
     if _monai() is None:
         return
     from monai.inferers import sliding_window_inference
 
     model = UNet(width=16, padding="same").eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image_CHW = torch.rand(1, LARGE, LARGE)
 
     def run(way: Callable[[], object]) -> Callable[[], None]:
         def timed() -> None:
@@ -114,11 +114,13 @@ def sliding_window() -> Iterator[Row]:
 
         return timed
 
-    ours = run(lambda: predict_image(model, {"em": image_CHW}, ["semantic"], channels_last=True))
-    theirs = run(lambda: sliding_window_inference(image_CHW[None], TILE, 1, model, overlap=0.25))
-    best = best_of(ours, theirs, repeats=REPEATS)
     name = f"MONAI sliding window of {TILE}, a quarter overlap"
-    yield from _rows(f"padded U-Net of width 16, {LARGE}x{LARGE}", [name], best, {})
+    for side in LARGE:
+        image_CHW = torch.rand(1, side, side)
+        ours = run(partial(predict_image, model, {"em": image_CHW}, ["semantic"], channels_last=True))
+        theirs = run(partial(sliding_window_inference, image_CHW[None], TILE, 1, model, overlap=0.25))
+        best = best_of(ours, theirs, repeats=REPEATS)
+        yield from _rows(f"padded U-Net of width 16, {side}x{side}", [name], best, {})
 
 
 BENCHES: Benches = {

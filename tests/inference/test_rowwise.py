@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from segbench.errors import SegbenchError
 from segbench.inference import rowwise, stream
 from segbench.inference.rowwise import NotRowwise, RowwiseForward
 from segbench.inference.stream import predict_image
+from segbench.inference.symmetries import symmetries
 from segbench.models.unet import UNet
 from segbench.spec import TileGeometry
 
@@ -108,6 +111,30 @@ def test_no_row_is_computed_twice(monkeypatch):
     assert sum(computed) == 5 * 64 + 3 * 32
 
 
+def test_the_network_itself_runs_once():
+    model, called = UNet(width=2, depth=1, padding="same").eval(), []
+    model.register_forward_hook(lambda *_: called.append(True))
+    image_BCHW = torch.randn(1, 1, 64, 16)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        ours = in_strips(model, image_BCHW, 16)
+        assert called == [True]
+        assert torch.equal(ours, model(image_BCHW))
+
+
+class Scaled(nn.Module):
+    """Arguments that are rows by name, in a list and twice."""
+
+    def forward(self, image_BCHW):
+        both = torch.cat(tensors=[image_BCHW, image_BCHW * 2], dim=1)
+        return torch.add(both, other=both, alpha=3)
+
+
+def test_what_a_step_is_given_is_found_again():
+    image_BCHW = torch.randn(1, 1, 12, 4)
+    with torch.inference_mode():
+        assert torch.equal(in_strips(Scaled(), image_BCHW, 4), Scaled()(image_BCHW))
+
+
 @pytest.mark.parametrize(
     "forward",
     [
@@ -139,19 +166,68 @@ def _small(monkeypatch):
         monkeypatch.setattr(stream, name, value)
 
 
-@pytest.mark.usefixtures("_small")
-@pytest.mark.parametrize("size", [(75, 50), (130, 117)])
+@pytest.fixture
+def _threads(request, monkeypatch):
+    """Of torch, each on a band of its own however much these have in common."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(stream, "SEAMS", 100)
+    torch.set_num_threads(request.param)
+    yield
+    assert torch.get_num_threads() == request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_small", "_threads")
+@pytest.mark.parametrize("_threads", [1, 2, 4], indirect=True)
+@pytest.mark.parametrize("size", [(75, 100), (130, 117)])
 @pytest.mark.parametrize("arguments", [{}, {"padding": "same", "norm": "batch"}])
 def test_a_large_image_is_predicted_in_bands_of_strips(arguments, size):
     torch.manual_seed(0)
     model = UNet(width=3, depth=2, **arguments).eval()
     images = {"em": torch.randn(1, *size)}
-    shapes = []
-    model.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape[2:]))
+    shares = []
+    model.register_forward_pre_hook(lambda *_: shares.append(torch.get_num_threads()))
     ours = predict_image(model, images, ["semantic"])["semantic"]
-    assert {height for height, _ in shapes} == {model.geometry.input_for(size[0])}
+    assert shares[-1] == 1
     whole = predict_image(model, images, ["semantic"], tile=1000)["semantic"]
     torch.testing.assert_close(ours, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("threads", "size", "in_memory", "groups"),
+    [
+        (1, (2048, 2048), 9, [1]),
+        (2, (2048, 2048), 9, [2]),
+        (8, (2048, 2048), 9, [2]),
+        (8, (8192, 8192), 9, [8]),
+        (8, (8192, 8192), 5, [4]),
+        (8, (8192, 8192), 1, [1, 1]),
+        (2, (5000, 20000), 9, [2, 2, 2]),
+    ],
+)
+def test_bands_side_by_side_follow_threads_memory_and_what_they_have_in_common(
+    threads, size, in_memory, groups, monkeypatch
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(stream._TilePredictor, "bands_in_memory", lambda *_: in_memory)
+    model = UNet(width=2, padding="same").eval()
+    predictor = stream._TilePredictor(model, ("semantic",), model.geometry, [], channels_last=False)
+    bands = stream._side_by_side(predictor, stream.ReadableImage(None, size, lambda *_: {}))
+    assert [len(group) for group in bands] == groups
+    assert sum((r.stop - r.start) * (c.stop - c.start) for group in bands for r, c in group) == size[0] * size[1]
+
+
+def test_bands_fit_into_memory(monkeypatch):
+    model = UNet(width=2, padding="same").eval()
+    predictor = stream._TilePredictor(model, ("semantic",), model.geometry, symmetries("none"), channels_last=False)
+    monkeypatch.setattr(stream, "STRIP_PIXELS", 1000)
+
+    def count(free):
+        monkeypatch.setattr(stream, "free_bytes", lambda: free)
+        return predictor.bands_in_memory(lambda: {"em": torch.zeros(1, 1, 1)})
+
+    # The largest layer has 4 channels of 4 bytes in, 2 out.
+    assert [count(free) for free in (0, 8 * 24_000 * 3, math.inf)] == [1, 3, 2**62 // (8 * 24_000)]
 
 
 class Normed(nn.Module):
@@ -163,7 +239,8 @@ class Normed(nn.Module):
         return torch.cat([image_BCHW, F.group_norm(torch.ones_like(image_BCHW), 1)], 1)
 
 
-@pytest.mark.usefixtures("_small")
+@pytest.mark.usefixtures("_small", "_threads")
+@pytest.mark.parametrize("_threads", [1, 2], indirect=True)
 def test_another_network_is_predicted_in_tiles_and_this_is_told_once(monkeypatch, caplog):
     monkeypatch.setattr(stream, "DEFAULT_TILE", 32)
     image_CHW, model = torch.randn(1, 100, 60), Normed().eval()
@@ -197,11 +274,12 @@ class Changing(nn.Module):
 
     def forward(self, image_BCHW):
         self.calls += 1
-        larger = image_BCHW + image_BCHW if self.calls < 3 else image_BCHW.flip(2)
+        larger = image_BCHW + image_BCHW if self.calls < 2 else image_BCHW.flip(2)
         return torch.cat([image_BCHW, larger], 1)
 
 
-@pytest.mark.usefixtures("_small")
+@pytest.mark.usefixtures("_small", "_threads")
+@pytest.mark.parametrize("_threads", [1], indirect=True)
 def test_a_network_that_changes_within_an_image_is_refused():
     with pytest.raises(SegbenchError, match=r"operations change within an image: aten.flip[\s\S]*set tile="):
         predict_image(Changing().eval(), {"em": torch.randn(1, 100, 60)}, ["semantic"])

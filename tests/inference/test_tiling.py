@@ -21,6 +21,9 @@ def test_the_published_net_on_a_slice_of_the_challenge():
 def test_a_padded_net_reads_its_context_but_nothing_beyond_the_image():
     # Depth 1 sees 9 pixels far, in steps of 2: 10 on each side of 16, cut at both ends of the image.
     assert plan(48, tile_geometry(1, "same"), 16) == [Span(0, 36, 0, 16), Span(6, 36, 16, 32), Span(12, 36, 32, 48)]
+    assert plan(48, tile_geometry(1, "same"), 16, alike=False) == [
+        Span(0, 26, 0, 16), Span(6, 36, 16, 32), Span(22, 26, 32, 48),
+    ]  # fmt: skip
     assert plan(47, tile_geometry(1, "same")) == [Span(0, 48, 0, 47)]
 
 

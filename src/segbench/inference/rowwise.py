@@ -5,8 +5,10 @@ through the network from top to bottom: each operation takes the rows that are n
 needs again, and gives the rows that are then complete. A convolution keeps two rows, a concatenation what its other
 input is ahead. So the result is that of the whole image, with padding where the whole image has it.
 
-The network's own `forward` runs, once a strip, on tensors that report the shape of the whole image and hold a strip
-of it (`_Rows`). An operation that is not in the table below refuses, and the caller takes another way.
+The network's own `forward` runs once, on tensors that report the shape of the whole image and hold its first strip
+(`_Rows`). What it does is kept and done again with each further strip, which takes a fraction of the time that its
+modules and torch's dispatch need; what does not depend on the image, weights in another precision, is computed once. An
+operation that is not in the table below refuses, and the caller takes another way.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, cast
 
@@ -25,7 +28,7 @@ from segbench.errors import SegbenchError
 aten = torch.ops.aten
 
 HEADROOM = 2
-"""Rows that a strip has above it in memory: what a 3x3 convolution needs again."""
+"""Rows that a strip has above it in memory, and the last one below: what a 3x3 convolution needs around it."""
 
 
 class NotRowwise(Exception):
@@ -36,16 +39,16 @@ class RowwiseForward:
     """A forward pass over strips of one image, from top to bottom.
 
     Args:
-        forward: of the network in eval mode, of one input BCHW or a mapping of them; its operations are the same for
-            each strip.
+        forward: of the network in eval mode, of one input BCHW or a mapping of them; called with the first strip.
         height: H of the image.
     """
 
     def __init__(self, forward: Callable[[Any], Any], height: int) -> None:
         self._forward, self._height = forward, height
-        self._row = 0
+        self._row = self._place = self._slots = 0
         self._states: list[_State] = []
-        self._place = 0
+        self._steps: list[_Step] = []
+        self._outputs: dict[str, int] = {}
 
     def __call__(self, strips: Mapping[str, Tensor], heads: Callable[[Any], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Rows of the output that are complete with these strips.
@@ -58,74 +61,139 @@ class RowwiseForward:
             B K rows w by head; those of successive calls follow each other, and may have no rows at first.
 
         Raises:
-            NotRowwise: at the first call, for whatever the network does that tensors of strips cannot; at a later one,
-                only where its operations differ from those before.
+            NotRowwise: at the first call, for whatever the network does that tensors of strips cannot.
         """
-        self._place = 0
-        first = self._row == 0
         given = {name: _Rows.made(self, strip, self._row, self._height) for name, strip in strips.items()}
         self._row += next(iter(strips.values())).shape[-2]
+        if self._steps:
+            return self._again([*given.values()])
         try:
             output = heads(self._forward(next(iter(given.values())) if len(given) == 1 else given))
         except (NotRowwise, SegbenchError, MemoryError):
             raise
         except Exception as error:
             # What is not an operation, such as an array from a tensor, ends in errors of any class.
-            if not first:
-                raise
             raise NotRowwise(f"{type(error).__name__}: {error}") from error
         if not all(isinstance(value, _Rows) for value in output.values()):
             raise NotRowwise("an output that does not depend on the image")
+        self._outputs = {head: cast(_Rows, value).slot for head, value in output.items()}
+        last_use = {slot: step for step in self._steps for slot in step.slots}
+        for slot, step in last_use.items():
+            if slot not in self._outputs.values():
+                step.last.append(slot)
         return {head: cast(_Rows, value).strip for head, value in output.items()}
 
-    def state(self, func: Any) -> _State:
+    def _again(self, given: Sequence[_Rows]) -> dict[str, Tensor]:
+        """The steps of the first strip with another one."""
+        self._place = 0
+        rows = dict(enumerate(given))
+        # What autocast converts is a step of its own.
+        with torch.autocast(given[0].device.type, enabled=False):
+            for step in self._steps:
+                args = [_refilled(value, rows) for value in step.args]
+                kwargs = {name: _refilled(value, rows) for name, value in step.kwargs.items()}
+                output = step.known(step.func, *args, **kwargs)
+                rows[step.slot] = output[0] if isinstance(output, tuple) else output
+                for slot in step.last:
+                    del rows[slot]
+        return {head: rows[slot].strip for head, slot in self._outputs.items()}
+
+    def slot(self) -> int:
+        """The number of the tensor that is now made."""
+        self._slots += 1
+        return self._slots - 1
+
+    def keep(self, step: _Step) -> None:
+        """One more step of the first strip."""
+        self._steps.append(step)
+
+    def state(self) -> _State:
         """That of the operation that is now called, kept from strip to strip."""
         if self._place == len(self._states):
-            self._states.append(_State(func))
-        state = self._states[self._place]
-        if state.func is not func:
-            raise NotRowwise(f"{func} where the strip before had {state.func}")
+            self._states.append(_State())
         self._place += 1
-        return state
+        return self._states[self._place - 1]
+
+
+class _Slot(int):
+    """The number of a tensor of rows, in place of it."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """An operation of the first strip.
+
+    Attributes:
+        known: how it is done.
+        func: the operation.
+        args: its arguments, with slots for rows.
+        kwargs: the same of the named ones.
+        slot: of what it gives.
+        last: the slots that no later step needs.
+    """
+
+    known: Callable[..., Any]
+    func: Any
+    args: list[Any]
+    kwargs: dict[str, Any]
+    slot: int
+    last: list[int] = field(default_factory=list)
+
+    @property
+    def slots(self) -> set[int]:
+        """Those that it takes, and its own."""
+        given = [*self.args, *self.kwargs.values()]
+        several = (slot for each in given if type(each) is _Slots for slot in each)
+        return {self.slot, *(each for each in (*given, *several) if type(each) is _Slot)}
+
+
+class _Slots(list[Any]):
+    """Tensors, those of rows by their number."""
+
+
+def _emptied(value: Any) -> Any:
+    """An argument, with slots for rows."""
+    if isinstance(value, (list, tuple)) and any(isinstance(each, _Rows) for each in value):
+        return _Slots(map(_emptied, value))
+    return _Slot(value.slot) if isinstance(value, _Rows) else value
+
+
+def _refilled(value: Any, rows: Mapping[int, _Rows]) -> Any:
+    """An argument, with rows for slots."""
+    if type(value) is _Slot:
+        return rows[value]
+    return [_refilled(each, rows) for each in value] if type(value) is _Slots else value
 
 
 class _State:
     """Rows of an operation's inputs that it needs again.
 
     Attributes:
-        func: the operation.
         queues: of each input.
         done: rows given so far.
-        tail: the last rows given, at most `HEADROOM`.
+        tail: the last `HEADROOM` rows given; zeros above the image.
     """
 
-    def __init__(self, func: Any) -> None:
-        self.func = func
+    def __init__(self) -> None:
         self.queues: list[_Queue] = []
         self.done = 0
         self.tail: Tensor | None = None
 
-    def roomy(self, like: Tensor, channels: int, count: int) -> Tensor:
-        """An empty tensor for `count` rows of a result, below the last rows before them.
+    def roomy(self, like: Tensor, channels: int, start: int, count: int, height: int) -> Tensor:
+        """A tensor for `count` rows of a result from `start` on, below the last rows before them.
 
-        A convolution that needs those again then takes them from there, without joining two tensors.
+        A convolution that needs those again then takes them from there, without joining two tensors. Outside the image
+        are zeros, as its padding has them.
         """
-        B, _, _, W = like.shape
-        room = 0 if self.tail is None else self.tail.shape[2]
-        packed = like.is_contiguous(memory_format=torch.channels_last)
-        roomy = torch.empty(
-            (B, channels, room + count, W),
-            dtype=like.dtype,
-            device=like.device,
-            memory_format=torch.channels_last if packed else torch.contiguous_format,
-        )
-        if self.tail is not None:
-            roomy[:, :, :room] = self.tail
+        below = HEADROOM if start + count == height else 0
+        roomy = _empty(like, channels, HEADROOM + count + below)
+        roomy[:, :, :HEADROOM] = 0 if self.tail is None else self.tail
+        roomy[:, :, HEADROOM + count :] = 0
         return roomy
 
-    def keep(self, roomy: Tensor) -> None:
-        """The last rows of a result, for the next one."""
-        self.tail = roomy[:, :, max(roomy.shape[2] - HEADROOM, 0) :].clone()
+    def keep(self, roomy: Tensor, count: int) -> None:
+        """The last rows of a result of `count`, for the next one."""
+        self.tail = roomy[:, :, count : HEADROOM + count].clone()
 
     def take(self, inputs: Sequence[_Rows]) -> list[_Queue]:
         """The inputs' rows, those of this strip included."""
@@ -185,8 +253,10 @@ class _Rows(Tensor):
         owner: the pass.
         strip: the rows from `start` on.
         start: the first one.
+        slot: its number in the pass.
         shared: whether another tensor may be a view of it, so that it cannot be changed in place.
-        roomy: the strip with some of the rows above it.
+        roomy: the strip with `above` rows above it, and some below.
+        above: how many.
     """
 
     roomy: Tensor
@@ -194,30 +264,47 @@ class _Rows(Tensor):
     strip: Tensor
     start: int
     shared: bool
+    slot: int
+    above: int
 
     @staticmethod
-    def made(owner: RowwiseForward, strip: Tensor, start: int, height: int, roomy: Tensor | None = None) -> _Rows:
+    def made(owner: RowwiseForward, strip: Tensor, start: int, height: int) -> _Rows:
         B, C, _, W = strip.shape
         made: Any = Tensor._make_wrapper_subclass(_Rows, (B, C, height, W), dtype=strip.dtype, device=strip.device)
-        made.owner, made.strip, made.start, made.shared = owner, strip, start, False
-        made.roomy = strip if roomy is None else roomy
+        made.owner, made.strip, made.start, made.shared, made.slot = owner, strip, start, False, owner.slot()
+        made.roomy, made.above = strip, 0
         return cast(_Rows, made)
+
+    @staticmethod
+    def within(owner: RowwiseForward, roomy: Tensor, start: int, count: int, height: int) -> _Rows:
+        """Rows of which others are around."""
+        made = _Rows.made(owner, roomy[:, :, HEADROOM : HEADROOM + count], start, height)
+        made.roomy, made.above = roomy, HEADROOM
+        return made
 
     def like(self, strip: Tensor, start: int | None = None, height: int | None = None) -> _Rows:
         return _Rows.made(
             self.owner, strip, self.start if start is None else start, self.shape[2] if height is None else height
         )
 
-    def part(self, start: int, stop: int) -> Tensor | None:
-        """Rows start to stop, if they are at hand in one piece."""
-        first = self.start + self.strip.shape[2] - self.roomy.shape[2]
-        return self.roomy[:, :, start - first : stop - first] if first <= start else None
+    def part(self, start: int, stop: int, fill: float) -> Tensor | None:
+        """Rows start to stop, if they are at hand in one piece; `fill` outside the image."""
+        first = self.start - self.above
+        inside = 0 <= start and stop <= self.shape[2]
+        if start < first or stop > first + self.roomy.shape[2] or not (inside or fill == 0):
+            return None
+        return self.roomy[:, :, start - first : stop - first]
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         kwargs = kwargs or {}
         if known := _KNOWN.get(func):
-            return known(func, *args, **kwargs)
+            # Before it is done: rows that are changed in place are the same afterwards.
+            emptied = [*map(_emptied, args)], {name: _emptied(value) for name, value in kwargs.items()}
+            output = known(func, *args, **kwargs)
+            rows = output[0] if isinstance(output, tuple) else output
+            rows.owner.keep(_Step(known, func, *emptied, rows.slot))
+            return output
         # In inference mode, composed operations arrive whole.
         output = func.decompose(*args, **kwargs)
         if output is NotImplemented:
@@ -240,13 +327,13 @@ def _changed(func: Any, rows: _Rows, *args: Any, **kwargs: Any) -> _Rows:
     if rows.shared:
         raise NotRowwise(f"{func} of a view")
     if func is aten.relu_.default:
-        state = rows.owner.state(func)
-        rows.roomy = state.roomy(rows.strip, *rows.strip.shape[1:3])
-        above = rows.roomy.shape[2] - rows.strip.shape[2]
-        rows.strip = torch.clamp_min(rows.strip, 0, out=rows.roomy[:, :, above:])
-        state.keep(rows.roomy)
+        state, (channels, count) = rows.owner.state(), rows.strip.shape[1:3]
+        rows.roomy, rows.above = state.roomy(rows.strip, channels, rows.start, count, rows.shape[2]), HEADROOM
+        rows.strip = torch.clamp_min(rows.strip, 0, out=rows.roomy[:, :, HEADROOM : HEADROOM + count])
+        state.keep(rows.roomy, count)
     else:
         rows.strip = rows.roomy = func(rows.strip.clone(), *args, **kwargs)
+        rows.above = 0
     return rows
 
 
@@ -258,7 +345,7 @@ def _added_to(func: Any, rows: Any, other: Any, **kwargs: Any) -> _Rows:
     if output.shape != rows.shape:
         raise NotRowwise(f"{func} with a larger tensor")
     rows.strip = rows.roomy = output.strip.to(rows.dtype)
-    rows.start = output.start
+    rows.start, rows.above = output.start, 0
     return rows
 
 
@@ -276,7 +363,7 @@ def _together(func: Any, first: Any, second: Any, **kwargs: Any) -> Any:
 
 def _aligned(func: Any, inputs: Sequence[_Rows]) -> tuple[list[Tensor], int]:
     """The rows that all have, and the first of them."""
-    state = inputs[0].owner.state(func)
+    state = inputs[0].owner.state()
     queues = state.take(inputs)
     start, stop = state.done, min(queue.stop for queue in queues)
     strips = [_joined(queue.get(start, stop)) for queue in queues]
@@ -286,8 +373,31 @@ def _aligned(func: Any, inputs: Sequence[_Rows]) -> tuple[list[Tensor], int]:
     return strips, start
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat([*parts], 2)
+def _joined(parts: Sequence[Tensor], before: int = 0, after: int = 0, fill: float = 0.0) -> Tensor:
+    """Rows one below the other, with rows of `fill` before and after them."""
+    if len(parts) == 1 and before <= 0 and after <= 0:
+        return parts[0]
+    # torch.cat goes pixel by pixel where rows are stored as HWC.
+    ends = [max(before, 0)]
+    for part in parts:
+        ends.append(ends[-1] + part.shape[2])
+    joined = _empty(parts[-1], parts[-1].shape[1], ends[-1] + max(after, 0))
+    for part, (first, last) in zip(parts, pairwise(ends), strict=True):
+        joined[:, :, first:last] = part
+    joined[:, :, : ends[0]] = fill
+    joined[:, :, ends[-1] :] = fill
+    return joined
+
+
+def _empty(like: Tensor, channels: int, count: int) -> Tensor:
+    """Rows stored as those of another tensor."""
+    packed = like.is_contiguous(memory_format=torch.channels_last)
+    return torch.empty(
+        (like.shape[0], channels, count, like.shape[3]),
+        dtype=like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last if packed else torch.contiguous_format,
+    )
 
 
 def _cat(func: Any, tensors: Sequence[Any], dim: int = 0) -> _Rows:
@@ -295,19 +405,20 @@ def _cat(func: Any, tensors: Sequence[Any], dim: int = 0) -> _Rows:
         raise NotRowwise(f"{func} of rows")
     if not all(isinstance(rows, _Rows) for rows in tensors):
         raise NotRowwise(f"{func} with a tensor that does not depend on the image")
-    state = tensors[0].owner.state(func)
+    owner, height = tensors[0].owner, tensors[0].shape[2]
+    state = owner.state()
     queues = state.take(tensors)
     start, stop = state.done, min(queue.stop for queue in queues)
-    roomy = state.roomy(tensors[0].strip, sum(rows.shape[1] for rows in tensors), stop - start)
-    joined = roomy[:, :, roomy.shape[2] - (stop - start) :]
+    roomy = state.roomy(tensors[0].strip, sum(rows.shape[1] for rows in tensors), start, stop - start, height)
+    joined = roomy[:, :, HEADROOM : HEADROOM + stop - start]
     cuts = sorted({start, stop, *(cut for queue in queues for cut in queue.cuts() if start < cut < stop)})
     for first, last in pairwise(cuts):
         _put_together([queue.get(first, last)[0] for queue in queues], joined[:, :, first - start : last - start])
     for queue in queues:
         queue.drop(stop, copy=False)
     state.done = stop
-    state.keep(roomy)
-    return _Rows.made(tensors[0].owner, joined, start, tensors[0].shape[2], roomy)
+    state.keep(roomy, stop - start)
+    return _Rows.within(owner, roomy, start, stop - start, height)
 
 
 def _put_together(parts: Sequence[Tensor], output: Tensor) -> None:
@@ -342,7 +453,7 @@ def _windows(
     run: Callable[[Tensor], Tensor],
 ) -> _Rows:  # fmt: skip
     """Convolutions and poolings: output row o is of the input rows from o * stride - padding on."""
-    state = rows.owner.state(func)
+    state = rows.owner.state()
     (queue,) = state.take([rows])
     height, reach = rows.shape[2], dilation * (kernel - 1) + 1
     rows_out = (height + 2 * padding - reach) // stride + 1
@@ -353,14 +464,10 @@ def _windows(
         like = run(rows.strip.new_zeros(*rows.strip.shape[:2], reach, rows.strip.shape[3]))
         return rows.like(like[:, :, :0], start, rows_out)
     first, last = start * stride - padding, (stop - 1) * stride - padding + reach
-    at_hand = rows.part(max(first, 0), min(last, height))
-    parts = queue.get(max(first, 0), min(last, height)) if at_hand is None else [at_hand]
-
-    def beyond(count: int) -> list[Tensor]:
-        B, C, _, W = parts[0].shape
-        return [parts[0].new_full((1, 1, 1, 1), fill).expand(B, C, count, W)] if count > 0 else []
-
-    output = run(_joined([*beyond(-first), *parts, *beyond(last - height)]))
+    strip = rows.part(first, last, fill)
+    if strip is None:
+        strip = _joined(queue.get(max(first, 0), min(last, height)), -first, last - height, fill)
+    output = run(strip)
     queue.drop(stop * stride - padding, copy=True)
     state.done = stop
     return rows.like(output, start, rows_out)
@@ -383,7 +490,7 @@ def _convolution(
         return _windows(func, rows, weight.shape[2], stride[0], padding[0], dilation[0], 0.0, run)
     if any(output_padding):
         raise NotRowwise(f"{func} with an output padding")
-    state = rows.owner.state(func)
+    state = rows.owner.state()
     (queue,) = state.take([rows])
     height, reach = rows.shape[2], dilation[0] * (weight.shape[2] - 1) + 1
     rows_out = (height - 1) * stride[0] - 2 * padding[0] + reach
@@ -411,7 +518,7 @@ def _upsampled(func: Any, rows: _Rows, size: Sequence[int] | None, *more: Any) -
     factor = int(factor)
     # The centre of a row lies at (row + 0.5) * factor; what is between two of them is a mixture of both.
     reach = factor // 2 if bilinear else 0
-    state = rows.owner.state(func)
+    state = rows.owner.state()
     (queue,) = state.take([rows])
     start, rows_out = state.done, height * factor
     stop = rows_out if queue.stop == height else max(queue.stop * factor - reach, start)

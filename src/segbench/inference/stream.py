@@ -15,8 +15,8 @@ from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, groupby, islice, product
-from typing import Any
+from itertools import cycle, groupby, islice, product, zip_longest
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -50,10 +50,16 @@ AHEAD = 2
 """Batches a device that are read or predicted while the caller has the one before."""
 
 BAND = 4096
-"""Columns that go through the network together from top to bottom, where it works so (`rowwise`)."""
+"""Columns that go through the network together from top to bottom, at most, where it works so (`rowwise`)."""
 
 STRIP_PIXELS = 2**18
 """Of a band at a time: the feature maps of a narrow network then stay in a processor's cache."""
+
+SEAMS = 1.125
+"""How many times the pixels of one band those side by side may have: what two have in common is computed twice."""
+
+MAPS_AT_ONCE = 8
+"""Feature maps that a band has in memory at a time, in sizes of the largest layer's input and output."""
 
 _IN_TILES: WeakSet[nn.Module] = WeakSet()
 """Networks that do not work in strips, so that it is told once."""
@@ -157,7 +163,8 @@ def predict_stream(
 ) -> Iterator[Window]:
     """Class probabilities of one image after the other, window by window; at most `batch` tiles are in memory.
 
-    On GPUs and on several devices, `AHEAD` batches more a device are read and predicted while the caller writes. Runs
+    On GPUs and on several devices, `AHEAD` batches more a device are read and predicted while the caller writes; on a
+    CPU of several threads, `AHEAD` strips of each of the bands that a large image is divided into, see `SEAMS`. Runs
     under `torch.inference_mode()` and the caller's autocast; softmax is in float32.
 
     Args:
@@ -174,7 +181,7 @@ def predict_stream(
         overlap: blends tiles, approximately.
 
     Returns:
-        An iterator of windows: those of each image cover each pixel once, row by row.
+        An iterator of windows: those of each image cover each pixel once.
 
     Raises:
         SegbenchError: the model is in training mode; wrong tta, batch or overlap; and, while iterating, a tile that is
@@ -201,7 +208,10 @@ class _Tile:
     width: int
 
 
-_Answers = Generator[tuple[list[_Tile], list[dict[str, Tensor]]], None, None]
+Given = TypeVar("Given")
+Answer = TypeVar("Answer")
+
+_Answers = Generator[tuple[Given, Answer], None, None]
 
 
 def _stream(
@@ -229,55 +239,118 @@ def _is_large(geometry: TileGeometry, image: ReadableImage) -> bool:
 
 
 def _banded(predictor: _TilePredictor, image: ReadableImage) -> Iterator[Window]:
-    """Bands of columns, each from top to bottom; tiles where the network cannot do it, which its first strip shows."""
-    (whole,) = plan(image.size[0], predictor.geometry)
+    """Bands, each from top to bottom; tiles where the network cannot do it, which its first strip shows."""
     begun = False
-    for column in plan(image.size[1], predictor.geometry, BAND):
-        try:
-            for window in _band(predictor, image, whole, column):
+    try:
+        for bands in _side_by_side(predictor, image):
+            for window in _band_windows(predictor, image, bands):
                 begun = True
                 yield window
-        except NotRowwise as error:
-            if begun:
-                raise SegbenchError(
-                    f"a network whose operations change within an image: {error}",
-                    "the same operations for each strip of rows",
-                    f"set tile=, say tile={DEFAULT_TILE}",
-                ) from error
-            log.warning(
-                f"large images are predicted in overlapping tiles, not in strips of rows: the network has {error}"
-            )
-            _IN_TILES.add(predictor.model)
-            yield from _tiled([predictor], [image], None, 1)
-            return
+    except NotRowwise as error:
+        if begun:
+            raise SegbenchError(
+                f"a network whose operations change within an image: {error}",
+                "the same operations for each strip of rows",
+                f"set tile=, say tile={DEFAULT_TILE}",
+            ) from error
+        log.warning(f"large images are predicted in overlapping tiles, not in strips of rows: the network has {error}")
+        _IN_TILES.add(predictor.model)
+        yield from _tiled([predictor], [image], None, 1)
 
 
-def _band(predictor: _TilePredictor, image: ReadableImage, whole: Span, column: Span) -> Iterator[Window]:
-    margin, step = predictor.geometry.margin, predictor.geometry.step
-    rows = max(STRIP_PIXELS // column.read_size // step, 1) * step
-    columns = column.answer(margin)
-    collected = max(WINDOW_PIXELS // (column.stop - column.start), 1)
-    forward = predictor.forward_rowwise((whole.read_size, column.read_size))
-    windows: dict[str, Tensor] = {}
-    y = filled = 0
-    for start in range(0, whole.read_size, rows):
-        count = min(rows, whole.read_size - start)
-        strip = Span(whole.read_from + start, count, 0, 0)
-        maps = forward(_read_mirrored(image.read, strip, column, image.size))
+def _side_by_side(predictor: _TilePredictor, image: ReadableImage) -> list[list[tuple[Span, Span]]]:
+    """Rows and columns of bands, in groups that go through the network at the same time, each on its share of threads.
+
+    One thread on a band of its own waits for no other, which those that share an operation do many times a strip. So
+    there are as many bands as threads, as far as `SEAMS` and the memory allow.
+    """
+    (height, width), geometry, threads = image.size, predictor.geometry, torch.get_num_threads()
+
+    def cut(down: int, across: int) -> list[tuple[Span, Span]]:
+        count = math.ceil(width / BAND / across) * across
+        rows, columns = (
+            plan(side, geometry, math.ceil(side / parts / geometry.step) * geometry.step, alike=False)
+            for side, parts in ((height, down), (width, count))
+        )
+        return [*product(rows, columns)]
+
+    def pixels(bands: Sequence[tuple[Span, Span]]) -> int:
+        return sum(row.read_size * column.read_size for row, column in bands)
+
+    alone = cut(1, 1)
+    most = threads if threads == 1 else min(threads, predictor.bands_in_memory(partial(image.read, 0, 1, 0, 1)))
+    for count in range(most, 1, -1):
+        if threads % count == 0:
+            ways = [cut(count // across, across) for across in range(1, count + 1) if count % across == 0]
+            bands = min((bands for bands in ways if len(bands) % count == 0), key=pixels, default=alone)
+            if len(bands) % count == 0 and pixels(bands) <= SEAMS * pixels(alone):
+                return [bands[first : first + count] for first in range(0, len(bands), count)]
+    return [[band] for band in alone]
+
+
+def _band_windows(
+    predictor: _TilePredictor, image: ReadableImage, bands: Sequence[tuple[Span, Span]]
+) -> Iterator[Window]:
+    """Windows of bands that are predicted at the same time."""
+    step, widest = predictor.geometry.step, max(column.read_size for _, column in bands)
+    height = max(STRIP_PIXELS // widest // step, 1) * step
+
+    def strips(place: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        row, column = bands[place]
+        for start in range(0, row.read_size, height):
+            span = Span(row.read_from + start, min(height, row.read_size - start), 0, 0)
+            yield place, _read_mirrored(image.read, span, column, image.size)
+
+    in_turn = (strip for together in zip_longest(*map(strips, range(len(bands)))) for strip in together if strip)
+    workers = [_Band(predictor, image.key, row, column, WINDOW_PIXELS // len(bands)) for row, column in bands]
+    if len(bands) == 1:
+        for _, strip in in_turn:
+            yield from workers[0](strip)
+        return
+    with closing(_in_turn(workers, in_turn, [predictor.device] * len(bands), len(bands))) as answered:
+        for _, windows in answered:
+            yield from windows
+
+
+class _Band:
+    """A part of an image on its way through the network from top to bottom.
+
+    Args:
+        predictor: of its network.
+        key: of the image.
+        row: from its first row to its last.
+        column: the same of columns.
+        collected: pixels of a window, at most.
+    """
+
+    def __init__(self, predictor: _TilePredictor, key: Any, row: Span, column: Span, collected: int) -> None:
+        self._key, self._row, self._column = key, row, column
+        self._rows, self._columns = (span.answer(predictor.geometry.margin) for span in (row, column))
+        self._height = max(collected // (column.stop - column.start), 1)
+        self._forward = predictor.forward_rowwise((row.read_size, column.read_size))
+        self._windows: dict[str, Tensor] = {}
+        self._given, self._y, self._filled = 0, row.start, 0
+
+    @torch.inference_mode()
+    def __call__(self, strip: Mapping[str, Tensor]) -> list[Window]:
+        """The windows that are complete with this strip, CHW by modality."""
+        maps, complete = self._forward(strip), []
         given = next(iter(maps.values())).shape[1]
-        taken = 0
-        while taken < given and y < image.size[0]:
-            height = min(collected, image.size[0] - y)
-            part = min(given - taken, height - filled)
+        taken = min(max(self._rows.start - self._given, 0), given)
+        self._given += given
+        while taken < given and self._y < self._row.stop:
+            height = min(self._height, self._row.stop - self._y)
+            part = min(given - taken, height - self._filled)
             for head, logits_Krw in maps.items():
-                if filled == 0:
-                    windows[head] = torch.empty(len(logits_Krw), height, column.stop - column.start)
-                probabilities_Krw = logits_Krw[:, taken : taken + part, columns].float().softmax(dim=0)
-                windows[head][:, filled : filled + part] = probabilities_Krw
-            taken, filled = taken + part, filled + part
-            if filled == height:
-                yield Window(image.key, y, column.start, windows)
-                windows, y, filled = {}, y + height, 0
+                if self._filled == 0:
+                    self._windows[head] = torch.empty(len(logits_Krw), height, self._column.stop - self._column.start)
+                probabilities_Krw = logits_Krw[:, taken : taken + part, self._columns].float().softmax(dim=0)
+                self._windows[head][:, self._filled : self._filled + part] = probabilities_Krw
+            taken, self._filled = taken + part, self._filled + part
+            if self._filled == height:
+                complete.append(Window(self._key, self._y, self._column.start, self._windows))
+                self._windows, self._y, self._filled = {}, self._y + height, 0
+        return complete
 
 
 def _tiled(
@@ -290,10 +363,11 @@ def _tiled(
     margin = predictors[0].geometry.margin
     batches = _batches(_tiles(predictors[0], images, tile, overlap), batch)
     blended = _Blended()
+    workers = [partial(_tile_maps, predictor) for predictor in predictors]
     if len(predictors) == 1 and not predictors[0].on_gpu:
-        answered: _Answers = ((tiles, predictors[0]([cut.images for cut in tiles])) for tiles in batches)
+        answered: _Answers[list[_Tile], list[dict[str, Tensor]]] = ((tiles, workers[0](tiles)) for tiles in batches)
     else:
-        answered = _in_turn(predictors, batches)
+        answered = _in_turn(workers, zip(cycle(range(len(workers))), batches), [each.device for each in predictors])
     with closing(answered):
         for tiles, all_maps in answered:
             for cut, maps in zip(tiles, all_maps, strict=True):
@@ -303,6 +377,10 @@ def _tiled(
                     yield Window(cut.key, cut.row.start, cut.column.start, answers)
                 else:
                     yield from blended.added(cut, answers)
+
+
+def _tile_maps(predictor: _TilePredictor, tiles: Sequence[_Tile]) -> list[dict[str, Tensor]]:
+    return predictor([cut.images for cut in tiles])
 
 
 class _Blended:
@@ -332,37 +410,68 @@ class _Blended:
             yield Window(cut.key, row.start, 0, given)
 
 
-def _in_turn(predictors: Sequence[_TilePredictor], batches: Iterator[list[_Tile]]) -> _Answers:
-    """Each batch on the next device, in a thread of its own; the answers in the order of the batches."""
-    contexts = [_same_precision(predictor.device) for predictor in predictors]
+def _in_turn(
+    workers: Sequence[Callable[[Given], Answer]],
+    given: Iterator[tuple[int, Given]],
+    devices: Sequence[torch.device | None],
+    shares: int = 1,
+) -> _Answers[Given, Answer]:
+    """Each worker in a thread of its own; answers in the order of what is given to them.
 
-    def predicted(place: int, tiles: list[_Tile]) -> list[dict[str, Tensor]]:
+    Args:
+        workers: whose answers are wanted.
+        given: the place of a worker, and what it is given.
+        devices: of the workers.
+        shares: into how many parts the threads of a CPU are divided.
+    """
+    contexts = [_same_precision(device) for device in devices]
+
+    def answer(place: int, one: Given) -> Answer:
         with contexts[place]():
-            return predictors[place]([cut.images for cut in tiles])
+            return workers[place](one)
 
-    threads = [ThreadPoolExecutor(1, "segbench-device") for _ in predictors]
-    waiting: deque[tuple[list[_Tile], Future[list[dict[str, Tensor]]]]] = deque()
+    threads = [ThreadPoolExecutor(1, "segbench-device") for _ in workers]
+    waiting: deque[tuple[Given, Future[Answer]]] = deque()
     try:
-        for place in cycle(range(len(predictors))):
+        if shares > 1:
+            _divide_threads(threads, shares)
+        while True:
             unreadable: Exception | None = None
-            tiles: list[_Tile] | None = None
+            following: tuple[int, Given] | None = None
             try:
-                tiles = next(batches, None)
+                following = next(given, None)
             except Exception as error:
                 # What was read before it is still predicted.
                 unreadable = error
-            if tiles is not None:
-                waiting.append((tiles, threads[place].submit(predicted, place, tiles)))
-            while waiting and (tiles is None or len(waiting) > AHEAD * len(predictors)):
-                done, answer = waiting.popleft()
-                yield done, answer.result()
+            if following is not None:
+                place, one = following
+                waiting.append((one, threads[place].submit(answer, place, one)))
+            while waiting and (following is None or len(waiting) > AHEAD * len(workers)):
+                done, future = waiting.popleft()
+                yield done, future.result()
             if unreadable is not None:
                 raise unreadable
-            if tiles is None:
+            if following is None:
                 return
     finally:
         for thread in threads:
             thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _divide_threads(threads: Sequence[ThreadPoolExecutor], shares: int) -> None:
+    """Each of these threads computes on its share of torch's."""
+    count = torch.get_num_threads()
+
+    def settle() -> None:
+        torch.set_num_threads(count // shares)
+        # A thread takes the number of the last one that set it, when it first asks.
+        torch.get_num_threads()
+
+    try:
+        for thread in threads:
+            thread.submit(settle).result()
+    finally:
+        torch.set_num_threads(count)
 
 
 def _same_precision(device: torch.device | None) -> Callable[[], torch.autocast]:
@@ -493,6 +602,25 @@ class _TilePredictor:
         }
         return next(iter(batch.values())) if len(batch) == 1 else batch
 
+    def bands_in_memory(self, part: Callable[[], Mapping[str, Tensor | NDArray[Any]]]) -> int:
+        """How many bands may be in memory at a time, at least one; `part` as in `refuse_too_large`."""
+        pixel = least_bytes_per_pixel(self.model, self._probe(part)(self.geometry.input_for(1)))
+        return max(int(min(free_bytes(), 2**62) / (MAPS_AT_ONCE * STRIP_PIXELS * pixel)), 1)
+
+    def _probe(
+        self, part: Callable[[], Mapping[str, Tensor | NDArray[Any]]]
+    ) -> Callable[[int], Tensor | dict[str, Tensor]]:
+        """Makes an empty input of a given side."""
+        channels = {name: len(part_CHW) for name, part_CHW in part().items()}
+
+        def probe(side: int) -> Tensor | dict[str, Tensor]:
+            corner = {
+                name: torch.zeros(C, side, side, device=self.device, dtype=self.dtype) for name, C in channels.items()
+            }
+            return self._input([corner], self.transforms[0])
+
+        return probe
+
     def refuse_too_large(
         self, part: Callable[[], Mapping[str, Tensor | NDArray[Any]]], sides: tuple[int, int], count: int = 1
     ) -> None:
@@ -507,14 +635,7 @@ class _TilePredictor:
         if self.on_gpu or count * height * width <= WHOLE_PIXELS or (count, height, width) in self._weighed:
             return
         self._weighed.add((count, height, width))
-        channels = {name: len(part_CHW) for name, part_CHW in part().items()}
-
-        def probe(side: int) -> Tensor | dict[str, Tensor]:
-            corner = {
-                name: torch.zeros(C, side, side, device=self.device, dtype=self.dtype) for name, C in channels.items()
-            }
-            return self._input([corner], self.transforms[0])
-
+        probe = self._probe(part)
         if self.geometry == TileGeometry():
             needed = extrapolated_bytes(self.model, probe, height, width)
         else:

@@ -47,7 +47,7 @@ class Span:
         return weights_L
 
 
-def plan(size: int, geometry: TileGeometry, tile: int | None = None) -> list[Span]:
+def plan(size: int, geometry: TileGeometry, tile: int | None = None, alike: bool = True) -> list[Span]:
     """Cut one axis into tiles of nearly equal size that provide each pixel exactly once.
 
     Tiles start at multiples of `geometry.step`, so every pooling sees the same grid for any tile size (of the 388
@@ -61,6 +61,8 @@ def plan(size: int, geometry: TileGeometry, tile: int | None = None) -> list[Spa
         geometry: of the network.
         tile: the most output pixels per tile, rounded down to a multiple of `geometry.step` (at least one); None: the
             whole axis.
+        alike: of a padded network, the first and the last tile read as much as the others, so that a batch may have
+            them all; or no more than they need.
 
     Raises:
         SegbenchError: a tile below 1, or tiles for a padded network without a context.
@@ -84,15 +86,15 @@ def plan(size: int, geometry: TileGeometry, tile: int | None = None) -> list[Spa
     last_start = whole[0].read_size - read_size
     if last_start <= 0:
         return whole
-    return [
-        Span(
-            max(0, min(start - around, last_start)) if padded else start - around,
-            read_size,
-            start,
-            min(start + stride, size),
-        )
-        for start in range(0, size, stride)
-    ]
+    spans = []
+    for start in range(0, size, stride):
+        first, side = start - around, read_size
+        if padded:
+            if not alike:
+                side = geometry.input_for(min(start + stride + around, whole[0].read_size) - max(first, 0))
+            first = max(0, min(first, whole[0].read_size - side))
+        spans.append(Span(first, side, start, min(start + stride, size)))
+    return spans
 
 
 def overlapping(size: int, geometry: TileGeometry, tile: int, overlap: float) -> list[Span]:
