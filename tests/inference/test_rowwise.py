@@ -265,6 +265,37 @@ def test_an_error_of_the_network_is_raised_as_it_is():
         predict_image(Faulty().eval(), {"em": torch.randn(1, 100, 60)}, ["semantic"])
 
 
+class TwoHeads(nn.Module):
+    """Heads of which one is done with rows that the other still waits for; keeps its input while it computes."""
+
+    geometry = TileGeometry(context=4)
+
+    def __init__(self, swapped):
+        super().__init__()
+        torch.manual_seed(0)
+        self.far = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 2, 5, padding=2))
+        self.near, self.swapped, self.seen = nn.Conv2d(1, 2, 1), swapped, None
+
+    def forward(self, image_BCHW):
+        self.seen = image_BCHW
+        found = {"far": self.far(image_BCHW), "near": self.near(self.seen)}
+        assert self.seen is image_BCHW
+        return dict(reversed(found.items())) if self.swapped else found
+
+
+@pytest.mark.usefixtures("_small", "_threads")
+@pytest.mark.parametrize("_threads", [1, 2, 4], indirect=True)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_heads_of_unlike_depth_go_together(swapped):
+    images, model = {"em": torch.randn(1, 130, 117)}, TwoHeads(swapped).eval()
+    ours = predict_image(model, images, ["far", "near"])
+    assert model not in stream._IN_TILES
+    whole = predict_image(model, images, ["far", "near"], tile=1000)
+    assert ours.keys() == {"far", "near"}
+    for head, map_KHW in ours.items():
+        torch.testing.assert_close(map_KHW, whole[head], rtol=0, atol=1e-5)
+
+
 class Changing(nn.Module):
     geometry = TileGeometry(step=4, context=4)
 

@@ -14,6 +14,7 @@ operation that is not in the table below refuses, and the caller takes another w
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ aten = torch.ops.aten
 
 HEADROOM = 2
 """Rows that a strip has above it in memory, and the last one below: what a 3x3 convolution needs around it."""
+
+
+_FORWARD = threading.Lock()
 
 
 class NotRowwise(Exception):
@@ -68,7 +72,9 @@ class RowwiseForward:
         if self._steps:
             return self._again([*given.values()])
         try:
-            output = heads(self._forward(next(iter(given.values())) if len(given) == 1 else given))
+            # Bands share the network, whose own code may keep something between its lines.
+            with _FORWARD:
+                output = heads(self._forward(next(iter(given.values())) if len(given) == 1 else given))
         except (NotRowwise, SegbenchError, MemoryError):
             raise
         except Exception as error:

@@ -328,6 +328,7 @@ class _Band:
         self._rows, self._columns = (span.answer(predictor.geometry.margin) for span in (row, column))
         self._height = max(collected // (column.stop - column.start), 1)
         self._forward = predictor.forward_rowwise((row.read_size, column.read_size))
+        self._ahead: dict[str, Tensor] = {}
         self._windows: dict[str, Tensor] = {}
         self._given, self._y, self._filled = 0, row.start, 0
 
@@ -335,7 +336,12 @@ class _Band:
     def __call__(self, strip: Mapping[str, Tensor]) -> list[Window]:
         """The windows that are complete with this strip, CHW by modality."""
         maps, complete = self._forward(strip), []
-        given = next(iter(maps.values())).shape[1]
+        if self._ahead:
+            maps = {head: torch.cat([self._ahead[head], logits_Krw], 1) for head, logits_Krw in maps.items()}
+        # A head of fewer layers is ahead of the others.
+        given = min(logits_Krw.shape[1] for logits_Krw in maps.values())
+        unlike = any(logits_Krw.shape[1] > given for logits_Krw in maps.values())
+        self._ahead = {head: logits_Krw[:, given:] for head, logits_Krw in maps.items()} if unlike else {}
         taken = min(max(self._rows.start - self._given, 0), given)
         self._given += given
         while taken < given and self._y < self._row.stop:
