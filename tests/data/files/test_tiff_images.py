@@ -209,8 +209,8 @@ def test_axes_agree_with_samples_that_are_channels_already(tmp_path, compression
     written = image_CHW if stored == "separate" else np.moveaxis(image_CHW, 0, -1)
     how = {"photometric": "minisblack", "planarconfig": stored, "compression": compression, "metadata": metadata}
     tifffile.imwrite(tmp_path / "a.tif", written, **how)
-    for given in (None, axes):
-        with TiffImages(tmp_path / "a.tif", axes=given) as images:
+    for asked in (None, axes):
+        with TiffImages(tmp_path / "a.tif", axes=asked) as images:
             assert len(images) == 1
             assert images.shape(0) == (12, 16, 5)
             assert np.array_equal(images.read(0), np.moveaxis(image_CHW, 0, -1))
