@@ -123,7 +123,8 @@ def _scan(
 ) -> Scan[Facts]:
     cache = ScanCache(folder, what, reading)
     stamps = {name: _stamp(f"{folder}/{name}") for name in names}
-    stamps |= {name: (*stamps[name], *_stamp(path)) for name, path in beside.items()}
+    for name, path in beside.items():
+        stamps[name] += _stamp(path)
     scan: Scan[Facts] = Scan()
     shared: dict[Any, Any] = {}
     for name, pages in cache.read(stamps).items():
