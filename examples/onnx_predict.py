@@ -4,8 +4,9 @@
     python onnx_predict.py model.onnx rgb=image.png hha=image_hha.png mask.png     several modalities
     python onnx_predict.py model.onnx image.png mask.png --head geometric          one of several heads
 
-The mask is a palette PNG whose indices are the classes. The whole image goes through at once, as `segbench predict`
-takes it where it fits into memory.
+The mask holds the values, palette or colours of the masks that the network learned from, as those of `segbench predict`
+do; which one is which class is printed. Ids below 0 or above 65535 need a name in .tif. The whole image goes through at
+once, as `segbench predict` takes it where it fits into memory.
 """
 
 import argparse
@@ -37,13 +38,11 @@ def main() -> None:
 
     padded = {name: pad(image_CHW, about["geometry"], about["size"])[None] for name, image_CHW in inputs.items()}
     (scores_1KHW,) = session.run([head["name"]], padded)
-    labels_HW = scores_1KHW[0].argmax(0)[:height, :width].astype(np.uint8)
+    labels_HW = scores_1KHW[0].argmax(0)[:height, :width]
 
-    mask = Image.fromarray(labels_HW)
-    mask.putpalette(np.array(head["palette"], np.uint8).tobytes())
-    mask.save(given.mask)
-    for label, name in enumerate(head["class_names"]):
-        print(f"{name}: {np.mean(labels_HW == label):.1%} of the pixels")
+    write(given.mask, labels_HW, head["masks"])
+    for row in head["masks"]["classes"]:
+        print(f"{row['name']} ({row['value']}): {np.mean(labels_HW == row['index']):.1%} of the pixels")
 
 
 def read(file: str, modality: dict) -> np.ndarray:
@@ -71,6 +70,25 @@ def pad(image_CHW: np.ndarray, geometry: dict, size: list | None) -> np.ndarray:
             raise SystemExit(f"an image of {side} pixels for a network whose side is fixed at {fixed}")
         after.append((fixed or whole) - side - before)
     return np.pad(image_CHW, ((0, 0), (before, after[0]), (before, after[1])), mode="reflect")
+
+
+def write(file: Path, labels_HW: np.ndarray, masks: dict) -> None:
+    """Labels by the values that the description gives each class: ids, indices of a palette, or colours."""
+    values = [row["value"] for row in masks["classes"]]
+    if masks["values"] == "colours":
+        rgb_K3 = np.array([list(bytes.fromhex(colour[1:])) for colour in values], np.uint8)
+        Image.fromarray(rgb_K3[labels_HW]).save(file)
+        return
+    wide = min(values) < 0 or max(values) > 65535
+    if wide and file.suffix.lower() not in (".tif", ".tiff"):
+        raise SystemExit(f"{file}: values from {min(values)} to {max(values)} need a TIFF")
+    dtype = np.int32 if wide else np.uint16 if max(values) > 255 else np.uint8
+    mask = Image.fromarray(np.array(values, dtype)[labels_HW])
+    if masks["values"] == "palette":
+        colours = np.zeros((256, 3), np.uint8)
+        colours[values] = [row["colour"] for row in masks["classes"]]
+        mask.putpalette(colours.tobytes())
+    mask.save(file)
 
 
 if __name__ == "__main__":

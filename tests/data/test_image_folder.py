@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 
 import cv2
 import numpy as np
@@ -469,3 +470,60 @@ def test_no_data_counts_only_in_the_files_that_declare_it(folder):
     raws = pages_of(ImageFolder(**folder(mask=write)))
     assert np.unique(raws["00"].labels["semantic"]).tolist() == [0, 1]
     assert np.unique(raws["01"].labels["semantic"]).tolist() == [1, 255]
+
+
+def lacking(path, k):
+    """An image whose first three rows, in every other file, have no data."""
+    image = noise(12, 16, dtype=np.float32, seed=k)
+    if k % 2:
+        image[:3] = -9999
+    tifffile.imwrite(f"{path}.tif", image, extratags=[(42113, "s", 0, "-9999", False)], metadata=None)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"objects": True}, {"objects": True, "border": 0}, {"classes": {"a": 0, "b": "rest"}}]
+)
+def test_the_table_counts_what_a_training_gets(folder, caplog, given):
+    paths = folder(image=lacking)
+    for _ in range(2):
+        # The second time from the cache.
+        with caplog.at_level(logging.INFO, "segbench"):
+            dataset = ImageFolder(**paths, **given)
+        for name in ("train", "val", "test"):
+            split = dataset.split(name)
+            labels = [split.read(k).labels["semantic"] for k in range(len(split))]
+            known = [np.bincount(label.ravel(), minlength=256)[: split.class_counts().shape[1]] for label in labels]
+            assert split.class_counts().tolist() == np.array(known).tolist()
+    assert re.search(r"^void +12\.500% +3$", "\n".join(caplog.messages), re.M)
+
+
+def test_pixels_without_data_are_counted_again_when_the_image_changes(folder, tmp_path):
+    paths = folder(image=lacking)
+    assert sum(ImageFolder(**paths).split(name).class_counts().sum() for name in ("train", "val", "test")) == 1008
+    tifffile.imwrite(tmp_path / "images" / "01.tif", noise(12, 16, dtype=np.float32))
+    assert sum(ImageFolder(**paths).split(name).class_counts().sum() for name in ("train", "val", "test")) == 1056
+
+
+def test_a_split_whose_images_lack_all_data_is_noted(folder, tmp_path):
+    def empty(path, k):
+        tifffile.imwrite(f"{path}.tif", np.full((12, 16), np.nan if k == 5 else k, np.float32))
+
+    for name, ids in (("train", range(5)), ("val", [5])):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{k:02d}\n" for k in ids))
+    dataset = ImageFolder(**folder(image=empty), lists=str(tmp_path))
+    assert any("val has no labelled pixel" in note for note in dataset.notes)
+
+
+def test_masks_that_fit_stored_photographs_are_not_to_be_turned(folder):
+    from PIL import Image
+
+    def turned(path, k):
+        exif = Image.Exif()
+        exif[274] = 6
+        Image.fromarray(noise(12, 16, 3, seed=k)).save(f"{path}.jpg", exif=exif)
+
+    paths = folder(image=turned)
+    assert ImageFolder(**paths).split("train").sizes() == {(12, 16)}
+    with pytest.raises(SegbenchError, match="rotated by 90 degrees") as refused:
+        ImageFolder(**paths, exif="turn")
+    assert "as they are stored with data.exif=ignore" in str(refused.value)

@@ -105,19 +105,48 @@ def test_a_layer_that_would_normalise_single_values_is_refused(tiny_config, norm
     config = tiny_config(f"data.batch_size={batch}", f"data.tile={tile}")
     model = nn.Sequential(nn.AvgPool2d(16), norm(1))
     before = copy.deepcopy(model.state_dict())
-    spec = build_dataset(config.data, None).spec
+    dataset = build_dataset(config.data, None)
     if refused:
         also = "data.batch_size=2, or " if norm is nn.BatchNorm2d else ""
         with pytest.raises(SegbenchError, match=rf"data\.tile=16 with .* layer 1 gets(.|\n)*set {also}data\.tile=32"):
-            refuse_single_values(config, model, spec)
+            refuse_single_values(config, model, dataset)
     else:
-        refuse_single_values(config, model, spec)
+        refuse_single_values(config, model, dataset)
     assert model.training and all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 def test_a_layer_that_sees_the_images_of_all_processes_is_not_refused(tiny_config):
     config = tiny_config("data.batch_size=1", "data.tile=16", "trainer.devices=2", "trainer.sync_batchnorm=true")
-    model, spec = nn.Sequential(nn.AvgPool2d(16), nn.BatchNorm2d(1)), build_dataset(config.data, None).spec
-    refuse_single_values(config, model, spec)
+    model, dataset = nn.Sequential(nn.AvgPool2d(16), nn.BatchNorm2d(1)), build_dataset(config.data, None)
+    refuse_single_values(config, model, dataset)
     with pytest.raises(SegbenchError, match="one value of each channel"):
-        refuse_single_values(config.replace({"trainer.sync_batchnorm": False}), model, spec)
+        refuse_single_values(config.replace({"trainer.sync_batchnorm": False}), model, dataset)
+
+
+class Sized:
+    """Training images that know their sizes."""
+
+    def __init__(self, dataset, sizes):
+        self.spec, self._sizes = dataset.spec, sizes
+
+    def split(self, name):
+        return self
+
+    def sizes(self):
+        return self._sizes
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d])
+@pytest.mark.parametrize(
+    ("sizes", "refused"), [({(64, 64), (16, 31)}, True), ({(64, 16), (16, 32)}, False), (set(), False)]
+)
+def test_whole_images_are_judged_by_the_smallest(tiny_config, norm, sizes, refused):
+    config = tiny_config("data.batch_size=1", "data.tile=null")
+    model, dataset = nn.Sequential(nn.AvgPool2d(16), norm(1)), build_dataset(config.data, None)
+    refuse_single_values(config, model, dataset)
+    if refused:
+        also = "data.batch_size=2, or " if norm is nn.BatchNorm2d else ""
+        with pytest.raises(SegbenchError, match=rf"tile=null \(an image of 16 x 31\)(.|\n)*set {also}data\.tile=62"):
+            refuse_single_values(config, model, Sized(dataset, sizes))
+    else:
+        refuse_single_values(config, model, Sized(dataset, sizes))

@@ -164,3 +164,17 @@ def test_a_stack_among_single_images_is_told(tmp_path, labels):
     tifffile.imwrite(tmp_path / "a.tif", labels, photometric="minisblack")
     with pytest.raises(SegbenchError, match=r"a\.tif has 2 pages\n.*one page in each file.*\n.*set labels=.*a\.tif"):
         read_labels(tmp_path)
+
+
+@pytest.mark.parametrize(("nodata", "lacking"), [("255", 255), ("0", 0)])
+def test_labels_without_data_are_refused_as_the_scores_know_no_void(tmp_path, labels, nodata, lacking):
+    declared = labels.copy()
+    declared[0, :2] = lacking
+    tags = [(42113, "s", 0, nodata, False)]
+    tifffile.imwrite(tmp_path / "labels.tif", declared, photometric="minisblack", extratags=tags)
+    count = int((declared == lacking).sum())
+    with pytest.raises(SegbenchError, match=rf"labels\.tif \(labels\) declares {count} of its pixels as no data"):
+        read_labels(tmp_path / "labels.tif")
+    tags = [(42113, "s", 0, "77", False)]
+    tifffile.imwrite(tmp_path / "labels.tif", labels, photometric="minisblack", extratags=tags)
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.tif"), labels)

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,9 @@ from segbench.experiment.build import build_dataset_spec, build_model
 from segbench.export import formats
 from segbench.export.exporting import export
 from segbench.inference.stream import predict_image
+from segbench.prediction.coding import Coder
 from segbench.runs.directory import Run
+from segbench.spec import HeadSpec, MaskCoding
 from segbench.training.checkpoint import load_weights
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "onnx_predict.py"
@@ -143,8 +146,48 @@ def test_the_example_needs_onnxruntime_alone_and_predicts_as_the_run(exported, n
     sure_HW = np.abs(prob_KHW[1] - 0.5) > 1e-4
     assert sure_HW.mean() > 0.9
     assert np.array_equal(np.asarray(mask)[sure_HW], prob_KHW.argmax(0)[sure_HW])
-    shares = {line.split(":")[0]: line.split()[1] for line in done.stdout.splitlines()}
-    assert shares["cell"] == f"{np.mean(np.asarray(mask) == 1):.1%}"
+    shares = {line.split(":")[0]: line.split()[2] for line in done.stdout.splitlines()}
+    assert shares["cell (1)"] == f"{np.mean(np.asarray(mask) == 1):.1%}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "suffix", "written"),
+    [
+        ("ids", (0, 255), "png", (0, 255)),
+        ("ids", (7, 65535), "png", (7, 65535)),
+        ("ids", (-1, 70000), "tif", (-1, 70000)),
+        ("palette", (3, 40), "png", (3, 40)),
+        ("colours", (0x000000, 0x12AB00), "png", ((0, 0, 0), (0x12, 0xAB, 0))),
+    ],
+)
+def test_the_example_writes_the_values_of_the_users_masks(
+    exported, tmp_path, monkeypatch, kind, values, suffix, written
+):
+    model = onnx.load(exported["onnx"])
+    (entry,) = (each for each in model.metadata_props if each.key == "segbench")
+    about = json.loads(entry.value)
+    colours = ((1, 2, 3), (4, 5, 6))
+    coding = MaskCoding(kind, values, tuple(r << 16 | g << 8 | b for r, g, b in colours), 254)
+    about["outputs"][0]["masks"] = Coder(HeadSpec(("membrane", "cell"), colours, coding=coding), own=True).table()
+    entry.value = json.dumps(about)
+    onnx.save(model, tmp_path / "m.onnx")
+    grey_HW = np.random.default_rng(1).integers(0, 256, (23, 30), dtype=np.uint8)
+    Image.fromarray(grey_HW).save(tmp_path / "image.png")
+    masks = {name: tmp_path / f"{name}.{suffix}" for name in ("as_it_was", "own")}
+    for network, mask in zip((exported["onnx"], tmp_path / "m.onnx"), masks.values(), strict=True):
+        monkeypatch.setattr(sys, "argv", ["x", str(network), str(tmp_path / "image.png"), str(mask)])
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    found, indices_HW = (Image.open(mask) for mask in reversed(masks.values()))
+    if kind == "palette":
+        assert tuple(tuple(found.getpalette()[3 * value : 3 * value + 3]) for value in values) == colours
+    np.testing.assert_array_equal(np.asarray(found), np.array(written)[np.asarray(indices_HW)])
+
+
+def test_the_example_refuses_to_cut_off_ids(tmp_path):
+    write = runpy.run_path(str(EXAMPLE))["write"]
+    masks = {"values": "ids", "classes": [{"index": 0, "name": "a", "value": 70000}]}
+    with pytest.raises(SystemExit, match="values from 70000 to 70000 need a TIFF"):
+        write(tmp_path / "a.png", np.zeros((2, 2), int), masks)
 
 
 @pytest.mark.slow

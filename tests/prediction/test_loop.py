@@ -1,4 +1,5 @@
 import errno
+import os
 import struct
 from types import SimpleNamespace
 
@@ -227,3 +228,35 @@ def test_a_full_disk_ends_the_prediction(run, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         run()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(("kinds", "limit"), [(("probabilities",), 20_000), (("masks",), 4_000)])
+def test_an_output_beyond_the_limit_of_a_files_size_keeps_no_other_back(run, tmp_path, kinds, limit):
+    resource = pytest.importorskip("resource")
+    for name, size in (("a", 20), ("b", 300), ("c", 20)):
+        write(tmp_path / "in" / f"{name}.tif", size, 30 if size < 100 else 300)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Python ignores the signal, so writing fails as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        done, failed = run(kinds=kinds)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (done, list(failed)) == (["a", "c"], ["b"])
+    assert "the prediction of b cannot be written: " in failed["b"].found and "None" not in failed["b"].found
+    assert "File too large" in failed["b"].found or "is the disk full" in failed["b"].found
+    assert sorted(path.stem for path in (tmp_path / "out").iterdir()) == ["a", "c"]
+
+
+def test_a_folder_without_permission_keeps_no_other_back(run, tmp_path):
+    for name in ("a", "sub/b", "z"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / "in" / f"{name}.tif", 20, 30)
+    closed = tmp_path / "out" / "sub"
+    closed.mkdir(parents=True)
+    closed.chmod(0o555)
+    if os.access(closed, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    done, failed = run()
+    assert (done, list(failed)) == (["a", "z"], ["sub/b"])
+    assert "Permission denied" in failed["sub/b"].found and "b.png" in failed["sub/b"].found

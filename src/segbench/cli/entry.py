@@ -63,6 +63,8 @@ def boundary() -> Iterator[None]:
     Raises:
         SystemExit: with 1 for any error, 130 for Ctrl-C, 141 for a pipe that nobody reads.
     """
+    # What it cannot decode is told in our own sentence.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         with ends_quietly():
             try:

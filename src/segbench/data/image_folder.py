@@ -30,7 +30,7 @@ from segbench.data.folder.objects import (
     BORDER_COLOUR,
     BORDER_NAME,
     classes_given,
-    count_objects,
+    count_labels,
     label_objects,
     look_like_objects,
 )
@@ -57,26 +57,23 @@ class FolderImages(Source):
         classes: Classes,
         modality: ModalitySpec,
         dtype: str,
-        counts: Sequence[NDArray[np.int64] | None],
+        counts: Sequence[NDArray[np.int64]],
+        sizes: frozenset[tuple[int, int]],
         border: int | None = None,
     ) -> None:
         self._border = border
         self._pages, self.ids, self._classes, self._modality, self._dtype = pages, ids, classes, modality, dtype
-        self._counts = counts
+        self._counts, self._sizes = counts, sizes
         self._stacks, self._mask_reading = OpenStacks(modality.reading), of_masks(modality.reading)
         self._mask_stacks = OpenStacks(self._mask_reading)
 
     def class_counts(self) -> NDArray[np.int64]:
         """NK pixels of each class in each image, as the scan counted them."""
-        counts_NK = np.zeros((len(self._counts), len(self._classes.names) + bool(self._border)), np.int64)
-        for index, counts in enumerate(self._counts):
-            if counts is not None:
-                counts_NK[index] = counts[:-1]
-            else:
-                # Too many codes to be kept by the scan, or pixels that count for no class.
-                label_HW = self.read(index).labels["semantic"]
-                counts_NK[index] = np.bincount(label_HW.ravel(), minlength=256)[: counts_NK.shape[1]]
-        return counts_NK
+        return np.array([counts[:-1] for counts in self._counts])
+
+    def sizes(self) -> frozenset[tuple[int, int]]:
+        """H and W of the images, each once, as the scan found them."""
+        return self._sizes
 
     def filled_with(self, modalities: Mapping[str, ModalitySpec]) -> FolderImages:
         """The same images, with other means where there is no data."""
@@ -227,7 +224,7 @@ class ImageFolder:
         self._masks = {name: mask_scan.pages[mask] for name, (_, mask) in names.items()}
         self._reading = replace(reading, channels=self._channelled.channels)
         refuse_mixed(self._channelled.pages)
-        refuse_other_sizes(self._images, self._masks)
+        refuse_other_sizes(self._images, self._masks, exif)
         given = classes_given(classes) if objects else classes
         self._classes = find_classes(pairs.masks, mask_scan.pages, given, ignore_index)
         self._counts = self._count_classes(pairs)
@@ -262,19 +259,29 @@ class ImageFolder:
     def _count_classes(self, pairs: Pairs) -> dict[Page, NDArray[np.int64]]:
         """K + 1 pixels of each class and last of void, by page.
 
-        Borders are not among the facts of a scan of masks, so the masks are read once more.
+        Masks are read once more where the facts of a scan do not tell: borders, and pixels without data in the image.
         """
-        if self._border is None:
-            return {(name, page): self._classes.count(facts) for name, page, facts in by_page(self._masks)}
-        count = partial(count_objects, classes=self._classes, border=self._border)
-        names = {name: mask for name, (_, mask) in pairs.by_name.items()}
-        settings = digest([repr(sorted(self._classes.labels.items())), f"{self._classes.rest} {self._border}"])
-        with _progress("find borders") as shown:
+        counts = {(name, page): self._classes.count(facts) for name, page, facts in by_page(self._masks)}
+        lacking = {name for name, pages in self._images.items() if any(facts.empty for facts in pages)}
+        names = {name: mask for name, (_, mask) in pairs.by_name.items() if self._border is not None or name in lacking}
+        if not names:
+            return counts
+        classes = self._classes
+        settings = [repr(sorted(classes.labels.items())), repr(sorted(classes.kept)), repr(self._reading)]
+        settings.append(f"{classes.coding} {len(classes.names)} {classes.rest} {self._border}")
+        with _progress("count classes") as shown:
             scan = scan_labels(
-                pairs.masks, list(names.values()), shown, of_masks(self._reading), f"objects-{settings[:16]}", count
+                pairs.masks,
+                list(names.values()),
+                shown,
+                of_masks(self._reading),
+                f"labels-{digest(settings)[:16]}",
+                partial(count_labels, classes=classes, border=self._border),
+                {names[name]: self._files[name][0] for name in names if name in lacking},
+                self._reading,
             )
         refuse_unusable(list(scan.faults.values()))
-        return {
+        return counts | {
             (name, page): np.array(facts.pixels, np.int64)
             for name, mask in names.items()
             for page, facts in enumerate(scan.pages[mask])
@@ -311,14 +318,13 @@ class ImageFolder:
             (*self._files[file], page if len(self._images[file]) > 1 else None) for file, page in self._splits[name]
         ]
         dtype = next(iter(self._images.values()))[0].dtype
-        counts = [
-            None if self._images[file][page].empty or not self._masks[file][page].codes else self._counts[file, page]
-            for file, page in self._splits[name]
-        ]
+        counts = [self._counts[place] for place in self._splits[name]]
         # Of images of one kind another one during a run is a fault; only prediction converts it.
         reading = self._reading if self._channelled.mixed else replace(self._reading, channels=None)
         modality = replace(self._modality, reading=reading)
-        return FolderImages(pages, self._ids(name), self._classes, modality, dtype, counts, self._border)
+        facts = (self._images[file][page] for file, page in self._splits[name])
+        sizes = frozenset((each.height, each.width) for each in facts)
+        return FolderImages(pages, self._ids(name), self._classes, modality, dtype, counts, sizes, self._border)
 
     def _report(self, pairs: Pairs, decoded: int, caches: Sequence[Path | None]) -> None:
         if pairs.pairing is not None:

@@ -369,7 +369,7 @@ def build_experiment(config: Config, directory: Path, dataset: DataSet | None = 
         log.info("task.train_only: %s trained; %s frozen", ", ".join(trained), ", ".join(frozen))
     check_schedule(config.scheduler)
     _check_network(config, dataset, task, waits_for_every_gradient(trainer))
-    refuse_single_values(config, task.model, dataset.spec)
+    refuse_single_values(config, task.model, dataset)
     _warn_of_rate(config, dataset, task, trainer.world_size)
     return Experiment(dataset, data, task, trainer)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from segbench.config.record import Config, Trainer
-from segbench.data.raw import DataSet
+from segbench.data.raw import DataSet, Source
 from segbench.errors import SegbenchError
-from segbench.spec import DatasetSpec
 
 
 def refuse_impossible(config: Config, dataset: DataSet, scores: Collection[str], processes: int) -> None:
@@ -51,13 +50,13 @@ def refuse_impossible(config: Config, dataset: DataSet, scores: Collection[str],
         )
 
 
-def refuse_single_values(config: Config, model: nn.Module, spec: DatasetSpec) -> None:
+def refuse_single_values(config: Config, model: nn.Module, dataset: DataSet) -> None:
     """Refuse a training in which a normalisation layer would get one value of each channel: it has no deviation.
 
     Args:
         config: of the run.
         model: its network; it sees an image of zeros.
-        spec: of the data set.
+        dataset: that it trains on; whole images are judged where it knows their sizes, as a scanned folder does.
 
     Raises:
         SegbenchError: names the layer, and what gives it more values.
@@ -69,8 +68,8 @@ def refuse_single_values(config: Config, model: nn.Module, spec: DatasetSpec) ->
     # Synchronised layers see the images of all processes.
     alone = config.data.batch_size == 1 and not (config.trainer.sync_batchnorm and config.trainer.processes > 1)
     watched = of_image | (of_batch if alone else {})
-    tile = config.data.tile
-    if not watched or not isinstance(tile, int):
+    side = _smallest(config.data.tile, dataset.split("train"))
+    if not watched or side is None:
         return
     single: list[str] = []
 
@@ -82,7 +81,7 @@ def refuse_single_values(config: Config, model: nn.Module, spec: DatasetSpec) ->
         layer.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))
         for name, layer in watched.items()
     ]
-    images = {name: torch.zeros(1, modality.channels, tile, tile) for name, modality in spec.modalities.items()}
+    images = {name: torch.zeros(1, modality.channels, *side) for name, modality in dataset.spec.modalities.items()}
     training = model.training
     try:
         with torch.no_grad():
@@ -97,13 +96,25 @@ def refuse_single_values(config: Config, model: nn.Module, spec: DatasetSpec) ->
         for hook in hooks:
             hook.remove()
     if single:
+        whole = config.data.tile is None
+        found = f"data.tile=null (an image of {side[0]} x {side[1]})" if whole else f"data.tile={config.data.tile}"
+        larger = f"data.tile={2 * max(side)}"
+        other = f"{larger}, which mirrors small images" if whole else larger
         also = "" if single[0] in of_image else "data.batch_size=2, or "
         raise SegbenchError(
-            f"data.tile={tile} with data.batch_size={config.data.batch_size}: the normalisation layer {single[0]} gets "
+            f"{found} with data.batch_size={config.data.batch_size}: the normalisation layer {single[0]} gets "
             "one value of each channel, whose deviation is none",
             "two values or more",
-            f"set {also}data.tile={2 * tile}, or a network that shrinks its maps less (model.depth)",
+            f"set {also}{other}, or a network that shrinks its maps less (model.depth)",
         )
+
+
+def _smallest(tile: int | str | None, source: Source | None) -> tuple[int, int] | None:
+    """H and W of the training image whose map shrinks to one value first; None if unknown."""
+    if isinstance(tile, int):
+        return tile, tile
+    known: Callable[[], Collection[tuple[int, int]]] | None = getattr(source, "sizes", None)
+    return min(known(), key=max, default=None) if tile is None and known is not None else None
 
 
 def refuse_limits(config: Config, dataset: DataSet, splits: Mapping[str, str], processes: int) -> None:

@@ -256,7 +256,10 @@ def _unwritten(name: str, paths: Sequence[Path], error: Exception) -> SegbenchEr
         return error
     named = [error.filename2, error.filename] if isinstance(error, OSError) else []
     place = next(filter(None, named), None) or ", ".join(map(str, paths)) or name
-    reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno is None:
+        # numpy tells how much it wrote, and not why it stopped.
+        reason += "; is the disk full, or a limit on the size of files reached?"
     return SegbenchError(
         f"the prediction of {name} cannot be written: {reason} ({place})",
         "a file name that this user may write, of a format that holds such an image",

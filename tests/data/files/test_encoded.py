@@ -76,3 +76,88 @@ def test_an_animation_is_refused_and_one_frame_is_a_picture(tmp_path, suffix):
     assert read_image(tmp_path / f"one.{suffix}").shape[:2] == (8, 9)
     with pytest.raises(SegbenchError, match="is an animation of 3 frames"):
         read_image(tmp_path / f"all.{suffix}")
+
+
+_ASKED = (
+    cv2.IMREAD_UNCHANGED,
+    cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION,
+    cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
+)
+
+
+def smooth(height=48, width=64):
+    y, x = np.mgrid[:height, :width]
+    return np.stack([2 * x + y, 255 - 3 * y, (x * y) // 12], axis=-1).clip(0, 255).astype(np.uint8)
+
+
+def jpeg(image=None, **options):
+    file = io.BytesIO()
+    Image.fromarray(smooth() if image is None else image).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("flags", _ASKED)
+@pytest.mark.parametrize("size", [(48, 64), (33, 17), (1, 9), (1, 1)])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"restart_marker_blocks": 2}, None]
+)
+def test_jpeg_has_the_values_that_opencv_reads(flags, size, options):
+    image = smooth(*size)
+    content = jpeg(image[..., 0]) if options is None else jpeg(image, **options)
+    expected = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    found = decode("a.jpg", content, flags)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def scan_of(content):
+    """Where the coded pixels of a JPEG begin."""
+    return content.rindex(b"\xff\xda") + 14
+
+
+def test_a_jpeg_damaged_inside_is_refused_and_a_padded_one_is_not(tmp_path, capfd):
+    content = jpeg()
+    half = (scan_of(content) + len(content)) // 2
+    cut_out = content[:half] + content[-60:]
+    hole = content[:half] + bytes(60) + content[half + 60 :]
+    unused = content[:-2] + bytes(range(1, 40)) + content[-2:]
+    for damaged in (cut_out, hole, unused):
+        (tmp_path / "a.jpg").write_bytes(damaged)
+        with pytest.raises(SegbenchError, match=r"a\.jpg cannot be decoded \(\d+ bytes\): .*Corrupt JPEG data"):
+            read_image(tmp_path / "a.jpg")
+    for padding in (bytes(3), b"\x20" * 5):
+        (tmp_path / "a.jpg").write_bytes(content[:-2] + padding + content[-2:])
+        np.testing.assert_array_equal(
+            read_image(tmp_path / "a.jpg"), cv2.cvtColor(cv2.imdecode(np.frombuffer(content, np.uint8), 1), 4)
+        )
+    # The reference's own is not counted.
+    assert "Corrupt" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("flags", _ASKED)
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1"])
+def test_a_png_is_read_without_its_profiles_and_text(flags, mode, capfd):
+    from PIL import PngImagePlugin
+
+    image, text, plain, told = (
+        Image.fromarray(smooth()).convert(mode),
+        PngImagePlugin.PngInfo(),
+        io.BytesIO(),
+        io.BytesIO(),
+    )
+    text.add_text("a", "b")
+    image.save(plain, "PNG")
+    # A profile that libpng complains of.
+    image.save(told, "PNG", icc_profile=b"none" * 50, pnginfo=text, dpi=(99, 99))
+    expected = cv2.imdecode(np.frombuffer(plain.getvalue(), np.uint8), flags)
+    np.testing.assert_array_equal(decode("a.png", told.getvalue(), flags), expected)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_png_damaged_inside_is_refused_in_one_sentence(tmp_path, capfd):
+    content = bytearray(cv2.imencode(".png", smooth())[1].tobytes())
+    content[content.index(b"IDAT") + 200] ^= 1
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(SegbenchError, match=r"chunk IDAT is not what its check sum says"):
+        read_image(tmp_path / "a.png")
+    assert capfd.readouterr().err == ""

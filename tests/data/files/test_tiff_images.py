@@ -199,3 +199,19 @@ def test_resolution_and_geotiff_tags_are_told_as_the_writer_takes_them(tmp_path)
     tifffile.imwrite(tmp_path / "c.tif", values(8, 9), photometric="minisblack")
     with TiffImages(tmp_path / "c.tif") as images:
         assert "extratags" not in images.placement
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize(("stored", "axes"), [("separate", "CYX"), ("contig", "YXC")])
+@pytest.mark.parametrize("metadata", [None, {}])
+def test_axes_agree_with_samples_that_are_channels_already(tmp_path, compression, stored, axes, metadata):
+    image_CHW = np.random.default_rng(0).integers(0, 255, (5, 12, 16), np.uint8)
+    written = image_CHW if stored == "separate" else np.moveaxis(image_CHW, 0, -1)
+    how = {"photometric": "minisblack", "planarconfig": stored, "compression": compression, "metadata": metadata}
+    tifffile.imwrite(tmp_path / "a.tif", written, **how)
+    for asked in (None, axes):
+        with TiffImages(tmp_path / "a.tif", axes=asked) as images:
+            assert len(images) == 1
+            assert images.shape(0) == (12, 16, 5)
+            assert np.array_equal(images.read(0), np.moveaxis(image_CHW, 0, -1))
+            assert np.array_equal(images.read(0, 2, 9, 3, 8), np.moveaxis(image_CHW, 0, -1)[2:9, 3:8])

@@ -82,9 +82,9 @@ def test_masks_of_another_size_are_listed():
     masks = {"a": (mask(),), "b": (mask(12, 15),), "c": (mask(),)}
     found = r"1 masks differ from .*\n    b: image 12 x 16, mask 12 x 15\n(.|\n)*pairs$"
     with pytest.raises(SegbenchError, match=found):
-        refuse_other_sizes(images, masks)
+        refuse_other_sizes(images, masks, "ignore")
     with pytest.raises(SegbenchError, match=r"c: .*mask 16 x 12; rotated by 90 degrees\n(.|\n)*EXIF rotation"):
-        refuse_other_sizes(images, masks | {"c": (mask(16, 12),)})
+        refuse_other_sizes(images, masks | {"c": (mask(16, 12),)}, "ignore")
 
 
 def test_stacks_of_another_length_are_listed():
@@ -92,7 +92,7 @@ def test_stacks_of_another_length_are_listed():
     with pytest.raises(
         SegbenchError, match=r"2 masks .*\n    a: 3 images, 2 masks\n    b, page 1: image 12 x 16, mask 9 x"
     ):
-        refuse_other_sizes(images, {"a": (mask(),) * 2, "b": (mask(), mask(9, 9))})
+        refuse_other_sizes(images, {"a": (mask(),) * 2, "b": (mask(), mask(9, 9))}, "ignore")
 
 
 def test_mixed_channels_are_refused_and_the_few_named():

@@ -201,13 +201,13 @@ def test_small_files_are_read_by_one_thread_and_others_by_one_per_core(folder, m
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None, raising=False)
     used, together = set(), threading.Barrier(threads)
 
-    def count(_):
+    def count(*_):
         thread = threading.current_thread()
         if thread not in used and thread is not threading.main_thread():
             used.add(thread)
             together.wait(timeout=30)
         return (16,)
 
-    found = scan_labels(folder, names, None, AS_STORED, "classes", count)
+    found = scan_labels(folder, names, None, AS_STORED, "classes", count, {}, AS_STORED)
     assert found.decoded == 10 and not found.faults
     assert len(used) == threads

@@ -1,10 +1,12 @@
-"""The one decoder of PNG, JPEG, BMP, WebP, JPEG 2000 and GIF: OpenCV on the file's bytes, whole or refused.
+"""The one decoder of PNG, JPEG, BMP, WebP, JPEG 2000 and GIF: whole, or refused.
 
-OpenCV decodes without blocking other threads, unlike Pillow.
+OpenCV decodes without blocking other threads, unlike Pillow. JPEG is decoded by simplejpeg, to the same values: OpenCV
+fills in what it cannot read, and its libraries print that to the terminal.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -296,7 +298,7 @@ def decode(path: Path, content: bytes, flags: int, name: str | None = None) -> N
     try:
         if content:
             _refuse_bomb(path, content)
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+        image = _decoded(content, flags) if content else None
     except SegbenchError:
         raise
     except Exception as error:  # its own errors, of memory, and of a header
@@ -308,6 +310,61 @@ def decode(path: Path, content: bytes, flags: int, name: str | None = None) -> N
     return decoded
 
 
+def _decoded(content: bytes, flags: int) -> NDArray[Any] | None:
+    if content.startswith(b"\xff\xd8") and (image := _decode_jpeg(content, flags)) is not None:
+        return image
+    if content.startswith(_SIGNATURE):
+        content = _pixels_alone(content)
+    return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+
+
+def _decode_jpeg(content: bytes, flags: int) -> NDArray[np.uint8] | None:
+    """As `cv2.imdecode`; None for other colours than grey and YCbCr, and for turns.
+
+    Raises:
+        ValueError: damaged inside.
+    """
+    colours = {1: "GRAY", 3: "BGR"}.get(declared_shape(content)[2])
+    if colours is None or (flags != cv2.IMREAD_UNCHANGED and not flags & cv2.IMREAD_IGNORE_ORIENTATION):
+        return None
+    import simplejpeg
+
+    if flags != cv2.IMREAD_UNCHANGED:
+        colours = "RGB" if flags & cv2.IMREAD_COLOR_RGB else "BGR" if flags & cv2.IMREAD_COLOR else "GRAY"
+    try:
+        decoded_HWC: NDArray[np.uint8] = simplejpeg.decode_jpeg(content, colours)
+    except ValueError as error:
+        # Some cameras pad the end with equal bytes, where a damaged scan leaves coded ones.
+        unused, end = _UNUSED.search(str(error)), content.rfind(b"\xff\xd9")
+        if unused is None or len(set(content[end - int(unused[1]) : end])) != 1:
+            raise
+        decoded_HWC = simplejpeg.decode_jpeg(content, colours, strict=False)
+    return decoded_HWC[..., 0] if colours == "GRAY" else decoded_HWC
+
+
+_UNUSED = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+
+
+def _pixels_alone(content: bytes) -> bytes:
+    """A PNG without what is not pixels, such as profiles and text, of which libpng prints its complaints.
+
+    Raises:
+        ValueError: damaged inside, by the check sums.
+    """
+    kept, others = [_SIGNATURE], False
+    for name, at, end in _chunks(content):
+        if name not in _PIXELS:
+            others = True
+            continue
+        kept.append(content[at:end])
+        if zlib.crc32(kept[-1][4:-4]) != int.from_bytes(kept[-1][-4:]):
+            raise ValueError(f"its chunk {name.decode()} is not what its check sum says")
+        if name == b"IEND":
+            break
+    return b"".join(kept) if others else content
+
+
+_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 

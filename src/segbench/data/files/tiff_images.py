@@ -191,6 +191,9 @@ def _images(file: TiffImages) -> Iterator[list[_Plane]]:
     stated = pyramid or tiff.is_imagej or tiff.is_ome or tiff.is_shaped
     unnamed = all(axis in "QIYXS" for axis in series[0].axes) and not (tiff.is_imagej or tiff.is_ome)
     given = file.axes if unnamed and not pyramid else None
+    if given is not None and ("S", "C") in zip(series[0].axes, given, strict=False):
+        # Samples are the channels, as asked for; and they may be stored apart, which their pages know.
+        given = None
     if given is not None and all(len(given) == len(each.shape) for each in series):
         first = 0
         for each in series:

@@ -18,8 +18,8 @@ from segbench.spec import Reading
 VERSION = 3
 """Of the facts; other versions are ignored."""
 
-Stamp = tuple[int, int]
-"""A file's size in bytes and its modification time in nanoseconds."""
+Stamp = tuple[int, ...]
+"""A file's size in bytes and its modification time in nanoseconds, and of a file beside it if facts depend on both."""
 
 
 def user_cache() -> Path:
@@ -48,8 +48,8 @@ class ScanCache:
         """The facts of the files whose stamps, given by name, are unchanged."""
         known: dict[str, list[Any]] = {}
         for place in self._places:
-            for name, (size, changed, facts) in self._entries(place).items():
-                if stamps.get(name) == (size, changed):
+            for name, (*stamp, facts) in self._entries(place).items():
+                if stamps.get(name) == tuple(stamp):
                     known[name] = facts
                     self.written = self.written or place
         return known

@@ -162,8 +162,16 @@ def refuse_mixed(images: Mapping[str, Sequence[ImageFacts]]) -> None:
             raise SegbenchError(f"images of different {what}: {', '.join(shown)}", expected, action)
 
 
-def refuse_other_sizes(images: Mapping[str, Sequence[ImageFacts]], masks: Mapping[str, Sequence[MaskFacts]]) -> None:
-    """Raise if masks differ from their image in height, width or number of pages, listing all; by the pair's name."""
+def refuse_other_sizes(
+    images: Mapping[str, Sequence[ImageFacts]], masks: Mapping[str, Sequence[MaskFacts]], exif: str
+) -> None:
+    """Raise if masks differ from their image in height, width or number of pages, listing all.
+
+    Args:
+        images: facts by the pair's name.
+        masks: likewise.
+        exif: how they are read, which the advice is to read them the other way.
+    """
     found = []
     for name, pages in images.items():
         if len(pages) != len(masks[name]):
@@ -178,7 +186,9 @@ def refuse_other_sizes(images: Mapping[str, Sequence[ImageFacts]], masks: Mappin
                 )
     if found:
         rotated = "rotated" in str(found)
-        turned = "; or read photographs by their EXIF rotation with data.exif=turn" if rotated else ""
+        other = {"ignore": "turn", "turn": "ignore"}[exif]
+        how = {"ignore": "as they are stored", "turn": "by their EXIF rotation"}[other]
+        turned = f"; or read photographs {how} with data.exif={other}" if rotated else ""
         if (axes := _axes_meant(images, masks)) is not None:
             raise SegbenchError(
                 f"{len(found)} masks differ from their image in number of pages:\n    " + "\n    ".join(_lines(found)),

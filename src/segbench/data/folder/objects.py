@@ -66,11 +66,24 @@ def label_objects(
     return labelled_HW, ids_HW
 
 
-def count_objects(mask: Mask, classes: Classes, border: int) -> tuple[int, ...]:
-    """Pixels of background, object, border if it is a class, and last of void, as `label_objects` makes them."""
-    label_HW, _ = label_objects(classes(mask, "it"), mask.codes_HW, border)
+def count_labels(
+    mask: Mask, empty_HW: NDArray[np.bool_] | None, classes: Classes, border: int | None
+) -> tuple[int, ...]:
+    """Pixels of each class, and last of void, as a training gets them.
+
+    Args:
+        mask: as read.
+        empty_HW: where its image has no data, if somewhere.
+        classes: of the masks; background and object, if `border` is set.
+        border: as in `label_objects`; None for masks of classes.
+    """
+    label_HW = classes(mask, "it")
+    if empty_HW is not None:
+        label_HW[empty_HW] = VOID
+    if border is not None:
+        label_HW, _ = label_objects(label_HW, mask.codes_HW, border)
     pixels = np.bincount(label_HW.ravel(), minlength=VOID + 1)
-    return (*pixels[: BORDER + (border > 0)].tolist(), int(pixels[VOID]))
+    return (*pixels[: len(classes.names) + bool(border)].tolist(), int(pixels[VOID]))
 
 
 def look_like_objects(masks: Mapping[str, Sequence[MaskFacts]], read: Callable[[str, int], Mask]) -> bool:

@@ -11,8 +11,9 @@ import itertools
 import math
 import os
 import time
+import types
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from segbench.data.files.image_files import AS_STORED, pages_of
 from segbench.data.files.masks import Mask, masks_of
 from segbench.data.files.statements import Decoded
-from segbench.data.folder.cache import ScanCache
+from segbench.data.folder.cache import ScanCache, Stamp
 from segbench.data.folder.counts import count_codes, count_runs, whole_sums
 from segbench.data.folder.facts import COUNTED, FEW_CODES, MOST_CODES, Facts, ImageFacts, LabelFacts, MaskFacts
 from segbench.data.raw import why_unreadable
@@ -82,7 +83,9 @@ def scan_labels(
     progress: Progress | None,
     reading: Reading,
     what: str,
-    count: Callable[[Mask], tuple[int, ...]],
+    count: Callable[[Mask, NDArray[np.bool_] | None], tuple[int, ...]],
+    images: Mapping[str, str],
+    images_reading: Reading,
 ) -> Scan[LabelFacts]:
     """Count the classes of masks, as `scan_images` images, where the facts of masks do not give them.
 
@@ -92,13 +95,20 @@ def scan_labels(
         progress: as there.
         reading: as there.
         what: names the cache, by all that decides the classes.
-        count: the pixels of each class of a mask, and last of void.
+        count: the pixels of each class of a mask, and last of void, given where its image has no data.
+        images: by the name of a mask the path of its image, if that lacks data somewhere.
+        images_reading: how these are read.
     """
 
     def read(path: Path, reading: Reading) -> tuple[LabelFacts, ...]:
-        return tuple(LabelFacts(count(mask)) for mask in masks_of(path, reading))
+        image = images.get(path.relative_to(folder).as_posix())
+        pages = (None for _ in itertools.count()) if image is None else pages_of(Path(image), images_reading)
+        return tuple(
+            LabelFacts(count(mask, None if page is None else page[0].empty_HW))
+            for mask, page in zip(masks_of(path, reading), pages, strict=False)
+        )
 
-    return _scan(folder, names, what, read, LabelFacts, progress, reading)
+    return _scan(folder, names, what, read, LabelFacts, progress, reading, images)
 
 
 def _scan(
@@ -109,10 +119,12 @@ def _scan(
     kind: type[Facts],
     progress: Progress | None,
     reading: Reading,
+    beside: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Scan[Facts]:
     cache = ScanCache(folder, what, reading)
-    stats = {name: os.stat(f"{folder}/{name}") for name in names}
-    stamps = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+    stamps = {name: _stamp(f"{folder}/{name}") for name in names}
+    for name, path in beside.items():
+        stamps[name] += _stamp(path)
     scan: Scan[Facts] = Scan()
     shared: dict[Any, Any] = {}
     for name, pages in cache.read(stamps).items():
@@ -128,6 +140,11 @@ def _scan(
         scan.cache = cache.written
     scan.pages = {name: scan.pages[name] for name in names if name in scan.pages}
     return scan
+
+
+def _stamp(path: str) -> Stamp:
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _read_all(
