@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from segbench.compiled import compiled
 from segbench.metrics.measure import Counts, ImageResult
 from segbench.spec import OF_CLASSES, ScoreInfo
 
@@ -21,7 +21,7 @@ WAYS, FEW = 4, 4096
 waits for the one before it takes twice as long. Four larger tables would not fit the cache."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _cell(label: int, pred: int, num_classes: int, void: int) -> np.uint64:
     # Branch-free: an extra row and column take what is out of range, a further row what is void. As an unsigned number
     # a negative value is large.
@@ -31,7 +31,7 @@ def _cell(label: int, pred: int, num_classes: int, void: int) -> np.uint64:
     return row * np.uint64(num_classes + 2) + column
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count(label: NDArray[np.integer], pred: NDArray[np.integer], num_classes: int, void: int) -> NDArray[np.int64]:
     side = num_classes + 2
     cells = np.uint64(side * side)
