@@ -11,7 +11,7 @@ from segbench.metrics.measure import ImageResult
 from segbench.metrics.states import MeasureState
 
 _AHEAD = 2
-"""Rows in work or waiting for each thread: each holds its image's probabilities."""
+"""Rows in work or waiting for each thread, beside those of the present image: each holds its image's probabilities."""
 
 
 class Counting:
@@ -27,10 +27,10 @@ class Counting:
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, "counting") if threads > 0 else None
         self._most = _AHEAD * threads
-        self._rows: deque[tuple[MeasureState, Future[Tensor]]] = deque()
+        self._rows: deque[tuple[MeasureState, int, Future[Tensor]]] = deque()
 
     def add(self, state: MeasureState, index: int, result: ImageResult) -> None:
-        """Begin to count an image; waits while too many are in work.
+        """Begin to count an image; waits while too many others are in work.
 
         Raises:
             Exception: what the measure raised for an earlier image, or without threads for this one.
@@ -38,8 +38,8 @@ class Counting:
         if self._pool is None:
             state.update(state.row(index, result))
             return
-        self._rows.append((state, self._pool.submit(state.row, index, result)))
-        while len(self._rows) > self._most or (self._rows and self._rows[0][1].done()):
+        self._rows.append((state, index, self._pool.submit(state.row, index, result)))
+        while self._rows and (self._rows[0][2].done() or self._too_many(index)):
             self._take()
 
     def finish(self) -> None:
@@ -61,6 +61,10 @@ class Counting:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
+    def _too_many(self, present: int) -> bool:
+        # With one thread and several measures, waiting for rows of the present image would leave the next one no time.
+        return len(self._rows) > self._most and self._rows[0][1] != present
+
     def _take(self) -> None:
-        state, row = self._rows.popleft()
+        state, _, row = self._rows.popleft()
         state.update(row.result())

@@ -327,8 +327,9 @@ class SegmentationTask(lightning.LightningModule):
         self._finish("test")
 
     def _start(self, stage: str) -> None:
-        # On a CPU the network itself takes all threads of the run.
-        self._counting = Counting(0 if self.device.type == "cpu" else self.evaluation.threads)
+        threads = self.evaluation.threads
+        # On a CPU the network itself takes all threads of the run, but neither loading nor pictures do.
+        self._counting = Counting(min(1, threads - 1) if self.device.type == "cpu" else threads)
         for state in self.states_of(stage).values():
             state.reset()
         for other in self.others_of(stage).values():
