@@ -129,7 +129,7 @@ _watched: list[_Reading] = []
 
 @contextlib.contextmanager
 def watching_cores() -> Iterator[None]:
-    """Let the next `settle_threads` count the idle cores over this block, instead of waiting for a sample of its own."""
+    """Let the next `settle_threads` count the idle cores over this block, where it would wait for a sample."""
     before = _Reading.now()
     yield
     _watched[:] = [before, _Reading.now()]
