@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -27,8 +27,12 @@ REPEATS = 3
 """Of each way; a step of the slowest takes many seconds."""
 
 
+@cache
 def _monai() -> Any | None:
-    return importlib.import_module("monai") if importlib.util.find_spec("monai") else None
+    if importlib.util.find_spec("monai"):
+        return importlib.import_module("monai")
+    print("MONAI is not installed, its rows are left out: pip install -r benchmarks/peers.txt", flush=True)
+    return None
 
 
 def _unets() -> dict[str, Callable[[], nn.Module]]:

@@ -61,6 +61,29 @@ def test_free_cores_are_those_that_were_idle(cores, free):
     assert free_cores(BEGIN, later(*cores), {0, 1, 2, 3}) == pytest.approx(free)
 
 
+def test_what_this_process_computed_meanwhile_leaves_a_core_idle():
+    assert free_cores(BEGIN, later(BUSY, IDLE, IDLE, BUSY), {0, 1, 2, 3}, own=20) == pytest.approx(3.0)
+    assert free_cores(BEGIN, later(IDLE, IDLE, IDLE, IDLE), {0, 1, 2, 3}, own=20) == 4.0
+
+
+@pytest.mark.parametrize(("age", "waits"), [(0.0, False), (60.0, True)])
+def test_idle_cores_are_counted_while_something_else_is_awaited_if_that_is_just_over(monkeypatch, age, waits):
+    clock, slept, stat = [100.0], [], [BEGIN, later(IDLE, BUSY, IDLE, BUSY), BEGIN, later(IDLE, IDLE, IDLE, IDLE)]
+    monkeypatch.setattr(threads, "started_by", lambda: None)
+    monkeypatch.setattr(threads, "allowed_cores", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(threads, "cpu_quota", lambda: None)
+    monkeypatch.setattr(threads, "_read", lambda path: stat.pop(0))
+    monkeypatch.setattr(threads.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(threads.time, "process_time", lambda: 0.0)
+    monkeypatch.setattr(threads.time, "sleep", slept.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with threads.watching_cores():
+        clock[0] += 1
+    clock[0] += age
+    assert settle_threads("auto", 1)[0] == (4 if waits else 2)
+    assert bool(slept) is waits
+
+
 def test_cores_that_the_process_may_not_use_do_not_count():
     after = later(IDLE, BUSY, IDLE, BUSY)
     assert free_cores(BEGIN, after, {0, 2}) == pytest.approx(2.0)

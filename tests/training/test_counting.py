@@ -52,6 +52,24 @@ def test_only_so_many_images_wait():
     assert counted == [0, 1, 2, 3, 4]
 
 
+def test_one_thread_counts_all_measures_of_an_image_while_the_next_one_is_predicted():
+    free = threading.Event()
+    counted, counting = [], Counting(1)
+
+    def state_of(number):
+        return SimpleNamespace(row=lambda index, result: free.wait(30) and (index, number), update=counted.append)
+
+    states = [state_of(number) for number in range(5)]
+    for state in states:
+        counting.add(state, 0, None)
+    assert not counted
+    free.set()
+    for state in states:
+        counting.add(state, 1, None)
+    counting.finish()
+    assert counted == [(index, number) for index in range(2) for number in range(5)]
+
+
 @pytest.mark.parametrize("threads", [0, 2])
 def test_the_error_of_a_measure_comes_out(threads):
     def row(index, result):

@@ -7,9 +7,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from segbench.compiled import compiled
 from segbench.spec import VOID
 
 
@@ -71,7 +71,7 @@ def two_nearest(instances_HW: NDArray[np.int32], reach: float) -> tuple[NDArray[
     return d1_HW, d2_HW
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _column_pass(instances_HW: Any) -> Any:
     """The two nearest cells along each pixel's column: ids and distances, (2, H, W) int32, id 0 = none.
 
@@ -111,7 +111,7 @@ def _column_pass(instances_HW: Any) -> Any:
     return ids, distances
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _row_pass(instances_HW: Any, ids: Any, distances: Any, reach: int) -> Any:
     """Search left and right of each background pixel, column by column, until no column can have a nearer cell."""
     H, W = instances_HW.shape

@@ -8,10 +8,10 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from segbench.compiled import compiled
 from segbench.errors import SegbenchError, check, check_one_of
 from segbench.metrics.region_runs import regions, root
 
@@ -113,7 +113,7 @@ def watershed(mask_HW: NDArray[np.generic], depth: float = 1.0) -> NDArray[np.in
     return _renumbered(_flood(distance_HW, order, depth))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _flood(height_HW: NDArray[np.float32], order: NDArray[np.int64], depth: float) -> NDArray[np.int32]:
     H, W = height_HW.shape
     heights = height_HW.ravel()

@@ -16,9 +16,9 @@ its neighbours then have more than two ids it is a split, else a hole deletion.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from segbench.compiled import compiled
 from segbench.metrics.region_runs import regions
 from segbench.metrics.simple_points import RING
 
@@ -28,7 +28,7 @@ RADIUS = 20
 ONE, ONES = np.uint64(1), np.uint64(2**64 - 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _parts(code: int) -> int:
     # Runs of foreground around the ring; neighbours along the ring share an edge.
     runs = 0
@@ -37,7 +37,7 @@ def _parts(code: int) -> int:
     return runs
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _words(warped: NDArray[np.bool_], swapped: bool) -> NDArray[np.uint64]:
     # Each line, or if `swapped` each column, as bits, 64 to a word; the last word is empty, so a window may end in it.
     length, lines = warped.shape if swapped else warped.shape[::-1]
@@ -49,7 +49,7 @@ def _words(warped: NDArray[np.bool_], swapped: bool) -> NDArray[np.uint64]:
     return words
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _filled(seed: np.uint64, line: np.uint64) -> np.uint64:
     # The runs of ones of `line` that hold a one of `seed`: upwards by the carry of a sum, downwards by doubling steps.
     up = (((line + seed) ^ line) | seed) & line
@@ -59,7 +59,7 @@ def _filled(seed: np.uint64, line: np.uint64) -> np.uint64:
     return up
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _comes_apart(
     words: NDArray[np.uint64],
     x: int,
@@ -117,7 +117,7 @@ def _comes_apart(
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _kinds(
     warped: NDArray[np.bool_],
     codes: NDArray[np.uint8],

@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from segbench.compiled import compiled
 from segbench.metrics.measure import CellMeasure, Counts, ImageResult, over_labelled
 from segbench.metrics.stack import over_levels
 from segbench.metrics.thresholds import THRESHOLDS, FScores, f_error, harmonic_mean, precision_recall, threshold_levels
 from segbench.spec import ScoreInfo
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _histogram(levels: NDArray[np.uint8], cell: NDArray[np.bool_], void: NDArray[np.bool_]) -> NDArray[np.int64]:
     # Row 2 takes the void pixels; an empty `void` means there are none.
     histogram = np.zeros((3, 256), np.int64)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from segbench.compiled import compiled
 
 BLOCK = 1024
 """Pixels whose runs are listed at a time: 16 KiB, which fits the first-level cache."""
@@ -27,7 +28,7 @@ class Contingency:
     pixels: NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _slot(key: np.uint64, keys: NDArray[np.uint64], pixels: NDArray[np.int64], bits: int) -> np.int64:
     # Fibonacci hashing: the top bits of a product with 2^64 / golden ratio, which depend on both ids.
     slot = np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - bits))
@@ -36,7 +37,7 @@ def _slot(key: np.uint64, keys: NDArray[np.uint64], pixels: NDArray[np.int64], b
     return slot
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def flagged(flags: NDArray[np.uint8], offset: int, found: int, places: NDArray[np.integer]) -> int:
     """Append `offset` plus the place of every 1 among `flags` to `places`, of which `found` are taken.
 
@@ -59,7 +60,7 @@ def flagged(flags: NDArray[np.uint8], offset: int, found: int, places: NDArray[n
     return found
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add_runs(
     run_keys: NDArray[np.uint64],
     lengths: NDArray[np.int64],
@@ -79,7 +80,7 @@ def _add_runs(
     return used
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sum_by_key(
     run_keys: NDArray[np.uint64], lengths: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -92,7 +93,7 @@ def _sum_by_key(
     return keys[slots[:used]], pixels[slots[:used]]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _pairs(
     first: NDArray[np.integer], second: NDArray[np.integer], skip_zero: bool
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

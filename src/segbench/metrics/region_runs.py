@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from segbench.compiled import compiled
 from segbench.errors import SegbenchError
 from segbench.metrics.region_overlap import Contingency, flagged, gather
 
@@ -32,7 +32,7 @@ class RegionRuns:
     shape: tuple[int, int]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _edges(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
     height, width = mask.shape
     edges = np.empty(height * (width + 1) + 1, np.int32)
@@ -47,7 +47,7 @@ def _edges(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
     return edges[:found].copy()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def root(parents: NDArray[np.int32], node: int) -> int:
     """The root of a node in a union-find forest; halves the path on the way."""
     while parents[node] != node:
@@ -56,7 +56,7 @@ def root(parents: NDArray[np.int32], node: int) -> int:
     return node
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _join(edges: NDArray[np.int32], stride: int) -> NDArray[np.int32]:
     count = edges.size // 2
     parents, ids = np.empty(count, np.int32), np.empty(count, np.int32)
@@ -112,7 +112,7 @@ def region_runs(mask_HW: NDArray[np.bool_]) -> RegionRuns:
     return RegionRuns(edges, _join(edges, width + 1), (height, width))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _paint(edges: NDArray[np.int32], ids: NDArray[np.int32], height: int, width: int) -> NDArray[np.int32]:
     painted = np.zeros((height, width), np.int32)
     for run in range(ids.size):
@@ -143,7 +143,7 @@ def regions(mask_HW: NDArray[np.generic]) -> NDArray[np.int32]:
     return np.asarray(_paint(runs.edges, runs.ids, *runs.shape))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _meet(
     edges: NDArray[np.int32], ids: NDArray[np.int32], other_edges: NDArray[np.int32], other_ids: NDArray[np.int32]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

@@ -8,8 +8,9 @@ does not matter, so a table of 256 entries is enough.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from segbench.compiled import compiled
 
 RING = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 """The 8 neighbours around the pixel, in the order of a code's bits; even bits share an edge with it."""
@@ -29,7 +30,7 @@ def simple_table() -> NDArray[np.bool_]:
 SIMPLE = simple_table()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def neighbour_codes(padded: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The code of every pixel: bit k is set where neighbour `RING[k]` is foreground.
 

@@ -8,9 +8,9 @@ the definition.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from segbench.compiled import compiled
 from segbench.errors import SegbenchError
 from segbench.metrics.region_overlap import Contingency, contingency
 from segbench.metrics.region_runs import regions
@@ -19,7 +19,7 @@ from segbench.metrics.thresholds import per_mask
 LINE, WAITING, QUEUED, OUTSIDE = 0, -1, -2, -3
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _flood(regions_WH: NDArray[np.int32]) -> NDArray[np.int32]:
     # The challenge visits pixels x outer, y inner: memory order on a transposed image. One pixel of OUTSIDE all around
     # saves edge tests.

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from segbench.compiled import compiled
 from segbench.errors import SegbenchError
 from segbench.metrics.measure import Counts, ImageResult
 from segbench.spec import ScoreInfo
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _histogram(
     raw: NDArray[np.float32], group: NDArray[np.uint8], low: float, scale: float, bins: int
 ) -> NDArray[np.int64]:

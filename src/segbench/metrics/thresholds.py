@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from segbench.compiled import compiled
 from segbench.errors import SegbenchError
 
 
@@ -41,7 +41,7 @@ ROUNDING = 1e-5
 """How far a probability may leave [0, 1]: sums of float32 softmax outputs do by a few parts in 10^7."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _levels(prob: NDArray[np.float32], thresholds: NDArray[np.float64], levels: NDArray[np.uint8]) -> bool:
     valid = True
     last = thresholds.size - 1

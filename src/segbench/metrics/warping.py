@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from segbench.compiled import compiled
 from segbench.errors import SegbenchError
 from segbench.metrics.mismatches import mismatch_kinds
 from segbench.metrics.region_runs import check_places
@@ -23,7 +23,7 @@ DIGIT = 10
 """Bits of a radix digit; three cover the 30 bits of a float32 from 0 to below 2."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _surest_first(places: NDArray[np.int32], distance: NDArray[np.float32]) -> NDArray[np.int32]:
     # A stable sort by decreasing |p - t|. Non-negative floats sort as their bits do.
     mask = np.uint32((1 << DIGIT) - 1)
@@ -45,7 +45,7 @@ def _surest_first(places: NDArray[np.int32], distance: NDArray[np.float32]) -> N
     return places
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _differences(
     source: NDArray[np.bool_], prob: NDArray[np.float32], threshold: float
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -62,7 +62,7 @@ def _differences(
     return places[:found], distance[:found]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _warp(
     source: NDArray[np.bool_], codes: NDArray[np.uint8], places: NDArray[np.int32], simple: NDArray[np.bool_]
 ) -> NDArray[np.int32]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 
+from segbench.runtime.threads import watching_cores
+
 
 def import_frameworks() -> None:
     """Import torch and Lightning without collecting garbage meanwhile; a no-op once they are.
@@ -17,7 +19,8 @@ def import_frameworks() -> None:
     enabled = gc.isenabled()
     gc.disable()
     try:
-        import lightning.pytorch  # noqa: F401
+        with watching_cores():
+            import lightning.pytorch  # noqa: F401
     finally:
         gc.freeze()
         if enabled:

@@ -6,9 +6,11 @@ the kernel frees it, many times a step: one thread more than there are free core
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from segbench.errors import SegbenchError
@@ -18,6 +20,8 @@ MOST = 1024
 """The largest `threads`: more than any machine has cores, and far fewer than a typing error asks for."""
 _SAMPLE_S = 0.2
 """Twenty ticks of Linux's clock per core: enough to tell busy cores from idle ones."""
+_FRESH_S = 5.0
+"""The age of a sample that still tells of the present."""
 
 
 def settle_threads(setting: object, processes_here: int) -> tuple[int, str]:
@@ -81,13 +85,14 @@ def allowed_cores() -> Set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
-def free_cores(before: str, after: str, allowed: Set[int]) -> float | None:
-    """How many of the allowed cores were idle between two readings of /proc/stat.
+def free_cores(before: str, after: str, allowed: Set[int], own: float = 0.0) -> float | None:
+    """How many of the allowed cores other programs left idle between two readings of /proc/stat.
 
     Args:
         before: the first reading.
         after: the second one.
         allowed: numbers of cores.
+        own: ticks that this process computed on them meanwhile.
 
     Returns:
         0 to their number; None if the readings do not tell.
@@ -98,7 +103,7 @@ def free_cores(before: str, after: str, allowed: Set[int]) -> float | None:
             # The count of disk waits may decrease on Linux.
             idle += max(0, waited - then[core][0])
             total += passed - then[core][1]
-    return len(allowed) * min(1.0, idle / total) if total > 0 else None
+    return len(allowed) * min(1.0, (idle + own) / total) if total > 0 else None
 
 
 def _ticks(reading: str) -> dict[int, tuple[int, int]]:
@@ -108,12 +113,39 @@ def _ticks(reading: str) -> dict[int, tuple[int, int]]:
     return {core: (ticks[3] + ticks[4], sum(ticks)) for core, ticks in cores.items()}
 
 
+@dataclass(frozen=True)
+class _Reading:
+    clock_s: float
+    own_s: float
+    stat: str
+
+    @staticmethod
+    def now() -> _Reading:
+        return _Reading(time.monotonic(), time.process_time(), _read(Path("/proc/stat")))
+
+
+_watched: list[_Reading] = []
+
+
+@contextlib.contextmanager
+def watching_cores() -> Iterator[None]:
+    """Let the next `settle_threads` count the idle cores over this block, where it would wait for a sample."""
+    before = _Reading.now()
+    yield
+    _watched[:] = [before, _Reading.now()]
+
+
 def _idle_cores() -> float | None:
-    before = _read(Path("/proc/stat"))
-    if not before:
+    before, after = _watched or (_Reading.now(), _Reading.now())
+    _watched.clear()
+    if not before.stat:
         return None
-    time.sleep(_SAMPLE_S)
-    return free_cores(before, _read(Path("/proc/stat")), allowed_cores())
+    if after.clock_s - before.clock_s < _SAMPLE_S or time.monotonic() - after.clock_s > _FRESH_S:
+        before = _Reading.now()
+        time.sleep(_SAMPLE_S)
+        after = _Reading.now()
+    ticks = os.sysconf("SC_CLK_TCK") * (after.own_s - before.own_s)
+    return free_cores(before.stat, after.stat, allowed_cores(), ticks)
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numba
 from torch import Tensor
 
 from segbench.metrics.measure import ImageResult
@@ -13,7 +14,7 @@ from segbench.metrics.states import MeasureState
 _MOST_THREADS = 8
 """Threads that count: a GPU hardly gives them more images, and each holds two images' probabilities."""
 _AHEAD = 2
-"""Rows in work or waiting for each thread."""
+"""Rows in work or waiting for each thread, beside those of the present image: each holds its image's probabilities."""
 
 
 class Counting:
@@ -28,12 +29,13 @@ class Counting:
 
     def __init__(self, threads: int) -> None:
         threads = min(threads, _MOST_THREADS)
-        self._pool = ThreadPoolExecutor(threads, "counting") if threads > 0 else None
+        # The number of numba's threads is set for each thread: these count beside one another already.
+        self._pool = ThreadPoolExecutor(threads, "counting", numba.set_num_threads, (1,)) if threads > 0 else None
         self._most = _AHEAD * threads
-        self._rows: deque[tuple[MeasureState, Future[Tensor]]] = deque()
+        self._rows: deque[tuple[MeasureState, int, Future[Tensor]]] = deque()
 
     def add(self, state: MeasureState, index: int, result: ImageResult) -> None:
-        """Begin to count an image; waits while too many are in work.
+        """Begin to count an image; waits while too many others are in work.
 
         Raises:
             Exception: what the measure raised for an earlier image, or without threads for this one.
@@ -41,8 +43,8 @@ class Counting:
         if self._pool is None:
             state.update(state.row(index, result))
             return
-        self._rows.append((state, self._pool.submit(state.row, index, result)))
-        while len(self._rows) > self._most or (self._rows and self._rows[0][1].done()):
+        self._rows.append((state, index, self._pool.submit(state.row, index, result)))
+        while self._rows and (self._rows[0][2].done() or self._too_many(index)):
             self._take()
 
     def finish(self) -> None:
@@ -64,6 +66,10 @@ class Counting:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
+    def _too_many(self, present: int) -> bool:
+        # With one thread and several measures, waiting for rows of the present image would leave the next one no time.
+        return len(self._rows) > self._most and self._rows[0][1] != present
+
     def _take(self) -> None:
-        state, row = self._rows.popleft()
+        state, _, row = self._rows.popleft()
         state.update(row.result())

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from segbench.compiled import compiled
 
 
 def count_codes(codes_HW: NDArray[np.integer]) -> tuple[list[int], list[int]]:
@@ -37,7 +38,7 @@ def count_codes(codes_HW: NDArray[np.integer]) -> tuple[list[int], list[int]]:
 _BLOCK = 2048
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count_groups(groups: Any, codes: Any, in_group: int) -> Any:
     """Pixels by code, in one call, as each return to Python would wait for other threads."""
     pixels = np.zeros(codes.max() + 1, np.int64)
@@ -68,7 +69,7 @@ def _count_groups(groups: Any, codes: Any, in_group: int) -> Any:
     return pixels
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _ends(codes: Any) -> Any:
     """The last position of each run."""
     runs = 1
@@ -97,7 +98,7 @@ def whole_sums(image_HWC: NDArray[np.generic]) -> list[tuple[int, int]]:
     return [(total, squares) for total, squares in sums.tolist()]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add_values(pixels_NC: Any, sums: Any) -> None:
     # 63 bits hold two billion times 65535^2.
     if pixels_NC.shape[1] == 3:
