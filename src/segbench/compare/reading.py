@@ -266,7 +266,7 @@ def _legs(path: Path) -> list[Leg]:
         return []
     except SegbenchError as error:
         raise _Damaged(error.found) from error
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise _Damaged(f"history.jsonl cannot be read: {error}") from error
     for leg in legs:
         _check_origin("history.jsonl", leg.provenance)
