@@ -65,9 +65,12 @@ def test_a_cache_of_another_kind_is_ignored(folder, content):
         (scan_images, 2, "S[/red]"),
         (scan_images, 3, [["[/red]", 1]]),
         (scan_images, 3, []),
+        (scan_images, 3, [[9, 1]]),
+        (scan_images, 4, 64),
         (scan_images, 5, 9),
         (scan_masks, 2, "other"),
         (scan_masks, 5, [[1]]),
+        (scan_masks, 6, [1]),
     ],
 )
 def test_a_damaged_cache_is_reported_and_the_files_are_read_again(folder, caplog, scan, place, value):

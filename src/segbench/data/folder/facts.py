@@ -120,7 +120,27 @@ Facts = TypeVar("Facts", ImageFacts, MaskFacts, LabelFacts)
 
 def row_of(kind: type[Facts]) -> Any:
     """The type of facts as a tuple in the order of their attributes, as a cache keeps them."""
-    return tuple[*get_type_hints(kind, include_extras=True).values()]  # type: ignore[misc]
+
+    def possible(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not _is_possible(kind(*row)):
+            raise ValueError("numbers that no image has")
+        return row
+
+    hints = get_type_hints(kind, include_extras=True).values()
+    return Annotated[tuple[*hints], AfterValidator(possible)]  # type: ignore[valid-type]
+
+
+def _is_possible(facts: ImageFacts | MaskFacts | LabelFacts) -> bool:
+    if isinstance(facts, ImageFacts):
+        # No sum of squares is below what equal values would have; deviations are squared already.
+        whole = facts.dtype in COUNTED
+        return facts.filled >= 0 and all(
+            second * facts.filled >= first**2 if whole else second >= 0 for first, second in facts.sums
+        )
+    if isinstance(facts, MaskFacts):
+        fits = len(facts.pixels) == len(facts.codes) and len(facts.colours) in (0, len(facts.codes))
+        return fits and sum(facts.pixels) <= facts.height * facts.width
+    return True
 
 
 def mean_and_std(pages: Sequence[ImageFacts]) -> tuple[tuple[float, ...], tuple[float, ...]]:
