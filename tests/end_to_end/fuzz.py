@@ -44,6 +44,8 @@ import scipy.sparse
 import tifffile
 import torch
 
+from segbench.compare.comparing import compare
+from segbench.compare.formats import write
 from segbench.config.handed_over import read_json, read_record
 from segbench.config.record import Recorded
 from segbench.data.files.image_files import images_of, open_images
@@ -231,7 +233,12 @@ def _run(curves: bool = False) -> dict[str, bytes]:
     return dict(_written(write))
 
 
+WHOLE_RUN = _run()
+
+
 def _read_run(path: Path) -> None:
+    _put(WHOLE_RUN, other := path.with_name("whole"))
+    write(compare([path, other], draws=100), "markdown")
     report([str(path)])
     for read in (Run(path).legs, Run(path).overrides, Run(path).splits, Run(path).state):
         read()

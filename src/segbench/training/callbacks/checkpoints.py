@@ -127,6 +127,8 @@ class Checkpoints(Checkpoint):
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         self._in_step = next((each for each in callbacks if isinstance(each, InStep)), None)
         if trainer.is_global_zero:
+            # A run that was copied may lack the folder: an empty one is in no archive.
+            self._directory.mkdir(parents=True, exist_ok=True)
             for unfinished in self._directory.glob(".*.partial"):
                 unfinished.unlink()
         self._loggers = [logger for logger in trainer.loggers if isinstance(logger, RunCsv)]
