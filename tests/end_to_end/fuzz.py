@@ -283,7 +283,7 @@ def _read_scan(path: Path) -> None:
     place.parent.mkdir(parents=True)
     shutil.copy(path / scan.__name__, place)
     for facts in scan(path, ["a.png"]).pages.values():
-        if scan is scan_images:
+        if scan is scan_images and any(page.filled for page in facts):  # type: ignore[union-attr]
             mean_and_std(facts)  # type: ignore[arg-type]
 
 
