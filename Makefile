@@ -10,11 +10,14 @@ STAMP := $(VENV)/.segbench-setup
 setup: $(STAMP)
 
 # requirements.txt has everything that was tested but torch, each file by its digest, so nothing that an index serves later
-# gets in. torch comes by its version alone: its builds differ by machine. `make requirements` writes the file.
+# gets in. torch comes by its version alone: its builds differ by machine. `make requirements` writes the file. setuptools
+# comes first, by its digest too: antlr4 has no wheel, and pip would fetch any setuptools to build it.
 TORCH = torch==$$(sed -n 's/^torch==//p' constraints.txt)
 $(STAMP): pyproject.toml requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.txt
+	sed -n '/^setuptools==/,/[^\\]$$/p' requirements.txt > $(VENV)/build.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement $(VENV)/build.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --no-build-isolation --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(STAMP)

@@ -162,6 +162,8 @@ class TestReadRun:
             ("results.json", '{"schema": 1, "metrics": ["a"]}', "no table of metrics"),
             ("results.json", '{"schema": 1, "metrics": {"a": "b"}}', "no table of metrics"),
             ("results.json", '{"schema": 1, "metrics": {}, "protocol": [1]}', "does not match its schema"),
+            ("results.json", '{"schema": 1, "metrics": {}, "protocol": {"versions": {"a": 1.5}}}', "no table of texts"),
+            ("results.json", '{"schema": 1, "metrics": {}, "timing": {"steps": "9"}}', "no table of numbers"),
             ("state.json", "", "state.json is damaged"),
             ("config.yaml", "a: [", "config.yaml is damaged"),
             ("config.yaml", "- a", "config.yaml is not a mapping"),

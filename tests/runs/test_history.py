@@ -1,5 +1,6 @@
 import pytest
 
+from segbench.errors import SegbenchError
 from segbench.runs.history import Leg, continuations, effective, read_legs
 
 CONFIG = {"seed": 1, "trainer": {"max_steps": 4, "devices": 1}}
@@ -10,8 +11,8 @@ LONGER = Leg(4, {"trainer.max_steps": 60})
 def test_a_leg_comes_back_and_half_a_line_is_none():
     text = BEGAN.line() + LONGER.line()
     assert read_legs(text + LONGER.line()[:-5]) == [BEGAN, LONGER]
-    with pytest.raises(ValueError, match="not a leg of a run"):
-        read_legs('{"step": 1}\n')
+    with pytest.raises(SegbenchError, match="line 1, is damaged: step"):
+        read_legs('{"changes": {}}\n')
 
 
 def test_what_holds_at_the_end_is_what_the_last_continuation_said():

@@ -1,7 +1,10 @@
+import zipfile
+
 import pytest
 import torch
 
 from segbench.errors import SegbenchError
+from segbench.models.published.state_dict import read_state_dict
 from segbench.training.checkpoint import read_checkpoint
 
 WEIGHTS = {"model.w": torch.zeros(2)}
@@ -40,3 +43,13 @@ def test_what_is_no_checkpoint_is_told(tmp_path, capsys, content):
 def test_a_checkpoint_is_read(tmp_path):
     torch.save({"state_dict": WEIGHTS, "global_step": 3, "epoch": 0, "averaged_model": {}}, tmp_path / "last.ckpt")
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 3
+
+
+@pytest.mark.parametrize("read", [read_checkpoint, read_state_dict])
+def test_packed_entries_are_refused_before_they_are_unpacked(tmp_path, read):
+    torch.save({"state_dict": {"a": torch.zeros(2**18)}, "global_step": 1}, tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as whole, zipfile.ZipFile(tmp_path / "a.pth", "w", 8) as packed:
+        for entry in whole.infolist():
+            packed.writestr(entry.filename, whole.read(entry))
+    with pytest.raises(SegbenchError, match="its entries hold more than the file"):
+        read(tmp_path / "a.pth")

@@ -196,6 +196,11 @@ def _record(
     metrics = results.get("metrics")
     if not all(isinstance(part, dict) for part in (protocol, provenance, timing)):
         raise _Damaged("results.json does not match its schema")
+    versions = protocol.get("versions") or {}
+    if not isinstance(versions, dict) or not all(isinstance(version, str | None) for version in versions.values()):
+        raise _Damaged("results.json does not match its schema: its protocol.versions is no table of texts")
+    if not all(isinstance(value, int | float | None) for value in timing.values()):
+        raise _Damaged("results.json does not match its schema: its timing is no table of numbers")
     _check_origin("results.json", provenance)
     if not isinstance(metrics, dict) or not all(isinstance(v, int | float | None) for v in metrics.values()):
         raise _Damaged("results.json has no table of metrics")
@@ -233,7 +238,7 @@ def _record(
         seed=seed if isinstance(seed, int) else None,
         settings=settings,
         metrics={key: float("nan") if value is None else float(value) for key, value in metrics.items()},
-        versions=dict(protocol.get("versions") or {}),
+        versions=versions,
         config=config,
         protocol=protocol,
         provenance=provenance,
@@ -266,7 +271,7 @@ def _legs(path: Path) -> list[Leg]:
         return []
     except SegbenchError as error:
         raise _Damaged(error.found) from error
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise _Damaged(f"history.jsonl cannot be read: {error}") from error
     for leg in legs:
         _check_origin("history.jsonl", leg.provenance)

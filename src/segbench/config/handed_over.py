@@ -81,13 +81,31 @@ def parse_json(text: str, source: str, kind: Any = dict[str, Any]) -> Any:
         SegbenchError: as `read_json`.
     """
     try:
-        return _schema(kind).validate_python(json.loads(text))
+        value = json.loads(text)
+    except Exception as error:
+        # Of the parser, of Python's numbers, and of its stack.
+        raise _damaged(source, error) from error
+    return fitting(value, source, kind)
+
+
+def fitting(value: Any, source: str, kind: Any) -> Any:
+    """A value that was read, by its schema.
+
+    Args:
+        value: plain containers.
+        source: where it is from, for errors.
+        kind: as in `read_json`.
+
+    Raises:
+        SegbenchError: it is of another kind.
+    """
+    try:
+        return _schema(kind).validate_python(value)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"]))
         raise _unlike(f"{source} is damaged: {f'{where}: ' if where else ''}{fault['msg']}") from error
     except Exception as error:
-        # Of the parser, of Python's numbers, and of its stack.
         raise _damaged(source, error) from error
 
 

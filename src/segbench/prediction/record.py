@@ -13,9 +13,12 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, Field
 
 from segbench.config.flat import flatten
+from segbench.config.handed_over import fitting
 from segbench.data.files.zarr_images import is_zarr
 from segbench.errors import SegbenchError
 from segbench.runtime.files import PARTIAL, open_itself, refuse_links_out
@@ -23,19 +26,30 @@ from segbench.runtime.files import PARTIAL, open_itself, refuse_links_out
 NAME = "predictions.jsonl"
 
 
-def _is_entry(read: Any) -> bool:
-    """Whether a line says how predictions are made, or which files inside the folder were made of an input."""
-    if not isinstance(read, dict) or "made_by" in read:
-        return isinstance(read, dict) and isinstance(read["made_by"], dict)
-    files, stamp = read.get("files"), read.get("stamp")
-    if not isinstance(read.get("input"), str) or not isinstance(files, list) or not isinstance(stamp, list):
-        return False
-    named = all(isinstance(of_file, list) and of_file and isinstance(of_file[0], str) for of_file in stamp)
-    return named and all(isinstance(file, str) and _is_inside(file) for file in files)
+def _inside(file: str) -> str:
+    if not file or "\0" in file or file.startswith("/") or ".." in file.split("/"):
+        raise ValueError("no file inside the folder")
+    return file
 
 
-def _is_inside(file: str) -> bool:
-    return bool(file) and "\0" not in file and not file.startswith("/") and ".." not in file.split("/")
+def _named(file: list[Any]) -> list[Any]:
+    if not isinstance(file[0], str):
+        raise ValueError("no path")
+    return file
+
+
+class _How(BaseModel):
+    """A line that says how predictions are made."""
+
+    made_by: dict[str, Any]
+
+
+class _Made(BaseModel):
+    """A line that says which files inside the folder were made of an input."""
+
+    input: str
+    files: list[Annotated[str, AfterValidator(_inside)]]
+    stamp: list[Annotated[list[Any], Field(min_length=1), AfterValidator(_named)]]
 
 
 class Record:
@@ -111,9 +125,12 @@ class Record:
             except (ValueError, RecursionError):
                 # Cut off in the middle of a line; its input is predicted again.
                 continue
-            if not _is_entry(entry):
-                raise self._damaged(line[:80])
-            if "made_by" in entry:
+            try:
+                how = isinstance(entry, dict) and "made_by" in entry
+                fitting(entry, str(self.path), _How if how else _Made)
+            except SegbenchError as error:
+                raise self._damaged(error.found.removeprefix(f"{self.path} is damaged: ")) from error
+            if how:
                 before, self._inputs = entry["made_by"], {}
             else:
                 self._inputs[entry["input"]] = entry

@@ -29,7 +29,7 @@ from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences, table
 from segbench.runs.arrays import read_arrays
 from segbench.runs.curves import rows as rows_of
-from segbench.runs.directory import Run
+from segbench.runs.directory import Metered, Run
 from segbench.runs.provenance import computing_of, hardware_of
 from segbench.spec import HeadSpec, of_class
 
@@ -293,7 +293,7 @@ def _cost(run: RunRecord) -> Markup:
     seconds, steps = run.timing.get("fit_s"), run.timing.get("steps")
     trained = run.trained or run.path
     metered = trained / "energy.json" if trained else None
-    energy = read_json(metered, dict[str, float])["joules"] if metered is not None and metered.is_file() else None
+    energy = read_json(metered, Metered).joules if metered is not None and metered.is_file() else None
     stages = sorted(trained.glob("stages/*/results.json")) if trained else []
     before = sum(Run(path.parent).results()["timing"].get("fit_s", 0.0) for path in stages)
     return facts(

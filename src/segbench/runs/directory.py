@@ -37,6 +37,7 @@ from typing import IO, Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import BaseModel, NonNegativeFloat
 
 from segbench.config.former import with_current_targets
 from segbench.config.handed_over import read_config, read_json, read_record
@@ -53,6 +54,16 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 _LOCK_S = 1.0
 """How long to wait for a directory in use."""
+
+
+class Metered(BaseModel):
+    """energy.json of a training on a machine with meters.
+
+    Attributes:
+        joules: so far.
+    """
+
+    joules: NonNegativeFloat
 
 
 class Run:
@@ -197,9 +208,7 @@ class Run:
         path = self.path / "history.jsonl"
         try:
             return read_legs(path.read_text()) if path.is_file() else []
-        except SegbenchError:
-            raise
-        except ValueError as error:
+        except UnicodeDecodeError as error:
             raise _damaged(path, error) from error
 
     def add_leg(self, leg: Leg) -> None:

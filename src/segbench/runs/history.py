@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from segbench.config.flat import changed, flatten
-from segbench.config.handed_over import refuse_interpolations
+from segbench.config.handed_over import parse_json, refuse_interpolations
 from segbench.config.places import DATA
 
 
@@ -28,7 +28,7 @@ class Leg:
     changes: Mapping[str, Any] = field(default_factory=dict)
     settled: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    accepted: Sequence[str] = ()
+    accepted: tuple[str, ...] = ()
 
     def line(self) -> str:
         """A line of history.jsonl."""
@@ -39,19 +39,13 @@ def read_legs(text: str) -> list[Leg]:
     """The legs in the text of history.jsonl; a line cut short by a full disk or a kill is skipped.
 
     Raises:
-        ValueError: a complete line is not a leg, or changes the configuration to an interpolation.
+        SegbenchError: a complete line is not a leg, or changes the configuration to an interpolation.
     """
-    legs = []
+    legs: list[Leg] = []
     for line in text.splitlines(keepends=True):
         if line.endswith("\n"):
-            try:
-                read = json.loads(line)
-                changes, settled, provenance = (dict(read[name]) for name in ("changes", "settled", "provenance"))
-                accepted = tuple(map(str, read.get("accepted", ())))
-                leg = Leg(int(read["step"]), changes, settled, provenance, accepted)
-            except (TypeError, KeyError, ValueError, OverflowError, RecursionError, AttributeError) as error:
-                raise ValueError(f"not a leg of a run: {line[:80]}") from error
-            refuse_interpolations([changes, settled], f"history.jsonl at step {leg.step}")
+            leg: Leg = parse_json(line, f"history.jsonl, line {len(legs) + 1},", Leg)
+            refuse_interpolations([leg.changes, leg.settled], f"history.jsonl at step {leg.step}")
             legs.append(leg)
     return legs
 

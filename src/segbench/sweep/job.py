@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segbench.config.handed_over import read_json
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
 from segbench.runtime.files import open_itself
@@ -85,13 +86,10 @@ class Job:
     def progress(self) -> dict[str, Any]:
         """Progress of the training: step, total, loss, rate (steps per second); empty before the first step."""
         try:
-            read: dict[str, Any] = json.loads((self.directory / ".progress.json").read_text())
-            known = {"step", "total"} <= read.keys() and all(
-                isinstance(value, int | float | None) for value in read.values()
-            )
-        except (OSError, ValueError, AttributeError, RecursionError):
+            read: dict[str, Any] = read_json(self.directory / ".progress.json", dict[str, int | float | None])
+        except SegbenchError:
             return {}
-        return read if known else {}
+        return read if {"step", "total"} <= read.keys() else {}
 
 
 def check_name(name: str, source: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segbench.errors import SegbenchError
+from segbench.models.published.state_dict import refuse_packed
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
 
 def _check_sums(path: Path) -> None:
     # torch writes checksums of a zip file's entries but does not check them: a flipped bit would pass as a weight.
+    refuse_packed(path)
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from PIL import Image
 
 from segbench.data.files.labelled import (
@@ -137,9 +138,11 @@ def test_structures_and_cells_of_matlab_come_whole(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["4", "5"])
-def test_a_mat_file_with_anything_inside_is_read_or_named(tmp_path, version):
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_mat_file_with_anything_inside_is_read_or_named(tmp_path, version, sparse):
     path, file = tmp_path / "a.mat", io.BytesIO()
-    content = {"S": np.arange(12.0).reshape(3, 4), "t": "text"}
+    pixels = np.arange(12.0).reshape(3, 4)
+    content = {"S": scipy.sparse.csc_matrix(pixels) if sparse else pixels, "t": "text"}
     scipy.io.savemat(file, content if version == "4" else content | {"s": {"a": np.eye(2)}}, format=version)
     rng = np.random.default_rng(0)
     for _ in range(150):

@@ -101,3 +101,13 @@ def test_bytes_of_any_kind_are_no_picture(tmp_path):
         path.write_bytes(bytes(damaged))
         read = read_plain(path)
         assert read is None or read.ndim == 3
+
+
+def test_a_tile_far_larger_than_its_picture_is_not_decoded(tmp_path):
+    file = tmp_path / "a.tif"
+    tifffile.imwrite(file, values(40, 30), tile=(16, 16), compression="lzw")
+    with tifffile.TiffFile(file, mode="r+") as tiff:
+        tiff.pages[0].tags["TileWidth"].overwrite(1_442_840_592)
+    assert read_plain(file) is None
+    with pytest.raises(SegbenchError, match="too large to decode"):
+        read_image(file)

@@ -1,4 +1,6 @@
+import io
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -215,3 +217,67 @@ def test_axes_agree_with_samples_that_are_channels_already(tmp_path, compression
             assert images.shape(0) == (12, 16, 5)
             assert np.array_equal(images.read(0), np.moveaxis(image_CHW, 0, -1))
             assert np.array_equal(images.read(0, 2, 9, 3, 8), np.moveaxis(image_CHW, 0, -1)[2:9, 3:8])
+
+
+def _tiled(**options):
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 9, (40, 30), np.uint8)
+    tifffile.imwrite(file, pixels, tile=(16, 16), **options)
+    return file.getvalue()
+
+
+def test_a_damaged_tile_of_lzw_is_refused_and_others_go_on(tmp_path):
+    content = bytearray(_tiled(compression="lzw", predictor=True))
+    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        first, size = tiff.pages[0].dataoffsets[1], tiff.pages[0].databytecounts[1]
+    rng = np.random.default_rng(0)
+    for number in range(50):
+        content[first : first + size] = rng.integers(0, 256, size, np.uint8).tobytes()
+        content[first] = 0x80
+        path = tmp_path / f"{number}.tif"
+        path.write_bytes(content)
+        with TiffImages(path) as images:
+            with pytest.raises(SegbenchError, match="TIFF"):
+                images.read(0)
+            assert images.read(0, 0, 16, 0, 16).shape == (16, 16, 1)
+
+
+def _directories(*nexts, side=1, tags=()):
+    """A TIFF of directories with the tags of a square picture; each names the place of the next by its number."""
+    tags = sorted(
+        [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8), (279, 4, 1, 1), *tags]
+    )
+    size = 2 + 12 * len(tags) + 4
+    places = [8 + number * size for number in range(len(nexts))]
+    content = struct.pack("<2sHI", b"II", 42, 8)
+    for following in nexts:
+        content += struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+        content += struct.pack("<I", 0 if following is None else places[following])
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (_directories(0), "in a circle"),
+        (_directories(1, 2, 1), "in a circle"),
+        (_directories(None, tags=[(330, 4, 100_000, 8)]) + bytes(400_000), "states 100,001 directories"),
+    ],
+)
+def test_directories_in_a_circle_or_without_end_are_refused(content, why, tmp_path):
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(SegbenchError, match=why):
+        TiffImages(tmp_path / "a.tif")
+
+
+def test_images_that_share_few_bytes_are_refused_before_they_are_decoded(tmp_path):
+    content = _directories(*range(1, 40), None, side=25_000, tags=[(259, 3, 1, 5)])
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(SegbenchError, match="declares 25,000,000,000 bytes"):
+        TiffImages(tmp_path / "a.tif")
+
+
+def test_an_unknown_compression_is_named(tmp_path):
+    (tmp_path / "a.tif").write_bytes(_directories(None, tags=[(259, 3, 1, 5000)]))
+    with TiffImages(tmp_path / "a.tif") as images, pytest.raises(SegbenchError, match="5000 is not a known"):
+        images.read(0)

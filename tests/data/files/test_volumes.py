@@ -1,3 +1,5 @@
+import gzip
+
 import numpy as np
 import pytest
 
@@ -104,3 +106,25 @@ def test_a_compressed_nifti_has_one_suffix():
     assert split_name("a.b.NII.gz") == ("a.b", ".nii.gz")
     assert split_name("a.gz") == ("a", ".gz")
     assert split_name("a.PNG") == ("a", ".png")
+
+
+@pytest.mark.parametrize("place", [0, 92])
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_the_header_of_mrc_states_takes_no_memory_before_it_is_checked(tmp_path, place, packed):
+    mrcfile = pytest.importorskip("mrcfile", reason="the extra volumes is not installed")
+    with mrcfile.new(tmp_path / "a.mrc") as file:
+        file.set_data(values(3, 7, 9))
+    content = bytearray((tmp_path / "a.mrc").read_bytes())
+    content[place : place + 4] = (2**30).to_bytes(4, "little")
+    (tmp_path / "a.mrc").write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(SegbenchError, match="declares"):
+        read_image(tmp_path / "a.mrc", 0)
+
+
+def test_a_map_of_mrc_whose_end_is_missing_is_refused(tmp_path):
+    mrcfile = pytest.importorskip("mrcfile", reason="the extra volumes is not installed")
+    with mrcfile.new(tmp_path / "a.mrc") as file:
+        file.set_data(values(3, 7, 9))
+    (tmp_path / "a.mrc").write_bytes((tmp_path / "a.mrc").read_bytes()[:-1])
+    with pytest.raises(SegbenchError, match="its end is missing"):
+        read_image(tmp_path / "a.mrc", 0)

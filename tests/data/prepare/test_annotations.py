@@ -135,3 +135,46 @@ def test_from_the_command_line(tmp_path, capsys):
     for wrong in ([str(source)], [str(source), "output=x", "kind=y"], []):
         with pytest.raises(SegbenchError, match="segbench data"):
             cli.run(["import", *wrong])
+
+
+@pytest.mark.parametrize(
+    ("size", "segmentation", "why"),
+    [
+        ((10**9, 10**9), [SQUARE], "an image of 1000000000 x 1000000000"),
+        ((0, 5), [SQUARE], "an image of 0 x 5"),
+        ((10**6, 10**6), [SQUARE], r"declares 3,000,000,000,000 bytes"),
+        ((4, 5), {"size": [10**6, 10**6], "counts": [10**12]}, "in an image of"),
+        ((4, 5), {"size": [4, 5], "counts": [10**12]}, "run lengths of 1000000000000 pixels"),
+        ((4, 5), {"size": [4, 5], "counts": [21, -1]}, "run lengths"),
+        ((float("inf"), 5), [SQUARE], "infinity"),
+    ],
+)
+def test_sizes_that_few_bytes_state_are_refused_before_they_are_drawn(tmp_path, size, segmentation, why):
+    path = coco(tmp_path, [{"segmentation": segmentation}])
+    content = json.loads(path.read_text())
+    content["images"][0] |= dict(zip(("height", "width"), size, strict=True))
+    path.write_text(json.dumps(content))
+    with pytest.raises(SegbenchError, match=why):
+        import_masks(path, tmp_path / "masks")
+
+
+def test_many_areas_of_a_whole_image_are_refused_for_the_bytes_that_state_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGBENCH_LARGEST_FILE", "100000")
+    whole = [0, 0, 300, 0, 300, 300, 0, 300]
+    path = coco(tmp_path, [{"segmentation": [whole]}] * 99)
+    content = json.loads(path.read_text())
+    content["images"][0] |= {"height": 300, "width": 300}
+    path.write_text(json.dumps(content, separators=(",", ":")))
+    assert import_masks(path, tmp_path / "masks").objects == 99
+    content["images"][0] |= {"height": 2000, "width": 2000}
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = [[0, 0, 2000, 0, 2000, 2000, 0, 2000]]
+    path.write_text(json.dumps(content, separators=(",", ":")))
+    with pytest.raises(SegbenchError, match=r"declares 36,000,000 bytes"):
+        import_masks(path, tmp_path / "masks")
+
+
+def test_a_json_nested_without_end_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(SegbenchError, match=r"a\.json"):
+        import_masks(tmp_path / "a.json", tmp_path / "masks")

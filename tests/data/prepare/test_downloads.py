@@ -42,3 +42,12 @@ def test_one_process_at_a_time(tmp_path):
     thread.join(10)
     assert done.is_set()
     assert "waiting for another process" in said[0]
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "3", '{"a": 3}', '{"a": {}}', '{"a": {"sha256": 3}}', "[" * 100_000, '"\\ud800"']
+)
+def test_a_record_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "downloads.json").write_text(content)
+    with pytest.raises(SegbenchError, match=r"downloads\.json is damaged"):
+        Record(tmp_path).read()

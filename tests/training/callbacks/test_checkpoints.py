@@ -46,6 +46,20 @@ def test_nothing_but_checkpoints_is_left(fit, scripted, folder):
     assert sorted(path.name for path in folder.iterdir()) == kept
 
 
+def test_a_folder_that_a_copy_left_out_is_made(fit, scripted, folder):
+    folder.rmdir()
+    fit(scripted(), Checkpoints(folder, 2), steps=1)
+    assert steps(folder) == {"last": 1}
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"step": "a", "rows": 1, "scores": {}}', '{"step": 1, "rows": 1}'])
+def test_a_damaged_validation_is_named(fit, scripted, folder, content):
+    fit(scripted([0.5]), Checkpoints(folder, 1, "val/score"), steps=1)
+    (folder / "validation.json").write_text(content)
+    with pytest.raises(SegbenchError, match=r"validation\.json is damaged"):
+        fit(scripted([0.6]), Checkpoints(folder, 1, "val/score"), steps=2, resume=folder / "last.ckpt")
+
+
 def test_a_step_of_several_batches_is_one_step(fit, scripted, folder):
     fit(scripted(), Checkpoints(folder, 2), steps=4, accumulate_grad_batches=3)
     assert steps(folder) == {"last": 4, "previous": 2}

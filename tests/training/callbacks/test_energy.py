@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from segbench.errors import SegbenchError
 from segbench.training.callbacks import energy
 from segbench.training.callbacks.energy import Energy, meters
 
@@ -53,3 +54,10 @@ def test_without_meters_and_on_other_ranks_nothing_is_written(powercap, tmp_path
         callback.on_train_batch_end(trainer, None, None, None, 0)
         callback.on_fit_end(trainer, None)
     assert not (tmp_path / "energy.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"joules": -1}', '{"joules": "a"}'])
+def test_a_damaged_record_is_named(powercap, tmp_path, content):
+    (tmp_path / "energy.json").write_text(content)
+    with pytest.raises(SegbenchError, match=r"energy\.json is damaged"):
+        Energy(tmp_path, powercap).on_fit_start(FIRST, None)

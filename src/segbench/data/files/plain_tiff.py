@@ -26,10 +26,11 @@ _COMPRESSIONS = {1: 1, 5: LZW, 8: DEFLATE, 32946: DEFLATE}
 """None, LZW, and zlib under its two numbers, all lossless, and what they can make of a byte."""
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 256, 257, 258, 259, 262, 270
-_ORIENTATION, _SAMPLES, _PLANAR, _SUBIFDS, _FORMAT, _GDAL_NODATA = 274, 277, 284, 330, 339, 42113
+_ORIENTATION, _SAMPLES, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _SUBIFDS = 274, 277, 284, 322, 323, 330
+_FORMAT, _GDAL_NODATA = 339, 42113
 _WANTED = {
     *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION),
-    *(_SAMPLES, _PLANAR, _SUBIFDS, _FORMAT, _GDAL_NODATA),
+    *(_SAMPLES, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _SUBIFDS, _FORMAT, _GDAL_NODATA),
 }
 _ASCII, _SHORT, _LONG = 2, 3, 4
 _LETTERS = {_ASCII: "B", _SHORT: "H", _LONG: "I"}
@@ -106,7 +107,10 @@ def _first(tags: dict[int, Any], tag: int, default: int = 1) -> int:
 
 
 def _needed(tags: dict[int, Any]) -> int:
-    return _first(tags, _HEIGHT) * _first(tags, _WIDTH) * _first(tags, _SAMPLES) * _first(tags, _BITS) // 8
+    # The last tiles reach beyond the picture.
+    height = _first(tags, _HEIGHT) + _first(tags, _TILE_HEIGHT, 0)
+    width = _first(tags, _WIDTH) + _first(tags, _TILE_WIDTH, 0)
+    return height * width * _first(tags, _SAMPLES) * _first(tags, _BITS) // 8
 
 
 def _is_plain(tags: dict[int, Any]) -> bool:

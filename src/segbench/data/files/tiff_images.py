@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import OrderedDict
+import struct
+from collections import ChainMap, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -74,13 +75,20 @@ class TiffImages:
         self._room = CACHE_BYTES if cache_bytes is None else cache_bytes
         self._kept = 0
         self._cache: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
+        if not isinstance(tifffile.TIFF.DECOMPRESSORS, _Decompressors):
+            tifffile.TIFF.DECOMPRESSORS = _Decompressors({_LZW: _decode_lzw}, tifffile.TIFF.DECOMPRESSORS)
         with self._reading(), contextlib.ExitStack() as opened:
             with complaints_raised():
                 self._tiff = opened.enter_context(tifffile.TiffFile(path))
+                _refuse_more_than_stored(self._tiff)
                 self._images = list(_images(self))
                 self._first_turn, self._placement = _turn(self._tiff.pages[0]), _placement(self._tiff.pages[0])
             if not self._images:
                 raise ValueError("it has no image")
+            if len(self._images) > 1:
+                # Many images may share the bytes of one, so that a few bytes would be decoded for hours.
+                needed = sum(math.prod(plane.shape) * plane.dtype.itemsize for image in self._images for plane in image)
+                refuse_bomb(path, needed, self._tiff.filehandle.size, in_parts=True)
             opened.pop_all()
 
     def __len__(self) -> int:
@@ -178,8 +186,51 @@ _GEO = (33550, 33922, 34264, 34735, 34736, 34737)
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams (GeoTIFF)."""
 
 
-_RATIOS = {1: 1, 5: LZW, 8: DEFLATE, 32946: DEFLATE, 32773: PACKBITS}
+_LZW = 5
+_RATIOS = {1: 1, _LZW: LZW, 8: DEFLATE, 32946: DEFLATE, 32773: PACKBITS}
 """What a compression can make of a byte, by its number."""
+
+
+def _decode_lzw(content: bytes, out: int) -> bytes:
+    # Here, since numba takes long to import and most files need none of it.
+    from segbench.data.files.lzw import decode_lzw
+
+    return decode_lzw(content, out)
+
+
+class _Decompressors(ChainMap[int, Callable[..., Any]]):
+    """Those of tifffile, which its every way of decoding asks, with the first ones instead of some."""
+
+    def __missing__(self, key: int) -> Callable[..., Any]:
+        # Again, for its own error.
+        return self.maps[1][key]
+
+
+_SUBIFDS = 330
+
+
+def _refuse_more_than_stored(tiff: Any) -> None:
+    """Refuse directories in a circle, and more of them than the file has bytes for; tifffile would read them all."""
+    form, file, offset = tiff.tiff, tiff.filehandle, tiff.pages.first.offset
+    met, below = set[int](), 0
+    while offset and offset < file.size:
+        if offset in met:
+            raise ValueError("its directories lead in a circle")
+        met.add(offset)
+        file.seek(offset)
+        try:
+            (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+            directory = file.read(tags * form.tagsize + form.offsetsize)
+            (offset,) = struct.unpack(form.offsetformat, directory[-form.offsetsize :])
+            for at in range(0, tags * form.tagsize, form.tagsize):
+                if struct.unpack_from(form.tagformat1, directory, at)[0] == _SUBIFDS:
+                    below += struct.unpack_from(form.tagformat2, directory, at + 4)[0]
+        except struct.error:
+            # tifffile says where it ends.
+            break
+    # A directory is a count, a tag and the place of the next one.
+    if below + len(met) > file.size // (form.tagnosize + form.tagsize + form.offsetsize):
+        raise ValueError(f"it states {below + len(met):,} directories")
 
 
 def _images(file: TiffImages) -> Iterator[list[_Plane]]:

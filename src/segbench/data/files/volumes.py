@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import contextlib
 import functools
+import gzip
 import importlib
 import math
 import os
@@ -70,6 +73,19 @@ class VolumeImages:
         return slices
 
     def _mrc(self, mrcfile: Any) -> NDArray[Any]:
+        # mrcfile takes the memory that the header states before it reads on, also of a packed file.
+        with self.path.open("rb") as file:
+            unpacked: Any = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}.get(file.read(2))
+            file.seek(0)
+            with contextlib.nullcontext(file) if unpacked is None else unpacked(file) as content:
+                head = np.frombuffer(content.read(1024), mrcfile.dtypes.HEADER_DTYPE)[0]
+        head = head.view(head.dtype.newbyteorder(mrcfile.utils.byte_order_from_machine_stamp(head["machst"])))
+        sides = (int(head[side]) for side in ("nx", "ny", "nz"))
+        values = math.prod(sides) * int(mrcfile.utils.dtype_from_mode(head["mode"]).itemsize)
+        needed, stored = 1024 + int(head["nsymbt"]) + values, self.path.stat().st_size
+        refuse_bomb(self.path, needed, stored)
+        if needed > stored and unpacked is None:
+            raise ValueError("its end is missing")
         # Read once, without the handle of a map that must be closed.
         volume = mrcfile.read(self.path)
         sections: NDArray[Any] = volume.reshape(-1, *volume.shape[-2:])[..., np.newaxis]

@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from segbench.config.handed_over import fitting, read_json
 from segbench.data.files.image_files import AS_STORED
+from segbench.errors import SegbenchError
 from segbench.runtime.files import write_whole
 from segbench.spec import Reading
 
-VERSION = 3
+log = logging.getLogger(__name__)
+
+VERSION = 4
 """Of the facts; other versions are ignored."""
 
 Stamp = tuple[int, ...]
@@ -33,25 +38,33 @@ class ScanCache:
     Args:
         folder: the folder of the files.
         what: names the cache; images and masks may share a folder.
+        facts: the type of the facts of a page, as pydantic checks it.
         reading: how the files are read; facts of another way are ignored.
     """
 
-    def __init__(self, folder: Path, what: str, reading: Reading = AS_STORED) -> None:
-        self._reading = asdict(reading)
+    def __init__(self, folder: Path, what: str, facts: Any, reading: Reading = AS_STORED) -> None:
+        self._kind, self._reading = dict[str, tuple[Stamp, tuple[facts, ...]]], asdict(reading)
         digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
         self._place = user_cache() / "scans" / f"{digest}-{what}.json"
-        # Version 0.1.0 wrote into the folder.
-        self._places = (self._place, folder / f".segbench-{what}.json")
         self.written: Path | None = None
 
-    def read(self, stamps: Mapping[str, Stamp]) -> dict[str, list[Any]]:
-        """The facts of the files whose stamps, given by name, are unchanged."""
-        known: dict[str, list[Any]] = {}
-        for place in self._places:
-            for name, (*stamp, facts) in self._entries(place).items():
-                if stamps.get(name) == tuple(stamp):
-                    known[name] = facts
-                    self.written = self.written or place
+    def read(self, stamps: Mapping[str, Stamp]) -> dict[str, tuple[Any, ...]]:
+        """The facts of each page of the files whose stamps, given by name, are unchanged.
+
+        A damaged cache is reported, and has none; so has one of another version.
+        """
+        if not self._place.is_file():
+            return {}
+        try:
+            content = read_json(self._place)
+            if content.get("version") != VERSION or content.get("reading") != self._reading:
+                return {}
+            entries = fitting(content.get("files"), str(self._place), self._kind)
+        except SegbenchError as error:
+            log.warning("%s; the files are read again", error.found)
+            return {}
+        known = {name: facts for name, (stamp, facts) in entries.items() if stamps.get(name) == stamp}
+        self.written = self._place if known else None
         return known
 
     def write(self, facts: Mapping[str, tuple[Stamp, Sequence[Any]]]) -> None:
@@ -60,18 +73,10 @@ class ScanCache:
         Args:
             facts: by name the file's stamp and its facts as JSON values.
         """
-        entries = {name: [*stamp, entry] for name, (stamp, entry) in facts.items()}
+        entries = {name: [stamp, entry] for name, (stamp, entry) in facts.items()}
         content = {"version": VERSION, "reading": self._reading, "files": entries}
         self.written = None
         with contextlib.suppress(OSError):
             self._place.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._place, json.dumps(content, separators=(",", ":")))
             self.written = self._place
-
-    def _entries(self, place: Path) -> dict[str, Any]:
-        # A file that is truncated, of another version or not a cache counts as none.
-        with contextlib.suppress(OSError, ValueError, AttributeError, KeyError):
-            content = json.loads(place.read_text())
-            if content.get("version") == VERSION and content["reading"] == self._reading:
-                return dict(content["files"])
-        return {}

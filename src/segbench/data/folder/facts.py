@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import numpy as np
+from pydantic import AfterValidator, Field, FiniteFloat
 
 from segbench.data.files.masks import Kind
 
@@ -20,6 +21,21 @@ FEW_CODES = 32
 
 COUNTED = ("bool", "uint8", "uint16")
 """Types whose sums are exact integers here; others are summed in float64."""
+
+
+_Size = Annotated[int, Field(ge=1)]
+_Count = Annotated[int, Field(ge=0)]
+_Number = int | FiniteFloat
+
+
+def _dtype(name: str) -> str:
+    # Of numpy's own errors some are none of a value.
+    if name not in _DTYPES:
+        raise ValueError(f"no type of numbers: {name}")
+    return name
+
+
+_DTYPES = {np.dtype(letter).name for letter in "?" + np.typecodes["AllInteger"] + np.typecodes["Float"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +53,12 @@ class ImageFacts:
         kind: `grey`, `grey with alpha`, `RGB` or `RGBA`, as stored; empty for channels that are no colours.
     """
 
-    height: int
-    width: int
-    dtype: str
-    sums: tuple[tuple[float, float], ...]
-    empty: int = 0
-    turn: int = 1
+    height: _Size
+    width: _Size
+    dtype: Annotated[str, AfterValidator(_dtype)]
+    sums: Annotated[tuple[tuple[_Number, _Number], ...], Field(min_length=1)]
+    empty: _Count = 0
+    turn: Annotated[int, Field(ge=1, le=8)] = 1
     kind: str = ""
 
     @property
@@ -77,13 +93,13 @@ class MaskFacts:
         nodata: the code that means no data, if the file declares one.
     """
 
-    height: int
-    width: int
+    height: _Size
+    width: _Size
     kind: Kind
-    distinct: int
-    runs: int
+    distinct: _Count
+    runs: _Count
     codes: tuple[int, ...]
-    pixels: tuple[int, ...]
+    pixels: tuple[_Count, ...]
     colours: tuple[int, ...]
     nodata: int | None = None
 
@@ -96,10 +112,35 @@ class LabelFacts:
         pixels: of each class, and last of void.
     """
 
-    pixels: tuple[int, ...]
+    pixels: tuple[_Count, ...]
 
 
 Facts = TypeVar("Facts", ImageFacts, MaskFacts, LabelFacts)
+
+
+def row_of(kind: type[Facts]) -> Any:
+    """The type of facts as a tuple in the order of their attributes, as a cache keeps them."""
+
+    def possible(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not _is_possible(kind(*row)):
+            raise ValueError("numbers that no image has")
+        return row
+
+    hints = get_type_hints(kind, include_extras=True).values()
+    return Annotated[tuple[*hints], AfterValidator(possible)]  # type: ignore[valid-type]
+
+
+def _is_possible(facts: ImageFacts | MaskFacts | LabelFacts) -> bool:
+    if isinstance(facts, ImageFacts):
+        # No sum of squares is below what equal values would have; deviations are squared already.
+        whole = facts.dtype in COUNTED
+        return facts.filled >= 0 and all(
+            second * facts.filled >= first**2 if whole else second >= 0 for first, second in facts.sums
+        )
+    if isinstance(facts, MaskFacts):
+        fits = len(facts.pixels) == len(facts.codes) and len(facts.colours) in (0, len(facts.codes))
+        return fits and sum(facts.pixels) <= facts.height * facts.width
+    return True
 
 
 def mean_and_std(pages: Sequence[ImageFacts]) -> tuple[tuple[float, ...], tuple[float, ...]]:

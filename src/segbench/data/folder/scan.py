@@ -28,7 +28,7 @@ from segbench.data.files.masks import Mask, masks_of
 from segbench.data.files.statements import Decoded
 from segbench.data.folder.cache import ScanCache, Stamp
 from segbench.data.folder.counts import count_codes, count_runs, whole_sums
-from segbench.data.folder.facts import COUNTED, FEW_CODES, MOST_CODES, Facts, ImageFacts, LabelFacts, MaskFacts
+from segbench.data.folder.facts import COUNTED, FEW_CODES, MOST_CODES, Facts, ImageFacts, LabelFacts, MaskFacts, row_of
 from segbench.data.raw import why_unreadable
 from segbench.errors import SegbenchError
 from segbench.spec import Reading
@@ -121,7 +121,7 @@ def _scan(
     reading: Reading,
     beside: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Scan[Facts]:
-    cache = ScanCache(folder, what, reading)
+    cache = ScanCache(folder, what, row_of(kind), reading)
     stamps = {name: _stamp(f"{folder}/{name}") for name in names}
     for name, path in beside.items():
         stamps[name] += _stamp(path)
@@ -234,8 +234,8 @@ def _values(facts: ImageFacts | MaskFacts | LabelFacts) -> list[Any]:
 
 
 def _tuples(value: Any, shared: dict[Any, Any]) -> Any:
-    """Lists as tuples, equal ones as one object: most masks of a folder have the same codes."""
-    if not isinstance(value, list):
+    """Equal tuples as one object: most masks of a folder have the same codes."""
+    if not isinstance(value, tuple):
         return value
     found = tuple([_tuples(each, shared) for each in value])
     return shared.setdefault(found, found)

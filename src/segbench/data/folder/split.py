@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from segbench.config.handed_over import read_json
 from segbench.data.folder.faults import some
 from segbench.data.id_lists import read_list, refuse_shared
 from segbench.errors import SegbenchError
@@ -306,15 +306,14 @@ def _read(lists: str | Mapping[str, str | None]) -> dict[str, tuple[str, tuple[s
     """By split, the name of its list and its lines."""
     if isinstance(lists, str) and lists.endswith(".json"):
         try:
-            content = json.loads(Path(lists).read_text())
-            if not isinstance(content, dict) or not content.get("train"):
-                raise ValueError("no images under train")
-            named = {split: tuple(map(str, content[split])) for split in SPLITS if content.get(split)}
-            return {split: (f"{split} of {lists}", names) for split, names in named.items()}
-        except (OSError, ValueError, TypeError) as error:
-            raise SegbenchError(
-                f"data.lists={lists} cannot be read: {error}", "the splits.json of a run", "correct data.lists"
-            ) from error
+            content = read_json(Path(lists), dict[str, tuple[str | int, ...]])
+        except SegbenchError as error:
+            raise SegbenchError(error.found, "the splits.json of a run", "correct data.lists") from error
+        if not content.get("train"):
+            raise SegbenchError(f"{lists} has no images under train", "the splits.json of a run", "correct data.lists")
+        return {
+            split: (f"{split} of {lists}", tuple(map(str, content[split]))) for split in SPLITS if content.get(split)
+        }
     files = _lists_of(lists)
     return {
         split: (str(path), read_list(path, f"data.lists, {split}", whole_lines=True)) for split, path in files.items()

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from segbench.data.raw import why_unreadable
 from segbench.errors import SegbenchError, check_one_of
 from segbench.runtime.files import written_whole
+from segbench.runtime.limits import refuse_bomb
 
 VOID_OF = {"objects": 65535, "classes": 255}
 """The value of what is annotated as a crowd, by the kind of masks."""
@@ -32,13 +33,22 @@ class Shape:
 
     Attributes:
         label: its class.
-        pixels_HW: bool, where it is.
+        place: the rows and columns around it.
+        pixels_HW: bool, where it is within them.
         crowd: whether it is many objects at once.
     """
 
     label: str
+    place: tuple[slice, slice]
     pixels_HW: NDArray[np.bool_]
     crowd: bool = False
+
+    @classmethod
+    def of(cls, label: str, pixels_HW: NDArray[np.bool_], crowd: bool = False) -> Shape:
+        """The area of a whole image's pixels, of which only those around it are kept."""
+        rows, columns = (np.flatnonzero(pixels_HW.any(axis)) for axis in (1, 0))
+        place = tuple(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0) for at in (rows, columns))
+        return cls(label, (place[0], place[1]), pixels_HW[place].copy(), crowd)
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,7 @@ def _drawn(annotated: Annotated, kind: str, done: Imported) -> NDArray[np.uint8 
     order = sorted(annotated.shapes, key=lambda shape: (not shape.crowd, -int(shape.pixels_HW.sum())))
     for shape in order:
         value = done.classes[shape.label] if kind == "classes" else numbers.get(id(shape), most)
-        mask_HW[shape.pixels_HW] = most if shape.crowd else value
+        mask_HW[shape.place][shape.pixels_HW] = most if shape.crowd else value
     done.objects, done.crowds = done.objects + len(real), done.crowds + len(annotated.shapes) - len(real)
     return mask_HW
 
@@ -143,16 +153,48 @@ def _of_file(path: Path, relative: Path, done: Imported) -> Iterator[Annotated]:
     if path.suffix == ".npy":
         ids_HW = _cellpose(path)
         name = relative.as_posix().removesuffix("_seg.npy")
-        objects = [Shape("object", ids_HW == value) for value in np.unique(ids_HW[ids_HW > 0])]
+        objects = [Shape.of("object", ids_HW == value) for value in np.unique(ids_HW[ids_HW > 0])]
         yield Annotated(name, (ids_HW.shape[0], ids_HW.shape[1]), tuple(objects))
         return
     content = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(content, Mapping) and "annotations" in content and "images" in content:
-        yield from _coco(content, done)
+        yield from _coco(content, path, done)
     elif isinstance(content, Mapping) and "shapes" in content:
-        yield _labelme(content, relative, done)
+        yield _labelme(content, path, relative, done)
     else:
         done.left_out[f"{path} is neither COCO's nor LabelMe's"] += 1
+
+
+class _Canvas:
+    """What the annotations of an image may take: a file of a few bytes may state any size.
+
+    Args:
+        path: the file.
+        height: H, a number as the file has it.
+        width: W.
+
+    Raises:
+        SegbenchError: the image is too large for the file; also from `keep`.
+        ValueError: no size of an image that can be written.
+    """
+
+    def __init__(self, path: Path, height: Any, width: Any) -> None:
+        self.size = int(height), int(width)
+        if not all(1 <= side <= _LARGEST_SIDE for side in self.size):
+            raise ValueError(f"an image of {self.size[0]} x {self.size[1]}")
+        self._path, self._stored, self._kept = path, path.stat().st_size, 0
+        # The mask, and an area on it.
+        refuse_bomb(path, 3 * math.prod(self.size), self._stored)
+
+    def keep(self, shape: Shape) -> Shape:
+        """The shape itself, counted."""
+        self._kept += shape.pixels_HW.size
+        refuse_bomb(self._path, self._kept, self._stored)
+        return shape
+
+
+_LARGEST_SIDE = 2**20
+"""Of an image that OpenCV reads."""
 
 
 def _safe(name: str) -> str:
@@ -162,7 +204,7 @@ def _safe(name: str) -> str:
     return inside.with_suffix("").as_posix()
 
 
-def _coco(content: Mapping[str, Any], done: Imported) -> Iterator[Annotated]:
+def _coco(content: Mapping[str, Any], path: Path, done: Imported) -> Iterator[Annotated]:
     names = {category["id"]: str(category["name"]) for category in content.get("categories", [])}
     of_image: dict[Any, list[Mapping[str, Any]]] = {}
     for annotation in content["annotations"]:
@@ -170,7 +212,8 @@ def _coco(content: Mapping[str, Any], done: Imported) -> Iterator[Annotated]:
     for name in names.values():
         done.classes.setdefault(name, len(done.classes) + 1)
     for image in content["images"]:
-        size = int(image["height"]), int(image["width"])
+        canvas = _Canvas(path, image["height"], image["width"])
+        size = canvas.size
         shapes = []
         for annotation in of_image.pop(image["id"], []):
             segmentation = annotation.get("segmentation")
@@ -178,10 +221,8 @@ def _coco(content: Mapping[str, Any], done: Imported) -> Iterator[Annotated]:
                 done.left_out["annotations without a segmentation (boxes alone)"] += 1
                 continue
             label = names.get(annotation.get("category_id"), "object")
-            pixels_HW = _rle(segmentation) if isinstance(segmentation, Mapping) else _polygons(segmentation, size)
-            if pixels_HW.shape != size:
-                raise ValueError(f"a mask of {pixels_HW.shape} in image {image['file_name']} of {size}")
-            shapes.append(Shape(label, pixels_HW, bool(annotation.get("iscrowd"))))
+            pixels_HW = _rle(segmentation, size) if isinstance(segmentation, Mapping) else _polygons(segmentation, size)
+            shapes.append(canvas.keep(Shape.of(label, pixels_HW, bool(annotation.get("iscrowd")))))
         yield Annotated(_safe(str(image["file_name"])), size, tuple(shapes))
     if lost := sum(map(len, of_image.values())):
         done.left_out["annotations of images that are not listed"] += lost
@@ -194,11 +235,15 @@ def _polygons(flat: Sequence[Sequence[float]], size: tuple[int, int]) -> NDArray
     return pixels_HW
 
 
-def _rle(coded: Mapping[str, Any]) -> NDArray[np.bool_]:
+def _rle(coded: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
     """COCO's run lengths, column by column, of background and object in turn; as numbers or as text."""
-    height, width = coded["size"]
+    height, width = size
+    if list(coded["size"]) != [height, width]:
+        raise ValueError(f"a mask of {coded['size']} in an image of {size}")
     counts = coded["counts"]
     runs = _numbers(counts) if isinstance(counts, str) else counts
+    if sum(runs) != height * width or min(runs) < 0:
+        raise ValueError(f"run lengths of {sum(runs)} pixels in an image of {size}")
     values = np.arange(len(runs)) % 2 == 1
     pixels_WH: NDArray[np.bool_] = np.repeat(values, runs).reshape(width, height)
     return pixels_WH.T
@@ -221,20 +266,21 @@ def _numbers(text: str) -> list[int]:
     return runs
 
 
-def _labelme(content: Mapping[str, Any], relative: Path, done: Imported) -> Annotated:
-    size = int(content["imageHeight"]), int(content["imageWidth"])
-    areas: dict[tuple[str, Any], NDArray[np.bool_]] = {}
+def _labelme(content: Mapping[str, Any], path: Path, relative: Path, done: Imported) -> Annotated:
+    canvas = _Canvas(path, content["imageHeight"], content["imageWidth"])
+    areas: dict[tuple[str, Any], Shape] = {}
     for number, shape in enumerate(content["shapes"]):
         what = shape.get("shape_type") or "polygon"
         if what not in _OUTLINES:
             done.left_out[f"shapes of type {what}, which have no area"] += 1
             continue
-        pixels_HW = fill(_OUTLINES[what](np.asarray(shape["points"], np.float64)), size)
+        pixels_HW = fill(_OUTLINES[what](np.asarray(shape["points"], np.float64)), canvas.size)
         group = shape.get("group_id")
         key = (str(shape["label"]), ("alone", number) if group is None else group)
-        areas[key] = areas[key] | pixels_HW if key in areas else pixels_HW
-    shapes = tuple(Shape(label, pixels_HW) for (label, _), pixels_HW in areas.items())
-    return Annotated(relative.with_suffix("").as_posix(), size, shapes)
+        if key in areas:
+            pixels_HW[areas[key].place] |= areas[key].pixels_HW
+        areas[key] = canvas.keep(Shape.of(key[0], pixels_HW))
+    return Annotated(relative.with_suffix("").as_posix(), canvas.size, tuple(areas.values()))
 
 
 def _box(points_N2: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from segbench.config.handed_over import read_json
 from segbench.errors import SegbenchError
 from segbench.runtime.files import write_whole
 
@@ -56,6 +59,16 @@ class Listener:
 SILENT = Listener()
 
 
+class _Fetched(BaseModel):
+    """A file in the record."""
+
+    sha256: str
+    url: str | None = None
+    bytes: int | None = None
+    published: str | None = None
+    unpacked: bool | None = None
+
+
 class Record:
     """The record of a folder's files, `downloads.json`; the folder need not exist."""
 
@@ -69,11 +82,10 @@ class Record:
         if not self._path.is_file():
             return {}
         try:
-            entries: dict[str, dict[str, Any]] = json.loads(self._path.read_text())
-        except ValueError as error:
-            raise SegbenchError(
-                f"{self._path} is damaged: {error}", "the record of fetched files", "delete it; the files are kept"
-            ) from error
+            read_json(self._path, dict[str, _Fetched])
+            entries: dict[str, dict[str, Any]] = read_json(self._path)
+        except SegbenchError as error:
+            raise SegbenchError(error.found, "the record of fetched files", "delete it; the files are kept") from error
         return entries
 
     def update(self, name: str, **entry: Any) -> None:

@@ -16,6 +16,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from segbench.config.handed_over import read_json
 from segbench.data.prepare.downloads import RECORD, SILENT, Listener, Record, Remote, digest_of
 from segbench.errors import SegbenchError
 
@@ -229,10 +230,10 @@ def _resume_from(url: str, part: Path, remote: Remote, request: urllib.request.R
     if not part.is_file() or part.stat().st_size == 0:
         return 0, {}
     try:
-        state = json.loads(_state_of(part).read_text())
-    except (OSError, ValueError):
+        state = read_json(_state_of(part))
+    except SegbenchError:
         state = {}
-    if not isinstance(state, dict) or state.get("url") != url:
+    if state.get("url") != url:
         state = {}
     validator = state.get("validator")
     strong = validator if isinstance(validator, str) and not validator.startswith("W/") else None

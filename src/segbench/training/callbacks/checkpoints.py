@@ -14,8 +14,10 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from pydantic import BaseModel
 from torch import Tensor
 
+from segbench.config.handed_over import read_json
 from segbench.errors import SegbenchError
 from segbench.runtime.files import write_whole
 from segbench.runtime.signals import Stopped
@@ -37,6 +39,18 @@ from segbench.training.task import SegmentationTask
 log = logging.getLogger(__name__)
 
 VALIDATION = "validation.json"
+
+
+class _Validation(BaseModel):
+    """The last validation, as it is recorded."""
+
+    step: int
+    into_step: int = 0
+    rows: int | None
+    scores: dict[str, float | None]
+    visits: list[int] = []
+
+
 """The last finished validation: its step, how many batches of the next one were done, its scores, and the number of
 rows in metrics.csv after it."""
 
@@ -113,6 +127,8 @@ class Checkpoints(Checkpoint):
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         self._in_step = next((each for each in callbacks if isinstance(each, InStep)), None)
         if trainer.is_global_zero:
+            # A run that was copied may lack the folder: an empty one is in no archive.
+            self._directory.mkdir(parents=True, exist_ok=True)
             for unfinished in self._directory.glob(".*.partial"):
                 unfinished.unlink()
         self._loggers = [logger for logger in trainer.loggers if isinstance(logger, RunCsv)]
@@ -150,7 +166,7 @@ class Checkpoints(Checkpoint):
 
     def _last_validation(self, step: int) -> dict[str, Any]:
         path = self._directory / VALIDATION
-        record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        record: dict[str, Any] = read_json(path, _Validation).model_dump(exclude_unset=True) if path.is_file() else {}
         # One of a later step will be repeated.
         return record if record.get("step", step) <= step else {}
 

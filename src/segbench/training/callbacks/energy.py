@@ -11,6 +11,8 @@ from typing import Any
 
 import lightning
 
+from segbench.config.handed_over import read_json
+from segbench.runs.directory import Metered
 from segbench.runtime.files import write_whole
 
 POWERCAP = Path("/sys/class/powercap")
@@ -81,7 +83,8 @@ class Energy(lightning.Callback):
         self._before = [meter()[0] for meter in self._meters]
         self._read_at = time.monotonic()
         if self._meters and self._path.is_file():
-            self._joules = float(json.loads(self._path.read_text())["joules"])
+            read: Metered = read_json(self._path, Metered)
+            self._joules = read.joules
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
