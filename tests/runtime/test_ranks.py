@@ -126,14 +126,14 @@ def test_a_sweep_on_ranks_of_torchrun_is_refused(on_ranks, monkeypatch, flag):
 
 def test_one_device_needs_no_further_rank(tmp_path):
     before = dict(os.environ)
-    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=1)):
+    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=1), 60.0):
         assert dict(os.environ) == before
 
 
 def test_processes_that_others_started_are_let_be(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     before = dict(os.environ)
-    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=2)):
+    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=2), 60.0):
         assert dict(os.environ) == before
 
 
@@ -422,7 +422,7 @@ def test_the_first_process_leaves_the_group_before_it_waits_for_the_others(tmp_p
 
     monkeypatch.setattr(ranks_module, "_Rank", Standin)
     monkeypatch.setattr(ranks_module, "leave_group", lambda seconds: done.append("left"))
-    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=2)):
+    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=2), 60.0):
         done.append("trained")
     assert done[:3] == ["trained", "left", "waited"]
     assert "killed" not in done

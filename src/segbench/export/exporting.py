@@ -76,7 +76,7 @@ def export(given: ExportRequest) -> Path:
     description = describe(config, spec, geometry, checkpoint.stem, step, size, inside is not geometry)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        # Under its own name, which a pt2 archive holds, in a folder beside it.
+        # In a folder of its own beside it.
         with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
             partial = Path(folder) / output.name
             chosen.write(program, description, partial)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -240,6 +241,9 @@ def _writing(work: _Work) -> Iterator[None]:
     except Exception as error:  # encoders refuse in any class
         if isinstance(error, OSError) and error.errno in NOWHERE:
             raise
+        if isinstance(error, OSError) and error.errno is None and "requested and" in str(error):
+            # numpy writes as much as there is room for, and says how much.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(work.outputs.paths[0])) from error
         raise _Failed(work, _unwritten(work.given.name, work.outputs.paths, error)) from error
 
 
@@ -252,7 +256,7 @@ def _unwritten(name: str, paths: Sequence[Path], error: Exception) -> SegbenchEr
         return error
     named = [error.filename2, error.filename] if isinstance(error, OSError) else []
     place = next(filter(None, named), None) or ", ".join(map(str, paths)) or name
-    reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
     return SegbenchError(
         f"the prediction of {name} cannot be written: {reason} ({place})",
         "a file name that this user may write, of a format that holds such an image",

@@ -6,6 +6,7 @@ A folder may have come from a stranger: nothing that is written here follows a l
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from segbench.errors import SegbenchError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk, or of what one user or one file may have of it, that is used up."""
 
 PARTIAL = re.compile(r"\..+\.\d+\.partial")
 """Names of unfinished files: the final name and a number."""

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from segbench.runtime.files import open_itself
+from segbench.runtime.processes import standing
 
 log = logging.getLogger(__name__)
 
@@ -171,14 +172,9 @@ def _stem(path: Path) -> str:
 
 def _started(pid: int) -> int | None:
     """When a process of this machine started, in ticks; 0 where the system does not tell, None if it has ended."""
-    try:
-        # The name of the program, in parentheses, may hold anything.
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
-    else:
-        return None if fields[0] in "ZX" else int(fields[19])
+    if standing(os.getpid()) is not None:
+        found = standing(pid)
+        return None if found is None or found.letter in "ZX" else found.started
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -9,7 +9,8 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 _PR_SET_PDEATHSIG = 1
 
@@ -17,6 +18,36 @@ STARTED = "SEGBENCH_RANKS_STARTED"
 """Set in the environment of a run whose further processes were started by `segbench.runtime.ranks`."""
 
 Starter = Literal["torchrun", "srun", "segbench"]
+
+
+class Standing(NamedTuple):
+    """How a thread or a process stands, by the system.
+
+    Attributes:
+        letter: R, S, D, T (stopped by a signal), Z (ended, but nobody has looked), ...
+        busy: ticks of processor time so far.
+        started: ticks from the start of the machine to its own.
+    """
+
+    letter: str
+    busy: int
+    started: int
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has stopped it."""
+        return self.letter == "T"
+
+
+def standing(pid: int, thread: int | None = None) -> Standing | None:
+    """How a process of this machine stands, or one of its threads; None if it is gone, and without Linux's /proc."""
+    try:
+        # The name of the program, in parentheses, may hold anything.
+        told = Path(f"/proc/{pid}" if thread is None else f"/proc/{pid}/task/{thread}", "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    fields = told.rpartition(")")[2].split()
+    return Standing(fields[0], int(fields[11]) + int(fields[12]), int(fields[19]))
 
 
 def end_with_parent(parent: int | None = None) -> None:
