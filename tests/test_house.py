@@ -62,7 +62,7 @@ PRIVATE_PARTS = {
     # torch has no public way to ask whether a processor computes bfloat16 fast.
     "segbench.runtime.hardware": ("torch.cpu._is_avx512_bf16_supported", "torch.cpu._is_amx_tile_supported"),
     # Public, in spite of its name.
-    "segbench.runtime.ranks": ("os._exit",),
+    "segbench.runtime.ranks": ("os._exit", "sys._current_frames"),
     # The public use_artifact takes nothing offline, and waits for the server otherwise.
     "segbench.tracking.wandb_run": ("run._log_artifact",),
     # submitit shows a script only when it submits one.
