@@ -121,7 +121,7 @@ def test_a_later_process_of_the_same_number_does_not_hold_it(tmp_path, without_l
 def test_of_another_machine_it_is_told_how_to_release_it(tmp_path, without_locks, monkeypatch):
     path = tmp_path / ".lock"
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(locks, "_machine", lambda: "node7-0123")
+        elsewhere.setattr(locks, "this_machine", lambda: "node7-0123")
         lock = Lock.take(path)
     assert is_held(path)
     with pytest.raises(InUse, match=f"process {os.getpid()} of node7") as caught:

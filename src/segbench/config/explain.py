@@ -150,9 +150,7 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
 
 
 def of_torch(error: BaseException) -> SegbenchError | None:
-    """Memory that ran out, a loading process that was killed, or an operation that `trainer.deterministic=true`
-    forbids; None for other errors.
-    """
+    """Memory that ran out, a loading process that ended, an operation that is not deterministic; None for others."""
     if isinstance(error, MemoryError):
         in_worker = "DataLoader worker process" in str(error)
         return SegbenchError(
@@ -185,8 +183,8 @@ def of_torch(error: BaseException) -> SegbenchError | None:
 
 
 _LESS_MEMORY = (
-    "set fewer data.num_workers (0: none), a smaller data.batch_size= or data.tile=, or give it more memory, and continue "
-    "with: segbench train resume=RUN"
+    "set fewer data.num_workers (0: none), a smaller data.batch_size= or data.tile=, or give it more memory; continue "
+    "a run with: segbench train resume=RUN"
 )
 
 

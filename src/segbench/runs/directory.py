@@ -45,7 +45,7 @@ from segbench.errors import SegbenchError
 from segbench.runs.configs import Configs
 from segbench.runs.history import Leg, effective, read_legs
 from segbench.runs.partial import Partial, counted_ids
-from segbench.runtime.files import open_itself, refuse_links_out, write_whole, written_whole
+from segbench.runtime.files import open_itself, refuse_links_out, remove_partials, write_whole, written_whole
 from segbench.runtime.locks import InUse, Lock
 
 log = logging.getLogger(__name__)
@@ -157,6 +157,9 @@ class Run:
                 "a separate directory for each run",
                 f"choose another hydra.run.dir=DIR, or wait for that run to end{held.or_else}",
             ) from held
+        # A run that was killed on another machine, too.
+        for folder in (self.path, self.checkpoints):
+            remove_partials(folder)
 
     def release(self) -> None:
         """Release the lock."""

@@ -18,14 +18,13 @@ import random
 import re
 import secrets
 import shlex
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from segbench.runtime.files import open_itself
-from segbench.runtime.processes import standing
+from segbench.runtime.processes import standing, this_machine
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +137,7 @@ def _claimed(path: Path, error: OSError) -> Path:
     if (held := _holder(path)) is not None:
         raise held
     pid = os.getpid()
-    claim = path.with_name(f"{_stem(path)}.{pid}-{_started(pid) or 0}-{secrets.token_hex(8)}@{_machine()}")
+    claim = path.with_name(f"{_stem(path)}.{pid}-{_started(pid) or 0}-{secrets.token_hex(8)}@{this_machine()}")
     os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     # Made first, looked second: of two at the same time at least one sees the other.
     if (held := _holder(path, besides=claim.name)) is not None:
@@ -155,9 +154,10 @@ def _holder(path: Path, besides: str = "") -> InUse | None:
         if found is None or found["lock"] != _stem(path) or entry == besides:
             continue
         pid, claim = int(found["pid"]), path.with_name(entry)
-        host, _, kernel = found["machine"].rpartition("-")
-        if found["machine"] != _machine():
-            remedy = f"if process {pid} of {host} has ended (or that machine was started again): rm {shlex.quote(str(claim))}"
+        host = found["machine"].rpartition("-")[0]
+        if found["machine"] != this_machine():
+            ended = f"if process {pid} of {host} has ended, or that machine was started again"
+            remedy = f"{ended}: rm {shlex.quote(str(claim))}"
             return InUse(f"process {pid} of {host}", remedy)
         if _started(pid) == int(found["started"]):
             return InUse(f"process {pid}")
@@ -182,18 +182,6 @@ def _started(pid: int) -> int | None:
     except PermissionError:
         pass
     return 0
-
-
-def _machine() -> str:
-    """The name of this machine, and what tells it from others of that name, from itself before it was started again,
-    and its containers, which number their processes by themselves, from each other.
-    """
-    name = re.sub(r"[^\w.]", "_", socket.gethostname())
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:16]
-        return f"{name}-{boot}{os.stat('/proc/self/ns/pid').st_ino:x}"
-    except OSError:
-        return f"{name}-0"
 
 
 _told: set[Path] = set()

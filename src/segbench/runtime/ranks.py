@@ -120,7 +120,7 @@ class _Ranks:
 
     def _give_up(self) -> None:
         if not self.ending:
-            self._exit(self.error(), "failed", 1)
+            self._leave(self.error(), "failed", 1)
 
     def asked_to_end(self) -> None:
         """After a signal: do not wait for a rank that is stopped, or does nothing while this process waits for it."""
@@ -151,10 +151,10 @@ class _Ranks:
                         "all processes to end their step after a signal",
                         f"continue from the last checkpoint: segbench train resume={self._run.path}",
                     )
-                    self._exit(error, "interrupted", 143)
+                    self._leave(error, "interrupted", 143)
             time.sleep(0.2)
 
-    def _exit(self, error: SegbenchError, state: str, code: int) -> None:
+    def _leave(self, error: SegbenchError, state: str, code: int) -> None:
         self.ending = True
         log.error("error: %s", error)
         self._run.close(state, str(error))
