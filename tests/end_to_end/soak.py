@@ -3,8 +3,8 @@
     python tests/end_to_end/soak.py [--minutes 60]      make soak ARGS="--minutes 12"
 
 A round trains through the Python API, is stopped by SIGTERM after its first checkpoint, continues, evaluates, predicts
-a folder, writes a report and launches a sweep of two jobs, all in this process; the console does a training with
-loading processes and a prediction. After each round this process's memory, open files, threads and
+a folder and writes a report, all in this process; of five rounds one also trains with loading processes and predicts
+by the console, and launches a sweep of two jobs. After each round this process's memory, open files, threads and
 children, what is left in the folder for temporary files, and what the round's runs take on disk are recorded. After a
 warm-up none may grow beyond its bound.
 """
@@ -45,6 +45,8 @@ SMALL = [
     *("trainer.precision=32-true", "trainer.accelerator=cpu", "task.channels_last=false", "threads=1"),
     "trainer.log_every_n_steps=1",
 ]
+CONSOLE = 5
+"""Of so many rounds one also uses the console."""
 WARM_UP = 3
 """Rounds before what is compared: caches fill, libraries are loaded."""
 GROWTH_MB = 40.0
@@ -143,16 +145,14 @@ def one_round(number: int, folder: Path, images: Path) -> None:
         "predict", f"run={run}", f"input={images}", f"output={folder / 'predicted'}", "format=[masks,probabilities]"
     )
     in_process("report", run, f"output={folder / 'report.html'}")
+
+
+def by_the_console(number: int, folder: Path, run: Path, images: Path) -> None:
+    """A training with loading processes and a prediction as processes, and a sweep that this process launches."""
     console("train", *SMALL, "data.num_workers=2", f"seed={number}", f"hydra.run.dir={folder / 'workers'}")
-    console("predict", f"run={run}", f"input={images}", f"output={folder / 'again'}", "format=instances")
-    in_process(
-        "train",
-        "-m",
-        *SMALL,
-        f"seed={number},{number + 1}",
-        f"hydra.sweep.dir={folder / 'sweep'}",
-        "hydra.launcher.jobs=2",
-    )
+    console("predict", f"run={run}", f"input={images}", f"output={folder / 'predicted'}", "format=instances")
+    seeds = f"seed={number},{number + 1}"
+    in_process("train", "-m", *SMALL, seeds, f"hydra.sweep.dir={folder / 'sweep'}", "hydra.launcher.jobs=2")
     in_process("sweep", "status", folder / "sweep")
 
 
@@ -194,6 +194,10 @@ def main() -> int:
     while time.monotonic() < ends:
         began, folder = time.monotonic(), root / f"round{len(rounds)}"
         one_round(len(rounds), folder, images)
+        if len(rounds) % CONSOLE == 0:
+            # Longest, and in processes that end anyway.
+            by_the_console(len(rounds), root / "console", folder / "run", images)
+            shutil.rmtree(root / "console")
         rounds.append(standing(folder, temporary, time.monotonic() - began))
         print(f"round {len(rounds)}: {rounds[-1]}", file=sys.stderr)
         shutil.rmtree(folder)
