@@ -396,6 +396,7 @@ def calls(module):
         # What it holds is not escaped.
         ("Markup", {"segbench.display.html", "segbench.report.figures"}),
         ("os.walk", {"segbench.runtime.files", "segbench.prediction.record"}),
+        ("fcntl.flock", {"segbench.runtime.locks"}),
     ],
 )
 def test_there_is_one_way_for_each_thing(function, modules):

@@ -52,7 +52,7 @@ WARM_UP = 3
 GROWTH_MB = 40.0
 """By which the median memory of the last third of the rounds may exceed that of the first third after the warm-up."""
 DISK = 1.1
-"""By which factor a round's runs may take more on disk than the first after the warm-up."""
+"""By which factor those of the last third may take more on disk, likewise."""
 
 
 @dataclass(frozen=True)
@@ -163,16 +163,19 @@ def faults(rounds: list[Standing]) -> list[str]:
         return [f"only {len(rounds)} rounds, {WARM_UP} of which are the warm-up: too few to tell; give it more minutes"]
     third = len(compared) // 3
     found = []
-    growth = median(each.memory_mb for each in compared[-third:]) - median(each.memory_mb for each in compared[:third])
-    if growth > GROWTH_MB:
-        found.append(f"memory_mb grew by {growth:.0f}, more than {GROWTH_MB:.0f}")
+
+    def middle(name: str) -> tuple[float, float]:
+        return tuple(median(getattr(each, name) for each in part) for part in (compared[:third], compared[-third:]))
+
+    (first, last), (first_kb, last_kb) = middle("memory_mb"), middle("disk_kb")
+    if last - first > GROWTH_MB:
+        found.append(f"memory_mb grew by {last - first:.0f}, more than {GROWTH_MB:.0f}")
+    if last_kb > DISK * first_kb:
+        found.append(f"disk_kb: {first_kb:.0f} in the first third of the rounds, {last_kb:.0f} in the last")
     for name in ("files", "threads", "children", "temporary"):
         first, last = (getattr(rounds[place], name) for place in (WARM_UP - 1, -1))
         if last > first:
             found.append(f"{name}: {first} after the warm-up, {last} at the end")
-    first_kb, most_kb = compared[0].disk_kb, max(each.disk_kb for each in compared)
-    if most_kb > DISK * first_kb:
-        found.append(f"disk_kb: {first_kb:.0f} of the first round, {most_kb:.0f} of the largest")
     return found
 
 
