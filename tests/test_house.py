@@ -464,6 +464,8 @@ KEPT = {
     "segbench.report.figures": ["figure.savefig"],
     # A folder, synced.
     "segbench.training.callbacks.checkpoint_files": ["os.open"],
+    # Exclusively, an empty file under a name that is used once.
+    "segbench.runtime.locks": ["os.open"],
     # Under a name of `partial_name`.
     "segbench.prediction.files": ["tifffile.TiffWriter"],
 }
