@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.segbench-setup
 
-.PHONY: setup requirements train test test-slow test-slurm test-faults fuzz test-networks test-python test-oldest test-next \
+.PHONY: setup requirements train test test-slow test-slurm test-faults soak fuzz test-networks test-python test-oldest test-next \
 	lint docs test-tutorials bench bench-large gpu clean
 
 setup: $(STAMP)
@@ -45,9 +45,16 @@ test-slow: setup
 test-slurm: setup
 	$(BIN)/python -m pytest -rs tests/slurm
 
-# Kills small trainings at 120 random moments; each continues to the weights of an uninterrupted one: five minutes.
+# Kills small trainings at 120 random moments; each continues to the weights of an uninterrupted one: five minutes. Then
+# kills export, data prepare, predict, report, reproduce and sweep retry, ten times each: five minutes.
 test-faults: setup
 	$(BIN)/python tests/end_to_end/faults.py
+	$(BIN)/python tests/end_to_end/faults_of_verbs.py
+
+# An hour of training, resuming, scoring, predicting and sweeping in one process, which must not grow:
+# make soak ARGS="--minutes 12"
+soak: setup
+	$(BIN)/python tests/end_to_end/soak.py $(ARGS)
 
 # Damaged files of every format, ten minutes: make fuzz ARGS="--minutes 2 --readers png,tiff"
 fuzz: setup

@@ -62,7 +62,7 @@ PRIVATE_PARTS = {
     # torch has no public way to ask whether a processor computes bfloat16 fast.
     "segbench.runtime.hardware": ("torch.cpu._is_avx512_bf16_supported", "torch.cpu._is_amx_tile_supported"),
     # Public, in spite of its name.
-    "segbench.runtime.ranks": ("os._exit",),
+    "segbench.runtime.ranks": ("os._exit", "sys._current_frames"),
     # The public use_artifact takes nothing offline, and waits for the server otherwise.
     "segbench.tracking.wandb_run": ("run._log_artifact",),
     # submitit shows a script only when it submits one.
@@ -396,6 +396,7 @@ def calls(module):
         # What it holds is not escaped.
         ("Markup", {"segbench.display.html", "segbench.report.figures"}),
         ("os.walk", {"segbench.runtime.files", "segbench.prediction.record"}),
+        ("fcntl.flock", {"segbench.runtime.locks"}),
     ],
 )
 def test_there_is_one_way_for_each_thing(function, modules):
@@ -463,6 +464,8 @@ KEPT = {
     "segbench.report.figures": ["figure.savefig"],
     # A folder, synced.
     "segbench.training.callbacks.checkpoint_files": ["os.open"],
+    # Exclusively, an empty file under a name that is used once.
+    "segbench.runtime.locks": ["os.open"],
     # Under a name of `partial_name`.
     "segbench.prediction.files": ["tifffile.TiffWriter"],
 }

@@ -5,7 +5,7 @@ import torch
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from segbench.config.explain import explained, near, of_hydra
+from segbench.config.explain import explained, near, of_hydra, of_torch
 from segbench.errors import SegbenchError
 
 
@@ -77,3 +77,29 @@ def test_the_name_that_was_meant(name, meant):
 
 def test_what_hydra_breaks_on_is_named_with_its_type():
     assert of_hydra(RuntimeError("odd"), "train").found == "RuntimeError: odd"
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (
+            RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. "),
+            "a loading process ended: (pid 12) is killed by signal: Killed",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"),
+            "a loading process ended: (pid(s) 12, 13) exited unexpectedly",
+        ),
+        (
+            MemoryError(
+                "Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):"
+            ),
+            "a loading process ran out of memory",
+        ),
+        (MemoryError("Unable to allocate 8.00 TiB"), "the machine ran out of memory"),
+    ],
+)
+def test_a_loading_process_that_ended_is_told_with_the_remedy(error, found):
+    told = of_torch(error)
+    assert told.found == found
+    assert "data.num_workers" in told.action and "data.tile=" in told.action

@@ -23,6 +23,7 @@ from segbench.losses import Loss
 from segbench.runs.directory import Run
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec, TileGeometry
 from segbench.training.callbacks.checkpoints import Checkpoints
+from segbench.training.callbacks.in_step import InStep
 from segbench.training.checkpoint import load_weights
 
 REFUSED = r"_target_: {}, which a config that was handed over.*\n.*packaged target.*\n.*SEGBENCH_TARGETS={}"
@@ -337,3 +338,17 @@ def test_options_of_ddp_are_ours_by_name_and_the_users_by_class(tiny, tmp_path, 
     changes = {"trainer.strategy": asked, "trainer.sync_batchnorm": False}
     trainer = build_trainer(tiny.replace(changes), tmp_path, [], [])
     assert trainer.strategy._ddp_kwargs == options
+
+
+@pytest.mark.parametrize(("on_gpu", "waits"), [(False, 7.0), (True, 67.0)])
+def test_nccls_watchdog_comes_after_the_waits_on_the_cpu(tiny_config, tmp_path, monkeypatch, on_gpu, waits):
+    from segbench.config.record import Trainer
+    from segbench.experiment import build
+
+    told = []
+    monkeypatch.setattr(build, "wait_at_most", lambda trainer, seconds: told.append(seconds))
+    monkeypatch.setattr(Trainer, "on_gpu", on_gpu)
+    config = tiny_config("runtime.timeout_s=7", "trainer.accelerator=cpu")
+    trainer = build_trainer(config, tmp_path, [], [])
+    (in_step,) = (each for each in trainer.callbacks if isinstance(each, InStep))
+    assert (told, in_step._patience.total_seconds()) == ([waits], 7.0)

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import resource
 import runpy
 import subprocess
 import sys
@@ -353,3 +354,15 @@ def test_a_command_without_format_is_told(monkeypatch, capsys, tiny_run):
     with pytest.raises(SystemExit):
         cli.main()
     assert "error: format is not given\n  expected: a value for format" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_full_disk_leaves_nothing_and_does_not_end_the_process(exporting, tmp_path, name):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(SegbenchError, match=rf"out/m.{name} cannot be written: File too large"):
+            exporting(f"format={name}", f"output={tmp_path}/out/m.{name}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "out").iterdir())

@@ -1,13 +1,16 @@
 import os
+import subprocess
 
 import pytest
 
 from segbench.errors import SegbenchError
+from segbench.runtime import files
 from segbench.runtime.files import (
     PARTIAL,
     open_itself,
     partial_name,
     refuse_links_out,
+    remove_partials,
     walk,
     write_whole,
     written_whole,
@@ -151,3 +154,25 @@ def test_links_that_lead_out_of_a_folder_are_refused(handed, outside):
     with pytest.raises(SegbenchError, match=r"wandb/panels is a link to .*outside"):
         refuse_links_out(handed)
     refuse_links_out(handed, deep=False)
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(path, monkeypatch):
+    monkeypatch.setattr(files, "_tidied", set())
+    number = partial_name(path).name.split(".")[-2]
+    machine, pid, rest = number[:5], int(number[5:12]), number[12:]
+    assert pid == os.getpid()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = f".a.{machine}{ended.pid:07d}{rest}.partial"
+    others = (
+        *(f".b.{machine}{pid:07d}{rest}.partial", f".c.{(int(machine) + 1) % 10**5:05d}{ended.pid:07d}{rest}.partial"),
+        *(".d.4242.partial", ".notes.partial"),
+    )
+    (path.parent / left).mkdir()
+    for name in others:
+        (path.parent / name).write_text("half")
+    monkeypatch.setattr(files, "_tidied", set())
+    write_whole(path, "whole")
+    assert sorted(os.listdir(path.parent)) == sorted([*others, path.name])
+    remove_partials(path.parent)
+    assert sorted(os.listdir(path.parent)) == sorted([".notes.partial", path.name])

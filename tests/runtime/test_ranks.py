@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from torch.distributed import TCPStore
 
 from segbench.cli.train import main as train_main
 from segbench.config.record import Trainer
+from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
 from segbench.runtime import ranks as ranks_module
 from segbench.runtime.processes import STARTED, end_with_parent, started_by
-from segbench.runtime.ranks import further_ranks, leave_group, name_run, started_again
+from segbench.runtime.ranks import further_ranks, leave_group, name_run, silent_ranks, started_again
 
 BIN = Path(sys.executable).parent
 SMALL = [
@@ -126,14 +128,14 @@ def test_a_sweep_on_ranks_of_torchrun_is_refused(on_ranks, monkeypatch, flag):
 
 def test_one_device_needs_no_further_rank(tmp_path):
     before = dict(os.environ)
-    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=1)):
+    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=1), 60.0):
         assert dict(os.environ) == before
 
 
 def test_processes_that_others_started_are_let_be(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     before = dict(os.environ)
-    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=2)):
+    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=2), 60.0):
         assert dict(os.environ) == before
 
 
@@ -422,10 +424,153 @@ def test_the_first_process_leaves_the_group_before_it_waits_for_the_others(tmp_p
 
     monkeypatch.setattr(ranks_module, "_Rank", Standin)
     monkeypatch.setattr(ranks_module, "leave_group", lambda seconds: done.append("left"))
-    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=2)):
+    with further_ranks("train", Run(tmp_path), Trainer(target="lightning.Trainer", devices=2), 60.0):
         done.append("trained")
     assert done[:3] == ["trained", "left", "waited"]
     assert "killed" not in done
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """The store of a run of three, of which this process is rank 0."""
+    kept = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(kept.port), "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    return kept
+
+
+def test_who_does_not_notice_that_nobody_answers_is_silent(store):
+    store.set("segbench/noticed/1", "")
+    assert silent_ranks(3, 0.3) == [2]
+    store.set("segbench/noticed/2", "")
+    assert silent_ranks(3, 60.0) == []
+
+
+def test_without_the_first_process_it_is_the_silent_one(store, monkeypatch, closed_port):
+    monkeypatch.setenv("MASTER_PORT", str(closed_port))
+    assert silent_ranks(3, 0.3) == [0]
+
+
+@pytest.fixture
+def closed_port():
+    import socket
+
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+GLOO = "[.../gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 12000ms for recv operation to complete"
+
+
+@pytest.mark.parametrize(("error", "named"), [(RuntimeError(GLOO), True), (dist.DistStoreError("wait timeout"), True)])
+def test_a_rank_that_does_not_answer_is_named(store, tmp_path, monkeypatch, error, named):
+    # torchrun started it.
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setattr(ranks_module, "_NOTICED_S", 0.2)
+    store.set("segbench/noticed/2", "")
+    trainer = Trainer(target="lightning.Trainer", devices=3)
+    with (
+        pytest.raises(SegbenchError, match=r"^rank 1 of 3 did not answer within 12 s \(runtime.timeout_s\)\n"),
+        further_ranks("train", Run(tmp_path), trainer, 12.0),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize("text", ["Connection closed by peer, of gloo", "shapes cannot be multiplied"])
+def test_another_error_is_none_of_waiting(store, tmp_path, monkeypatch, text):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    trainer = Trainer(target="lightning.Trainer", devices=3)
+    with pytest.raises(RuntimeError, match=text), further_ranks("train", Run(tmp_path), trainer, 12.0):
+        raise RuntimeError(text)
+
+
+@pytest.fixture
+def left(monkeypatch):
+    """Exit codes with which the process would have left."""
+    codes = []
+
+    def leave(code):
+        codes.append(code)
+        raise InterruptedError
+
+    monkeypatch.setattr(os, "_exit", leave)
+    return codes
+
+
+@pytest.fixture
+def ranks(tmp_path):
+    """The ranks of a run, one of which sleeps."""
+    ranks = ranks_module._Ranks(Run(tmp_path))
+    ranks.ranks.append(ranks_module._Rank(1, ["sleep", "600"], os.environ, ranks))
+    yield ranks
+    ranks.ending = True
+    ranks.ranks[0].kill()
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_after_a_signal_nobody_waits_for_a_rank_that_is_stopped_or_does_nothing(ranks, left, monkeypatch, stopped):
+    monkeypatch.setattr(ranks_module, "_STOPPED_S", 0.3)
+    monkeypatch.setattr(ranks_module, "_IDLE_S", 0.6)
+    pid = ranks.ranks[0].process.pid
+    if stopped:
+        os.kill(pid, signal.SIGSTOP)
+    else:
+        monkeypatch.setattr(ranks_module, "_waits_for_others", lambda: "here")
+    with pytest.raises(InterruptedError):
+        ranks.asked_to_end()
+    assert left == [143]
+    why = "is stopped" if stopped else "does nothing"
+    assert f"rank 1 of 2 (process {pid}) {why}" in ranks._run.reason()
+    assert ranks._run.state() == "interrupted"
+    assert gone(pid)
+
+
+def test_after_a_signal_a_rank_is_let_end_its_step(ranks, left, monkeypatch):
+    # This process is at work itself.
+    monkeypatch.setattr(ranks_module, "_IDLE_S", 0.2)
+    thread = threading.Thread(target=ranks.asked_to_end)
+    thread.start()
+    thread.join(1.0)
+    ranks.ending = True
+    thread.join()
+    assert left == []
+
+
+def begun(tmp_path, *given):
+    process = subprocess.Popen(
+        [BIN / "segbench", "train", *SMALL, *TWO, "hydra.run.dir=run", "trainer.max_steps=100000", *given],
+        **{"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True},
+    )
+    until = time.monotonic() + 300
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    (rank,) = (
+        pid for pid in descendants(process.pid) if b"segbench.cli.rank" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    os.kill(rank, signal.SIGSTOP)
+    return process, rank
+
+
+@pytest.mark.slow
+def test_a_run_ends_and_names_the_rank_that_is_stopped(tmp_path):
+    process, rank = begun(tmp_path, "runtime.timeout_s=30")
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert f"rank 1 of 2 did not answer within 30 s (runtime.timeout_s); process {rank} is stopped" in said
+    assert gone(rank)
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_run_beside_a_rank_that_is_stopped(tmp_path):
+    process, rank = begun(tmp_path)
+    process.terminate()
+    said = process.communicate(timeout=10)[1]
+    assert process.returncode == 143
+    assert f"rank 1 of 2 (process {rank}) is stopped" in said
+    assert gone(rank)
+    assert Run(tmp_path / "run").state() == "interrupted"
 
 
 @pytest.mark.gpu(2)

@@ -26,6 +26,7 @@ from segbench.training.lightning_internals import (
     set_loops,
     step_to_read,
     validation_due,
+    wait_at_most,
     waits_for_every_gradient,
     write_checkpoints_with,
 )
@@ -426,3 +427,23 @@ def test_the_loops_stand_where_the_step_leaves_them(step, due, validated, ended,
     assert progress(state, "epoch_loop.val_loop.batch_progress") == [(validating, validating, 0, 0)] * 2
     assert state["epoch_loop.state_dict"] == {"_batches_that_stepped": logged}
     assert state["epoch_loop.automatic_optimization"] == "kept"
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_find_unused_parameters_true", DDPStrategy(), "auto"])
+def test_a_strategy_waits_as_long_as_it_is_told(strategy, monkeypatch):
+    met = []
+    monkeypatch.setattr(
+        "lightning.pytorch.strategies.ddp._init_dist_connection",
+        lambda environment, backend, **named: met.append(named["timeout"].total_seconds()),
+    )
+    trainer = lightning.Trainer(
+        strategy=strategy, devices=2, accelerator="cpu", logger=False, enable_checkpointing=False
+    )
+    wait_at_most(trainer, 12.0)
+    trainer.strategy.setup_distributed()
+    assert met == [12.0], f"wait_at_most: {INSTALLED} keeps the timeout elsewhere"
+
+
+def test_one_process_waits_for_nobody():
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    wait_at_most(trainer, 12.0)

@@ -150,9 +150,18 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
 
 
 def of_torch(error: BaseException) -> SegbenchError | None:
-    """Memory that ran out, or an operation that `trainer.deterministic=true` forbids; None for other errors."""
+    """Memory that ran out, a loading process that ended, an operation that is not deterministic; None for others."""
+    if isinstance(error, MemoryError):
+        in_worker = "DataLoader worker process" in str(error)
+        return SegbenchError(
+            f"{'a loading process' if in_worker else 'the machine'} ran out of memory",
+            "room for what each loading process holds",
+            _LESS_MEMORY,
+        )
     if not isinstance(error, RuntimeError):
         return None
+    if str(error).startswith("DataLoader worker (pid"):
+        return worker_ended(str(error).splitlines()[0].removeprefix("DataLoader worker ").split(". ")[0])
     on_gpu = type(error).__name__ == "OutOfMemoryError"
     if on_gpu or "CUDA out of memory" in str(error) or "can't allocate memory" in str(error):
         asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
@@ -171,6 +180,26 @@ def of_torch(error: BaseException) -> SegbenchError | None:
             "set trainer.deterministic=warn, which allows it and says so, or choose another network",
         )
     return None
+
+
+_LESS_MEMORY = (
+    "set fewer data.num_workers (0: none), a smaller data.batch_size= or data.tile=, or give it more memory; continue "
+    "a run with: segbench train resume=RUN"
+)
+
+
+def worker_ended(how: str) -> SegbenchError:
+    """That a loading process ended.
+
+    Args:
+        how: which one and by what, e.g. `(pid 12) is killed by signal: Killed`.
+    """
+    return SegbenchError(
+        f"a loading process ended: {how}",
+        "loading processes that live as long as the run; the system kills one where memory, or a container's shared "
+        "memory, ran out",
+        _LESS_MEMORY,
+    )
 
 
 def of_torchvision(error: BaseException) -> SegbenchError:

@@ -24,6 +24,7 @@ NO_EFFECT: Mapping[str, str] = {
     "threads": _ROUNDING,
     "task.channels_last": _ROUNDING,
     "task.compile": _ROUNDING,
+    "runtime": "how long processes wait for each other; a run that ends by it reports nothing",
     "optimizer.fused": _ROUNDING,
     "trainer.deterministic": _ROUNDING,
     "trainer.benchmark": _ROUNDING,

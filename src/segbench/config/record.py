@@ -65,6 +65,9 @@ ByClass = dict[str, Annotated[float, Field(ge=0)]]
 LOADER_KEYS = ("batch_size", "tile", "surround", "repeats", "balance", "eval_batch_size", "num_workers")
 
 
+Seconds = Annotated[float, Field(gt=0, le=10**7)]
+
+
 class Data(Component):
     """A data set, and how it is loaded."""
 
@@ -164,6 +167,16 @@ class Task(Section):
     channels_last: bool | Auto = "auto"
     compile: bool = False
     train_only: list[str] | str | None = None
+
+
+class Runtime(Section):
+    """The processes of a run.
+
+    Attributes:
+        timeout_s: how long one waits for another; a run ends if it is not answered.
+    """
+
+    timeout_s: Seconds = 1800.0
 
 
 class InitialWeights(Section):
@@ -290,6 +303,7 @@ class Config(Recorded):
     weights: InitialWeights | None = None
     paper: Annotated[Paper | None, BeforeValidator(packaged_facts)] = None
     task: Task
+    runtime: Runtime = Runtime()
     data: Data
     augment: Augment
     model: Component

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from segbench.config.record import Components, Config, Count, Recorded, Section, Trainer, Workers
+from segbench.config.record import Components, Config, Count, Recorded, Seconds, Section, Trainer, Workers
 
 Tta = Literal["none", "rot4", "d4"]
 Which = Literal["best", "last"]
@@ -67,6 +67,12 @@ class OfARun(Recorded):
         return config.replace({**own, **self.data.changes(), "trainer": trainer})
 
 
+class OtherRuntime(Section):
+    """How an evaluation's processes wait; None keeps what the run recorded."""
+
+    timeout_s: Seconds | None = None
+
+
 class EvaluateRequest(OfARun):
     """`segbench evaluate`: a run, or predictions beside labels."""
 
@@ -77,7 +83,13 @@ class EvaluateRequest(OfARun):
     predictions: str | None = None
     labels: str | None = None
     split: str = "test"
+    runtime: OtherRuntime = OtherRuntime()
     logger: Components = Field(default_factory=dict)
+
+    def applied_to(self, config: Config) -> Config:
+        """As for any request, and how its processes wait."""
+        changes = {} if self.runtime.timeout_s is None else {"runtime.timeout_s": self.runtime.timeout_s}
+        return super().applied_to(config).replace(changes)
 
 
 class Voc(Section):

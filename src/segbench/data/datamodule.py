@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from segbench.config.explain import worker_ended
 from segbench.data.augment import Augmentation
 from segbench.data.class_counts import absent, class_counts, of_classes
 from segbench.data.raw import SPLITS, DataSet, Source
@@ -53,15 +56,22 @@ class ResumableLoader(Loader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """The batches, with the time that each took."""
         # Workers start here, not at the first batch.
-        return self._timed(super().__iter__())
+        batches = super().__iter__()
+        return self._timed(batches, multiprocessing.active_children())
 
-    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def _timed(self, batches: Iterator[Any], children: Sequence[BaseProcess]) -> Iterator[Any]:
         while True:
             began = time.monotonic()
             try:
                 batch = next(batches)
             except StopIteration:
                 return
+            except (OSError, EOFError) as error:
+                # A killed worker cuts off the connection by which its batch comes; torch tells it only while it waits.
+                killed = [child for child in children if child.exitcode not in (None, 0)]
+                if not killed:
+                    raise
+                raise worker_ended(f"(pid {killed[0].pid}) with exit code {killed[0].exitcode}") from error
             self.waited_s = 0.0 if self.waited_s is None else self.waited_s + time.monotonic() - began
             yield batch
 

@@ -69,6 +69,7 @@ from segbench.training.lightning_internals import (
     OneGpuEach,
     broadcast_no_signals,
     catch_no_signals,
+    wait_at_most,
     waits_for_every_gradient,
 )
 from segbench.training.optim import PER_LAYER, Scheduled, freeze_others, parameter_groups
@@ -76,6 +77,9 @@ from segbench.training.precision import precision_named, round_to_tf32
 from segbench.training.task import Evaluation, SegmentationTask
 
 log = logging.getLogger(__name__)
+
+_WATCHDOG_LATER_S = 60.0
+"""How much longer than any other wait that of NCCL is."""
 
 
 def build_dataset(data: Data, begun_from: InitialWeights | None, model: Component | None = None) -> DataSet:
@@ -277,9 +281,10 @@ def build_trainer(
     alone = config.trainer.on_gpu and one_gpu_each(config.trainer.processes_here)
     if alone:
         given |= {"devices": 1, "num_nodes": config.trainer.processes}
+    same = {**config.tree, "directory": str(directory.resolve())}
     trainer: lightning.Trainer = make(
         Component.model_validate({"_target_": config.trainer.target, **given}),
-        callbacks=[*callbacks, DataWait(), InStep({**config.tree, "directory": str(directory.resolve())})],
+        callbacks=[*callbacks, DataWait(), InStep(same, config.runtime.timeout_s)],
         logger=list(loggers) or False,
         default_root_dir=str(directory),
         plugins=OneGpuEach(auto_requeue=False) if alone else _cluster(),
@@ -291,6 +296,8 @@ def build_trainer(
     # `InStep` handles signals instead.
     catch_no_signals(trainer)
     broadcast_no_signals(trainer)
+    # NCCL's watchdog ends the process with no word on which rank it waited for; `InStep`, on the CPU, tells it before.
+    wait_at_most(trainer, config.runtime.timeout_s + (_WATCHDOG_LATER_S if config.trainer.on_gpu else 0.0))
     return trainer
 
 

@@ -147,7 +147,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         trusting(names_in(given.trust)),
         own(given.tree["trainer"], given.tree.get("logger")),
         running(run),
-        further_ranks("evaluate", run, config.trainer),
+        further_ranks("evaluate", run, config.trainer, config.runtime.timeout_s),
     ):
         for sentence in sentences:
             log.info("%s", sentence)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import lightning
 
 LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
-RESUMABLE = (*LIMITS, "trainer.devices")
+RESUMABLE = (*LIMITS, "trainer.devices", "runtime.timeout_s", "data.num_workers")
 """Settings that may change when a run is continued."""
 _TIME = "trainer.max_time"
 ALLOWABLE = ("data", "model")

@@ -121,7 +121,8 @@ def train(
                 for sentence in sentences:
                     log.info("%s", sentence)
         settled = _values(asked, config)
-        with further_ranks("train", run, config.trainer, [json.dumps(changes), ",".join(allow)]):
+        arguments = [json.dumps(changes), ",".join(allow)]
+        with further_ranks("train", run, config.trainer, config.runtime.timeout_s, arguments):
             _run_stages(config, run, stages, allow, moved)
             return _run_experiment(config, run, resume, Leg(0, changes, settled, now), allow, dataset)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segbench.config.requests import ExportRequest
 from segbench.config.trust import names_in, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
+from segbench.runtime.files import partial_name
 from segbench.runtime.frameworks import import_frameworks
 
 if TYPE_CHECKING:
@@ -76,12 +77,16 @@ def export(given: ExportRequest) -> Path:
     description = describe(config, spec, geometry, checkpoint.stem, step, size, inside is not geometry)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        # Under its own name, which a pt2 archive holds, in a folder beside it.
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
-            partial = Path(folder) / output.name
+        # In a folder of its own beside it.
+        folder = partial_name(output)
+        folder.mkdir()
+        try:
+            partial = folder / output.name
             chosen.write(program, description, partial)
             _check(chosen, partial, network, _images(spec, inside, size, SIDES), float(given.tolerance))
             os.replace(partial, output)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     except SegbenchError:
         raise
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -102,8 +103,11 @@ class Pt2:
 
     def write(self, program: ExportedProgram, description: Mapping[str, Any], path: Path) -> None:
         """As `Format.write`."""
+        # In memory first: on a full disk torch's own writer ends the process.
+        archive = io.BytesIO()
         with quiet():
-            torch.export.save(program, path, extra_files={f"{KEY}.json": json.dumps(description)})
+            torch.export.save(program, archive, extra_files={f"{KEY}.json": json.dumps(description)})
+        path.write_bytes(archive.getbuffer())
 
     def open(self, path: Path) -> Callable[[Images], Scores]:
         """As `Format.open`, by torch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from segbench.papers.experiments import Composed, compose_experiment, row_itself
 from segbench.papers.ledger import beyond, read_rows, summarise, verdict, write_row
 from segbench.runs.directory import Run
 from segbench.runs.provenance import computing_of, hardware_of, provenance
+from segbench.runtime.processes import end_with_parent
 from segbench.spec import of_class
 
 if TYPE_CHECKING:
@@ -193,7 +195,9 @@ def _train(directory: Path, order: Order, composed: Composed) -> None:
         return
     command = [sys.executable, "-m", "segbench.train", f"resume={directory}"]
     command += [f"trust={','.join(trusted)}"] if (trusted := _trusted(order, composed)) else []
-    code = subprocess.run(command, check=False).returncode
+    # It survives exec; this process has one thread, so no lock is held after the fork.
+    child = functools.partial(end_with_parent, os.getpid())
+    code = subprocess.run(command, check=False, preexec_fn=child).returncode
     if code != 0:
         reason = (run.reason() or f"exit code {code}").splitlines()[0]
         raise SegbenchError(reason, f"a finished run in {directory}", "fix it, then run the same command again")

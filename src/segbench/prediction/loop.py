@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -244,9 +246,16 @@ def _writing(work: _Work) -> Iterator[None]:
         # Of the network rather than of the outputs: a GPU tells its errors later.
         if of_torch(error) is not None:
             raise
+        if isinstance(error, OSError) and error.errno is None:
+            # numpy writes as much as there is room for, and says only how much.
+            path = work.outputs.paths[0]
+            if shutil.disk_usage(path.parent).free < _ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise _Failed(work, _unwritten(work.given.name, work.outputs.paths, error)) from error
 
 
+_ROOM = 2**20
+"""Bytes below which a disk is full."""
 NOWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a disk that concern every file on it."""
 
@@ -259,7 +268,7 @@ def _unwritten(name: str, paths: Sequence[Path], error: Exception) -> SegbenchEr
     reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno is None:
         # numpy tells how much it wrote, and not why it stopped.
-        reason += "; is the disk full, or a limit on the size of files reached?"
+        reason += "; is a limit on the size of files reached?"
     return SegbenchError(
         f"the prediction of {name} cannot be written: {reason} ({place})",
         "a file name that this user may write, of a format that holds such an image",

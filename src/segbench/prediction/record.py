@@ -6,7 +6,6 @@ its files. A line is written when the files are complete, before they get their 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shlex
@@ -21,7 +20,8 @@ from segbench.config.flat import flatten
 from segbench.config.handed_over import fitting
 from segbench.data.files.zarr_images import is_zarr
 from segbench.errors import SegbenchError
-from segbench.runtime.files import PARTIAL, open_itself, refuse_links_out
+from segbench.runtime.files import PARTIAL, refuse_links_out
+from segbench.runtime.locks import InUse, Lock
 
 NAME = "predictions.jsonl"
 
@@ -75,9 +75,16 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / NAME
         refuse_links_out(folder)
-        self._file = open_itself(self.path, "a+")
         try:
-            self._take()
+            self._lock = Lock.take(self.path, "a+")
+        except InUse as held:
+            raise SegbenchError(
+                f"{folder} is being filled by {held.by}",
+                "one segbench predict per folder",
+                f"wait for it to end, or choose another output={held.or_else}",
+            ) from held
+        self._file = self._lock.file
+        try:
             self._sweep()
             # Through JSON, like the recorded one.
             self.made_by: dict[str, Any] = json.loads(json.dumps(made_by))
@@ -85,19 +92,6 @@ class Record:
         except BaseException:
             self.close()
             raise
-
-    def _take(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SegbenchError(
-                f"{self._folder} is being filled by another process",
-                "one segbench predict per folder",
-                "wait for it to end, or choose another output=",
-            ) from error
-        except OSError:
-            # Some network file systems have no locks.
-            pass
 
     def _sweep(self) -> None:
         """Remove the unfinished files of a killed process: nobody else writes here now."""
@@ -218,7 +212,7 @@ class Record:
 
     def close(self) -> None:
         """Release the folder."""
-        self._file.close()
+        self._lock.release()
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -25,14 +25,13 @@ RUN/
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import yaml
@@ -47,7 +46,8 @@ from segbench.errors import SegbenchError
 from segbench.runs.configs import Configs
 from segbench.runs.history import Leg, effective, read_legs
 from segbench.runs.partial import Partial, counted_ids
-from segbench.runtime.files import open_itself, refuse_links_out, write_whole, written_whole
+from segbench.runtime.files import open_itself, refuse_links_out, remove_partials, write_whole, written_whole
+from segbench.runtime.locks import InUse, Lock
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
-        self._lock: IO[Any] | None = None
+        self._lock: Lock | None = None
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -159,27 +159,23 @@ class Run:
             SegbenchError: another process holds the lock, or a link leads out of the directory.
         """
         refuse_links_out(self.path)
-        self._lock = open_itself(self.path / ".lock", "w")
-        # A check of the lock holds it briefly, and the processes of a killed run may take a moment to end.
-        patience = time.monotonic() + _LOCK_S
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError as error:
-                if time.monotonic() > patience:
-                    self.release()
-                    raise SegbenchError(
-                        f"{self.path} is in use by another process",
-                        "a separate directory for each run",
-                        "choose another hydra.run.dir=DIR, or wait for that run to end",
-                    ) from error
-            time.sleep(0.02)
+        try:
+            # A check of the lock holds it briefly, and the processes of a killed run may take a moment to end.
+            self._lock = Lock.take(self.path / ".lock", patience_s=_LOCK_S)
+        except InUse as held:
+            raise SegbenchError(
+                f"{self.path} is in use by {held.by}",
+                "a separate directory for each run",
+                f"choose another hydra.run.dir=DIR, or wait for that run to end{held.or_else}",
+            ) from held
+        # A run that was killed on another machine, too.
+        for folder in (self.path, self.checkpoints):
+            remove_partials(folder)
 
     def release(self) -> None:
         """Release the lock."""
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     def __enter__(self) -> Run:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 from collections.abc import Iterator
 
 from segbench.config.explain import of_torch
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Refused, Run, disk_full
+from segbench.runtime.files import FULL
 from segbench.runtime.log import log_to, write_traceback
 from segbench.runtime.processes import is_main_process
 from segbench.runtime.signals import Stopped, name_of, received, stoppable
@@ -44,7 +44,7 @@ def running(run: Run) -> Iterator[None]:
                 if not isinstance(error, Stopped):
                     # The same signal also reached a worker or a rank, which failed.
                     raise Stopped(signum) from error
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, OSError) and error.errno in FULL:
                 raise disk_full(run.path, error) from error
             if isinstance(error, Exception) and not isinstance(error, SegbenchError):
                 write_traceback(run.path / "run.log", error)

@@ -6,24 +6,69 @@ A folder may have come from a stranger: nothing that is written here follows a l
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
 import shlex
+import shutil
 import stat
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import IO, Any
 
 from segbench.errors import SegbenchError
+from segbench.runtime.processes import standing, this_machine
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk, or of what one user or one file may have of it, that is used up."""
 
 PARTIAL = re.compile(r"\..+\.\d+\.partial")
 """Names of unfinished files: the final name and a number."""
 
+_OURS = re.compile(r"\..+\.(?P<machine>\d{5})(?P<pid>\d{7})\d{20}\.partial")
+_tidied: set[str] = set()
+
 
 def partial_name(path: Path) -> Path:
-    """A hidden name beside a path that nobody can guess."""
-    return path.with_name(f".{path.name}.{secrets.randbits(128)}.partial")
+    """A hidden name beside a path that nobody can guess; it says which process of which machine writes there.
+
+    The first of a process in a folder also removes there what processes of this machine that were killed have left.
+    """
+    if (folder := os.path.abspath(path.parent)) not in _tidied:
+        _tidied.add(folder)
+        remove_partials(path.parent, _left_behind)
+    return path.with_name(f".{path.name}.{_machine():05d}{os.getpid():07d}{secrets.randbits(64):020d}.partial")
+
+
+def remove_partials(folder: Path, which: Callable[[str], bool] = lambda name: True) -> None:
+    """Remove unfinished files and folders directly inside a folder.
+
+    Args:
+        folder: one that this process alone writes in, unless `which` chooses; need not exist.
+        which: chooses by name.
+    """
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if PARTIAL.fullmatch(name) and which(name):
+                path = os.path.join(folder, name)
+                with contextlib.suppress(OSError):
+                    if stat.S_ISDIR(os.lstat(path).st_mode):
+                        shutil.rmtree(path)
+                    else:
+                        os.unlink(path)
+
+
+def _left_behind(name: str) -> bool:
+    found = _OURS.fullmatch(name)
+    # Without /proc nothing tells who lives.
+    known = found is not None and int(found["machine"]) == _machine() and standing(os.getpid()) is not None
+    return known and found is not None and standing(int(found["pid"])) is None
+
+
+def _machine() -> int:
+    return zlib.crc32(this_machine().encode()) % 10**5
 
 
 @contextlib.contextmanager

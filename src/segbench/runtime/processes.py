@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
+import re
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 _PR_SET_PDEATHSIG = 1
 
@@ -17,6 +21,52 @@ STARTED = "SEGBENCH_RANKS_STARTED"
 """Set in the environment of a run whose further processes were started by `segbench.runtime.ranks`."""
 
 Starter = Literal["torchrun", "srun", "segbench"]
+
+
+class Standing(NamedTuple):
+    """How a thread or a process stands, by the system.
+
+    Attributes:
+        letter: R, S, D, T (stopped by a signal), Z (ended, but nobody has looked), ...
+        busy: ticks of processor time so far.
+        started: ticks from the start of the machine to its own.
+    """
+
+    letter: str
+    busy: int
+    started: int
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has stopped it."""
+        return self.letter == "T"
+
+
+def standing(pid: int, thread: int | None = None) -> Standing | None:
+    """How a process of this machine stands, or one of its threads; None if it is gone, and without Linux's /proc."""
+    try:
+        # The name of the program, in parentheses, may hold anything.
+        told = Path(f"/proc/{pid}" if thread is None else f"/proc/{pid}/task/{thread}", "stat").read_text(
+            errors="replace"
+        )
+    except OSError:
+        return None
+    fields = told.rpartition(")")[2].split()
+    return Standing(fields[0], int(fields[11]) + int(fields[12]), int(fields[19]))
+
+
+@functools.cache
+def this_machine() -> str:
+    """The machine's name, and what tells it from others of that name.
+
+    Also from itself before it was started again, and a container from others, which number their processes anew.
+    """
+    name = re.sub(r"[^\w.]", "_", socket.gethostname())
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:16]
+        return f"{name}-{boot}{os.stat('/proc/self/ns/pid').st_ino:x}"
+    except OSError:
+        return f"{name}-0"
 
 
 def end_with_parent(parent: int | None = None) -> None:

@@ -18,12 +18,13 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segbench.config.trust import VARIABLE, added_targets
 from segbench.errors import SegbenchError
-from segbench.runtime.processes import STARTED, choose_run_id, end_with_parent, started_by
-from segbench.runtime.signals import Stopped
+from segbench.runtime.processes import STARTED, choose_run_id, end_with_parent, standing, started_by
+from segbench.runtime.signals import Stopped, heard_at_once
 
 if TYPE_CHECKING:
     from segbench.config.record import Trainer
@@ -33,6 +34,12 @@ log = logging.getLogger(__name__)
 
 _FAILED_S = 30.0
 """How long the first process may take to notice a failed one: it usually does by itself, but NCCL may not."""
+_STOPPED_S = 2.0
+"""After a signal: how long a rank may be stopped, which a shell that stops and continues them all makes it, too."""
+_IDLE_S = 7.0
+"""After a signal: how long the first process may wait for one that does nothing."""
+_NOTICED_S = 10.0
+"""How long the ranks that waited in vain may take to notice, from one to the next."""
 _END_S = 60.0
 """How long a rank may take to exit after the first one is done."""
 
@@ -112,15 +119,49 @@ class _Ranks:
         )
 
     def _give_up(self) -> None:
-        if self.ending:
-            return
-        error = self.error()
+        if not self.ending:
+            self._leave(self.error(), "failed", 1)
+
+    def asked_to_end(self) -> None:
+        """After a signal: do not wait for a rank that is stopped, or does nothing while this process waits for it."""
+        stopped: dict[int, float] = {}
+        idle: dict[int, tuple[object, float]] = {}
+        while not self.ending:
+            now = time.monotonic()
+            for rank in self.ranks:
+                pid, number = rank.process.pid, rank.number
+                found = standing(pid)
+                if found is None or not found.stopped:
+                    stopped.pop(number, None)
+                if found is None:
+                    continue
+                waits = _waits_for_others()
+                seen = None if waits is None else (waits, found.busy)
+                if idle.get(number, (None, now))[0] != seen:
+                    idle[number] = (seen, now)
+                why = None
+                if found.stopped and now - stopped.setdefault(number, now) >= _STOPPED_S:
+                    why = "is stopped"
+                elif seen is not None and now - idle[number][1] >= _IDLE_S:
+                    why = "does nothing"
+                if why is not None:
+                    error = SegbenchError(
+                        f"rank {number} of {len(self.ranks) + 1} (process {pid}) {why}, so that no checkpoint of this "
+                        "step can be written",
+                        "all processes to end their step after a signal",
+                        f"continue from the last checkpoint: segbench train resume={self._run.path}",
+                    )
+                    self._leave(error, "interrupted", 143)
+            time.sleep(0.2)
+
+    def _leave(self, error: SegbenchError, state: str, code: int) -> None:
+        self.ending = True
         log.error("error: %s", error)
-        self._run.set_state("failed", str(error))
+        self._run.close(state, str(error))
         for rank in self.ranks:
             rank.process.kill()
-        # The main thread hangs in a collective, where no exception can reach it.
-        os._exit(1)
+        # The main thread waits for another process, where no exception can reach it.
+        os._exit(code)
 
     def end(self, seconds: float) -> None:
         """Wait for them to exit, then kill those that remain."""
@@ -134,21 +175,25 @@ class _Ranks:
 
 
 @contextlib.contextmanager
-def further_ranks(what: str, run: Run, trainer: Trainer, arguments: Sequence[str] = ()) -> Iterator[None]:
+def further_ranks(
+    what: str, run: Run, trainer: Trainer, timeout_s: float, arguments: Sequence[str] = ()
+) -> Iterator[None]:
     """Run the block on as many processes as the Trainer has devices; no-op if torchrun or srun started them.
 
     Args:
         what: `train` or `evaluate`.
         run: its directory, with the configuration in it.
         trainer: the section, with `devices` settled.
+        timeout_s: how long a process waits for another one; for the error.
         arguments: for `segbench.cli.rank`: in training, changes to the recorded configuration.
 
     Raises:
-        SegbenchError: a process failed.
+        SegbenchError: a process failed, or did not answer.
     """
     count = trainer.processes_here
     if count == 1 or started_by() is not None:
-        yield
+        with _naming_the_silent(run, trainer.processes, timeout_s):
+            yield
         return
     import torch.distributed as dist
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -168,13 +213,14 @@ def further_ranks(what: str, run: Run, trainer: Trainer, arguments: Sequence[str
     # -P: no modules from the working directory, unless the first process takes them from there.
     command = [sys.executable, "-P", "-m", "segbench.cli.rank", what, str(run.path), str(os.getpid()), *arguments]
     ranks = _Ranks(run)
-    with _environment(shared | {"RANK": "0", "LOCAL_RANK": "0"}):
+    with _environment(shared | {"RANK": "0", "LOCAL_RANK": "0"}), heard_at_once(ranks.asked_to_end):
         log.info("%d processes on this machine", count)
         try:
             for number in range(1, count):
                 own = {"RANK": str(number), "LOCAL_RANK": str(number)}
                 ranks.ranks.append(_Rank(number, command, os.environ | own, ranks))
-            yield
+            with _naming_the_silent(run, count, timeout_s, ranks):
+                yield
         except Stopped:
             leave_group(_FAILED_S)
             ranks.end(_FAILED_S)
@@ -219,6 +265,73 @@ def leave_group(seconds: float) -> None:
     except dist.DistStoreError:
         return
     dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _naming_the_silent(run: Run, count: int, timeout_s: float, ranks: _Ranks | None = None) -> Iterator[None]:
+    """Turn the error of a rank that waited in vain into one that names whom it waited for."""
+    import torch.distributed as dist
+
+    try:
+        yield
+    except RuntimeError as error:
+        if count == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        in_vain = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+        silent = silent_ranks(count, _NOTICED_S if in_vain else 0.0)
+        if not in_vain:
+            raise
+        names = f"rank{'s' if len(silent) > 1 else ''} {', '.join(map(str, silent))}" if silent else "one of the ranks"
+        of_silent = [rank.process.pid for rank in (ranks.ranks if ranks else ()) if rank.number in silent]
+        stopped = [pid for pid in of_silent if (found := standing(pid)) is not None and found.stopped]
+        raise SegbenchError(
+            f"{names} of {count} did not answer within {timeout_s:g} s (runtime.timeout_s)"
+            + "".join(f"; process {pid} is stopped (kill -CONT {pid} lets it go on)" for pid in stopped),
+            "each process to take part in every step",
+            f"see what it waited for (a disk, a debugger, a full machine), and continue with: segbench train "
+            f"resume={run.path}; if it was only slow, add runtime.timeout_s={2 * timeout_s:g}",
+        ) from error
+
+
+def silent_ranks(count: int, seconds: float) -> list[int]:
+    """Tell the others that this rank noticed a failure between the processes, and ask who did not.
+
+    Args:
+        count: the number of ranks; Lightning has removed it from the environment.
+        seconds: how long the others may take.
+
+    Returns:
+        the ranks that did not notice: those that everybody waits for.
+    """
+    import torch.distributed as dist
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    key, until = "segbench/noticed/{}".format, time.monotonic() + seconds
+    own = os.environ["RANK" if "RANK" in os.environ else "SLURM_PROCID"]
+    try:
+        where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(*where, is_master=False, timeout=timedelta(seconds=max(seconds, 1.0)))
+        store.set(key(own), "")
+        while (missing := [rank for rank in range(count) if not store.check([key(rank)])]) and time.monotonic() < until:
+            time.sleep(0.1)
+    except (KeyError, dist.DistError):
+        # It is the first process that keeps the store.
+        return [0]
+    return missing
+
+
+def _waits_for_others() -> object:
+    """Where the main thread waits for other processes, and how busy it was so far; None if it does something else."""
+    main = threading.main_thread()
+    frame = sys._current_frames().get(main.ident or 0)
+    if frame is None:
+        return None
+    place = Path(frame.f_code.co_filename)
+    waits = {"distributed", "autograd"} & {*place.parts[-4:]} and "torch" in place.parts
+    if not waits and place.name not in ("in_step.py", "ranks.py"):
+        return None
+    found = standing(os.getpid(), main.native_id)
+    return None if found is None else (place, frame.f_lineno, found.busy)
 
 
 @contextlib.contextmanager

@@ -112,6 +112,44 @@ def deferred() -> Iterator[None]:
         raise Stopped(_Signals.received)
 
 
+@contextlib.contextmanager
+def heard_at_once(asked: Callable[[], None]) -> Iterator[None]:
+    """In the block, call a function in a thread when a signal comes that ends a run.
+
+    Python runs its handlers between two operations of the main thread, which may wait for another process in one of
+    them. No-op outside the main thread.
+
+    Args:
+        asked: called once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def listen() -> None:
+        told = False
+        while numbers := os.read(reading, 64):
+            if before >= 0:
+                with contextlib.suppress(OSError):
+                    os.write(before, numbers)
+            if not told and {signal.SIGINT, *PREEMPTIONS} & {*numbers}:
+                told = True
+                threading.Thread(target=asked, name="asked", daemon=True).start()
+
+    thread = threading.Thread(target=listen, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
+
+
 def _handle(signum: int, frame: FrameType | None) -> None:
     if not _Signals.received:
         _Signals.received, _Signals.at = EARLY if _Signals.asks_early() else signum, time.monotonic()

@@ -11,11 +11,10 @@ SWEEP/
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,7 +24,8 @@ from segbench.config.former import with_former_targets
 from segbench.config.handed_over import read_record
 from segbench.errors import SegbenchError
 from segbench.runs.directory import not_writable
-from segbench.runtime.files import open_itself, refuse_links_out, write_whole
+from segbench.runtime.files import refuse_links_out, write_whole
+from segbench.runtime.locks import InUse, Lock
 from segbench.sweep.job import Job, check_name, differing, digest_of
 
 SCHEMA = 1
@@ -93,7 +93,7 @@ class Sweep:
         self.launcher, self.search = dict(launcher), search
         self.commands: list[list[str]] = []
         self.jobs: list[Job] = []
-        self._lock: IO[Any] | None = None
+        self._lock: Lock | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Sweep:
@@ -225,21 +225,18 @@ class Sweep:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             refuse_links_out(self.path, deep=False)
-            self._lock = open_itself(self.path / ".lock", "w")
+            self._lock = Lock.take(self.path / ".lock")
         except OSError as error:
             raise not_writable(self.path, error) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
+        except InUse as held:
             raise SegbenchError(
-                f"{self.path} is being launched by another process",
+                f"{self.path} is being launched by {held.by}",
                 "one launcher per sweep",
-                f"wait for it, or choose another hydra.sweep.dir=DIR; segbench sweep status {self.path}",
-            ) from error
+                f"wait for it, or choose another hydra.sweep.dir=DIR; segbench sweep status {self.path}{held.or_else}",
+            ) from held
         return self
 
     def __exit__(self, *raised: object) -> None:
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from segbench.config.handed_over import read_json
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
-from segbench.runtime.files import open_itself
+from segbench.runtime import locks
 
 STATES = ("prepared", "queued", "running", "finished", "pruned", "interrupted", "failed", "missing")
 """States of a job. `missing`: its directory is gone."""
@@ -112,14 +111,7 @@ def check_name(name: str, source: str) -> None:
 
 def is_held(directory: Path) -> bool:
     """Whether a process of this machine works in a run directory."""
-    try:
-        with open_itself(directory / ".lock", "r") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    return locks.is_held(directory / ".lock")
 
 
 def counted(number: int, noun: str = "job") -> str:

@@ -155,7 +155,9 @@ def send(runs: Iterable[tuple[Path, bool]], online: bool = False) -> Sent:
     for directory, alive in runs:
         legs = legs_of(directory)
         for leg in legs:
-            writing = alive and leg == legs[-1] and time.time() - leg.file.stat().st_mtime < _QUIET_S and not leg.ended
+            writing = (
+                alive and leg == legs[-1] and abs(time.time() - leg.file.stat().st_mtime) < _QUIET_S and not leg.ended
+            )
             kind = before if leg.sent else begun if leg.online and not online else running if writing else due
             kind.append(leg)
     sent, failed = list[Leg](), list[tuple[Leg, str]]()

@@ -8,6 +8,7 @@ Trainer that are set from outside, and whatever its documentation leaves open. E
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import lightning
@@ -37,6 +38,16 @@ def broadcast_no_signals(trainer: lightning.Trainer) -> None:
 
 
 # Several processes
+
+
+def wait_at_most(trainer: lightning.Trainer, seconds: float) -> None:
+    """How long a process waits for another one, before the processes have met.
+
+    Lightning 2.6.6: only a strategy object takes it, while `trainer.strategy` may be a name or `auto`; what it was
+    given is private.
+    """
+    if hasattr(trainer.strategy, "_timeout"):
+        trainer.strategy._timeout = timedelta(seconds=seconds)
 
 
 def waits_for_every_gradient(trainer: lightning.Trainer) -> bool:

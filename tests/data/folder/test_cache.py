@@ -47,7 +47,9 @@ def test_where_nothing_can_be_written_the_scan_goes_on(folder, tmp_path):
     assert scan.decoded == 1 and scan.cache is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 0, "files": {"a.png": [[1, 2], []]}}', '{"version": 1}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"version": 0, "files": {"a.png": [[1, 2], []]}}', '{"version": 1}']
+)
 def test_a_cache_of_another_kind_is_ignored(folder, content):
     cv2.imwrite(str(folder / "a.png"), noise(9, 7))
     cache = scan_images(folder, ["a.png"]).cache

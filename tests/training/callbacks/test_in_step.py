@@ -14,7 +14,7 @@ def trainer(ranks=1):
 
 
 def test_one_process_stops_before_its_next_batch(monkeypatch):
-    callback = InStep({})
+    callback = InStep({}, 60.0)
     callback.on_fit_start(trainer(), None)
     callback.on_train_batch_end(trainer(), None, None, None, 0)
     callback.on_train_batch_start(trainer(), None, None, 0)
@@ -28,7 +28,7 @@ def test_one_process_stops_before_its_next_batch(monkeypatch):
 def test_a_signal_of_one_process_reaches_all_after_the_batch(on_ranks):
     def run(rank):
         dist.init_process_group("gloo")
-        callback, begun = InStep({"a": 1}), []
+        callback, begun = InStep({"a": 1}, 60.0), []
         callback.on_test_start(trainer(3), None)
         for number in range(4):
             if (rank, number) == (2, 1):
@@ -46,7 +46,7 @@ def test_a_signal_of_one_process_reaches_all_after_the_batch(on_ranks):
 def test_what_one_process_asks_for_reaches_all_after_the_batch(on_ranks):
     def run(rank):
         dist.init_process_group("gloo")
-        callback, agreed = InStep({"a": 1}), []
+        callback, agreed = InStep({"a": 1}, 60.0), []
         callback.on_fit_start(trainer(2), None)
         for number in range(4):
             callback.on_train_batch_start(trainer(2), None, None, number)
@@ -63,7 +63,7 @@ def test_processes_with_other_settings_are_told_apart(on_ranks):
         dist.init_process_group("gloo")
         settings = {"threads": 1 + rank, "trainer": {"precision": "32-true", "max_steps": 3}, "directory": "/runs/a"}
         with pytest.raises(SegbenchError) as told:
-            InStep(settings).on_fit_start(trainer(2), None)
+            InStep(settings, 60.0).on_fit_start(trainer(2), None)
         return str(told.value)
 
     for told in on_ranks(2, run):

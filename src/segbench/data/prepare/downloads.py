@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from segbench.config.handed_over import read_json
 from segbench.errors import SegbenchError
 from segbench.runtime.files import write_whole
+from segbench.runtime.locks import InUse, Lock
 
 RECORD = "downloads.json"
 """Beside the files: for each its address, size and sha256, and whether it was unpacked."""
@@ -106,10 +107,12 @@ def digest_of(path: Path, algorithm: str = "sha256") -> str:
 def locked(folder: Path, listener: Listener) -> Iterator[None]:
     """Let one process at a time work in a folder; the lock is released when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            listener.say(f"waiting for another process that is preparing {folder}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+
+    def waiting(held: InUse) -> None:
+        listener.say(f"waiting for {held.by}, which is preparing {folder}{held.or_else}")
+
+    lock = Lock.take(folder / ".lock", patience_s=math.inf, waiting=waiting)
+    try:
         yield
+    finally:
+        lock.release()

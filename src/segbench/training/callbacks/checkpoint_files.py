@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import errno
 import os
 import threading
 from collections import defaultdict
@@ -16,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from segbench.errors import SegbenchError
-from segbench.runtime.files import partial_name, written_whole
+from segbench.runtime.files import FULL, partial_name, written_whole
 
 Memory = defaultdict[Any, list[Tensor]]
 """Tensors by shape, strides and type of what they are copies of."""
@@ -173,7 +172,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _not_written(path: Path, error: OSError) -> SegbenchError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in FULL
     return SegbenchError(
         f"{path} cannot be written: {error.strerror or error}",
         "room for a third checkpoint beside the two that are kept" if full else "a writable folder",

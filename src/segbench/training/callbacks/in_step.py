@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import lightning
@@ -27,10 +28,11 @@ class InStep(lightning.Callback):
 
     Args:
         settings: what must be the same on all processes, nested: the configuration, the run's directory.
+        timeout_s: how long a process waits for the others.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = flatten(settings)
+    def __init__(self, settings: Mapping[str, Any], timeout_s: float) -> None:
+        self._settings, self._patience = flatten(settings), timedelta(seconds=timeout_s)
         self._group: Any = None
         self._sent: tuple[torch.Tensor, Any] | None = None
         self.asks = self.agreed = False
@@ -52,7 +54,7 @@ class InStep(lightning.Callback):
         if trainer.world_size == 1:
             return
         if self._group is None:
-            self._group = dist.new_group(backend="gloo")
+            self._group = dist.new_group(backend="gloo", timeout=self._patience)
         everywhere: list[Any] = [None] * trainer.world_size
         dist.all_gather_object(everywhere, self._settings, group=self._group)
         first = everywhere[0]
