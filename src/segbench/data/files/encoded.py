@@ -157,16 +157,6 @@ def _turn_in(exif: bytes) -> int:
 def _refuse_bomb(path: Path, content: bytes) -> None:
     height, width, channels = declared_shape(content)
     # Wider than eight bits are PNG, JPEG 2000 and TIFF alone, the first by its own bound.
-    if content.startswith(_SIGNATURE):
-        pixels = 0
-        for name, at, end in _chunks(content):
-            # OpenCV takes the memory that a chunk's length states before it reads on.
-            if end > len(content):
-                raise ValueError(f"its chunk {name!a} ends beyond the file")
-            pixels += end - at - 12 if name == b"IDAT" else 0
-            if name == b"IEND":
-                break
-        refuse_bomb(path, -(-height * width * channels * content[24] // 8), pixels, DEFLATE)
     refuse_bomb(path, height * width * channels * (2 if content[:2] in (b"\0\0", b"\xff\x4f") else 1), len(content))
 
 
@@ -298,7 +288,7 @@ def decode(path: Path, content: bytes, flags: int, name: str | None = None) -> N
     try:
         if content:
             _refuse_bomb(path, content)
-        image = _decoded(content, flags) if content else None
+        image = _decoded(path, content, flags) if content else None
     except SegbenchError:
         raise
     except Exception as error:  # its own errors, of memory, and of a header
@@ -310,11 +300,11 @@ def decode(path: Path, content: bytes, flags: int, name: str | None = None) -> N
     return decoded
 
 
-def _decoded(content: bytes, flags: int) -> NDArray[Any] | None:
+def _decoded(path: Path, content: bytes, flags: int) -> NDArray[Any] | None:
     if content.startswith(b"\xff\xd8") and (image := _decode_jpeg(content, flags)) is not None:
         return image
     if content.startswith(_SIGNATURE):
-        content = _pixels_alone(content)
+        content = _checked_png(path, content)
     return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
 
 
@@ -345,23 +335,31 @@ def _decode_jpeg(content: bytes, flags: int) -> NDArray[np.uint8] | None:
 _UNUSED = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
-def _pixels_alone(content: bytes) -> bytes:
+def _checked_png(path: Path, content: bytes) -> bytes:
     """A PNG without what is not pixels, such as profiles and text, of which libpng prints its complaints.
 
     Raises:
+        SegbenchError: it declares more than it can hold.
         ValueError: damaged inside, by the check sums.
     """
-    kept, others = [_SIGNATURE], False
+    view, kept, pixels = memoryview(content), [], 0
+    others = False
     for name, at, end in _chunks(content):
+        # OpenCV takes the memory that a chunk's length states before it reads on.
+        if end > len(content):
+            raise ValueError(f"its chunk {name!a} ends beyond the file")
         if name not in _PIXELS:
             others = True
             continue
-        kept.append(content[at:end])
-        if zlib.crc32(kept[-1][4:-4]) != int.from_bytes(kept[-1][-4:]):
+        if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
             raise ValueError(f"its chunk {name.decode()} is not what its check sum says")
+        kept.append((at, end))
+        pixels += end - at - 12 if name == b"IDAT" else 0
         if name == b"IEND":
             break
-    return b"".join(kept) if others else content
+    height, width, channels = declared_shape(content)
+    refuse_bomb(path, -(-height * width * channels * content[24] // 8), pixels, DEFLATE)
+    return b"".join([_SIGNATURE, *(content[at:end] for at, end in kept)]) if others else content
 
 
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
