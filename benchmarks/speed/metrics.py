@@ -20,7 +20,6 @@ from segbench.metrics import (
     regions,
 )
 from segbench.metrics.stack import available_cores
-from segbench.runtime.threads import use_threads
 from speed.timing import Benches, Row, best_of
 
 SLICES, SIDE, CELLS = 30, 512, 250
@@ -108,7 +107,6 @@ def tables() -> list[Row]:
     rng = np.random.default_rng(0)
     label, pred = rng.integers(0, 21, (4, 500, 500)), rng.integers(0, 21, (4, 500, 500))
     label[:, :25] = 255
-    use_threads(available_cores())
     reference = MulticlassConfusionMatrix(21, ignore_index=255, validate_args=False)
     label_tensor, pred_tensor = torch.from_numpy(label), torch.from_numpy(pred)
     ours, theirs = best_of(
@@ -121,7 +119,7 @@ def tables() -> list[Row]:
         theirs,
         "at least 5 times",
         theirs / ours >= 5,
-        f"both on {torch.get_num_threads()} threads, the reference without its checks of the input",
+        f"the reference without its checks of the input, {torch.get_num_threads()} threads",
     )
 
     prob, cells = drawn_stack()

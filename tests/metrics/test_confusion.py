@@ -146,18 +146,3 @@ def test_an_image_of_void_alone():
     assert all(np.isnan(value) for value in alone.values())
     beside = measure.scores(totals(measure, [(void, other), (other, other)]))
     assert beside["mean_iu_per_image"] == beside["mean_iu"] == 1.0
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_many_pixels_are_counted_in_threads_all_of_them_once(monkeypatch, threads):
-    monkeypatch.setattr("segbench.metrics.confusion.A_THREADS", 50)
-    monkeypatch.setattr("numba.get_num_threads", lambda: threads)
-    rng = np.random.default_rng(threads)
-    label, pred = rng.integers(0, 4, (2, 7, 31)).astype(np.uint8)
-    label[0] = 255
-    expected = np.zeros((4, 4), np.int64)
-    np.add.at(expected, (label[1:].ravel(), pred[1:].ravel()), 1)
-    assert (confusion_matrix(label, pred, 4) == expected).all()
-    pred[6, 30] = 4
-    with pytest.raises(ValueError, match="prediction values"):
-        confusion_matrix(label, pred, 4)

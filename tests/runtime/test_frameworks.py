@@ -19,3 +19,20 @@ print(*light, *({"wandb", "mlflow", "pandas", *rare} & {*sys.modules}), gc.isena
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True"]
+
+
+def test_a_program_that_imports_segbench_keeps_no_garbage():
+    code = """
+import gc, weakref
+class Node: pass
+one, other = Node(), Node()
+one.other, other.one = other, one
+from segbench.runtime.frameworks import import_frameworks
+import_frameworks()
+seen = weakref.ref(one)
+del one, other
+gc.collect()
+print(seen() is None, gc.isenabled())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]

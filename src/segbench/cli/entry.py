@@ -18,6 +18,7 @@ from segbench.config.packaged import conf_root
 from segbench.config.trust import typed
 from segbench.errors import SegbenchError, printable
 from segbench.runtime.closed_pipe import ends_quietly
+from segbench.runtime.frameworks import in_a_command
 from segbench.runtime.log import TRACEBACK_IN
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def boundary() -> Iterator[None]:
     Raises:
         SystemExit: with 1 for any error, 130 for Ctrl-C, 141 for a pipe that nobody reads.
     """
+    in_a_command()
     # What it cannot decode is told in our own sentence.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:

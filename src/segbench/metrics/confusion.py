@@ -6,12 +6,9 @@ never averaged over images or batches.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,8 +19,6 @@ from segbench.spec import OF_CLASSES, ScoreInfo
 WAYS, FEW = 4, 4096
 """Tables that are counted in turn, and the most numbers in each: neighbours are mostly of one class, and a sum that
 waits for the one before it takes twice as long. Four larger tables would not fit the cache."""
-A_THREADS = 2**18
-"""Pixels for which another thread is worth its start."""
 
 
 @compiled
@@ -52,26 +47,10 @@ def _count(label: NDArray[np.integer], pred: NDArray[np.integer], num_classes: i
     return counted
 
 
-def _count_in_threads(
-    label: NDArray[np.integer], pred: NDArray[np.integer], num_classes: int, void: int
-) -> NDArray[np.int64]:
-    parts = label.size // A_THREADS
-    parts = min(parts, numba.get_num_threads()) if parts > 1 else 1
-    starts = [label.size * part // parts for part in range(parts + 1)]
-    first, *others = (slice(*pair) for pair in itertools.pairwise(starts))
-    if not others:
-        return _count(label, pred, num_classes, void)
-    # Not kept: in a process that was forked the threads of a pool are gone.
-    with ThreadPoolExecutor(len(others)) as pool:
-        begun = [pool.submit(_count, label[part], pred[part], num_classes, void) for part in others]
-        counted = _count(label[first], pred[first], num_classes, void)
-        return np.asarray(counted + sum(part.result() for part in begun))
-
-
 def confusion_matrix(
     label: NDArray[np.integer], pred: NDArray[np.integer], num_classes: int, ignore_index: int = 255
 ) -> NDArray[np.int64]:
-    """Count pixels by label and prediction; many of them in as many threads as `numba.set_num_threads` allows.
+    """Count pixels by label and prediction.
 
     Args:
         label: integers of any shape; `ignore_index` is left out.
@@ -92,7 +71,7 @@ def confusion_matrix(
     """
     if label.shape != pred.shape:
         raise ValueError(f"label {label.shape} and prediction {pred.shape} differ in shape")
-    matrix = _count_in_threads(np.ravel(label), np.ravel(pred), num_classes, ignore_index)
+    matrix = _count(np.ravel(label), np.ravel(pred), num_classes, ignore_index)
     if matrix[num_classes].any() or matrix[:, num_classes].any():
         where = "label" if matrix[num_classes].any() else "prediction"
         values = np.unique(label if where == "label" else pred)

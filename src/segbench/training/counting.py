@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numba
 from torch import Tensor
 
 from segbench.metrics.measure import ImageResult
@@ -29,8 +28,7 @@ class Counting:
 
     def __init__(self, threads: int) -> None:
         threads = min(threads, _MOST_THREADS)
-        # The number of numba's threads is set for each thread: these count beside one another already.
-        self._pool = ThreadPoolExecutor(threads, "counting", numba.set_num_threads, (1,)) if threads > 0 else None
+        self._pool = ThreadPoolExecutor(threads, "counting") if threads > 0 else None
         self._most = _AHEAD * threads
         self._rows: deque[tuple[MeasureState, int, Future[Tensor]]] = deque()
 

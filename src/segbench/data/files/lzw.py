@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from segbench.compiled import compiled
 
 _CLEAR, _END, _FIRST = 256, 257, 258
 _MOST = 4096
@@ -34,7 +35,7 @@ def decode_lzw(content: bytes, out: int) -> bytes:
     return decoded[:size].tobytes()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _decode(encoded: NDArray[np.uint8], decoded: NDArray[np.uint8], old: bool) -> int:
     """Bytes written, or -1. A string is a piece of what is decoded already: the one before and a byte more."""
     starts = np.zeros(_MOST, np.int64)
