@@ -68,8 +68,8 @@ def test_bytes_that_are_normalised_as_a_batch_are_those_that_were_normalised_bef
     ]
     batch = collate([to_sample(raw, spec, 0) for raw in raws])
     assert (batch.images["em"].dtype, batch.targets["semantic"].dtype) == (torch.uint8, torch.uint8)
-    by_channel = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
-    ready = batch.normalised({"em": tuple(by_channel)})
+    mean_C11, std_C11 = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
+    ready = batch.normalised({"em": (mean_C11, std_C11 if divides else None)})
     before = collate(
         [replace(to_sample(raw, spec, 0), images={"em": normalise(raw.images["em"], modality)}) for raw in raws]
     )

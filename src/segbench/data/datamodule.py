@@ -132,7 +132,7 @@ class SegmentationData(lightning.LightningDataModule):
         self._eval_batch_size, self._pixel_weights = eval_batch_size, pixel_weights
         self._num_workers: int | str = num_workers
         self._resumed_at, self._overfit = 0, overfit_batches
-        self._scales: dict[torch.device, dict[str, tuple[Tensor, Tensor]]] = {}
+        self._scales: dict[torch.device, dict[str, tuple[Tensor, Tensor | None]]] = {}
         self._balance = None if balance is None else self._balanced(balance)
 
     def state_dict(self) -> dict[str, Any]:
@@ -247,7 +247,10 @@ class SegmentationData(lightning.LightningDataModule):
         if device not in self._scales:
             # Once a device: to copy them there at each step would wait for it.
             self._scales[device] = {
-                name: (_by_channel(modality.mean, device), _by_channel(modality.std, device))
+                name: (
+                    _by_channel(modality.mean, device),
+                    None if set(modality.std) == {1.0} else _by_channel(modality.std, device),
+                )
                 for name, modality in self.spec.modalities.items()
             }
         return batch.normalised(self._scales[device])

@@ -7,7 +7,6 @@ import sys
 
 from segbench.runtime.threads import watching_cores
 
-
 _ours = False
 
 
