@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.files.blosc import checked_blosc
 from segbench.errors import SegbenchError, reading
 from segbench.runtime.limits import refuse_bomb
 
@@ -88,7 +89,7 @@ class ZarrImages:
         zarr = import_zarr()
         self.path = path
         self.placement: dict[str, Any] = {}
-        with self._reading():
+        with self._reading(), checked_blosc():
             found = zarr.open(str(path), mode="r")
             self._array, names = _level(found, zarr)
             fits = axes is not None and len(axes) == len(self._array.shape)

@@ -1,0 +1,72 @@
+import subprocess
+import sys
+
+import numcodecs
+import numpy as np
+import pytest
+import zarr
+
+from segbench.data.files.zarr_images import ZarrImages
+from segbench.errors import SegbenchError
+
+IMAGE = (np.add.outer(np.arange(64), np.arange(64)) // 3).astype(np.uint16)
+
+
+def written(path, version, name="lz4", shards=None):
+    codec = numcodecs.Blosc(name) if version == 2 else zarr.codecs.BloscCodec(cname=name)
+    chosen = {"shape": IMAGE.shape, "chunks": (32, 32), "dtype": "uint16", "zarr_format": version}
+    array = zarr.create_array(path, **chosen, compressors=codec, shards=shards)
+    array[:] = IMAGE
+    return path
+
+
+def chunks(path):
+    return [file for file in path.rglob("*") if file.is_file() and not file.name.endswith((".json", "array", "attrs"))]
+
+
+@pytest.mark.parametrize("name", ["lz4", "zstd", "blosclz"])
+@pytest.mark.parametrize(("version", "shards"), [(2, None), (3, None), (3, (64, 64))])
+def test_whole_arrays_are_read_and_zarr_is_set_as_before(tmp_path, version, shards, name):
+    before = zarr.config.get("codecs.blosc")
+    images = ZarrImages(written(tmp_path / "a.zarr", version, name, shards))
+    assert np.array_equal(images.read(0)[..., 0], IMAGE)
+    assert zarr.config.get("codecs.blosc") == before
+
+
+@pytest.mark.parametrize("damage", ["longer", "shorter", "cut", "header"])
+@pytest.mark.parametrize(("version", "shards"), [(2, None), (3, None), (3, (64, 64))])
+def test_a_chunk_of_another_length_than_it_says_is_refused(tmp_path, version, shards, damage):
+    path = written(tmp_path / "a.zarr", version, shards=shards)
+    for file in chunks(path):
+        content = bytearray(file.read_bytes())
+        if damage in ("longer", "shorter"):
+            content[12:16] = (0x7300011A if damage == "longer" else 20).to_bytes(4, "little")
+        elif shards is None:
+            del content[10 if damage == "header" else -5 :]
+        else:
+            pytest.skip("a shard that is cut has no index")
+        file.write_bytes(content)
+    with pytest.raises(SegbenchError, match="not as long as its header says"):
+        ZarrImages(path).read(0)
+
+
+def test_no_damage_inside_ends_the_process(tmp_path):
+    code = f"""
+import numpy as np
+from pathlib import Path
+from segbench.data.files.zarr_images import ZarrImages
+from segbench.errors import SegbenchError
+path = Path({str(written(tmp_path / "a.zarr", 2))!r})
+(whole, *_) = [(file, file.read_bytes()) for file in path.rglob("0.0")]
+rng = np.random.default_rng(0)
+for _ in range(300):
+    content = bytearray(whole[1])
+    for place in rng.integers(0, 40, 3):
+        content[place] = rng.integers(256)
+    whole[0].write_bytes(content)
+    try:
+        ZarrImages(path).read(0)
+    except SegbenchError:
+        pass
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
