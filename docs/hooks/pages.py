@@ -103,13 +103,16 @@ def api_pages() -> dict[str, str]:
         "`examples/notebook.ipynb` go the whole way; [Your own code](../own_code.md#from-python) shows each in "
         "a line.\n"
     )
-    face = "".join(f"\n::: segbench.api.{name}\n" for name in _FACE)
+    face = "".join(f"\n::: segbench.{name}\n" for name in _FACE)
     compare = "\n::: segbench.compare.comparing.compare\n"
     further = "\n## What your own classes meet\n\n| package | |\n| --- | --- |\n" + "\n".join(rows) + "\n"
     return {"api/index.md": text + face + compare + further} | pages
 
 
-_FACE = ("compose", "train", "evaluate", "load", "Predictor", "Prediction", "build", "Parts")
+_FACE = (
+    *("api.compose", "api.train", "api.evaluate", "api.load", "experiment.predictor.Predictor"),
+    *("experiment.predictor.Prediction", "api.build", "api.Parts"),
+)
 """What `segbench` itself offers; `segbench.compare` is in its own package."""
 _OF_USERS = ("data", "models", "losses", "metrics", "inference", "compare")
 """Packages whose classes a config or a user's own code names; the others are the program's inside."""
