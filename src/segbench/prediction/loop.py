@@ -244,7 +244,7 @@ def _writing(work: _Work) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in NOWHERE:
             raise
         # Of the network rather than of the outputs: a GPU tells its errors later.
-        if of_torch(error) is not None:
+        if isinstance(error, RuntimeError) and of_torch(error) is not None:
             raise
         if isinstance(error, OSError) and error.errno is None:
             # numpy writes as much as there is room for, and says only how much.

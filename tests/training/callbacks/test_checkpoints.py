@@ -286,7 +286,7 @@ def test_processes_that_agree_on_the_time_write_once(fit, scripted, folder, monk
     monkeypatch.setattr(lightning.Trainer, "world_size", property(lambda self: 2))
     clock = itertools.count(0, 2)
     monkeypatch.setattr(time, "monotonic", clock.__next__)
-    fit(scripted(), Alone({}), Checkpoints(folder, 1000, every_n_minutes=1), steps=90, limit_val_batches=0)
+    fit(scripted(), Alone({}, 60.0), Checkpoints(folder, 1000, every_n_minutes=1), steps=90, limit_val_batches=0)
     assert len(saved) > 2
     # As Lightning moves them, checkpoints come last and ask a step later: the interval and two steps more.
     assert min(second - first for first, second in itertools.pairwise(saved[:-1])) > 5
