@@ -1,7 +1,9 @@
 import csv
+import itertools
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -96,6 +98,15 @@ def test_results_say_how_they_came_about(tiny_run):
     assert results["protocol"]["versions"].keys() == results["metrics"].keys()
     assert results["provenance"]["versions"]["lightning"]
     assert (results["timing"]["steps"], results["timing"]["checkpoint_step"]) == (3, 2)
+
+
+def test_a_clock_that_jumps_changes_no_score_and_no_duration(tiny_run, tiny_config, tmp_path, monkeypatch):
+    real, jumps = time.time, itertools.cycle([0.0, -3600.0, 86400.0])
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
+    train(tiny_config(), tmp_path / "run", ["trainer.max_steps=3"])
+    jumped, steady = (Run.open(path).results() for path in (tmp_path / "run", tiny_run))
+    assert jumped["metrics"] == steady["metrics"]
+    assert all(0 <= seconds < 3600 for seconds in jumped["timing"].values())
 
 
 def test_every_score_can_be_computed_again_from_the_counts_of_the_images(tiny_run, tiny_config):
