@@ -232,7 +232,7 @@ def steps(say: Say, tiny: bool) -> None:
 
 def inference(say: Say, tiny: bool) -> None:
     """One image, eager and as a CUDA graph."""
-    from segbench.inference.stream import geometry_of
+    from segbench.inference.forward import geometry_of
 
     torch.backends.cudnn.benchmark = True
     for name, side, goal in (("unet", 64 if tiny else 512, 1.5), ("fcn8s", 100 if tiny else 500, 3.0)):
@@ -267,7 +267,8 @@ def inference(say: Say, tiny: bool) -> None:
 
 def prediction(say: Say, tiny: bool) -> None:
     """A large image in tiles, from host memory and back."""
-    from segbench.inference.stream import ReadableImage, predict_stream
+    from segbench.inference.stream import predict_stream
+    from segbench.inference.windows import ReadableImage
 
     side = 300 if tiny else 8192
     net = _network("unet_same", tiny)[0].to(DEVICE).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

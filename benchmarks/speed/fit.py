@@ -54,7 +54,7 @@ def _fit(config: Config) -> float:
         build_task,
         build_trainer,
     )
-    from segbench.inference.stream import geometry_of
+    from segbench.inference.forward import geometry_of
 
     with tempfile.TemporaryDirectory() as folder:
         dataset = build_dataset(config.data, config.weights, config.model)
@@ -70,7 +70,7 @@ def _fit(config: Config) -> float:
 def _bare(config: Config) -> float:
     from segbench.experiment.axes import make, make_optimizer
     from segbench.experiment.build import build_data, build_dataset, build_task
-    from segbench.inference.stream import geometry_of
+    from segbench.inference.forward import geometry_of
 
     dataset = build_dataset(config.data, config.weights, config.model)
     task: SegmentationTask = build_task(config, dataset.spec)
@@ -120,7 +120,7 @@ def fit_overhead() -> list[Row]:
 def scoring() -> list[Row]:
     """A test of the quickstart, its images counted in a thread beside the network, against counting them at once."""
     from segbench.experiment.build import build_callbacks, build_data, build_dataset, build_task, build_trainer
-    from segbench.inference.stream import geometry_of
+    from segbench.inference.forward import geometry_of
     from segbench.runtime.hardware import settle
 
     config = settle(composed("name=bench", "trainer.max_steps=1", "threads=2"))[0]

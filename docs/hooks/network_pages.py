@@ -65,7 +65,7 @@ def trace(name: str) -> tuple[list[Layer], int, tuple[str, str]]:
 
     from segbench.config.record import Component
     from segbench.experiment.build import make
-    from segbench.inference.stream import geometry_of
+    from segbench.inference.forward import geometry_of
 
     composed = hydra.compose(f"model/{name}")
     config: Any = composed.get("model", composed)

@@ -218,7 +218,7 @@ def build(given: Config | Overrides = (), *, config_dir: str | Path | None = Non
     from segbench.experiment.axes import settle_network
     from segbench.experiment.build import build_data, build_dataset, build_task, refuse_misfits_of
     from segbench.experiment.settled_by_data import settle_by_data
-    from segbench.inference.stream import geometry_of
+    from segbench.inference.forward import geometry_of
     from segbench.runtime.hardware import settle
 
     config = given if isinstance(given, Config) else compose(given, config_dir)

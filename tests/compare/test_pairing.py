@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segbench.compare.counts import pool, read_counts
+from segbench.compare.counts import pool
 from segbench.compare.pairing import check_same_images
+from segbench.compare.per_image import read_counts
 from segbench.compare.reading import read_run
 from segbench.errors import SegbenchError
 

@@ -8,10 +8,10 @@ from scipy import stats
 
 from segbench.compare.columns import choose_columns
 from segbench.compare.comparison import Settings
-from segbench.compare.counts import read_counts
 from segbench.compare.grouping import group_runs
 from segbench.compare.pairing import pool_folds
 from segbench.compare.pairwise import compare_groups
+from segbench.compare.per_image import read_counts
 from segbench.compare.reading import read_run, read_runs
 from segbench.errors import SegbenchError
 

@@ -5,8 +5,8 @@ import torch
 
 from segbench.config.packaged import conf_root
 from segbench.experiment.axes import make_loss, make_network
+from segbench.inference.forward import geometry_of
 from segbench.inference.outputs import as_heads
-from segbench.inference.stream import geometry_of
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
 SPEC = DatasetSpec(

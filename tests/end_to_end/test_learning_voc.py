@@ -16,7 +16,7 @@ from segbench.data.pascal_voc import CLASSES, PascalVOC, voc_palette
 from segbench.experiment.build import build_data, build_dataset, build_task
 from segbench.experiment.evaluate import evaluate
 from segbench.experiment.train import train
-from segbench.inference.stream import geometry_of
+from segbench.inference.forward import geometry_of
 from segbench.training.checkpoint import load_weights
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,7 @@ from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
 from segbench.experiment.build import build_dataset_spec, build_task
 from segbench.experiment.predict import evaluating, predict, write_split
-from segbench.inference import stream as inference
+from segbench.inference import forward
 from segbench.runs.directory import Run
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 from segbench.training.checkpoint import load_weights
@@ -166,8 +166,8 @@ def test_tiles_of_a_network_without_tiles_are_refused(call, voc_run, photographs
 
 
 def test_a_photograph_too_large_for_memory_is_refused(call, voc_run, photographs, monkeypatch):
-    monkeypatch.setattr(inference, "WHOLE_PIXELS", 100)
-    monkeypatch.setattr(inference, "free_bytes", lambda: 1e5)
+    monkeypatch.setattr(forward, "WHOLE_PIXELS", 100)
+    monkeypatch.setattr(forward, "free_bytes", lambda: 1e5)
     with pytest.raises(SegbenchError, match=r"a tile of 24 x 31 .* GiB needed at least.*\n.*\n.*takes it whole"):
         call(voc_run, f"input={photographs}")
 

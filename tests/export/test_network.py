@@ -10,7 +10,8 @@ from segbench.errors import SegbenchError
 from segbench.export.description import describe
 from segbench.export.formats import FORMATS
 from segbench.export.network import AnySides, ByName, takes_any_sides, trace
-from segbench.inference.stream import geometry_of, predict_image
+from segbench.inference.forward import geometry_of
+from segbench.inference.stream import predict_image
 from segbench.models import FCN, UNet, UNetVGG16
 from segbench.spec import TileGeometry
 

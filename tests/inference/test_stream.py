@@ -6,14 +6,10 @@ import torch
 from torch import nn
 
 from segbench.errors import SegbenchError
-from segbench.inference import stream as inference
-from segbench.inference.stream import (
-    ReadableImage,
-    as_heads,
-    geometry_of,
-    predict_image,
-    predict_stream,
-)
+from segbench.inference import forward, stream
+from segbench.inference.in_turn import AHEAD
+from segbench.inference.stream import predict_image, predict_stream
+from segbench.inference.windows import ReadableImage
 from segbench.models.unet import UNet
 from segbench.spec import TileGeometry
 
@@ -146,8 +142,8 @@ def test_a_streamed_image_is_read_a_tile_at_a_time_and_predicted_alike():
 
 
 def test_a_large_image_is_cut_without_being_asked(monkeypatch):
-    monkeypatch.setattr(inference, "WHOLE_PIXELS", 100 * 100)
-    monkeypatch.setattr(inference, "DEFAULT_TILE", 40)
+    monkeypatch.setattr(forward, "WHOLE_PIXELS", 100 * 100)
+    monkeypatch.setattr(stream, "DEFAULT_TILE", 40)
 
     def tiles(model, size, tta="none"):
         return len(list(predict_stream(model, [readable("a", *size)], ["semantic"], tta=tta)))
@@ -169,22 +165,6 @@ def test_several_modalities_and_heads_go_by_name():
     assert list(maps) == ["semantic", "geometric"]
     torch.testing.assert_close(maps["semantic"], images["rgb"].softmax(0))
     torch.testing.assert_close(maps["geometric"][0], torch.sigmoid(2 * images["depth"][0]))
-
-
-def test_outputs_are_mapped_to_the_heads_expected():
-    logits = torch.zeros(1, 2, 3, 3)
-    assert as_heads(logits, ["semantic"]) == {"semantic": logits}
-    assert as_heads({"b": logits, "a": logits}, ["a"]) == {"a": logits}
-    with pytest.raises(SegbenchError, match=r"the model gives one tensor\n.*semantic, geometric"):
-        as_heads(logits, ["semantic", "geometric"])
-    with pytest.raises(SegbenchError, match=r"the model gives outputs for a\n.*: b"):
-        as_heads({"a": logits}, ["b"])
-
-
-def test_the_geometry_is_found_inside_a_wrapper():
-    model = unet()
-    assert geometry_of(nn.DataParallel(model)) == model.geometry
-    assert geometry_of(Pointwise()) == TileGeometry()
 
 
 def test_autocast_is_the_callers_and_probabilities_are_float32():
@@ -251,70 +231,6 @@ def test_an_empty_image_is_refused():
         predict_image(unet(), {"em": torch.zeros(1, 0, 4)}, ["semantic"])
 
 
-class Hungry(nn.Module):
-    geometry = TileGeometry(step=16, context=16)
-
-    def __init__(self, error):
-        super().__init__()
-        self.error = error
-
-    def forward(self, image_BCHW):
-        raise self.error
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
-        MemoryError(),
-    ],
-)
-def test_where_memory_ends_a_smaller_tile_is_proposed(error):
-    with pytest.raises(SegbenchError, match=r"a tile of 128 x 144 pixels does not fit into memory.*[^$]*tile=48"):
-        predict_image(Hungry(error).eval(), image(1, 128, 144), ["semantic"])
-
-
-def test_another_error_passes_as_it_is():
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        predict_image(Hungry(RuntimeError("shapes cannot be multiplied")).eval(), image(1, 64, 64), ["semantic"])
-
-
-def test_a_tile_beyond_main_memory_is_refused_before_it_is_tried(monkeypatch):
-    monkeypatch.setattr(inference, "WHOLE_PIXELS", 100)
-    model, images = unet(), image(1, 200, 200)
-    forwards = []
-    model.register_forward_pre_hook(lambda _, inputs: forwards.append(tuple(inputs[0].shape[-2:])))
-    # Width 3 holds 3 channels in and 3 out of its widest layer, near 24 bytes for each of the 240 x 240 pixels.
-    monkeypatch.setattr(inference, "free_bytes", lambda: 1e6)
-    with pytest.raises(SegbenchError, match=r"a tile of 240 x 240 .* GiB needed at least[^$]*tile=100"):
-        predict_image(model, images, ["semantic"], tile=200)
-    assert forwards == [(44, 44)]
-    monkeypatch.setattr(inference, "free_bytes", lambda: 2e6)
-    predict_image(model, images, ["semantic"], tile=200)
-    assert forwards[1:] == [(44, 44), (240, 240)]
-
-
-def test_a_whole_image_beyond_main_memory_is_refused_before_it_is_read(monkeypatch):
-    monkeypatch.setattr(inference, "WHOLE_PIXELS", 100)
-    monkeypatch.setattr(inference, "free_bytes", lambda: 1e6)
-    model = nn.Conv2d(3, 2, 1).eval()
-    parts = []
-
-    def read(*window):
-        parts.append(window)
-        return {"rgb": torch.zeros(3, window[1] - window[0], window[3] - window[2])}
-
-    images = [ReadableImage(None, (300, 400), read)]
-    # 5 float32 channels of 300 x 400 pixels are 2.4 MB.
-    with pytest.raises(SegbenchError, match=r"a tile of 300 x 400 .* GiB needed at least[^$]*takes it whole"):
-        list(predict_stream(model, images, ["semantic"]))
-    assert parts == [(0, 1, 0, 1)]
-    monkeypatch.setattr(inference, "free_bytes", lambda: 1e7)
-    list(predict_stream(model, images, ["semantic"]))
-    assert parts[-1] == (0, 300, 0, 400)
-
-
 def readable(key, *size):
     pixels = image(1, *size)["em"]
     return ReadableImage(key, size, lambda y0, y1, x0, x1: {"em": pixels[:, y0:y1, x0:x1]})
@@ -339,28 +255,6 @@ def test_tiles_of_several_images_go_through_together_where_they_are_of_one_size(
             if key == each.key:
                 h, w = window.shape[-2:]
                 torch.testing.assert_close(window, alone[:, y : y + h, x : x + w], rtol=0, atol=1e-6)
-
-
-def test_a_batch_that_does_not_fit_proposes_a_smaller_one():
-    model = Hungry(torch.OutOfMemoryError("CUDA out of memory"))
-    model.eval()
-    images = [readable(key, 32, 32) for key in "abcd"]
-    with pytest.raises(SegbenchError, match=r"4 tiles of 32 x 32 pixels do not fit[^$]*batch_size=, say 2"):
-        list(predict_stream(model, images, ["semantic"], batch=4))
-    with pytest.raises(SegbenchError, match=r"batch_size=0\n.*positive"):
-        predict_stream(model, images, ["semantic"], batch=0)
-
-
-class Liar(nn.Module):
-    geometry = TileGeometry(margin=2, minimum=5, context=2)
-
-    def forward(self, image_BCHW):
-        return image_BCHW
-
-
-def test_an_output_that_contradicts_the_geometry_is_refused():
-    with pytest.raises(SegbenchError, match=r"makes \(12, 14\) of \(12, 14\) pixels\n  expected: \(8, 10\)"):
-        predict_image(Liar().eval(), image(2, 8, 10), ["semantic"])
 
 
 def on_two_devices(model, images, **arguments):
@@ -421,7 +315,7 @@ def test_no_more_than_a_few_batches_are_read_ahead():
 
     windows = on_two_devices(unet(), images())
     next(windows)
-    assert len(read) == 2 * inference.AHEAD + 1
+    assert len(read) == 2 * AHEAD + 1
     windows.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("segbench-device")]
 
@@ -438,7 +332,11 @@ def test_what_was_read_before_an_unreadable_image_is_predicted():
 
 
 def test_an_error_on_a_device_is_raised():
-    model = Hungry(torch.OutOfMemoryError("CUDA out of memory")).eval()
+    def ends(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = unet()
+    model.register_forward_pre_hook(ends)
     with pytest.raises(SegbenchError, match="does not fit into memory"):
         list(on_two_devices(model, [readable("a", 128, 144)]))
 

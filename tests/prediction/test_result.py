@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from segbench.inference.stream import Window
+from segbench.inference.windows import Window
 from segbench.prediction.pages import Page
 from segbench.prediction.result import Result
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from segbench.compare.counts import ImageCounts, read_counts, some_of
+from segbench.compare.counts import ImageCounts, some_of
 from segbench.compare.grouping import show_setting
+from segbench.compare.per_image import read_counts
 from segbench.compare.records import RunRecord, identity
 from segbench.config.places import DATA
 from segbench.errors import SegbenchError

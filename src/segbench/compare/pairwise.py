@@ -12,10 +12,11 @@ from segbench.compare.columns import Column, choose_columns
 from segbench.compare.comparison import MOST_GROUPS, Comparison, Difference, ImageChange, Pair, Refusal, Settings
 from segbench.compare.components import mean_squares, seeds_and_images
 from segbench.compare.conclusions import conclusions, method
-from segbench.compare.counts import ImageCounts, read_counts
+from segbench.compare.counts import ImageCounts
 from segbench.compare.definitions import alike
 from segbench.compare.grouping import Group, RunTable
 from segbench.compare.pairing import check_same_images
+from segbench.compare.per_image import read_counts
 from segbench.compare.plan import Plan, plan
 from segbench.compare.resampling import bootstrap_scores, holm, interval, permutation_test
 from segbench.errors import SegbenchError

@@ -7,11 +7,12 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segbench.compare.records import LeftOut, RunRecord, identity
+from segbench.compare.tracked import TRACKED, from_tracker, tracked
 from segbench.config.flat import flatten
-from segbench.config.handed_over import read_json, refuse_interpolations
+from segbench.config.handed_over import read_json
 from segbench.errors import SegbenchError
 from segbench.runs.configs import Configs
 from segbench.runs.directory import SCHEMA, Run
@@ -19,12 +20,6 @@ from segbench.runs.history import Leg, continuations, effective, read_legs
 from segbench.runs.partial import Partial
 from segbench.runtime.files import walk
 
-if TYPE_CHECKING:
-    from segbench.tracking.source import TrackedRun
-
-WANDB, MLFLOW = "wandb:", "mlflow:"
-TRACKED = (WANDB, MLFLOW)
-"""Beginnings of sources that are read from a tracker's server."""
 _UNREAD = ("checkpoints", "wandb", "panels", "predictions", "stages", "inspect", "tensorboard")
 
 
@@ -54,25 +49,13 @@ def read_runs(sources: Sequence[str], partial: bool = False) -> tuple[list[RunRe
             read.setdefault(str(path.resolve()), found)
     local = {name for record in read.values() if isinstance(record, RunRecord) for name in record.tracked}
     for source in sources:
-        for run in _tracked(source):
+        for run in tracked(source):
             if run.id not in local:
-                read.setdefault(run.address, _from_tracker(run))
+                read.setdefault(run.address, from_tracker(run))
     if not (partial and sum(isinstance(record, RunRecord) for record in read.values()) == 1):
         read = {key: _unless_partial(record, sources) for key, record in read.items()}
     records = [record for record in read.values() if isinstance(record, RunRecord)]
     return records, [record for record in read.values() if isinstance(record, LeftOut)]
-
-
-def _tracked(source: str) -> list[TrackedRun]:
-    if source.startswith(WANDB):
-        from segbench.tracking.source import read_project
-
-        return read_project(source.removeprefix(WANDB))
-    if source.startswith(MLFLOW):
-        from segbench.tracking.mlflow_source import read_experiment
-
-        return read_experiment(source.removeprefix(MLFLOW))
-    return []
 
 
 def _unless_partial(record: RunRecord | LeftOut, sources: Sequence[str]) -> RunRecord | LeftOut:
@@ -322,55 +305,3 @@ def _ancestor(path: Path, configs: Configs, above: tuple[Path, ...]) -> str:
         # A stage starts from the one before it, which has a key of its own.
         settings = {key: value for key, value in settings.items() if key.split(".")[0] != "init_from"}
     return f"{config.get('name', path.name)} ({identity(settings)[:8]})"
-
-
-def _from_tracker(run: TrackedRun) -> RunRecord | LeftOut:
-    place = {WANDB: "W&B", MLFLOW: "MLflow"}[f"{run.address.partition(':')[0]}:"]
-    if run.state != "finished":
-        return LeftOut(run.address, f"{run.state} in {place}")
-    try:
-        refuse_interpolations(run.config, f"its configuration in {place}")
-    except SegbenchError as error:
-        return LeftOut(run.address, error.found)
-    if (counted := _part_in(run.summary, "partial")) is not None:
-        return LeftOut(run.address, f"partial: {counted} were counted; evaluate the run whole, and compare that")
-    metrics = {key: number for key, value in run.summary.items() if (number := _score(key, value)) is not None}
-    # The validation of the reported checkpoint, not the last one.
-    metrics |= {f"val/{key.removeprefix('best/')}": metrics.pop(key) for key in [*metrics] if key.startswith("best/")}
-    if (validated := _part_in(run.summary, "partial_validation")) is not None:
-        metrics = {key: value for key, value in metrics.items() if not key.startswith("val/")}
-        if not metrics:
-            return LeftOut(
-                run.address, f"partial: {validated} were validated; evaluate the run whole, and compare that"
-            )
-    if not metrics:
-        return LeftOut(run.address, f"no score of a split (val/..., test/...) in its {place} summary")
-    seed = run.config.get("seed")
-    return RunRecord(
-        source=run.address,
-        path=None,
-        name=str(run.config.get("name", run.name)),
-        seed=seed if isinstance(seed, int) else None,
-        settings=flatten(run.config),
-        metrics=metrics,
-        config=run.config,
-        provenance={"started": run.created},
-        timing={"fit_s": float(run.summary["_runtime"])} if "_runtime" in run.summary else {},
-        tracked=(run.id,),
-    )
-
-
-def _part_in(summary: Mapping[str, Any], name: str) -> Partial | None:
-    if f"{name}/counted" not in summary:
-        return None
-    return Partial.of_record({key: summary.get(f"{name}/{key}", 0) for key in ("counted", "of", "twice")})
-
-
-def _score(key: str, value: Any) -> float | None:
-    if key.split("/")[0] not in ("val", "test", "best") or "/" not in key:
-        return None
-    try:
-        # W&B writes NaN and Infinity, which JSON lacks, as text; a mapping has the best and the last value.
-        return float(value["last"] if isinstance(value, Mapping) else value)
-    except (TypeError, ValueError, KeyError):
-        return None

@@ -25,8 +25,8 @@ from segbench.config.trust import refuse_untrusted
 from segbench.data.class_counts import of_classes
 from segbench.data.raw import DataSet
 from segbench.errors import SegbenchError
+from segbench.inference.forward import geometry_of
 from segbench.inference.outputs import as_heads, described
-from segbench.inference.stream import geometry_of
 from segbench.losses.foreign import as_loss, check_loss
 from segbench.metrics.measure import Measure, arguments_of_head
 from segbench.metrics.states import OtherState

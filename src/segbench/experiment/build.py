@@ -52,7 +52,7 @@ from segbench.experiment.axes import (
     schedule_of,
 )
 from segbench.experiment.checks import doubtful, refuse_impossible, refuse_single_values
-from segbench.inference.stream import geometry_of
+from segbench.inference.forward import geometry_of
 from segbench.losses.rate import loss_rate_mismatch
 from segbench.metrics.decoding import Decoding
 from segbench.metrics.measure import Measure

@@ -107,7 +107,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     from segbench.experiment.checks import refuse_limits
     from segbench.experiment.items import data_item, model_item, scores_item
     from segbench.experiment.unchanged import data_digests, refuse_other_classes
-    from segbench.inference.stream import geometry_of
+    from segbench.inference.forward import geometry_of
     from segbench.runs.provenance import provenance
     from segbench.runs.running import running
     from segbench.runtime.hardware import machine, settle

@@ -148,7 +148,8 @@ class Predictor:
         """
         from segbench.data.tiles import normalise
         from segbench.experiment.predict import evaluating
-        from segbench.inference.stream import ReadableImage, predict_stream
+        from segbench.inference.stream import predict_stream
+        from segbench.inference.windows import ReadableImage
 
         pages = [self._page(image) for image in images]
 

@@ -18,7 +18,7 @@ from segbench.data.raw import DataSet
 from segbench.errors import SegbenchError
 from segbench.experiment.axes import loss_nodes, make_network
 from segbench.experiment.batch_size import settle_batch_size
-from segbench.inference.stream import geometry_of
+from segbench.inference.forward import geometry_of
 
 _DIGITS = 6
 """Significant digits of a settled number: the record is readable, and the same on every machine."""

@@ -46,7 +46,7 @@ def export(given: ExportRequest) -> Path:
     from segbench.export.description import describe
     from segbench.export.formats import format_named
     from segbench.export.network import AnySides, ByName, first_line, takes_any_sides, trace
-    from segbench.inference.stream import geometry_of
+    from segbench.inference.forward import geometry_of
     from segbench.runs.directory import Run, not_writable
     from segbench.spec import TileGeometry
     from segbench.training.checkpoint import load_weights

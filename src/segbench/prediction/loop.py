@@ -18,7 +18,8 @@ from segbench.config.explain import of_torch
 from segbench.data.raw import why_unreadable
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
-from segbench.inference.stream import ReadableImage, predict_stream
+from segbench.inference.stream import predict_stream
+from segbench.inference.windows import ReadableImage
 from segbench.prediction.inputs import Input
 from segbench.prediction.outputs import InputOutputs
 from segbench.prediction.pages import Opened, Page

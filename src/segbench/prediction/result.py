@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segbench.inference.stream import Window
+from segbench.inference.windows import Window
 from segbench.prediction.pages import Page
 
 

@@ -113,7 +113,7 @@ def computing_in(precision: Precision, network: nn.Module, device_type: str) -> 
 
     Args:
         precision: to compute in.
-        network: whose inputs `segbench.inference.stream` converts as well.
+        network: whose inputs `segbench.inference.forward` converts as well.
         device_type: `cpu` or `cuda`.
     """
     network.to(precision.weights)
