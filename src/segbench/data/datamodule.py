@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -277,6 +278,8 @@ def _in_worker(parent: int, worker: int) -> None:
     # server it is no child of the run, and torch ends it within seconds.)
     if os.getppid() == parent:
         end_with_parent(parent)
+    # A signal of a fork's is none of the process that it came from.
+    signal.set_wakeup_fd(-1)
     # Signals that stop a run go to its whole process group, but the step that finishes first still needs samples.
     os.setpgid(0, 0)
     # The workers are the threads: torch takes one in each of them by itself, OpenCV every core that the run has.

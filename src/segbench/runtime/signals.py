@@ -112,6 +112,10 @@ def deferred() -> Iterator[None]:
         raise Stopped(_Signals.received)
 
 
+_END = 0
+"""In place of a signal's number."""
+
+
 @contextlib.contextmanager
 def heard_at_once(asked: Callable[[], None]) -> Iterator[None]:
     """In the block, call a function in a thread when a signal comes that ends a run.
@@ -131,7 +135,8 @@ def heard_at_once(asked: Callable[[], None]) -> Iterator[None]:
 
     def listen() -> None:
         told = False
-        while numbers := os.read(reading, 64):
+        # A loading process that was forked off has the pipe open too, so it does not end when it is closed here.
+        while _END not in (numbers := os.read(reading, 64)):
             if before >= 0:
                 with contextlib.suppress(OSError):
                     os.write(before, numbers)
@@ -145,8 +150,10 @@ def heard_at_once(asked: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(writing)
+        os.set_blocking(writing, True)
+        os.write(writing, bytes([_END]))
         thread.join()
+        os.close(writing)
         os.close(reading)
 
 
