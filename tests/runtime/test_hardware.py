@@ -107,15 +107,6 @@ def test_processes_that_were_started_are_counted(tiny, monkeypatch, environment,
     assert said in sentences
 
 
-@pytest.mark.parametrize(("shared", "told"), [("True", 1), ("False", 0)])
-def test_restarts_by_torchrun_are_told_what_they_need(tiny, monkeypatch, shared, told):
-    started = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": "1"}
-    for name, value in (started | {"TORCHELASTIC_USE_AGENT_STORE": shared}).items():
-        monkeypatch.setenv(name, value)
-    _, sentences = settle(tiny)
-    assert sum("TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in sentence for sentence in sentences) == told
-
-
 FOUR_TASKS = {"SLURM_PROCID": "6", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2"}
 
 

@@ -297,12 +297,7 @@ def test_torchrun_starts_a_run_again_where_it_was(whole, tmp_path):
             "+callbacks.fails._target_=fails.FailsOnce",
         ],
         cwd=tmp_path,
-        env=os.environ
-        | {
-            "PYTHONPATH": str(tmp_path),
-            "SEGBENCH_TARGETS": "fails.FailsOnce",
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-        },
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "SEGBENCH_TARGETS": "fails.FailsOnce"},
         **{"capture_output": True, "text": True, "check": False},
     )
     assert done.returncode == 0, done.stderr

@@ -136,15 +136,7 @@ def _processes(trainer: Trainer) -> tuple[Any, int, list[str]]:
         )
     else:
         return trainer.devices, trainer.num_nodes, []
-    sentences = [f"{starter}: {here} processes{f' on each of {nodes} machines' if nodes > 1 else ''}"]
-    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
-    if starter == "torchrun" and restarts != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        # torch 2.13 takes the store that the processes met in for a new one at each start.
-        sentences.append(
-            "torchrun --max_restarts: restarted processes would look for those before them; start torchrun with "
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
-        )
-    return here, nodes, sentences
+    return here, nodes, [f"{starter}: {here} processes{f' on each of {nodes} machines' if nodes > 1 else ''}"]
 
 
 def _gpus(devices: Any, gpus: int) -> int | list[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segbench.config.trust import VARIABLE, added_targets
 from segbench.errors import SegbenchError
@@ -362,16 +363,36 @@ def name_run() -> None:
         end_with_parent()
         if "SEGBENCH_RUN_ID" not in os.environ:
             os.environ["SEGBENCH_RUN_ID"] = _agreed_name()
+        if started_again() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            _meet_anew()
     elif starter == "srun":
         job, step = os.environ.get("SLURM_JOB_ID", "job"), os.environ.get("SLURM_STEP_ID", "0")
         os.environ.setdefault("SEGBENCH_RUN_ID", f"slurm_{job}.{step}")
     choose_run_id()
 
 
-def _agreed_name() -> str:
+def _meet_anew() -> None:
+    """Let processes that torchrun has restarted meet in a store of their own, which the first of them keeps.
+
+    In that of torchrun, torch 2.13 finds the addresses of the processes before them, and waits for those.
+    """
+    store, key = _store_of_torchrun(), f"segbench/port/{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+    if os.environ["RANK"] == "0":
+        with socket.socket() as free:
+            free.bind(("", 0))
+            store.set(key, str(free.getsockname()[1]))
+    port: bytes = store.get(key)
+    os.environ |= {"MASTER_PORT": port.decode(), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+
+
+def _store_of_torchrun() -> Any:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def _agreed_name() -> str:
+    store = _store_of_torchrun()
     if os.environ["RANK"] == "0":
         # Keeps the name that an earlier attempt has set.
         store.compare_set("segbench/run_id", "", choose_run_id())
