@@ -33,18 +33,22 @@ def test_whole_arrays_are_read_and_zarr_is_set_as_before(tmp_path, version, shar
     assert zarr.config.get("codecs.blosc") == before
 
 
-@pytest.mark.parametrize("damage", ["longer", "shorter", "cut", "header"])
-@pytest.mark.parametrize(("version", "shards"), [(2, None), (3, None), (3, (64, 64))])
+# A shard that is cut has lost its index, which zarr tells itself.
+@pytest.mark.parametrize(
+    ("version", "shards", "damage"),
+    [
+        *((version, None, damage) for version in (2, 3) for damage in ("longer", "shorter", "cut", "header")),
+        *((3, (64, 64), damage) for damage in ("longer", "shorter")),
+    ],
+)
 def test_a_chunk_of_another_length_than_it_says_is_refused(tmp_path, version, shards, damage):
     path = written(tmp_path / "a.zarr", version, shards=shards)
     for file in chunks(path):
         content = bytearray(file.read_bytes())
         if damage in ("longer", "shorter"):
             content[12:16] = (0x7300011A if damage == "longer" else 20).to_bytes(4, "little")
-        elif shards is None:
-            del content[10 if damage == "header" else -5 :]
         else:
-            pytest.skip("a shard that is cut has no index")
+            del content[10 if damage == "header" else -5 :]
         file.write_bytes(content)
     with pytest.raises(SegbenchError, match="not as long as its header says"):
         ZarrImages(path).read(0)
