@@ -210,7 +210,7 @@ class Agent:
             case 1 if self.validated(server, "r1"):
                 return self.next("stop", "r1")
             case 2 if "r1" not in living:
-                return self.next("run", "r2", self.arguments | {"trainer.max_steps": 300})
+                return self.next("run", "r2", self.arguments | {"trainer.max_steps": 1000})
             case 3 if self.validated(server, "r2"):
                 os.kill(process_of("r2"), signal.SIGTERM)
                 self.stage += 1
@@ -275,7 +275,7 @@ def test_the_agent_runs_stops_and_resumes(tmp_path):
     assert Run(directories["r1"]).ended_by() == "a search that gave it up"
     assert agent.preempted == (143, True)
     assert resumed["exit"] == 0
-    assert Run(directories["r2"]).results()["timing"]["steps"] == 300
+    assert Run(directories["r2"]).results()["timing"]["steps"] == 1000
     assert len(Run(directories["r2"]).legs()) == 2
     for name, run in server.runs.items():
         assert run["summary"]["val/mean_iu"] == pytest.approx(score_of(Run(directories[name]), "val/mean_iu"))

@@ -358,7 +358,7 @@ def test_a_stopped_run_leaves_with_its_exit_code(tmp_path):
     process.terminate()
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 143, said
-    assert "SIGTERM: stopping after this step, with a checkpoint" in said
+    assert "SIGTERM: stopping at the next safe point, with a checkpoint" in said
     assert Run(tmp_path / "run").state() == "interrupted"
     assert all(gone(pid) for pid in family)
 

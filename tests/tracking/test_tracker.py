@@ -1,12 +1,14 @@
 """The small interface: each tracker gets what it can show."""
 
 import logging
+import os
+import signal
 
 import numpy as np
 import pytest
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from segbench.runtime.signals import EARLY, Stopped
+from segbench.runtime.signals import EARLY, Stopped, stoppable
 from segbench.tracking.tracker import Item, Picture, Tracker, survives, tracked, trackers_of
 
 
@@ -40,6 +42,44 @@ class Recording(Logger, Tracker):
 
     def end(self, exit_code, preempted):
         self.told.append((exit_code, preempted))
+
+
+class Signalled(Recording):
+    """A signal comes while the client of the tracker works."""
+
+    def __init__(self, during):
+        super().__init__()
+        self.during = during
+
+    def _work(self, name):
+        if name == self.during:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.told.append(name)
+
+    @survives
+    def summary(self, values):
+        self._work("summary")
+
+    @survives
+    def end(self, exit_code, preempted):
+        self._work("end")
+        super().end(exit_code, preempted)
+
+
+def test_a_signal_waits_until_a_tracker_has_returned():
+    tracker, after = Signalled("summary"), Recording()
+    with pytest.raises(Stopped), stoppable(), tracked([tracker, after]):
+        tracker.summary({})
+    assert tracker.told == ["begin", "summary", "end", (143, True)]
+    assert after.told == ["begin", (143, True)]
+
+
+def test_a_signal_at_the_end_of_a_run_no_longer_stops_it():
+    tracker, after = Signalled("end"), Recording()
+    with stoppable(), tracked([tracker, after]):
+        pass
+    assert tracker.told == ["begin", "end", (0, False)]
+    assert after.told == ["begin", (0, False)]
 
 
 @pytest.mark.parametrize(

@@ -101,14 +101,23 @@ def stoppable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
-    """Only record signals in the block; its code checks `received` and raises `Stopped` at a safe point."""
+def deferred(is_last: bool = False) -> Iterator[None]:
+    """Only record signals in the block; its code checks `received` and raises `Stopped` at a safe point.
+
+    No-op outside `stoppable` and outside the main thread, where no handler raises.
+
+    Args:
+        is_last: the run has all its results, so that a signal no longer stops it after the block.
+    """
+    if not _Signals.catching or threading.current_thread() is not threading.main_thread():
+        yield
+        return
     _Signals.deferring += 1
     try:
         yield
     finally:
         _Signals.deferring -= 1
-    if _Signals.received and not _Signals.deferring:
+    if _Signals.received and not _Signals.deferring and not is_last:
         raise Stopped(_Signals.received)
 
 
@@ -164,6 +173,7 @@ def _handle(signum: int, frame: FrameType | None) -> None:
             raise Stopped(_Signals.received)
         # Not through the log: this thread may hold its lock.
         again = "; Ctrl-C again ends it at once" if signum == signal.SIGINT else ""
-        os.write(2, f"{name_of(_Signals.received)}: stopping after this step, with a checkpoint{again}\n".encode())
+        said = f"{name_of(_Signals.received)}: stopping at the next safe point, with a checkpoint{again}\n"
+        os.write(2, said.encode())
     elif signum == signal.SIGINT and time.monotonic() - _Signals.at > AGAIN_S:
         raise KeyboardInterrupt

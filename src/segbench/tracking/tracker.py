@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
 from segbench.runtime.processes import is_main_process
-from segbench.runtime.signals import Stopped
+from segbench.runtime.signals import Stopped, deferred
 from segbench.spec import ScoreInfo
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ def survives(
 ) -> Callable[Concatenate[Self, Parameters], Returned | None]:
     """For methods of a tracker: no-op on further ranks and after a failure, which is reported, and the run goes on.
 
+    A signal waits until the tracker has returned.
     Where a table or an artifact fails the scores still go out; where scores fail the tracker is left alone.
     """
 
@@ -44,7 +45,9 @@ def survives(
         if self.lost or method.__name__ in self.failed or not is_main_process():
             return None
         try:
-            return method(self, *given, **named)
+            # An exception out of a signal's handler would leave the tracker's client with its locks held.
+            with deferred():
+                return method(self, *given, **named)
         except SegbenchError:
             raise
         except Exception as error:
@@ -226,8 +229,10 @@ def tracked(loggers: Sequence[Logger]) -> Iterator[list[Tracker]]:
             tracker.alert("segbench: a run failed", str(error))
         raise
     finally:
-        for tracker in trackers:
-            tracker.end(exit_code, preempted)
+        # A signal that comes now finds a run that has ended, as its trackers are being told.
+        with deferred(is_last=True):
+            for tracker in trackers:
+                tracker.end(exit_code, preempted)
 
 
 def _say_what_is_left_out(loggers: Iterable[Logger]) -> None:
