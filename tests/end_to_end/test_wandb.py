@@ -263,7 +263,7 @@ def test_the_agent_runs_stops_and_resumes(tmp_path):
         env=own | {"PATH": f"{program.parent}:{own['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     server.close()
