@@ -14,6 +14,11 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# How fast a machine draws examples is no fault of what is tested.
+settings.register_profile("segbench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("segbench")
 
 # Scans of folders are kept in the user's cache: of the tests in one of their own, and everything else where it was.
 _CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

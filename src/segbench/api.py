@@ -241,6 +241,7 @@ def load(
     tile: int | None = None,
     tta: str | None = None,
     overlap: float | None = None,
+    ensemble: str | Sequence[str] = (),
 ) -> Predictor:
     """A run's network, to predict images with.
 
@@ -253,9 +254,11 @@ def load(
         tta: `none`, `rot4` or `d4`; None: as the run recorded.
         overlap: share of a tile's side by which tiles overlap and are blended, above 0 and at most 0.5:
             approximate; None: exact.
+        ensemble: further runs, whose probabilities are averaged with the run's: directories, each with `:best` or
+            `:last` where a checkpoint is asked for.
 
     Raises:
         SegbenchError: no such run or checkpoint, or a config that names what is not trusted.
     """
     opened_run = Run.open(run)
-    return Predictor(opened_run, names_in(trust), checkpoint, device, tile, tta, overlap)
+    return Predictor(opened_run, names_in(trust), checkpoint, device, tile, tta, overlap, ensemble)

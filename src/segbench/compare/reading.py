@@ -206,6 +206,9 @@ def _record(
     for key in ("tta", "tile", "threads"):
         if key in protocol:
             settings[key] = protocol[key]
+    for number, member in enumerate(_members(protocol)):
+        beside = _trained(path, member["run"]) or Path(member["run"])
+        settings[f"ensemble.{number}"] = f"{member['checkpoint']} of {_ancestor(beside, configs, ())}"
     # A run that selects a best checkpoint is scored by it.
     chosen = "best" if settings.get("callbacks.checkpoint.monitor") else "last"
     if protocol.get("checkpoint", chosen) != chosen:
@@ -233,6 +236,17 @@ def _record(
         tracked=tuple(each.read_text(errors="replace").strip() for each in ids if each.is_file()),
         partial=_partial(path, trained),
     )
+
+
+def _members(protocol: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The networks whose mean was scored, beside the run's own."""
+    members = protocol.get("ensemble") or []
+    keys = ("run", "checkpoint")
+    if not isinstance(members, list) or not all(
+        isinstance(member, dict) and all(isinstance(member.get(key), str) for key in keys) for member in members
+    ):
+        raise _Damaged("results.json does not match its schema: its protocol.ensemble is no list of networks")
+    return members
 
 
 def _check_origin(file: str, provenance: Mapping[str, Any]) -> None:

@@ -42,10 +42,12 @@ class OfARun(Recorded):
 
     Attributes:
         trust: exact names of classes that the run's config may name beside those that are trusted anyway.
+        ensemble: further runs, whose probabilities are averaged with the run's.
     """
 
     trust: str | list[str] | None = None
     checkpoint: Which | None = None
+    ensemble: str | list[str] | None = None
     tile: Count | None = None
     tta: Tta | None = None
     threads: Threads | None = None
@@ -130,6 +132,7 @@ class ExportRequest(Recorded):
     format: str
     output: str | None = None
     checkpoint: Which | None = None
+    ensemble: str | list[str] | None = None
     size: Any = None
     """[H, W]; `segbench.export.exporting` checks it."""
     tolerance: Annotated[float, Field(gt=0)] = 1e-4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from segbench.config.record import Config
     from segbench.config.requests import EvaluateRequest
     from segbench.data.datamodule import SegmentationData
+    from segbench.experiment.ensemble import Member
     from segbench.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def score_split(
     checkpoint: Path,
     first: bool,
     trained: Path | None = None,
+    members: Sequence[Member] = (),
 ) -> Scored:
     """Score a checkpoint on a split and write per_image.npz.
 
@@ -64,11 +66,14 @@ def score_split(
         checkpoint: the file.
         first: whether this process writes.
         trained: the directory of the run whose checkpoint it is; None: `run` itself.
+        members: networks whose probabilities are averaged with its own.
     """
+    from segbench.experiment.ensemble import joined
     from segbench.training.checkpoint import load_weights
 
     source = data.require(split)
     step = load_weights(task.model, checkpoint)
+    task.model = joined(task.model, task.spec, members)
     log.info("scoring %s on %s: %d images, tta=%s", checkpoint.name, split, len(source), task.evaluation.tta)
     task.test_split = data.test_split = split
     started = time.monotonic()
@@ -103,10 +108,18 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     import_frameworks()
     from segbench.display.tables import print_results
     from segbench.experiment.axes import packages_of_network
-    from segbench.experiment.build import build_data, build_dataset, build_loggers, build_task, build_trainer
+    from segbench.experiment.build import (
+        build_data,
+        build_dataset,
+        build_dataset_spec,
+        build_loggers,
+        build_task,
+        build_trainer,
+    )
     from segbench.experiment.checks import refuse_limits
+    from segbench.experiment.ensemble import members_of, refuse_trained_on
     from segbench.experiment.items import data_item, model_item, scores_item
-    from segbench.experiment.unchanged import data_digests, refuse_other_classes
+    from segbench.experiment.unchanged import data_digests, refuse_other_classes, split_ids
     from segbench.inference.forward import geometry_of
     from segbench.runs.provenance import provenance
     from segbench.runs.running import running
@@ -127,6 +140,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     config, sentences = settle(config)
     with trusting(names_in(given.trust)):
         refuse_untrusted(built_of(config, "data", "model", "metrics"))
+        members = members_of(given.ensemble, checkpoint, build_dataset_spec(trained)) if given.ensemble else ()
     if (
         given.threads is None
         and (fewer := divided(int(config.threads), config.trainer.processes_here)) != config.threads
@@ -158,6 +172,10 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         for difference in others:
             log.warning("other data than the run was trained on: %s", difference)
         refuse_limits(config, dataset, {"test": given.split}, config.trainer.processes)
+        if members:
+            refuse_trained_on(members, config, given.split, split_ids(dataset).get(given.split, []))
+            # The paper's is one network.
+            config = config.replace({"paper": None})
         task = build_task(config, dataset.spec, training=False)
         data = build_data(config, dataset, geometry_of(task.model), training=False)
         loggers = build_loggers(given.logger, config, directory, "evaluate")
@@ -167,12 +185,16 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
                 for tracker in trackers:
                     tracker.used(data_item(config, dataset, data_digests(dataset), counts))
                     tracker.used(model_item(trained, config, checkpoint, _reported(trained)))
+                    for each in members:
+                        tracker.used(model_item(each.run, each.config, each.checkpoint, _reported(each.run)))
             callbacks: list[lightning.Callback] = [Panels(directory / "panels", panels)] if panels else []
             callbacks += [Extremes(directory / "extremes", extremes)] if extremes else []
             trainer = build_trainer(config, directory, callbacks, loggers)
-            scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path)
+            scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path, members)
             if first:
                 protocol = task_protocol(config, data, task, checkpoint.stem)
+                if members:
+                    protocol["ensemble"] = [each.record() for each in members]
                 recorded_now = provenance(config.flat, packages_of_network(config.model)) | machine(config)
                 recorded_now["run"] = str(trained.path)
                 run.write_results(scored.scores, scored.timing, recorded_now, protocol, scored.partial)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from segbench.config.record import Config, Trainer
     from segbench.config.requests import PredictRequest
     from segbench.data.raw import Source
+    from segbench.experiment.ensemble import Member
     from segbench.metrics.decoding import Decoding
     from segbench.prediction.inputs import Input
     from segbench.prediction.loop import Job
@@ -140,12 +140,14 @@ def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path
     Raises:
         SegbenchError: bad input of any kind; inputs that could be read are predicted before it is raised.
     """
+    from segbench.experiment.ensemble import members_of
     from segbench.experiment.evaluate import built_of
     from segbench.runs.directory import Run
 
     run = Run.open(given.run)
     checkpoint = run.checkpoint(given.checkpoint)
     import_frameworks()
+    from segbench.experiment.build import build_dataset_spec
     from segbench.runtime.hardware import settle
 
     config, sentences = settle(given.applied_to(run.config()))
@@ -158,13 +160,15 @@ def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path
     with trusting(names_in(given.trust)):
         sections = ("model", "decoding", *(("data",) if given.split else ()))
         refuse_untrusted(built_of(config, *sections))
-        return _predict(given, run, checkpoint, config, sentences, written)
+        members = members_of(given.ensemble, checkpoint, build_dataset_spec(run)) if given.ensemble else ()
+        return _predict(given, run, checkpoint, members, config, sentences, written)
 
 
 def _predict(
     given: PredictRequest,
     run: Run,
     checkpoint: Path,
+    members: Sequence[Member],
     config: Config,
     sentences: Sequence[str],
     written: Callable[[Path], None],
@@ -172,11 +176,11 @@ def _predict(
     from segbench.experiment.build import build_dataset_spec
     from segbench.prediction.settings import check_settings
 
-    facts = [str(checkpoint), *sentences, f"tta={config.tta}"]
+    facts = [str(checkpoint), *(f"beside it {each.checkpoint}" for each in members), *sentences, f"tta={config.tta}"]
     spec = _read_as(given, build_dataset_spec(run))
     output = Path(given.output)
     inputs = _inputs(given, config, spec, output)
-    with contextlib.closing(_record(given, config, run.path, checkpoint)) as record:
+    with contextlib.closing(_record(given, config, run.path, checkpoint, members)) as record:
         own = record.made_by.get("values", "own") == "own"
         suffixes = dict.fromkeys(each.suffix for each in inputs)
         settings = {suffix: _settings(given, config, suffix, own) for suffix in suffixes}
@@ -190,7 +194,7 @@ def _predict(
             _say(f"{len(inputs) - len(left)} of {len(inputs)} inputs are already predicted in {output}")
         if left:
             _say("; ".join(facts))
-            for name, paths in _predict_left(given, config, spec, checkpoint, left, settings, record):
+            for name, paths in _predict_left(given, config, spec, checkpoint, members, left, settings, record):
                 files[name] = paths
                 for path in paths:
                     written(path)
@@ -204,11 +208,13 @@ def _predict_left(
     config: Config,
     spec: DatasetSpec,
     checkpoint: Path,
+    members: Sequence[Member],
     left: Sequence[Input],
     settings: dict[str, Settings],
     record: Record,
 ) -> Iterator[tuple[str, list[Path]]]:
     from segbench.experiment.build import build_task
+    from segbench.experiment.ensemble import joined
     from segbench.prediction.loop import Job
     from segbench.training.checkpoint import load_weights
 
@@ -216,6 +222,7 @@ def _predict_left(
     # Nothing is scored, so the run's metrics are not built either.
     task = build_task(config.replace({"metrics": {}}), spec, training=False)
     load_weights(task.model, checkpoint)
+    task.model = joined(task.model, task.spec, members)
 
     def check(each: Input, paths: list[Path]) -> None:
         _refuse_over_input(each, paths, output)
@@ -278,14 +285,14 @@ def _say_values(given: PredictRequest, spec: DatasetSpec, own: bool, output: Pat
         _say(f"the run recorded no values of its masks: masks hold class indices, as {CLASSES} says")
 
 
-def _record(given: PredictRequest, config: Config, run: Path, checkpoint: Path) -> Record:
+def _record(given: PredictRequest, config: Config, run: Path, checkpoint: Path, members: Sequence[Member]) -> Record:
     from segbench.prediction.record import Record
     from segbench.runs.directory import not_writable
 
     output = Path(given.output)
     also = {"run": str(run.resolve()), "file": checkpoint.name, "tile": config.tile}
     try:
-        return Record(output, _made_by(given, config, checkpoint), also, given.overwrite)
+        return Record(output, _made_by(given, config, checkpoint, members), also, given.overwrite)
     except OSError as error:
         raise not_writable(output, error) from error
 
@@ -344,21 +351,22 @@ def _decoding(given: PredictRequest, config: Config) -> Decoding:
     return build_decoding(config.decoding, **{key: value for key, value in given.decoding.items() if value is not None})
 
 
-def _made_by(given: PredictRequest, config: Config, checkpoint: Path) -> dict[str, Any]:
+def _made_by(given: PredictRequest, config: Config, checkpoint: Path, members: Sequence[Member]) -> dict[str, Any]:
     """What decides the values of a prediction; without overlap, `tile` and the device change only the last bits."""
+    from segbench.experiment.ensemble import digest_of
     from segbench.inference.stream import OVERLAP_TILE
 
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     kinds = given.format
     names = [] if kinds is None else sorted([kinds] if isinstance(kinds, str) else kinds)
     made_by: dict[str, Any] = {
-        "checkpoint": digest,
+        "checkpoint": digest_of(checkpoint),
         "format": names or None,
         "store": given.store,
         "tta": config.tta,
         "precision": config.trainer.precision,
     }
+    if members:
+        made_by["ensemble"] = [each.digest for each in members]
     if "instances" in names or (kinds is None and _has_objects(config)):
         made_by["decoding"] = dataclasses.asdict(_decoding(given, config))
     if "overlays" in names:

@@ -77,6 +77,7 @@ class Predictor:
         tile: output side of a tile.
         tta: symmetries.
         overlap: of blended tiles.
+        ensemble: further runs.
     """
 
     def __init__(
@@ -88,12 +89,14 @@ class Predictor:
         tile: int | None = None,
         tta: str | None = None,
         overlap: float | None = None,
+        ensemble: str | Sequence[str] = (),
     ) -> None:
         self._overlap = overlap
         import_frameworks()
         import torch
 
         from segbench.experiment.build import build_dataset_spec, build_decoding, build_task
+        from segbench.experiment.ensemble import joined, members_of
         from segbench.runtime.hardware import settle
         from segbench.training.checkpoint import load_weights
 
@@ -116,6 +119,8 @@ class Predictor:
             self.task = build_task(self.config, self.spec, training=False)
             self.checkpoint = run.checkpoint(checkpoint)
             load_weights(self.task.model, self.checkpoint)
+            self.members = members_of(ensemble, self.checkpoint, self.spec)
+            self.task.model = joined(self.task.model, self.spec, self.members)
             self.decoding: Decoding = build_decoding(self.config.decoding)
         self.task.eval()
 

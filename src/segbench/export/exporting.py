@@ -43,6 +43,7 @@ def export(given: ExportRequest) -> Path:
     """
     import_frameworks()
     from segbench.experiment.build import build_dataset_spec, build_model
+    from segbench.experiment.ensemble import joined, members_of
     from segbench.export.description import describe
     from segbench.export.formats import format_named
     from segbench.export.network import AnySides, ByName, first_line, takes_any_sides, trace
@@ -60,7 +61,9 @@ def export(given: ExportRequest) -> Path:
     with trusting(names_in(given.trust)):
         refuse_untrusted(config.tree["model"])
         model = build_model(config.model, spec)
+        members = members_of(given.ensemble, checkpoint, spec)
     step = load_weights(model, checkpoint)
+    model = joined(model, spec, members)
     geometry = geometry_of(model)
     size = _fixed(given.size, geometry)
     # Dropout off and float32, whatever the run was trained in.
@@ -70,11 +73,18 @@ def export(given: ExportRequest) -> Path:
     if size is None and takes_any_sides(geometry):
         network, inside = AnySides(by_name, geometry.step), TileGeometry()
     print(f"{checkpoint} of step {step}: {type(model).__name__}", file=sys.stderr)
+    for each in members:
+        print(f"beside it {each.checkpoint}", file=sys.stderr)
     for sentence in (_sides(geometry, size, inside is not geometry), _precision(str(config.trainer.precision))):
         print(sentence, file=sys.stderr)
     example = next(_images(spec, inside, size, SIDES[1:]))
     program = trace(network, example, inside, size)
     description = describe(config, spec, geometry, checkpoint.stem, step, size, inside is not geometry)
+    if members:
+        description["ensemble"] = [
+            {"name": each.config.name, "model": each.config.model.target, "checkpoint": each.checkpoint.stem}
+            for each in members
+        ]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         # In a folder of its own beside it.

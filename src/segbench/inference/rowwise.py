@@ -600,7 +600,7 @@ def _batch_norm(
 
 _UNARY = (
     *("relu", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus", "sigmoid", "tanh"),
-    *("hardtanh", "hardswish", "hardsigmoid", "clamp", "exp", "neg"),
+    *("hardtanh", "hardswish", "hardsigmoid", "clamp", "exp", "log", "neg"),
 )
 _BINARY = ("add", "sub", "mul", "div")
 _APART = {

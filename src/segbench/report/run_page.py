@@ -106,9 +106,15 @@ def _scores(run: RunRecord, metric: str | None) -> Markup:
         "split": f"{run.split}: {run.protocol.get('dataset')}, {run.protocol.get('split')}",
         "checkpoint": f"{chosen}, selected by {by}" if by else chosen,
         "averaged over": run.protocol.get("tta"),
+        "networks": _networks(run),
         "precision": run.protocol.get("precision"),
     }
     return facts(how) + part("group", "tables", [*_class_scores(run), table(shown)]) + sentences(notes)
+
+
+def _networks(run: RunRecord) -> str | None:
+    beside = [str(member.get("run")) for member in run.protocol.get("ensemble") or ()]
+    return f"the mean of {len(beside) + 1}: this one, {', '.join(beside)}" if beside else None
 
 
 def _paper(run: RunRecord) -> tuple[Mapping[str, Any], list[str]]:

@@ -1,0 +1,167 @@
+"""Further trained networks beside a run's: `ensemble=[RUN,RUN:last]` of evaluate, predict, export and `load`."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.config.places import DATA
+from segbench.config.trust import refuse_untrusted
+from segbench.errors import SegbenchError
+from segbench.runs.directory import Run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from segbench.config.record import Config
+    from segbench.spec import DatasetSpec
+
+log = logging.getLogger(__name__)
+
+CHECKPOINTS = ("best", "last")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained network.
+
+    Attributes:
+        run: that trained it.
+        checkpoint: its file.
+        config: of the run.
+        spec: of the data that it was trained on.
+        digest: SHA-256 of the checkpoint.
+    """
+
+    run: Run
+    checkpoint: Path
+    config: Config
+    spec: DatasetSpec
+    digest: str
+
+    def record(self) -> dict[str, str]:
+        """For results and descriptions."""
+        return {"run": str(self.run.path), "checkpoint": self.checkpoint.stem, "digest": self.digest}
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def members_of(given: str | Sequence[str] | None, checkpoint: Path, spec: DatasetSpec) -> tuple[Member, ...]:
+    """The networks that are named beside a run's own.
+
+    Args:
+        given: run directories, each with `:best` or `:last` where a checkpoint is asked for.
+        checkpoint: of the run itself.
+        spec: of the run's data.
+
+    Raises:
+        SegbenchError: no such run or checkpoint, one named twice, one of other images or classes, or of a class that
+            is not trusted.
+    """
+    from segbench.experiment.build import build_dataset_spec
+
+    names = [given] if isinstance(given, str) else list(given or ())
+    found: list[Member] = []
+    digests = {digest_of(checkpoint): str(checkpoint)} if names else {}
+    for name in names:
+        path, _, which = name.rpartition(":")
+        run = Run.open(path if which in CHECKPOINTS and path else name)
+        file = run.checkpoint(which if which in CHECKPOINTS and path else None)
+        if (digest := digest_of(file)) in digests:
+            raise SegbenchError(
+                f"ensemble={name}: {file} is {digests[digest]} once more",
+                "networks that differ",
+                "name each once; the run itself belongs to the ensemble already",
+            )
+        digests[digest] = str(file)
+        config = run.config()
+        refuse_untrusted(config.tree["model"])
+        member = Member(run, file, config, build_dataset_spec(run), digest)
+        _refuse_other_kind(name, member.spec, spec)
+        found.append(member)
+    return tuple(found)
+
+
+def _refuse_other_kind(name: str, theirs: DatasetSpec, ours: DatasetSpec) -> None:
+    def kinds(spec: DatasetSpec) -> dict[str, Any]:
+        scaled = {key: (each.channels, each.unit, each.reading) for key, each in spec.modalities.items()}
+        return {"images": scaled, "classes": {key: head.class_names for key, head in spec.heads.items()}}
+
+    mine, others = kinds(ours), kinds(theirs)
+    for what in mine:
+        if mine[what] != others[what]:
+            raise SegbenchError(
+                f"ensemble={name} was trained on other {what}: {_told(others[what])}",
+                f"those of the run: {_told(mine[what])}",
+                "leave it out, or take a run that was trained on data of the same kind",
+            )
+
+
+def _told(kinds: Mapping[str, Any]) -> str:
+    return "; ".join(f"{name}: {kind}" for name, kind in kinds.items())
+
+
+def joined(model: nn.Module, spec: DatasetSpec, members: Sequence[Member]) -> nn.Module:
+    """A network with the members beside it, as one; the network itself where there are none.
+
+    Args:
+        model: with its weights.
+        spec: of the data whose inputs it gets.
+        members: of `members_of`.
+
+    Raises:
+        SegbenchError: weights that do not fit, or input sizes without a common one.
+    """
+    from segbench.experiment.build import build_model
+    from segbench.inference.ensemble import Ensemble, scales_between
+    from segbench.inference.forward import geometry_of
+    from segbench.training.checkpoint import load_weights
+
+    if not members:
+        return model
+    networks = [model]
+    for member in members:
+        network = build_model(member.config.model, member.spec)
+        step = load_weights(network, member.checkpoint)
+        log.info("beside it %s of step %d", member.checkpoint, step)
+        networks.append(network)
+    scales = [{}, *(scales_between(spec.modalities, member.spec.modalities) for member in members)]
+    ensemble = Ensemble(networks, [geometry_of(each) for each in networks], tuple(spec.heads), scales)
+    return ensemble.train(model.training)
+
+
+def refuse_trained_on(members: Sequence[Member], config: Config, split: str, ids: Sequence[str]) -> None:
+    """Refuse scores on images that a member was trained on.
+
+    Args:
+        members: beside the run.
+        config: of the run, as it is scored.
+        split: that is scored; what a run was trained on may be scored as that.
+        ids: of the images.
+
+    Raises:
+        SegbenchError: there are such images.
+    """
+    for member in members if split != "train" else ():
+        seen = sorted({*ids} & {*member.run.splits().get("train", ())})
+        if not seen:
+            continue
+        places = [[other.flat.get(key) for key in DATA] for other in (config, member.config)]
+        if member.config.data.target != config.data.target:
+            continue
+        found = f"{member.run.path} was trained on {len(seen)} of the {len(ids)} images of {split}, e.g. {seen[0]}"
+        if places[0] == places[1]:
+            raise SegbenchError(
+                f"ensemble: {found}",
+                "networks that have not seen what is scored",
+                "take runs with the same split (other seeds), or score images that none of them was trained on",
+            )
+        log.warning("%s, if its images of these names were the same ones", found)
