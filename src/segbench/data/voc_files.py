@@ -15,6 +15,12 @@ SBD_FOLDERS = ("benchmark_RELEASE/dataset", "SBD/benchmark_RELEASE/dataset", "SB
 PREPARE = "run segbench data prepare pascal_voc root={root}"
 
 
+def found(root: Path, folders: Sequence[str], year: int = 0) -> Path | None:
+    """The first of some folders in `root` that is there; `{year}` in their names is the year."""
+    candidates = (root / folder.format(year=year) for folder in folders)
+    return next((folder for folder in candidates if folder.is_dir()), None)
+
+
 class VocFiles:
     """Lists, images and labels by name.
 
@@ -36,16 +42,12 @@ class VocFiles:
                 f"{PREPARE.format(root=root)}, or set data.root to it",
             )
         self.root = root
-        self.year = year or next((y for y in YEARS if self._found(YEAR_FOLDERS, y)), YEARS[0])
+        self.year = year or next((y for y in YEARS if found(root, YEAR_FOLDERS, y)), YEARS[0])
         self._listed: dict[Path, dict[str, Path]] = {}
-
-    def _found(self, folders: Sequence[str], year: int = 0) -> Path | None:
-        candidates = (self.root / folder.format(year=year) for folder in folders)
-        return next((folder for folder in candidates if folder.is_dir()), None)
 
     def voc(self, year: int) -> Path:
         """The folder with JPEGImages, SegmentationClass and ImageSets of a year."""
-        folder = self._found(YEAR_FOLDERS, year)
+        folder = found(self.root, YEAR_FOLDERS, year)
         if folder is None:
             tried = " or ".join(name.format(year=year) for name in YEAR_FOLDERS)
             raise SegbenchError(
@@ -55,7 +57,7 @@ class VocFiles:
 
     def sbd(self) -> Path:
         """The folder with img, cls, train.txt and val.txt of SBD."""
-        folder = self._found(SBD_FOLDERS)
+        folder = found(self.root, SBD_FOLDERS)
         if folder is None:
             expected = f"{' or '.join(SBD_FOLDERS)}, with img, cls and train.txt"
             remedy = f"{PREPARE.format(root=self.root)} parts=sbd"
@@ -82,8 +84,8 @@ class VocFiles:
         """JPEG by id, of every image that the list may name."""
         year = _year(name) or self.year
         if name.startswith("sbd_"):
-            return self._folder(self._found(YEAR_FOLDERS, year), "JPEGImages") | self._folder(self.sbd(), "img")
-        return self._folder(self._found(SBD_FOLDERS), "img") | self._folder(self.voc(year), "JPEGImages")
+            return self._folder(found(self.root, YEAR_FOLDERS, year), "JPEGImages") | self._folder(self.sbd(), "img")
+        return self._folder(found(self.root, SBD_FOLDERS), "img") | self._folder(self.voc(year), "JPEGImages")
 
     def labels(self, name: str) -> dict[str, Path]:
         """Label file by id, a palette PNG or an SBD .mat, of every image that the list may name."""
@@ -93,7 +95,7 @@ class VocFiles:
         own = self._folder(voc, "SegmentationClass")
         if not name.endswith(".txt"):
             return own
-        return self._folder(self._found(SBD_FOLDERS), "cls") | self._folder(voc, "SegmentationClassAug") | own
+        return self._folder(found(self.root, SBD_FOLDERS), "cls") | self._folder(voc, "SegmentationClassAug") | own
 
     def _folder(self, parent: Path | None, name: str) -> dict[str, Path]:
         # Listed once: eight thousand single look-ups on a network drive take minutes.
