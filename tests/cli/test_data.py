@@ -38,6 +38,15 @@ def test_the_command_tells_a_leak(command, voc):
     assert code == 1 and "share 1 of 736 images" in said
 
 
+def test_the_command_checks_pascal_context(command, context):
+    code, said = command("check", "pascal_context", f"root={context}")
+    assert code == 0 and "no fault" in said and "bedcloth" in said
+    assert "train Main/train 3, test Main/val 2; VOC 2010" in said
+    (context / "trainval" / "2008_000008.mat").write_bytes(b"x")
+    code, said = command("check", "pascal_context", f"root={context}")
+    assert code == 1 and "FAULT: test: " in said and "2008_000008" in said
+
+
 def test_the_command_prepares(command, tmp_path, server, sift):
     code, said = command("prepare", "sift_flow", f"root={sift}")
     assert code == 0 and "sift_flow all: ready" in said
