@@ -95,6 +95,23 @@ def test_any_other_setting_is_named(reference, changes, named):
     assert named in deviations(conduct(reference.replace(changes)), reference)
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"data.protocol": "trainaug"}, ["data.protocol: trainaug instead of seg11valid"]),
+        (
+            {"data.train": "trainaug", "data.test": "voc2012_val"},
+            ["data.train: trainaug instead of None", "data.test: voc2012_val instead of None"],
+        ),
+    ],
+)
+def test_trainaug_is_another_protocol_than_the_papers(compose, changes, named):
+    reference = compose("experiment=fcn32s_voc", "name=fcn32s_voc")
+    other = reference.replace(changes)
+    assert {*named} <= {*deviations(conduct(other), reference)} - {*deviations(conduct(reference), reference)}
+    assert not_comparable(other, reference) and not not_comparable(reference, reference)
+
+
 def test_what_the_machine_settled_is_no_deviation_and_what_the_user_set_is(reference):
     settled = reference.replace({"trainer.sync_batchnorm": True})
     by_machine = conduct(settled, (Leg(0, settled={"trainer.sync_batchnorm": True}, provenance=PROVENANCE),))

@@ -12,6 +12,8 @@ from segbench.errors import SegbenchError
 YEARS = (2011, 2012)
 YEAR_FOLDERS = ("VOCdevkit/VOC{year}", "TrainVal/VOCdevkit/VOC{year}", "VOC{year}")
 SBD_FOLDERS = ("benchmark_RELEASE/dataset", "SBD/benchmark_RELEASE/dataset", "SBD/dataset", "SBD")
+TRAINAUG, TRAINAUG_IMAGES = "trainaug", 10_582
+"""SBD train and val and VOC 2012 train, without VOC 2012 val: a list in wide use, and its length."""
 PREPARE = "run segbench data prepare pascal_voc root={root}"
 
 
@@ -68,6 +70,9 @@ class VocFiles:
         """The ids of the list that config key `key` names: `seg11valid`, `sbd_train` ..., or a text file's path."""
         if name == "seg11valid":
             return shipped("pascal_seg11valid")
+        if name == TRAINAUG:
+            own, seen = (self.ids(f"voc2012_{split}", key) for split in ("train", "val"))
+            return tuple(sorted({*self.ids("sbd_train", key), *self.ids("sbd_val", key), *own} - {*seen}))
         if name.startswith("sbd_"):
             return read_list(self.sbd() / f"{name.removeprefix('sbd_')}.txt", key)
         if year := _year(name):
@@ -75,7 +80,7 @@ class VocFiles:
         if not name.endswith(".txt"):
             raise SegbenchError(
                 f"{key}={name}",
-                "seg11valid, sbd_train, sbd_val, sbd_train_noval, voc2011_train, voc2012_val ..., or a .txt file",
+                "seg11valid, sbd_train, sbd_val, sbd_train_noval, trainaug, voc2011_train, voc2012_val ... or a .txt",
                 f"correct {key}",
             )
         return read_list(Path(name), key)
@@ -93,6 +98,9 @@ class VocFiles:
             return self._folder(self.sbd(), "cls")
         voc = self.voc(_year(name) or self.year)
         own = self._folder(voc, "SegmentationClass")
+        if name == TRAINAUG:
+            # VOC's label wins where both have one: its borders are exact, and void where they are not.
+            return self._folder(self.sbd(), "cls") | own
         if not name.endswith(".txt"):
             return own
         return self._folder(found(self.root, SBD_FOLDERS), "cls") | self._folder(voc, "SegmentationClassAug") | own
@@ -108,5 +116,7 @@ class VocFiles:
 
 
 def _year(name: str) -> int | None:
+    if name == TRAINAUG:
+        return 2012
     matched = re.fullmatch(r"voc(\d{4})_\w+", name)
     return int(matched[1]) if matched else None
