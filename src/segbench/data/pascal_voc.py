@@ -95,8 +95,8 @@ class PascalVOC:
     A list is `seg11valid` (shipped), `sbd_train`, `sbd_val`, `sbd_train_noval`, `voc2011_train` ... `voc2012_val` (of
     ImageSets/Segmentation), `trainaug` (SBD train and val and VOC 2012 train, without VOC 2012 val; 10,582), or the
     path of a text file. SBD's lists use SBD's labels, which have no void, and VOC's lists use VOC's; `trainaug` uses
-    VOC's for the images of VOC 2012 train and SBD's for the others. A text file's images use VOC's label if there is one, else that in SegmentationClassAug, else
-    SBD's.
+    VOC's for the images of VOC 2012 train and SBD's for the others. A text file's images use VOC's label if there is
+    one, else that in SegmentationClassAug, else SBD's.
 
     Args:
         root: that folder.
