@@ -69,6 +69,10 @@ def test_what_changes_no_score_is_not_named(reference):
         ({"my_own": {"key": 1}}, "my_own.key: 1 instead of None"),
         ({"tta": "none"}, "not averaged over symmetries (tta=none), the paper averages over 7 turned copies"),
         (
+            {"tta": "multiscale", "tta_scales": [0.5, 1]},
+            "averaged over 2 scales, each also mirrored (tta=multiscale), the paper averages over 7 turned copies",
+        ),
+        (
             {"callbacks.ema": {"_target_": "mine.Averaging", "decay": 0.9}},
             "callbacks.ema: mine.Averaging(decay 0.9) instead of None",
         ),
@@ -110,6 +114,15 @@ def test_trainaug_is_another_protocol_than_the_papers(compose, changes, named):
     other = reference.replace(changes)
     assert {*named} <= {*deviations(conduct(other), reference)} - {*deviations(conduct(reference), reference)}
     assert not_comparable(other, reference) and not not_comparable(reference, reference)
+
+
+def test_scales_are_named_where_a_paper_averages_over_nothing(compose):
+    reference = compose("experiment=fcn32s_voc", "name=fcn32s_voc")
+    other = reference.replace({"tta": "multiscale"})
+    named = {*deviations(conduct(other), reference)} - {*deviations(conduct(reference), reference)}
+    assert named == {"tta: multiscale instead of none"}
+    other = other.replace({"tta_scales": [1.0]})
+    assert "tta_scales: [1.0] instead of None" in deviations(conduct(other), reference)
 
 
 def test_what_the_machine_settled_is_no_deviation_and_what_the_user_set_is(reference):

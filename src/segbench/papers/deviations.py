@@ -16,6 +16,7 @@ from segbench.config.no_effect import counting
 from segbench.config.record import Config
 from segbench.config.requests import EvaluateRequest
 from segbench.experiment.stages import FOLDER, Stage
+from segbench.inference.multiscale import scales_of
 from segbench.inference.symmetries import symmetries
 from segbench.runs.directory import Run
 from segbench.runs.history import Leg, continuations
@@ -168,7 +169,7 @@ def _of_settings(conduct: Conduct, reference: Config) -> list[str]:
     mine, theirs = _views(asked, reference.flat)
     handled = {*_FROM_THE_RUN, *_BATCH}
     if reference.paper is not None and reference.paper.symmetries is not None:
-        handled.add("tta")
+        handled |= {"tta", "tta_scales"}
     # Runs of version 0.1.0 do not say what was `auto`.
     unknown = set() if conduct.legs else {key for key, value in theirs.items() if value == "auto"}
     # The runs that a run started from are on other machines in other places.
@@ -249,6 +250,9 @@ def _averaging(config: Config, reference: Config) -> list[str]:
     paper = reference.paper
     if paper is None or paper.symmetries is None:
         return []
+    if scales := scales_of(config.tta, config.tta_scales):
+        over = f"averaged over {len(scales)} scales, each also mirrored (tta=multiscale)"
+        return [f"{over}, the paper averages over {paper.symmetries} turned copies"]
     copies = len(symmetries(config.tta))
     if copies == paper.symmetries:
         return []
