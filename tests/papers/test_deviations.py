@@ -261,6 +261,21 @@ def test_another_checkpoint_than_the_run_s_own_is_named(reference, monitor, scor
     assert ("scored by its last checkpoint instead of its best one" in deviations(done, reference)) == named
 
 
+@pytest.mark.parametrize(
+    ("metrics", "reported", "named"),
+    [
+        ({"test/rand_error": 0.1}, "last", False),
+        ({"test/rand_error": 0.1, "val/rand_error": 0.1}, "last", True),
+        ({"test/rand_error": 0.1}, "best", True),
+    ],
+)
+def test_where_nothing_is_validated_the_last_checkpoint_is_the_run_s_own(reference, metrics, reported, named):
+    results = RESULTS | {"metrics": metrics, "protocol": {"precision": "32-true", "checkpoint": reported}}
+    evaluation = RESULTS | {"protocol": {"precision": "32-true", "checkpoint": "last"}, "provenance": PROVENANCE}
+    done = replace(conduct(reference), results=results, evaluation=evaluation)
+    assert ("scored by its last checkpoint instead of its best one" in deviations(done, reference)) == named
+
+
 def test_precision_is_named_by_what_the_run_computed_in(reference):
     half = replace(conduct(reference), results=RESULTS | {"protocol": {"precision": "16-mixed"}})
     assert "computed in 16-mixed, the paper in float32" in deviations(half, reference)

@@ -123,11 +123,18 @@ def deviations(conduct: Conduct, reference: Config, stages: Sequence[Stage] = ()
     reported += _of_settings(conduct, reference)
     reported += _of_history(conduct)
     reported += _of_stages(conduct, reference, stages)
-    own = "last" if config.monitor is None else "best"
+    own = "best" if config.monitor is not None and _validated(conduct) else "last"
     if (scored := conduct.protocol.get("checkpoint", own)) != own:
         reported.append(f"scored by its {scored} checkpoint instead of its {own} one")
     reported += [*_of_precision(conduct), *_of_code(conduct), *_of_hardware(conduct)]
     return list(dict.fromkeys(reported))
+
+
+def _validated(conduct: Conduct) -> bool:
+    """Whether there was a best checkpoint to choose; its run has the scores of the last validation or reports the best."""
+    metrics = conduct.results.get("metrics")
+    chosen = conduct.results["protocol"].get("checkpoint") == "best"
+    return metrics is None or chosen or any(key.startswith("val/") for key in metrics)
 
 
 def not_comparable(config: Config, reference: Config) -> list[str]:
