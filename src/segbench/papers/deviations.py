@@ -131,7 +131,7 @@ def deviations(conduct: Conduct, reference: Config, stages: Sequence[Stage] = ()
 
 
 def _validated(conduct: Conduct) -> bool:
-    """Whether there was a best checkpoint to choose; its run has the scores of the last validation or reports the best."""
+    """Whether there was a best checkpoint: the run has the scores of its last validation, or reports the best one."""
     metrics = conduct.results.get("metrics")
     chosen = conduct.results["protocol"].get("checkpoint") == "best"
     return metrics is None or chosen or any(key.startswith("val/") for key in metrics)
