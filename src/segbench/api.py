@@ -240,6 +240,7 @@ def load(
     device: str | None = None,
     tile: int | None = None,
     tta: str | None = None,
+    tta_scales: Sequence[float] | None = None,
     overlap: float | None = None,
     ensemble: str | Sequence[str] = (),
 ) -> Predictor:
@@ -251,7 +252,8 @@ def load(
         checkpoint: `best` or `last`; None: best if there is one.
         device: `cpu` or `cuda`; None: a GPU if there is one.
         tile: the largest output side of a tile in pixels; None: as the run recorded.
-        tta: `none`, `rot4` or `d4`; None: as the run recorded.
+        tta: `none`, `rot4`, `d4` or `multiscale`; None: as the run recorded.
+        tta_scales: those that `multiscale` averages over; None: as the run recorded, else 0.5 to 1.75 by quarters.
         overlap: share of a tile's side by which tiles overlap and are blended, above 0 and at most 0.5:
             approximate; None: exact.
         ensemble: further runs, whose probabilities are averaged with the run's: directories, each with `:best` or
@@ -261,4 +263,4 @@ def load(
         SegbenchError: no such run or checkpoint, or a config that names what is not trusted.
     """
     opened_run = Run.open(run)
-    return Predictor(opened_run, names_in(trust), checkpoint, device, tile, tta, overlap, ensemble)
+    return Predictor(opened_run, names_in(trust), checkpoint, device, tile, tta, tta_scales, overlap, ensemble)

@@ -18,6 +18,8 @@ def test_the_command_checks(command, voc):
     (voc / "benchmark_RELEASE/dataset/cls/2008_000001.mat").write_bytes(b"x")
     code, said = command("check", "pascal_voc", f"root={voc}", "data.partial=true")
     assert code == 1 and "FAULT: train: " in said and "2008_000001" in said
+    code, said = command("check", "pascal_voc", f"root={voc}", "partial=true", "protocol=trainaug", "limit=2")
+    assert code == 1 and "train trainaug 8" in said and "instead of 10582" in said
     code, said = command("check", "pascal_voc", f"root={voc}", "partial=true", "limit=1", "test=voc2011_train")
     assert "test voc2011_train 4" in said
 
@@ -36,6 +38,15 @@ def test_the_command_checks_images_of_ones_own(command, voc):
 def test_the_command_tells_a_leak(command, voc):
     code, said = command("check", "pascal_voc", f"root={voc}", "partial=true", "train=sbd_val")
     assert code == 1 and "share 1 of 736 images" in said
+
+
+def test_the_command_checks_pascal_context(command, context):
+    code, said = command("check", "pascal_context", f"root={context}")
+    assert code == 0 and "no fault" in said and "bedcloth" in said
+    assert "train Main/train 3, test Main/val 2; VOC 2010" in said
+    (context / "trainval" / "2008_000008.mat").write_bytes(b"x")
+    code, said = command("check", "pascal_context", f"root={context}")
+    assert code == 1 and "FAULT: test: " in said and "2008_000008" in said
 
 
 def test_the_command_prepares(command, tmp_path, server, sift):

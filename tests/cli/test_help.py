@@ -13,7 +13,8 @@ def test_the_help_holds_every_key_with_its_comment_and_nothing_of_hydra(verb):
 
 
 def test_keys_have_the_comment_above_them():
-    shown = "  # Symmetries over which test predictions are averaged: none, rot4, d4.\n  tta: none\n"
+    above = "none, the symmetries rot4 and d4, or multiscale: scales, each also mirrored."
+    shown = f"  # What test predictions are averaged over: {above}\n  tta: none\n"
     assert shown in help_text("train")
     assert "  task:\n    # auto: where it is faster on this hardware.\n    channels_last: auto\n" in help_text("train")
     # What is written above hydra: speaks of hydra.

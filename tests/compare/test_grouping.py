@@ -115,6 +115,19 @@ def test_a_run_scored_in_another_way_is_another_group(make_run, make_evaluation,
     assert [group.settings for group in table.groups] == [{"tta": None}, {"tta": "d4"}]
 
 
+def test_runs_scored_at_several_scales_are_groups_by_their_scales(make_run, make_evaluation, tmp_path):
+    # Runs before there were scales do not have the key.
+    run = make_run("run")
+    make_run("of_today", seed=1, tta_scales=None)
+    for name, scales in (("a", [0.5, 1.0]), ("b", [1.0])):
+        make_evaluation(name, run, tta="multiscale", tta_scales=scales)
+    table = group_runs(*read_runs([str(tmp_path)]))
+    settings = [{key: value for key, value in group.settings.items() if value is not None} for group in table.groups]
+    assert sorted(map(str, settings)) == sorted(
+        map(str, [{}, *({"tta": "multiscale", "tta_scales": scales} for scales in ([0.5, 1.0], [1.0]))])
+    )
+
+
 def test_a_copy_of_a_run_is_no_second_seed(make_run, tmp_path):
     make_run("a")
     make_run("b")

@@ -37,5 +37,11 @@ def test_a_class_of_others_below_a_known_key_counts():
     assert counting({"trainer.profiler": "simple"}) == {}
 
 
+def test_scales_count_where_there_are_any():
+    # Older runs do not have the key.
+    assert counting({"tta": "none", "tta_scales": None}) == {"tta": "none"}
+    assert counting({"tta_scales": [1.0]}) == {"tta_scales": [1.0]}
+
+
 def test_every_entry_has_a_reason():
     assert all(len(reason) > 10 for reason in NO_EFFECT.values())

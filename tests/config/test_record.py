@@ -58,6 +58,7 @@ def test_one_loss_serves_every_head_or_each_has_its_own(config):
         ("seed", "x", "a valid integer"),
         ("threads", 0, "greater than or equal to 1"),
         ("tta", "d8", "'rot4'"),
+        ("tta_scales", [1.0], "null unless tta=multiscale"),
         ("callbacks", None, "an object"),
     ],
 )

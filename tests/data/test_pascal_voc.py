@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 
 from segbench.data.id_lists import shipped
 from segbench.data.pascal_voc import CLASSES, SERVER_PATH, PascalVOC, voc_palette
@@ -83,6 +84,58 @@ def test_the_plain_protocols(voc, year):
     assert dataset.spec.protocol == f"voc{year}: train voc{year}_train 4, test voc{year}_val 4; VOC 2011"
     sizes = {dataset.split("train").read(index).images["rgb"].shape for index in range(4)}
     assert sizes == {(12, 16, 3), (15, 16, 3)}
+
+
+def official_lists(voc):
+    """Lists of the published lengths that share images as the published ones do, of images that are not there."""
+    ids = [f"2009_{k:06}" for k in range(12_031)]
+    # 11,355 of SBD, 345 of VOC train beside them, and without 1,118 of VOC val: 10,582. 331 of VOC val are not in SBD.
+    sbd, train_alone, val_alone = ids[:11_355], ids[11_355:11_700], ids[11_700:12_031]
+    val = [*sbd[:1118], *val_alone]
+    train = [*sbd[1118 : 1118 + 1464 - 345], *train_alone]
+    for folder, lists in (
+        (voc / "benchmark_RELEASE/dataset", {"train": sbd[:8498], "val": sbd[8498:]}),
+        (voc / "VOCdevkit/VOC2012/ImageSets/Segmentation", {"train": train, "val": val}),
+    ):
+        for name, listed in lists.items():
+            (folder / f"{name}.txt").write_text("".join(f"{each}\n" for each in listed))
+    return {"train": train, "val": val, "sbd": sbd}
+
+
+def test_trainaug_has_its_official_number_of_images(voc):
+    lists = official_lists(voc)
+    assert [len(lists[name]) for name in ("train", "val", "sbd")] == [1464, 1449, 11_355]
+    with pytest.raises(SegbenchError, match=r"train trainaug in .*: 10582 of 10582 images lack their files"):
+        PascalVOC(voc, protocol="trainaug")
+    path = voc / "benchmark_RELEASE/dataset/val.txt"
+    path.write_text(path.read_text().split("\n", 1)[1])
+    with pytest.raises(SegbenchError, match=r"trainaug has 10581 images by the lists(.|\n)*expected: 10582: SBD train"):
+        PascalVOC(voc, protocol="trainaug")
+
+
+def test_trainaug_reads_the_labels_of_both_in_their_formats(voc):
+    with (voc / "benchmark_RELEASE/dataset/train.txt").open("a") as file:
+        file.write("2012_000002\n")
+    dataset = opened(voc, protocol="trainaug")
+    assert dataset.spec.protocol == (
+        "trainaug: train trainaug 8, test voc2012_val 4; VOC 2011; trainaug has VOC's labels for 4 images and SBD's "
+        "for the others, of lists with 8 images instead of 10582"
+    )
+    train = dataset.split("train")
+    for index, name in enumerate(train.ids):
+        raw = train.read(index)
+        sbd = voc / "benchmark_RELEASE/dataset/cls" / f"{name}.mat"
+        # In both lists: VOC's label.
+        if name.startswith("2012"):
+            with Image.open(voc / f"VOCdevkit/VOC2012/SegmentationClass/{name}.png") as image:
+                expected = np.asarray(image)
+            assert (raw.labels["semantic"] == 255).any()
+        else:
+            expected = scipy.io.loadmat(sbd)["GTcls"]["Segmentation"][0, 0]
+        np.testing.assert_array_equal(raw.labels["semantic"], expected)
+    with pytest.raises(SegbenchError, match=r"data\.train=trainaug and data\.test=seg11valid share \d+ of 736"):
+        (voc / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_text("2012_000009\n")
+        opened(voc, train="trainaug")
 
 
 def test_a_leak_is_refused_with_its_number(voc):
@@ -172,8 +225,6 @@ def test_real_sample(shared_data):
     root = shared_data("voc2012")
     dataset = PascalVOC(root, protocol="voc2012", test="seg11valid", partial=True)
     assert (len(dataset.split("train")), len(dataset.split("test"))) == (40, 229)
-    from PIL import Image
-
     for index in range(0, 229, 40):
         raw = dataset.split("test").read(index)
         with Image.open(root / "VOCdevkit/VOC2012/JPEGImages" / f"{raw.id}.jpg") as image:

@@ -46,3 +46,26 @@ def test_a_list_brings_the_labels_of_its_own_release(voc):
     own = files.labels("own.txt")
     assert (own["2008_000001"].suffix, own[name].suffix) == (".mat", ".png")
     assert {"2008_000001", name} <= files.images("own.txt").keys()
+
+
+def test_trainaug_is_sbd_and_voc_train_without_voc_val(voc):
+    files = VocFiles(voc)
+    sbd = voc / "benchmark_RELEASE" / "dataset"
+    valid = shipped("pascal_seg11valid")[:4]
+    # SBD val holds an image of VOC 2012 val, SBD train one of VOC 2012 train.
+    with (sbd / "train.txt").open("a") as file:
+        file.write("2012_000002\n")
+    expected = [*(f"2008_00000{k}" for k in range(1, 5)), *(f"2012_00000{k}" for k in range(1, 5))]
+    assert list(files.ids("trainaug", "data.train")) == expected
+    assert valid[0] in files.ids("sbd_val", "data.train")
+    (sbd / "cls" / "2012_000002.mat").write_bytes(b"never read")
+    labels = files.labels("trainaug")
+    assert [labels[name].suffix for name in expected] == [".mat"] * 4 + [".png"] * 4
+    assert all(labels[name].parent.parent.name == "VOC2012" for name in expected[4:])
+    assert set(expected) <= files.images("trainaug").keys()
+
+
+def test_trainaug_needs_both_archives(voc):
+    (voc / "benchmark_RELEASE").rename(voc / "elsewhere")
+    with pytest.raises(SegbenchError, match=r"(?s)no SBD in .*parts=sbd"):
+        VocFiles(voc).ids("trainaug", "data.train")

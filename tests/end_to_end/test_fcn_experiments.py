@@ -1,6 +1,7 @@
 """The FCN experiments run whole, stage by stage, on miniatures of their data sets in the official layouts."""
 
 import hydra
+import pytest
 
 from segbench.config.composed import resolved
 from segbench.config.packaged import conf_root
@@ -66,6 +67,26 @@ def test_two_heads_on_sift_flow(sift, tmp_path):
     assert {"test/semantic/mean_iu", "test/geometric/pixel_acc"} <= metrics.keys()
     assert "best val/semantic/mean_iu so far" in log
     assert finished.results()["protocol"]["checkpoint_chosen_by"] == "val/semantic/mean_iu"
+
+
+def test_pascal_context_from_the_command_line_with_and_without_background(context, tmp_path, call):
+    given = ("experiment=fcn32s_pascal_context", f"data.root={context}", *SMALL, f"hydra.run.dir={tmp_path / 'run'}")
+    code, _, err = call("train", *given)
+    assert code == 0, err
+    assert "input rgb: R, G, B, 0 to 255, less 122.679, 116.669, 104.007" in (tmp_path / "run" / "run.log").read_text()
+    code, out, err = call("evaluate", f"run={tmp_path / 'run'}", "split=test", f"hydra.run.dir={tmp_path / 'scored'}")
+    assert code == 0 and "mean_iu_without_background" in out + err
+    scored, trained = (Run.open(tmp_path / name).results()["metrics"] for name in ("scored", "run"))
+    assert scored == trained
+    assert 0 <= scored["test/mean_iu_without_background"] <= 1
+    assert {"test/mean_iu", "test/mean_acc_without_background", "test/iu/bedcloth"} <= scored.keys()
+
+
+@pytest.mark.slow
+def test_8s_on_pascal_context(context, tmp_path):
+    _, log = run("fcn8s_pascal_context", context, tmp_path / "run")
+    assert stages_of(tmp_path / "run") == [".", "stages/fcn16s_pascal_context", "stages/fcn32s_pascal_context"]
+    assert "stages/fcn16s_pascal_context: 34 loaded" in log
 
 
 def test_the_last_layer_alone(voc, tmp_path):

@@ -168,6 +168,33 @@ def test_averaging_over_symmetries_is_another_protocol(scored, tiny_run):
     assert not same(directory, tiny_run)
 
 
+def test_an_average_over_scales_is_recorded_and_has_the_same_bits_in_every_batch(scored, tiny_run):
+    directory = scored("tta=multiscale", "tta_scales=[0.5,1]")
+    protocol = Run(directory).results()["protocol"]
+    assert (protocol["tta"], protocol["tta_scales"]) == ("multiscale", [0.5, 1.0])
+    assert not same(directory, tiny_run)
+    assert "tta_scales" not in Run(tiny_run).results()["protocol"]
+    batched = scored("tta=multiscale", "tta_scales=[0.5,1]", "data.eval_batch_size=3", directory="batched")
+    assert same(batched, directory)
+
+
+def test_scales_belong_to_multiscale(tiny_config, compose, scored):
+    run = tiny_config("tta=multiscale", "tta_scales=[0.5,1]")
+
+    def merged(*overrides):
+        config = compose("run=x", *overrides, config="evaluate").applied_to(run)
+        return config.tta, config.tta_scales
+
+    assert merged() == ("multiscale", [0.5, 1.0])
+    assert merged("tta_scales=[2]") == ("multiscale", [2.0])
+    assert merged("tta=multiscale") == ("multiscale", [0.5, 1.0])
+    assert merged("tta=none") == ("none", None)
+    with pytest.raises(SegbenchError, match=r"tta_scales=\[2.*\]\n  expected: null unless tta=multiscale"):
+        merged("tta=d4", "tta_scales=[2]")
+    with pytest.raises(SegbenchError, match=r"tta_scales=\[2.*\]\n  expected: null unless tta=multiscale"):
+        scored("tta_scales=[2]")
+
+
 def test_the_evaluated_run_is_left_as_it_is(scored, tiny_run):
     before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")}
     scored()

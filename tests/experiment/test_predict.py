@@ -10,6 +10,7 @@ import tifffile
 import torch
 from PIL import Image
 
+from segbench.api import load
 from segbench.cli import main as cli
 from segbench.config.record import Trainer
 from segbench.data.drawn_em.slices import draw_slice
@@ -134,6 +135,18 @@ def test_an_average_over_symmetries_turns_with_the_image(predicted, stack):
         predicted("tta=d4", pages=np.ascontiguousarray(np.rot90(stack, axes=(1, 2))), output="turned")
     )
     np.testing.assert_allclose(np.rot90(turned, -1, axes=(1, 2)), upright, atol=1e-5)
+
+
+def test_an_average_over_scales_is_told_recorded_and_that_of_python(predicted, stack, tiny_run, capfd):
+    given = ("tta=multiscale", "tta_scales=[0.5,1.5]")
+    averaged = tifffile.imread(predicted(*given))
+    assert "tta=multiscale; over 0.5, 1.5 of each image, taken whole, and mirrored" in capfd.readouterr().err
+    assert averaged.shape == stack.shape and not np.array_equal(averaged, tifffile.imread(predicted(output="plain")))
+    np.testing.assert_array_equal(tifffile.imread(predicted(*given, "batch_size=4", output="batched")), averaged)
+    with pytest.raises(SegbenchError, match=r"made otherwise: tta_scales \[0.5, 1.5\], now \[0.5, 0.75"):
+        predicted("tta=multiscale")
+    loaded = load(tiny_run, device="cpu", tta="multiscale", tta_scales=[0.5, 1.5])
+    np.testing.assert_allclose(loaded.predict(stack[0]).probabilities[1], averaged[0], atol=1e-6)
 
 
 def test_prediction_needs_no_data_set(isbi_config, isbi, compose, tmp_path):

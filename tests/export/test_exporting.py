@@ -2,6 +2,7 @@ import importlib.util
 import json
 import resource
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -225,6 +226,14 @@ def test_differences_are_told_and_the_file_is_all_of_it(exporting, tmp_path, cap
         f"semantic, {batch} images of {h} x {w}" for batch, h, w in ((2, 44, 44), (3, 76, 112), (4, 140, 104))
     ]
     assert all("maximum difference 0.0e+00 at scores up to" in line for line in said[3:])
+
+
+def test_an_average_that_the_file_does_not_hold_is_told(compose, tiny_run, tmp_path, capsys):
+    run = Run.open(shutil.copytree(tiny_run, tmp_path / "run"))
+    run.begin(run.config().replace({"tta": "multiscale"}))
+    export(compose(f"run={run.path}", "format=pt2", f"output={tmp_path}/m.pt2", config="export"))
+    told = "tta: the file is the network alone; the run's predictions are averaged by tta=multiscale"
+    assert told in capsys.readouterr().err.splitlines()
 
 
 def test_averaged_weights_are_exported_where_the_run_has_them(compose, tiny_run, run_of, tmp_path):

@@ -10,6 +10,7 @@ from sklearn.metrics import f1_score, jaccard_score
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 from torchmetrics.segmentation import MeanIoU
 
+from segbench.errors import SegbenchError
 from segbench.metrics import ImageResult, Overlap, confusion_matrix
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -60,6 +61,34 @@ def test_the_worked_example_by_hand(scores):
     assert scores["dice/car"] == pytest.approx(2 * 10 / (14 + 10))
     # Zero by zero as one, the default of segmentation-models-pytorch.
     assert printed("segmentation-models-pytorch, macro") == round((sky + building + tree + car + 1) / 5, 4)
+
+
+def test_the_four_scores_without_a_class_by_hand():
+    measure = Overlap(NAMES, without="tree")
+    found = totals(measure, example())
+    scores = measure.scores(found)
+    assert [info.name for info in measure.infos()] == list(scores)
+    sky, building, car = 9 / 14, 0.0, 10 / 14
+    # 24 pixels are labelled otherwise than tree: 10 sky, 14 car.
+    assert scores["pixel_acc_without_tree"] == pytest.approx((9 + 10) / 24)
+    assert scores["mean_acc_without_tree"] == pytest.approx((9 / 10 + 10 / 14) / 2)
+    assert scores["mean_iu_without_tree"] == pytest.approx((sky + building + car) / 3)
+    assert scores["fw_iu_without_tree"] == pytest.approx((10 * sky + 14 * car) / 24)
+    plain = Overlap(NAMES).scores(found)
+    assert plain.keys() <= scores.keys() and all(np.array_equal(plain[key], scores[key], True) for key in plain)
+    # What is labelled as the class still counts where another class is predicted there.
+    label, pred = np.array([[2, 2, 0]]), np.array([[0, 2, 0]])
+    assert measure.scores(totals(measure, [(label, pred)]))["mean_iu_without_tree"] == 0.5
+    # Leaving out an excluded class too changes no mean.
+    excluded = Overlap(NAMES, excluded=(2,), without="tree").scores(found)
+    assert excluded["mean_iu"] == excluded["mean_iu_without_tree"] == scores["mean_iu_without_tree"]
+    only_tree = measure.scores(totals(measure, [(np.array([[2]]), np.array([[2]]))]))
+    assert all(np.isnan(only_tree[f"{name}_without_tree"]) for name in ("pixel_acc", "mean_acc", "mean_iu", "fw_iu"))
+
+
+def test_a_class_that_is_none_is_refused():
+    with pytest.raises(SegbenchError, match=r"without=road(.|\n)*sky, building(.|\n)*metrics\.confusion\.without"):
+        Overlap(NAMES, without="road")
 
 
 def test_the_worked_example_table():

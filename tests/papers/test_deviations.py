@@ -69,6 +69,10 @@ def test_what_changes_no_score_is_not_named(reference):
         ({"my_own": {"key": 1}}, "my_own.key: 1 instead of None"),
         ({"tta": "none"}, "not averaged over symmetries (tta=none), the paper averages over 7 turned copies"),
         (
+            {"tta": "multiscale", "tta_scales": [0.5, 1]},
+            "averaged over 2 scales, each also mirrored (tta=multiscale), the paper averages over 7 turned copies",
+        ),
+        (
             {"callbacks.ema": {"_target_": "mine.Averaging", "decay": 0.9}},
             "callbacks.ema: mine.Averaging(decay 0.9) instead of None",
         ),
@@ -93,6 +97,32 @@ def test_what_changes_no_score_is_not_named(reference):
 )
 def test_any_other_setting_is_named(reference, changes, named):
     assert named in deviations(conduct(reference.replace(changes)), reference)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"data.protocol": "trainaug"}, ["data.protocol: trainaug instead of seg11valid"]),
+        (
+            {"data.train": "trainaug", "data.test": "voc2012_val"},
+            ["data.train: trainaug instead of None", "data.test: voc2012_val instead of None"],
+        ),
+    ],
+)
+def test_trainaug_is_another_protocol_than_the_papers(compose, changes, named):
+    reference = compose("experiment=fcn32s_voc", "name=fcn32s_voc")
+    other = reference.replace(changes)
+    assert {*named} <= {*deviations(conduct(other), reference)} - {*deviations(conduct(reference), reference)}
+    assert not_comparable(other, reference) and not not_comparable(reference, reference)
+
+
+def test_scales_are_named_where_a_paper_averages_over_nothing(compose):
+    reference = compose("experiment=fcn32s_voc", "name=fcn32s_voc")
+    other = reference.replace({"tta": "multiscale"})
+    named = {*deviations(conduct(other), reference)} - {*deviations(conduct(reference), reference)}
+    assert named == {"tta: multiscale instead of none"}
+    other = other.replace({"tta_scales": [1.0]})
+    assert "tta_scales: [1.0] instead of None" in deviations(conduct(other), reference)
 
 
 def test_what_the_machine_settled_is_no_deviation_and_what_the_user_set_is(reference):
@@ -228,6 +258,21 @@ def test_each_setting_of_every_experiment_is_named_or_known_to_have_no_effect(pi
 def test_another_checkpoint_than_the_run_s_own_is_named(reference, monitor, scored, named):
     results = RESULTS | {"protocol": {"precision": "32-true", "checkpoint": scored}}
     done = replace(conduct(reference.replace({"callbacks.checkpoint.monitor": monitor})), results=results)
+    assert ("scored by its last checkpoint instead of its best one" in deviations(done, reference)) == named
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reported", "named"),
+    [
+        ({"test/rand_error": 0.1}, "last", False),
+        ({"test/rand_error": 0.1, "val/rand_error": 0.1}, "last", True),
+        ({"test/rand_error": 0.1}, "best", True),
+    ],
+)
+def test_where_nothing_is_validated_the_last_checkpoint_is_the_run_s_own(reference, metrics, reported, named):
+    results = RESULTS | {"metrics": metrics, "protocol": {"precision": "32-true", "checkpoint": reported}}
+    evaluation = RESULTS | {"protocol": {"precision": "32-true", "checkpoint": "last"}, "provenance": PROVENANCE}
+    done = replace(conduct(reference), results=results, evaluation=evaluation)
     assert ("scored by its last checkpoint instead of its best one" in deviations(done, reference)) == named
 
 

@@ -15,15 +15,19 @@ from segbench.runs.directory import Run
 PAPER = paper_blocks()["unet_isbi_em_cpu"]
 
 
+def beside(paper, tiny_run, path):
+    run = Run.open(shutil.copytree(tiny_run, path))
+    run.begin(run.config().replace({"paper": paper}))
+    results = run.results()
+    results["protocol"]["paper"] = paper
+    (run.path / "results.json").write_text(json.dumps(results))
+    return run
+
+
 @pytest.fixture
 def run_beside_a_paper(tiny_run, tmp_path):
     """A copy of the tiny run, as an experiment of a paper's row would have made it."""
-    run = Run.open(shutil.copytree(tiny_run, tmp_path / "run"))
-    run.begin(run.config().replace({"paper": PAPER}))
-    results = run.results()
-    results["protocol"]["paper"] = PAPER
-    (run.path / "results.json").write_text(json.dumps(results))
-    return run
+    return beside(PAPER, tiny_run, tmp_path / "run")
 
 
 @pytest.fixture
@@ -48,6 +52,16 @@ def test_a_run_prints_and_keeps_its_deviations(run_beside_a_paper, capsys):
     printed = capsys.readouterr().out
     assert "  model.width: 4 instead of 64\n" in printed
     assert "  not comparable: data._target_=" in printed
+
+
+def test_a_row_that_names_no_experiment_is_compared_with_the_one_that_has_it(tiny_run, tmp_path, capsys):
+    run = beside(paper_blocks()["fcn16s_pascal_context"], tiny_run, tmp_path / "run")
+    assert "experiment" not in run.results()["protocol"]["paper"]
+    name_deviations(run.path)
+    kept = run.deviations()
+    assert kept["experiment"] == "fcn16s_pascal_context"
+    assert any(each.startswith("whether the printed means count background") for each in kept["deviations"])
+    assert "stages left out: fcn32s_pascal_context" in capsys.readouterr().out
 
 
 def test_an_evaluation_names_what_it_set_itself_and_what_the_training_was(evaluated, run_beside_a_paper):

@@ -203,12 +203,15 @@ def _record(
         # What an evaluation set of the data; it has other images then.
         given = flatten({"data": _config(path, configs).get("data") or {}})
         settings |= {key: value for key, value in given.items() if value is not None and key != "data"}
-    for key in ("tta", "tile", "threads"):
+    for key in ("tta", "tta_scales", "tile", "threads"):
         if key in protocol:
             settings[key] = protocol[key]
     for number, member in enumerate(_members(protocol)):
         beside = _trained(path, member["run"]) or Path(member["run"])
         settings[f"ensemble.{number}"] = f"{member['checkpoint']} of {_ancestor(beside, configs, ())}"
+    if protocol.get("tta", "multiscale") != "multiscale":
+        # An evaluation of a run that averaged over scales, by another way.
+        settings.pop("tta_scales", None)
     # A run that selects a best checkpoint is scored by it.
     chosen = "best" if settings.get("callbacks.checkpoint.monitor") else "last"
     if protocol.get("checkpoint", chosen) != chosen:

@@ -46,6 +46,14 @@ def _packaged_of(block: Mapping[str, Any]) -> dict[str, Any] | None:
     return min(same, key=lambda each: len(differences(flatten(each), flatten(block))), default=None)
 
 
+def experiment_of(block: Mapping[str, Any]) -> str | None:
+    """The packaged experiment that is a row itself: what the block names, else the one that has its row and method."""
+    known = paper_blocks()
+    own = (name for name, each in known.items() if all(each.get(key) == block.get(key) for key in _SAME_ROW[:3]))
+    named = block.get("experiment") or next(own, None)
+    return named if named in known else None
+
+
 def packaged_facts(block: Any) -> Any:
     """What a recorded block stands for: the packaged facts of its row, whatever the record says of them.
 

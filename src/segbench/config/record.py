@@ -12,7 +12,17 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import PydanticCustomError
 
 from segbench.config.flat import changed, flatten
 from segbench.config.handed_over import refuse_interpolations
@@ -23,6 +33,9 @@ Auto = Literal["auto"]
 """What the machine or the data decide: `runtime.hardware` and `experiment.settled_by_data` replace it."""
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
+Tta = Literal["none", "rot4", "d4", "multiscale"]
+Scales = Annotated[list[Annotated[float, Field(ge=0.05, le=16)]], Field(min_length=1, max_length=64)]
+"""Factors of an image's sides."""
 Workers = Annotated[int, Field(ge=0, le=1024)] | Auto
 
 
@@ -218,6 +231,12 @@ class Paper(Section):
     looked_at: dict[str, str | None] = {}
 
 
+def _only_multiscale(scales: list[float] | None, info: ValidationInfo) -> list[float] | None:
+    if scales is not None and info.data.get("tta", "multiscale") != "multiscale":
+        raise PydanticCustomError("tta_scales", "null unless tta=multiscale")
+    return scales
+
+
 def _by_head(value: Any) -> Any:
     # One loss for all heads, or one each.
     return {"": value} if isinstance(value, Mapping) and "_target_" in value else value
@@ -281,7 +300,8 @@ class Config(Recorded):
         seed: decides weights, order and augmentation.
         threads: CPU threads of the process.
         tile: output side in pixels of an inference tile; None takes the whole image.
-        tta: symmetries that test predictions are averaged over.
+        tta: symmetries, or scales, that test predictions are averaged over.
+        tta_scales: of `multiscale`; None: 0.5 to 1.75 by quarters.
         init_from: a run to start from, or one for each modality.
         stages: experiments that run before this one, in order or by modality.
         optimized_metric: the score that the jobs of a sweep are compared by.
@@ -295,7 +315,8 @@ class Config(Recorded):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Annotated[int, Field(ge=1, le=1024)] | Auto
     tile: Count | None
-    tta: Literal["none", "rot4", "d4"]
+    tta: Tta
+    tta_scales: Annotated[Scales | None, AfterValidator(_only_multiscale)] = None
     init_from: str | dict[str, str] | None = None
     stages: list[str] | dict[str, str] | None = None
     optimized_metric: str | None = None

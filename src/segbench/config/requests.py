@@ -7,9 +7,19 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from segbench.config.record import Components, Config, Count, Recorded, Seconds, Section, Trainer, Workers
+from segbench.config.record import (
+    Components,
+    Config,
+    Count,
+    Recorded,
+    Scales,
+    Seconds,
+    Section,
+    Trainer,
+    Tta,
+    Workers,
+)
 
-Tta = Literal["none", "rot4", "d4"]
 Which = Literal["best", "last"]
 Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 
@@ -37,6 +47,14 @@ class OtherData(Section):
         return {f"data.{name}": value for name, value in self.model_dump(exclude_none=True).items()}
 
 
+def averaging(tta: str | None, scales: list[float] | None) -> dict[str, Any]:
+    """What replaces a run's own `tta` and `tta_scales`; None keeps them, where they still belong together."""
+    changes: dict[str, Any] = {} if tta is None else {"tta": tta}
+    if scales is not None or tta not in (None, "multiscale"):
+        changes["tta_scales"] = scales
+    return changes
+
+
 class OfARun(Recorded):
     """What an evaluation and a prediction may change of a run; None keeps what the run recorded.
 
@@ -50,13 +68,15 @@ class OfARun(Recorded):
     ensemble: str | list[str] | None = None
     tile: Count | None = None
     tta: Tta | None = None
+    tta_scales: Scales | None = None
     threads: Threads | None = None
     data: OtherData = OtherData()
     trainer: Trainer
 
     def applied_to(self, config: Config) -> Config:
         """A run's configuration with what is given here."""
-        own = {key: value for key in ("tile", "tta", "threads") if (value := getattr(self, key)) is not None}
+        own: dict[str, Any] = averaging(self.tta, self.tta_scales)
+        own |= {key: value for key in ("tile", "threads") if (value := getattr(self, key)) is not None}
         trainer = self.tree["trainer"]
         if self.trainer.precision == "auto":
             # Scores depend on the precision: what was trained in bf16 is scored in bf16.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from segbench.data.files.labelled import LabelMap, paired, read_indices, read_mat, read_rgb
 from segbench.data.id_lists import refuse_shared, select
 from segbench.data.raw import RawImage, Source
-from segbench.data.voc_files import PREPARE, VocFiles
+from segbench.data.voc_files import PREPARE, TRAINAUG, TRAINAUG_IMAGES, VocFiles
 from segbench.errors import SegbenchError
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
@@ -25,9 +25,11 @@ PROTOCOLS = {
     "voc2011": ("voc2011_train", "voc2011_val"),
     "voc2012": ("voc2012_train", "voc2012_val"),
     "sbd_noval": ("sbd_train_noval", "voc2012_val"),
+    "trainaug": (TRAINAUG, "voc2012_val"),
 }
 """Training and test list. seg11valid: FCN, CVPR 2015, section 5, and the authors' release; voc2011: table 1 there;
-voc2012: the development kit; sbd_noval: SBD without VOC 2012 val."""
+voc2012: the development kit; sbd_noval: SBD train without VOC 2012 val; trainaug: SBD and
+VOC 2012 train without VOC 2012 val, on which DeepLab and its successors train."""
 
 SERVER_PATH = "results/VOC{year}/Segmentation/{competition}_test_cls/{id}.png"
 """Where the VOC server expects a palette PNG in an archive. competition: comp5 trained on VOC alone, comp6 also on
@@ -91,14 +93,16 @@ class PascalVOC:
     """VOC and SBD in the archives' own folders under one root, as `VocFiles` finds them.
 
     A list is `seg11valid` (shipped), `sbd_train`, `sbd_val`, `sbd_train_noval`, `voc2011_train` ... `voc2012_val` (of
-    ImageSets/Segmentation), or the path of a text file. SBD's lists use SBD's labels, which have no void, and VOC's
-    lists use VOC's. A text file's images use VOC's label if there is one, else that in SegmentationClassAug, else
-    SBD's.
+    ImageSets/Segmentation), `trainaug` (SBD train and val and VOC 2012 train, without VOC 2012 val; 10,582), or the
+    path of a text file. SBD's lists use SBD's labels, which have no void, and VOC's lists use VOC's; `trainaug` uses
+    VOC's for the images of VOC 2012 train and SBD's for the others. A text file's images use VOC's label if there is
+    one, else that in SegmentationClassAug, else SBD's.
 
     Args:
         root: that folder.
         protocol: `seg11valid` (train on SBD train, 8,498 images; score the 736 of VOC 2011 val that are not in it),
-            `voc2011` (1,112 and 1,111), `voc2012` (1,464 and 1,449), `sbd_noval` (SBD without VOC 2012 val; 1,449).
+            `voc2011` (1,112 and 1,111), `voc2012` (1,464 and 1,449), `sbd_noval` (SBD train without VOC 2012 val;
+            1,449), `trainaug` (10,582 and 1,449).
         train: a list instead of the protocol's.
         test: likewise.
         year: whose images and labels `seg11valid` and text files use; None: 2011, as the authors, if there, else 2012.
@@ -106,7 +110,8 @@ class PascalVOC:
         partial: skip images without files; the run's protocol states how many.
 
     Raises:
-        SegbenchError: missing folders or files, unknown names, or lists that share images.
+        SegbenchError: missing folders or files, unknown names, lists that share images, or, without `partial`, a
+            `trainaug` of another number of images than 10,582.
     """
 
     def __init__(
@@ -126,10 +131,27 @@ class PascalVOC:
         lists = {key: self._files.ids(name, f"data.{key}") for key, name in names.items()}
         refuse_shared(
             [(f"data.{key}={name}", lists[key]) for key, name in names.items()],
-            "score with data.test=seg11valid, or train with data.train=sbd_train_noval (VOC 2012 val is not in it)",
+            f"use the lists of one data.protocol: {', '.join(PROTOCOLS)}",
         )
+        note = self._trainaug_note([lists[key] for key, name in names.items() if name == TRAINAUG])
         self._splits, counts = self._select(names, lists, hold_out)
-        self._protocol = f"{protocol}: {counts}; VOC {self._files.year}"
+        self._protocol = f"{protocol}: {counts}; VOC {self._files.year}{note}"
+
+    def _trainaug_note(self, lists: Sequence[tuple[str, ...]]) -> str:
+        """What the run's protocol says of `trainaug`; its official length is required unless images may be missing."""
+        if not lists:
+            return ""
+        (ids,) = lists
+        labels = self._files.labels(TRAINAUG)
+        own = sum(name in labels and labels[name].suffix == ".png" for name in ids)
+        of = "" if len(ids) == TRAINAUG_IMAGES else f", of lists with {len(ids)} images instead of {TRAINAUG_IMAGES}"
+        if of and not self._partial:
+            raise SegbenchError(
+                f"trainaug has {len(ids)} images by the lists in {self._files.root}",
+                f"{TRAINAUG_IMAGES}: SBD train 8498 and val 2857, VOC 2012 train 1464, without VOC 2012 val 1449",
+                "restore train.txt and val.txt of both archives, or use what is there with data.partial=true",
+            )
+        return f"; trainaug has VOC's labels for {own} images and SBD's for the others{of}"
 
     def _select(
         self, names: Mapping[str, str], lists: Mapping[str, tuple[str, ...]], hold_out: int = 0

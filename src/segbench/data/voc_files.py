@@ -12,7 +12,15 @@ from segbench.errors import SegbenchError
 YEARS = (2011, 2012)
 YEAR_FOLDERS = ("VOCdevkit/VOC{year}", "TrainVal/VOCdevkit/VOC{year}", "VOC{year}")
 SBD_FOLDERS = ("benchmark_RELEASE/dataset", "SBD/benchmark_RELEASE/dataset", "SBD/dataset", "SBD")
+TRAINAUG, TRAINAUG_IMAGES = "trainaug", 10_582
+"""SBD train and val and VOC 2012 train, without VOC 2012 val: a list in wide use, and its length."""
 PREPARE = "run segbench data prepare pascal_voc root={root}"
+
+
+def found(root: Path, folders: Sequence[str], year: int = 0) -> Path | None:
+    """The first of some folders in `root` that is there; `{year}` in their names is the year."""
+    candidates = (root / folder.format(year=year) for folder in folders)
+    return next((folder for folder in candidates if folder.is_dir()), None)
 
 
 class VocFiles:
@@ -36,16 +44,12 @@ class VocFiles:
                 f"{PREPARE.format(root=root)}, or set data.root to it",
             )
         self.root = root
-        self.year = year or next((y for y in YEARS if self._found(YEAR_FOLDERS, y)), YEARS[0])
+        self.year = year or next((y for y in YEARS if found(root, YEAR_FOLDERS, y)), YEARS[0])
         self._listed: dict[Path, dict[str, Path]] = {}
-
-    def _found(self, folders: Sequence[str], year: int = 0) -> Path | None:
-        candidates = (self.root / folder.format(year=year) for folder in folders)
-        return next((folder for folder in candidates if folder.is_dir()), None)
 
     def voc(self, year: int) -> Path:
         """The folder with JPEGImages, SegmentationClass and ImageSets of a year."""
-        folder = self._found(YEAR_FOLDERS, year)
+        folder = found(self.root, YEAR_FOLDERS, year)
         if folder is None:
             tried = " or ".join(name.format(year=year) for name in YEAR_FOLDERS)
             raise SegbenchError(
@@ -55,7 +59,7 @@ class VocFiles:
 
     def sbd(self) -> Path:
         """The folder with img, cls, train.txt and val.txt of SBD."""
-        folder = self._found(SBD_FOLDERS)
+        folder = found(self.root, SBD_FOLDERS)
         if folder is None:
             expected = f"{' or '.join(SBD_FOLDERS)}, with img, cls and train.txt"
             remedy = f"{PREPARE.format(root=self.root)} parts=sbd"
@@ -66,6 +70,9 @@ class VocFiles:
         """The ids of the list that config key `key` names: `seg11valid`, `sbd_train` ..., or a text file's path."""
         if name == "seg11valid":
             return shipped("pascal_seg11valid")
+        if name == TRAINAUG:
+            own, seen = (self.ids(f"voc2012_{split}", key) for split in ("train", "val"))
+            return tuple(sorted({*self.ids("sbd_train", key), *self.ids("sbd_val", key), *own} - {*seen}))
         if name.startswith("sbd_"):
             return read_list(self.sbd() / f"{name.removeprefix('sbd_')}.txt", key)
         if year := _year(name):
@@ -73,7 +80,7 @@ class VocFiles:
         if not name.endswith(".txt"):
             raise SegbenchError(
                 f"{key}={name}",
-                "seg11valid, sbd_train, sbd_val, sbd_train_noval, voc2011_train, voc2012_val ..., or a .txt file",
+                "seg11valid, sbd_train, sbd_val, sbd_train_noval, trainaug, voc2011_train, voc2012_val ... or a .txt",
                 f"correct {key}",
             )
         return read_list(Path(name), key)
@@ -82,8 +89,8 @@ class VocFiles:
         """JPEG by id, of every image that the list may name."""
         year = _year(name) or self.year
         if name.startswith("sbd_"):
-            return self._folder(self._found(YEAR_FOLDERS, year), "JPEGImages") | self._folder(self.sbd(), "img")
-        return self._folder(self._found(SBD_FOLDERS), "img") | self._folder(self.voc(year), "JPEGImages")
+            return self._folder(found(self.root, YEAR_FOLDERS, year), "JPEGImages") | self._folder(self.sbd(), "img")
+        return self._folder(found(self.root, SBD_FOLDERS), "img") | self._folder(self.voc(year), "JPEGImages")
 
     def labels(self, name: str) -> dict[str, Path]:
         """Label file by id, a palette PNG or an SBD .mat, of every image that the list may name."""
@@ -91,9 +98,12 @@ class VocFiles:
             return self._folder(self.sbd(), "cls")
         voc = self.voc(_year(name) or self.year)
         own = self._folder(voc, "SegmentationClass")
+        if name == TRAINAUG:
+            # VOC's label wins where both have one: its borders are exact, and void where they are not.
+            return self._folder(self.sbd(), "cls") | own
         if not name.endswith(".txt"):
             return own
-        return self._folder(self._found(SBD_FOLDERS), "cls") | self._folder(voc, "SegmentationClassAug") | own
+        return self._folder(found(self.root, SBD_FOLDERS), "cls") | self._folder(voc, "SegmentationClassAug") | own
 
     def _folder(self, parent: Path | None, name: str) -> dict[str, Path]:
         # Listed once: eight thousand single look-ups on a network drive take minutes.
@@ -106,5 +116,7 @@ class VocFiles:
 
 
 def _year(name: str) -> int | None:
+    if name == TRAINAUG:
+        return 2012
     matched = re.fullmatch(r"voc(\d{4})_\w+", name)
     return int(matched[1]) if matched else None

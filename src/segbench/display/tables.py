@@ -103,6 +103,12 @@ def _leading(row: Mapping[str, float]) -> float:
     return next(iter(row.values()))
 
 
+def averaged_over(protocol: Mapping[str, Any]) -> str:
+    """What the predictions were averaged over, with the scales of `multiscale`; `protocol` is that of results.json."""
+    scales = protocol.get("tta_scales")
+    return str(protocol.get("tta")) if not scales else f"{protocol['tta']} {', '.join(map(str, scales))}"
+
+
 def print_results(
     config: Config,
     directory: Path,
@@ -128,7 +134,7 @@ def print_results(
     # Without a terminal, lines are not cut to its width.
     console = Console(soft_wrap=True)
     if any(key.startswith(f"{split}/") for key in scores):
-        title = f"{config.name}: {split}, {protocol['checkpoint']} checkpoint, tta {protocol['tta']}"
+        title = f"{config.name}: {split}, {protocol['checkpoint']} checkpoint, tta {averaged_over(protocol)}"
         if config.debug is not None:
             title = f"DEBUG, {config.debug}: {title}"
         if partial is not None:

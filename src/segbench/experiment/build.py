@@ -53,6 +53,7 @@ from segbench.experiment.axes import (
 )
 from segbench.experiment.checks import doubtful, refuse_impossible, refuse_single_values
 from segbench.inference.forward import geometry_of
+from segbench.inference.multiscale import scales_of
 from segbench.losses.rate import loss_rate_mismatch
 from segbench.metrics.decoding import Decoding
 from segbench.metrics.measure import Measure
@@ -168,7 +169,7 @@ def build_task(config: Config, spec: DatasetSpec, training: bool = True) -> Segm
         measures=measures,
         optimizer=lambda module: make_optimizer(_clippable(config), module),
         schedule=lambda optimizer, steps: schedule(optimizer, steps),
-        evaluation=Evaluation(config.tile, config.tta, int(config.threads)),
+        evaluation=Evaluation(config.tile, config.tta, int(config.threads), scales_of(config.tta, config.tta_scales)),
         seed=config.seed,
         channels_last=bool(config.task.channels_last),
     )

@@ -237,6 +237,7 @@ def task_protocol(config: Config, data: SegmentationData, task: SegmentationTask
         "checkpoint_chosen_by": config.monitor if checkpoint == "best" else None,
         "precision": config.trainer.precision,
         "tta": task.evaluation.tta,
+        **({"tta_scales": list(task.evaluation.scales)} if task.evaluation.scales else {}),
         "tile": task.evaluation.tile,
         "threads": task.evaluation.threads,
         "versions": {key: info.version for key, info in task.infos("test").items()},

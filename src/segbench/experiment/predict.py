@@ -174,9 +174,12 @@ def _predict(
     written: Callable[[Path], None],
 ) -> list[Path]:
     from segbench.experiment.build import build_dataset_spec
+    from segbench.inference.multiscale import scales_of
     from segbench.prediction.settings import check_settings
 
+    scales = scales_of(config.tta, config.tta_scales)
     facts = [str(checkpoint), *(f"beside it {each.checkpoint}" for each in members), *sentences, f"tta={config.tta}"]
+    facts += [f"over {', '.join(map(str, scales))} of each image, taken whole, and mirrored"] if scales else []
     spec = _read_as(given, build_dataset_spec(run))
     output = Path(given.output)
     inputs = _inputs(given, config, spec, output)
@@ -354,6 +357,7 @@ def _decoding(given: PredictRequest, config: Config) -> Decoding:
 def _made_by(given: PredictRequest, config: Config, checkpoint: Path, members: Sequence[Member]) -> dict[str, Any]:
     """What decides the values of a prediction; without overlap, `tile` and the device change only the last bits."""
     from segbench.experiment.ensemble import digest_of
+    from segbench.inference.multiscale import scales_of
     from segbench.inference.stream import OVERLAP_TILE
 
     kinds = given.format
@@ -367,6 +371,8 @@ def _made_by(given: PredictRequest, config: Config, checkpoint: Path, members: S
     }
     if members:
         made_by["ensemble"] = [each.digest for each in members]
+    if scales := scales_of(config.tta, config.tta_scales):
+        made_by["tta_scales"] = list(scales)
     if "instances" in names or (kinds is None and _has_objects(config)):
         made_by["decoding"] = dataclasses.asdict(_decoding(given, config))
     if "overlays" in names:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.config.requests import averaging
 from segbench.config.trust import asked, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
 from segbench.experiment.left_as_it_was import left_as_it_was
@@ -76,6 +77,7 @@ class Predictor:
         device: the device.
         tile: output side of a tile.
         tta: symmetries.
+        tta_scales: scales.
         overlap: of blended tiles.
         ensemble: further runs.
     """
@@ -88,6 +90,7 @@ class Predictor:
         device: str | None = None,
         tile: int | None = None,
         tta: str | None = None,
+        tta_scales: Sequence[float] | None = None,
         overlap: float | None = None,
         ensemble: str | Sequence[str] = (),
     ) -> None:
@@ -109,7 +112,7 @@ class Predictor:
             # Nothing is scored.
             "metrics": {},
             **({} if tile is None else {"tile": tile}),
-            **({} if tta is None else {"tta": tta}),
+            **averaging(tta, None if tta_scales is None else list(tta_scales)),
         }
         call = f"segbench.load({str(run.path)!r}, trust=[...]) with"
         with left_as_it_was(), asked(call, trust), trusting(trust):
@@ -175,6 +178,7 @@ class Predictor:
                 tuple(self.spec.heads),
                 tile=self.config.tile,
                 tta=self.config.tta,
+                scales=self.config.tta_scales,
                 channels_last=bool(self.config.task.channels_last),
                 batch=batch_size,
                 overlap=self._overlap,

@@ -75,7 +75,10 @@ def export(given: ExportRequest) -> Path:
     print(f"{checkpoint} of step {step}: {type(model).__name__}", file=sys.stderr)
     for each in members:
         print(f"beside it {each.checkpoint}", file=sys.stderr)
-    for sentence in (_sides(geometry, size, inside is not geometry), _precision(str(config.trainer.precision))):
+    told = [_sides(geometry, size, inside is not geometry), _precision(str(config.trainer.precision))]
+    if config.tta != "none":
+        told.append(f"tta: the file is the network alone; the run's predictions are averaged by tta={config.tta}")
+    for sentence in told:
         print(sentence, file=sys.stderr)
     example = next(_images(spec, inside, size, SIDES[1:]))
     program = trace(network, example, inside, size)

@@ -24,6 +24,7 @@ from segbench.errors import SegbenchError, check
 from segbench.inference.bands import banded
 from segbench.inference.forward import TilePredictor, geometry_of, is_large
 from segbench.inference.in_turn import Answers, in_turn
+from segbench.inference.multiscale import at_scales, averaged, scales_of
 from segbench.inference.rowwise import NotRowwise
 from segbench.inference.symmetries import symmetries
 from segbench.inference.tiling import Span, overlapping, plan
@@ -48,6 +49,7 @@ def predict_image(
     *,
     tile: int | None = None,
     tta: str = "none",
+    scales: Sequence[float] | None = None,
     channels_last: bool = False,
     overlap: float | None = None,
 ) -> dict[str, Tensor]:
@@ -61,7 +63,8 @@ def predict_image(
             strips without overlap on a CPU, see `bands`, and else tiles of `DEFAULT_TILE`: on another device, with
             symmetries or a batch, and, told once, for a network with an operation that `rowwise` lacks. The result
             does not depend on it, see `tiling.plan`.
-        tta: the symmetries averaged over, `none`, `rot4` or `d4`, see `symmetries`.
+        tta: the symmetries averaged over, `none`, `rot4`, `d4` or `multiscale`, see `symmetries`.
+        scales: those that `multiscale` averages over, see `multiscale`; None: 0.5 to 1.75.
         channels_last: give the network its input in this memory format.
         overlap: approximate: tiles of `tile`, or `OVERLAP_TILE`, are predicted without context and blended where they
             share pixels, see `tiling.overlapping`; None: exact.
@@ -80,7 +83,7 @@ def predict_image(
     image = ReadableImage(None, (height, width), read)
     whole: dict[str, Tensor] = {}
     for window in predict_stream(
-        model, [image], heads, tile=tile, tta=tta, channels_last=channels_last, overlap=overlap
+        model, [image], heads, tile=tile, tta=tta, scales=scales, channels_last=channels_last, overlap=overlap
     ):
         for head, probabilities_Khw in window.probabilities.items():
             if head not in whole:
@@ -97,6 +100,7 @@ def predict_stream(
     *,
     tile: int | None = None,
     tta: str = "none",
+    scales: Sequence[float] | None = None,
     channels_last: bool = False,
     batch: int = 1,
     devices: Sequence[torch.device] = (),
@@ -113,7 +117,8 @@ def predict_stream(
         images: taken one by one when needed.
         heads: the names of the model's heads.
         tile: the largest output side of a tile in pixels.
-        tta: the symmetries averaged over.
+        tta: the symmetries averaged over; `multiscale` reads each image whole and gives it in one window.
+        scales: those that `multiscale` averages over.
         channels_last: give the network its input in this memory format.
         batch: consecutive tiles of one size, of one or several images, that are predicted together. More than 1 is
             faster on a GPU, and may change the last bits of a result.
@@ -125,8 +130,8 @@ def predict_stream(
         An iterator of windows: those of each image cover each pixel once.
 
     Raises:
-        SegbenchError: the model is in training mode; wrong tta, batch or overlap; and, while iterating, a tile that is
-            wrong or does not fit into memory, or an output that contradicts the model's heads or geometry.
+        SegbenchError: the model is in training mode; wrong tta, scales, batch or overlap; and, while iterating, a tile
+            that is wrong or does not fit into memory, or an output that contradicts the model's heads or geometry.
     """
     if model.training:
         raise SegbenchError("prediction by a model in training mode", "eval mode", "call model.eval() first")
@@ -137,6 +142,8 @@ def predict_stream(
     if overlap is not None:
         tile = OVERLAP_TILE if tile is None else tile
         overlapping(1, geometry, tile, overlap)
+    if chosen := scales_of(tta, scales):
+        return averaged(_stream(predictors, at_scales(images, chosen), tile, batch, overlap))
     return _stream(predictors, images, tile, batch, overlap)
 
 

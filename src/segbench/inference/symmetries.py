@@ -44,12 +44,14 @@ def symmetries(tta: str = "none") -> list[Symmetry]:
     ones are our choice: they need no interpolation and lose no corner.
 
     Args:
-        tta: `none` (the identity alone), `rot4` (the four quarter turns), `d4` (those, and mirrored: eight).
+        tta: `none` (the identity alone), `rot4` (the four quarter turns), `d4` (those, and mirrored: eight),
+            `multiscale` (the identity and the mirror image; scales are apart, see `multiscale`).
 
     Raises:
         SegbenchError: an unknown name.
     """
     groups = {"none": [(0, False)], "rot4": [(k, False) for k in range(4)]}
     groups["d4"] = groups["rot4"] + [(k, True) for k in range(4)]
+    groups["multiscale"] = [(0, False), (0, True)]
     check_one_of("tta", tta, tuple(groups))
     return [_symmetry(turns, flip) for turns, flip in groups[tta]]

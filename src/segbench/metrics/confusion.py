@@ -13,8 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.compiled import compiled
+from segbench.errors import SegbenchError
 from segbench.metrics.measure import Counts, ImageResult
 from segbench.spec import OF_CLASSES, ScoreInfo
+
+FOUR = ("pixel_acc", "mean_acc", "mean_iu", "fw_iu")
+"""The scores that the FCN papers print."""
 
 WAYS, FEW = 4, 4096
 """Tables that are counted in turn, and the most numbers in each: neighbours are mostly of one class, and a sum that
@@ -97,12 +101,21 @@ class Overlap:
 
     Over no labelled pixel all of them are NaN.
 
+    `without` names a class, such as a background that is trained but counted by some tables and left out by others:
+    `pixel_acc_without_<class>`, `mean_acc_without_<class>`, `mean_iu_without_<class>` and `fw_iu_without_<class>` are
+    the four scores of the papers once more, with i and k over the other classes alone and j over all: the class's own
+    pixels count in IU_i where they are predicted as i.
+
     Not from that matrix comes `mean_iu_per_image`: the mean of the images' `mean_iu`. It does not estimate the others,
     since small images and rare classes weigh more in it.
 
     Attributes:
         class_names: K names.
         excluded: classes left out of all means; their labelled pixels still count for `pixel_acc`.
+        without: the class that four further scores leave out; None: no further scores.
+
+    Raises:
+        SegbenchError: `without` is none of the classes.
     """
 
     class_names: tuple[str, ...]
@@ -112,12 +125,23 @@ class Overlap:
     needs_prob: bool = False
     needs_raw: bool = False
     test_only: bool = False
+    without: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.without is not None and self.without not in self.class_names:
+            shown = ", ".join(self.class_names[:8]) + (" ..." if len(self.class_names) > 8 else "")
+            raise SegbenchError(
+                f"without={self.without} in the metric {self.name}",
+                f"a class of the labels: {shown}",
+                f"correct metrics.{self.name}.without, or remove it",
+            )
 
     def infos(self) -> tuple[ScoreInfo, ...]:
-        """Accuracies, mean IUs by every definition, frequency weighted IU, then IU and Dice of each class."""
+        """Accuracies, mean IUs by every definition, frequency weighted IU, those without a class, then each class's."""
         means = ("mean_iu", "mean_iu_present", "mean_iu_all", "mean_iu_per_image")
         of_classes = (f"{family}/{name}" for family in OF_CLASSES for name in self.class_names)
-        names = ("pixel_acc", "mean_acc", *means, "fw_iu", *of_classes)
+        further = () if self.without is None else (f"{name}_without_{self.without}" for name in FOUR)
+        names = ("pixel_acc", "mean_acc", *means, "fw_iu", *further, *of_classes)
         return tuple(ScoreInfo(name, (0.0, 1.0), True, self.version) for name in names)
 
     def counts(self, image: ImageResult) -> Counts:
@@ -164,9 +188,26 @@ class Overlap:
                 "fw_iu": np.where(some, np.where(share > 0, share * np.nan_to_num(iu), 0.0)[..., kept].sum(-1), np.nan),
             }
             dice = 2 * hit / (labelled + np.asarray(totals["predicted"], np.float64))
+            if self.without is not None:
+                scores |= self._without(hit, labelled, iu)
         for family, of_class in zip(OF_CLASSES, (iu, dice), strict=True):
             scores |= {f"{family}/{name}": of_class[..., k] for k, name in enumerate(self.class_names)}
         return scores
+
+    def _without(
+        self, hit: NDArray[np.float64], labelled: NDArray[np.float64], iu: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        kept, counted = self._kept(), np.array([name != self.without for name in self.class_names])
+        pixels = labelled[..., counted].sum(-1)
+        share = labelled / pixels[..., None]
+        weighted = np.where(share > 0, share * np.nan_to_num(iu), 0.0)[..., kept & counted].sum(-1)
+        values = (
+            hit[..., counted].sum(-1) / pixels,
+            _mean_of_finite((hit / labelled)[..., kept & counted]),
+            _mean_of_finite(iu[..., kept & counted]),
+            np.where(pixels > 0, weighted, np.nan),
+        )
+        return {f"{name}_without_{self.without}": value for name, value in zip(FOUR, values, strict=True)}
 
     def _kept(self) -> NDArray[np.bool_]:
         kept = np.ones(len(self.class_names), bool)

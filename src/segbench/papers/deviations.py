@@ -16,6 +16,7 @@ from segbench.config.no_effect import counting
 from segbench.config.record import Config
 from segbench.config.requests import EvaluateRequest
 from segbench.experiment.stages import FOLDER, Stage
+from segbench.inference.multiscale import scales_of
 from segbench.inference.symmetries import symmetries
 from segbench.runs.directory import Run
 from segbench.runs.history import Leg, continuations
@@ -122,11 +123,18 @@ def deviations(conduct: Conduct, reference: Config, stages: Sequence[Stage] = ()
     reported += _of_settings(conduct, reference)
     reported += _of_history(conduct)
     reported += _of_stages(conduct, reference, stages)
-    own = "last" if config.monitor is None else "best"
+    own = "best" if config.monitor is not None and _validated(conduct) else "last"
     if (scored := conduct.protocol.get("checkpoint", own)) != own:
         reported.append(f"scored by its {scored} checkpoint instead of its {own} one")
     reported += [*_of_precision(conduct), *_of_code(conduct), *_of_hardware(conduct)]
     return list(dict.fromkeys(reported))
+
+
+def _validated(conduct: Conduct) -> bool:
+    """Whether there was a best checkpoint: the run has the scores of its last validation, or reports the best one."""
+    metrics = conduct.results.get("metrics")
+    chosen = conduct.results["protocol"].get("checkpoint") == "best"
+    return metrics is None or chosen or any(key.startswith("val/") for key in metrics)
 
 
 def not_comparable(config: Config, reference: Config) -> list[str]:
@@ -168,7 +176,7 @@ def _of_settings(conduct: Conduct, reference: Config) -> list[str]:
     mine, theirs = _views(asked, reference.flat)
     handled = {*_FROM_THE_RUN, *_BATCH}
     if reference.paper is not None and reference.paper.symmetries is not None:
-        handled.add("tta")
+        handled |= {"tta", "tta_scales"}
     # Runs of version 0.1.0 do not say what was `auto`.
     unknown = set() if conduct.legs else {key for key, value in theirs.items() if value == "auto"}
     # The runs that a run started from are on other machines in other places.
@@ -249,6 +257,9 @@ def _averaging(config: Config, reference: Config) -> list[str]:
     paper = reference.paper
     if paper is None or paper.symmetries is None:
         return []
+    if scales := scales_of(config.tta, config.tta_scales):
+        over = f"averaged over {len(scales)} scales, each also mirrored (tta=multiscale)"
+        return [f"{over}, the paper averages over {paper.symmetries} turned copies"]
     copies = len(symmetries(config.tta))
     if copies == paper.symmetries:
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segbench.config.paper import paper_blocks
+from segbench.config.paper import experiment_of
 from segbench.experiment.stages import FOLDER
 from segbench.runs.directory import Run
 
@@ -29,16 +29,16 @@ def name_deviations(directory: Path) -> None:
         return
     config = trained.config()
     # A row of the user's own has no packaged experiment to be compared with.
-    if config.paper is None or config.paper.experiment not in paper_blocks():
+    if config.paper is None or (itself := experiment_of(config.paper.model_dump())) is None:
         return
     from segbench.papers.deviations import Conduct, deviations, not_comparable
     from segbench.papers.experiments import row_itself
 
-    row = row_itself(config.paper, config.name)
+    row = row_itself(config.paper, itself)
     conduct = Conduct.of(trained)
     conduct = conduct if trained.path == run.path else conduct.scored_again(run)
     found, other = deviations(conduct, row.config, row.stages), not_comparable(conduct.config, row.config)
-    run.write_deviations({"experiment": config.paper.experiment, "deviations": found, "not_comparable": other})
-    print(f"{run.path} beside {config.paper.experiment}, the paper's protocol:")
+    run.write_deviations({"experiment": itself, "deviations": found, "not_comparable": other})
+    print(f"{run.path} beside {itself}, the paper's protocol:")
     for each in (*(f"not comparable: {reason}" for reason in other), *found):
         print(f"  {each}")

@@ -139,6 +139,7 @@ def _predicted(
         tuple(job.spec.heads),
         tile=task.evaluation.tile,
         tta=task.evaluation.tta,
+        scales=task.evaluation.scales,
         channels_last=task.memory_format == torch.channels_last,
         batch=job.batch,
         devices=job.devices,

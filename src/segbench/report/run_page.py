@@ -23,7 +23,7 @@ from segbench.config.handed_over import read_json
 from segbench.config.paper import packaged_facts, paper_blocks
 from segbench.display.digits import number
 from segbench.display.html import part
-from segbench.display.tables import data_wait
+from segbench.display.tables import averaged_over, data_wait
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences, table
@@ -105,7 +105,7 @@ def _scores(run: RunRecord, metric: str | None) -> Markup:
         "experiment": run.name,
         "split": f"{run.split}: {run.protocol.get('dataset')}, {run.protocol.get('split')}",
         "checkpoint": f"{chosen}, selected by {by}" if by else chosen,
-        "averaged over": run.protocol.get("tta"),
+        "averaged over": averaged_over(run.protocol),
         "networks": _networks(run),
         "precision": run.protocol.get("precision"),
     }

@@ -41,13 +41,15 @@ class Evaluation:
 
     Attributes:
         tile: output side of an inference tile in pixels; None: the whole image at once.
-        tta: symmetries that predictions are averaged over at test: `none`, `rot4` or `d4`.
+        tta: symmetries that predictions are averaged over at test: `none`, `rot4`, `d4` or `multiscale`.
         threads: CPU threads, in training too; fixed, because sums in another order may round otherwise.
+        scales: that `multiscale` averages over; empty for any other.
     """
 
     tile: int | None = None
     tta: str = "none"
     threads: int = 1
+    scales: tuple[float, ...] = ()
 
 
 class SegmentationTask(lightning.LightningModule):
@@ -291,6 +293,7 @@ class SegmentationTask(lightning.LightningModule):
             tuple(self.spec.heads),
             tile=self.evaluation.tile,
             tta=self.evaluation.tta if tta is None else tta,
+            scales=self.evaluation.scales or None,
             channels_last=self.memory_format == torch.channels_last,
         )
 

@@ -112,6 +112,20 @@ def test_a_data_set_placed_by_hand_is_left_alone(sift, run, said, server):
     assert said == [f"sift_flow all: ready in {sift}"]
 
 
+def test_pascal_context_from_its_archives(context, tmp_path, published, run):
+    from segbench.data.pascal_context import PascalContext
+
+    shutil.copytree(context / "VOCdevkit", tmp_path / "voc2010" / "VOCdevkit")
+    shutil.copytree(context / "trainval", tmp_path / "labels" / "trainval")
+    shutil.copyfile(context / "labels.txt", tmp_path / "labels" / "labels.txt")
+    for part in ("voc2010", "labels"):
+        published("pascal_context", part, packed(tmp_path / part, "gz"))
+    published("pascal_context", "names", (context / "59_labels.txt").read_bytes())
+    run("pascal_context", tmp_path / "new")
+    before, after = (PascalContext(root).split("test").read(1) for root in (context, tmp_path / "new"))
+    np.testing.assert_array_equal(before.labels["semantic"], after.labels["semantic"])
+
+
 def test_nyud_release(nyud, tmp_path, published, run):
     from segbench.data.nyudv2 import NYUDv2
 

@@ -190,6 +190,9 @@ RELEASED = [
     ("siftflow-fcn32s-heavy", "fcn32s", {"semantic": 33, "geometric": 3}, 3, "early"),
     ("siftflow-fcn16s-heavy", "fcn16s", {"semantic": 33, "geometric": 3}, 3, "early"),
     ("siftflow-fcn8s-heavy", "fcn8s", {"semantic": 33, "geometric": 3}, 3, "early"),
+    ("pascalcontext-fcn32s-heavy", "fcn32s", 60, 3, "early"),
+    ("pascalcontext-fcn16s-heavy", "fcn16s", 60, 3, "early"),
+    ("pascalcontext-fcn8s-heavy", "fcn8s", 60, 3, "early"),
 ]
 
 

@@ -67,6 +67,7 @@ _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
 _SBD = "Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
 _VOC2012 = "VOCtrainval_11-May-2012.tar"
 _MAPPING = "https://raw.githubusercontent.com/ankurhanda/nyuv2-meta-data/master/classMapping40.mat"
+_CONTEXT = "https://www.cs.stanford.edu/~roozbeh/pascal-context"
 _CELLS = "http://data.celltrackingchallenge.net/training-datasets"
 
 PARTS: dict[str, dict[str, Part]] = {
@@ -126,6 +127,16 @@ PARTS: dict[str, dict[str, Part]] = {
         "all": Part(
             (_file(None, "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip"),),
             ("**/Images/spatial_envelope*", "**/SemanticLabels/spatial_envelope*", "**/GeoLabels/spatial_envelope*"),
+        ),
+    },
+    "pascal_context": {
+        "voc2010": Part(
+            (_file("md5:da459979d0c395079b5c75ee67908abb", f"{_VOC}/voc2010/VOCtrainval_03-May-2010.tar"),),
+            ("VOCdevkit/VOC2010/JPEGImages", "VOCdevkit/VOC2010/ImageSets/Main/train.txt"),
+        ),
+        "labels": Part((_file(None, f"{_CONTEXT}/trainval.tar.gz"),), ("**/trainval/*.mat", "**/labels.txt")),
+        "names": Part(
+            (_file(None, f"{_CONTEXT}/59_labels.txt"),), ("**/59_labels.txt",), partial(_copy_to, "59_labels.txt")
         ),
     },
     "isbi_em": {

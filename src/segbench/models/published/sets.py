@@ -81,6 +81,7 @@ _ILSVRC = Input("BGR", 255, (104.00699, 116.66877, 122.67892))
 _NYUD_COLOR = Input("BGR", 255, (116.190, 97.203, 92.318))
 _NYUD_HHA = Input("HHA", 255, (132.431, 94.076, 118.477))
 _SIFT_FLOW = Input("BGR", 255, (114.578, 115.294, 108.353))
+_CONTEXT = Input("BGR", 255, (104.007, 116.669, 122.679))
 
 _SCORES = ("score_*", "upscore*")
 _CAFFE_ZOO = "https://github.com/BVLC/caffe/tree/master/models"
@@ -161,6 +162,9 @@ WEIGHT_SETS: Mapping[str, WeightSet] = {
         _released("siftflow-fcn32s-heavy", "fcn32s", "siftflow-fcn32s", rgb=_SIFT_FLOW),
         _released("siftflow-fcn16s-heavy", "fcn16s", "siftflow-fcn16s", rgb=_SIFT_FLOW),
         _released("siftflow-fcn8s-heavy", "fcn8s", "siftflow-fcn8s", rgb=_SIFT_FLOW),
+        _released("pascalcontext-fcn32s-heavy", "fcn32s", "pascalcontext-fcn32s", rgb=_CONTEXT),
+        _released("pascalcontext-fcn16s-heavy", "fcn16s", "pascalcontext-fcn16s", rgb=_CONTEXT),
+        _released("pascalcontext-fcn8s-heavy", "fcn8s", "pascalcontext-fcn8s", rgb=_CONTEXT),
         WeightSet(
             "phseg_v5",
             "https://lmb.informatik.uni-freiburg.de/people/ronneber/u-net/u-net-release-2015-10-02.tar.gz",
@@ -171,4 +175,4 @@ WEIGHT_SETS: Mapping[str, WeightSet] = {
         ),
     )
 }
-"""By name: three ImageNet nets of the papers and torchvision's, the FCN authors' eleven, the U-Net authors' one."""
+"""By name: three ImageNet nets of the papers and torchvision's, the FCN authors' fourteen, the U-Net authors' one."""
