@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ from segbench.experiment.axes import (
     schedule_of,
 )
 from segbench.experiment.checks import doubtful, refuse_impossible, refuse_single_values
+from segbench.inference.casts import kept_casts
 from segbench.inference.forward import geometry_of
 from segbench.losses.rate import loss_rate_mismatch
 from segbench.metrics.decoding import Decoding
@@ -69,6 +71,7 @@ from segbench.training.lightning_internals import (
     OneGpuEach,
     broadcast_no_signals,
     catch_no_signals,
+    evaluate_within,
     wait_at_most,
     waits_for_every_gradient,
 )
@@ -275,6 +278,8 @@ def build_trainer(
     if given.get("benchmark") == "auto":
         # Nobody settled it: as torch does by itself.
         del given["benchmark"]
+    # Under `torch.inference_mode` no cast of a weight is kept.
+    given.setdefault("inference_mode", False)
     if given.get("strategy") == "ddp":
         # Gradients stand in the buckets that are sent and not beside them: their memory once, no copy, the same bits.
         given["strategy"] = {"_target_": "lightning.pytorch.strategies.DDPStrategy", "gradient_as_bucket_view": True}
@@ -296,6 +301,8 @@ def build_trainer(
     # `InStep` handles signals instead.
     catch_no_signals(trainer)
     broadcast_no_signals(trainer)
+    # An evaluation casts the weights once, not for each batch.
+    evaluate_within(trainer, partial(kept_casts, trainer.strategy.root_device.type))
     # NCCL's watchdog ends the process with no word on which rank it waited for; `InStep`, on the CPU, tells it before.
     wait_at_most(trainer, config.runtime.timeout_s + (_WATCHDOG_LATER_S if config.trainer.on_gpu else 0.0))
     return trainer

@@ -41,7 +41,7 @@ class TilePredictor:
         self.on_gpu = self.device is not None and self.device.type != "cpu"
         self._weighed: set[tuple[int, ...]] = set()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, tiles: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
         """KHW float32 by head of each tile, CHW by modality; one forward a symmetry."""
         tiles = [{name: image_CHW.to(self.device, self.dtype) for name, image_CHW in tile.items()} for tile in tiles]
@@ -81,7 +81,7 @@ class TilePredictor:
                 raise NotRowwise("an output that contradicts the geometry")
             return by_head
 
-        @torch.inference_mode()
+        @torch.no_grad()
         def strip(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
             batch = {
                 name: image_CHW[None].to(self.device, self.dtype).contiguous(memory_format=self.memory_format)
