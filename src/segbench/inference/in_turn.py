@@ -42,7 +42,7 @@ def in_turn(
         for thread, context in zip(threads, contexts, strict=True):
             thread.submit(context.__enter__)
         if shares > 1:
-            _divide_threads(threads, shares)
+            divide_threads(threads, shares)
         while True:
             unreadable: Exception | None = None
             following: tuple[int, Given] | None = None
@@ -69,7 +69,7 @@ def in_turn(
             thread.shutdown()
 
 
-def _divide_threads(threads: Sequence[ThreadPoolExecutor], shares: int) -> None:
+def divide_threads(threads: Sequence[ThreadPoolExecutor], shares: int) -> None:
     """Each of these threads computes on its share of torch's."""
     count = torch.get_num_threads()
 

@@ -218,7 +218,7 @@ def _kept(weight: Tensor, view: Tensor) -> Tensor:
     """A view of a weight, without gradients as the same tensor at each call: autocast keeps no casts of views."""
     if torch.is_grad_enabled():
         return view
-    kept = _MATRICES.get(weight)
+    kept: Tensor | None = _MATRICES.get(weight)  # type: ignore[no-untyped-call]
     alike = kept is not None and (kept.data_ptr(), kept.dtype, kept.shape) == (view.data_ptr(), view.dtype, view.shape)
     if kept is None or not alike or kept.requires_grad != weight.requires_grad:
         # `data` has the view's memory and is none.
