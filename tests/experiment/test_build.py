@@ -13,6 +13,7 @@ from segbench.experiment.build import (
     build_data,
     build_dataset,
     build_dataset_spec,
+    build_experiment,
     build_measures,
     build_model,
     build_task,
@@ -412,3 +413,50 @@ def test_a_validation_that_fails_keeps_no_casts(tiny_config, tmp_path):
         )
     assert torch.autocast_increment_nesting() == 1
     torch.autocast_decrement_nesting()
+
+
+@pytest.mark.parametrize(
+    ("precision", "optimizer", "told"),
+    [
+        ("16-true", "adamw", True),
+        ("16-true", "sgd", False),
+        ("32-true", "adamw", False),
+        ("bf16-true", "adamw", False),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*for historical reasons")
+def test_an_epsilon_that_the_precision_rounds_to_nothing_is_told(
+    tiny_config, tmp_path, caplog, precision, optimizer, told
+):
+    config = tiny_config(f"optimizer={optimizer}", f"trainer.precision='{precision}'").replace({"callbacks": {}})
+    build_experiment(config, tmp_path)
+    found = [line for line in caplog.messages if "optimizer.eps" in line]
+    assert len(found) == told
+    if told:
+        assert "trainer.precision=16-true rounds optimizer.eps=1e-08 to 0" in found[0]
+
+
+@pytest.mark.parametrize(("tile", "measured"), [(None, False), (60, True)])
+def test_cudnn_measures_no_whole_images_that_a_training_scores(tiny_config, tmp_path, monkeypatch, tile, measured):
+    seen = []
+
+    class Seen(lightning.Callback):
+        def on_train_batch_end(self, *arguments, **named):
+            seen.append(("train", torch.backends.cudnn.benchmark))
+
+        def on_validation_batch_end(self, *arguments, **named):
+            seen.append(("val", torch.backends.cudnn.benchmark))
+
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    asked = {
+        "trainer.benchmark": True,
+        "tile": tile,
+        "callbacks": {},
+        "trainer.max_steps": 1,
+        "trainer.val_check_interval": 1,
+    }
+    experiment = build_experiment(tiny_config().replace(asked), tmp_path)
+    experiment.trainer.callbacks.append(Seen())
+    with log_to(None):
+        experiment.trainer.fit(experiment.task, experiment.data)
+    assert set(seen) == {("train", True), ("val", measured)}

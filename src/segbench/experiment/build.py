@@ -76,7 +76,7 @@ from segbench.training.lightning_internals import (
     waits_for_every_gradient,
 )
 from segbench.training.optim import PER_LAYER, Scheduled, freeze_others, parameter_groups
-from segbench.training.precision import precision_named, round_to_tf32
+from segbench.training.precision import precision_named, round_to_tf32, unmeasured
 from segbench.training.task import Evaluation, SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -374,6 +374,9 @@ def build_experiment(config: Config, directory: Path, dataset: DataSet | None = 
     callbacks = build_callbacks(config.callbacks, directory, task)
     loggers = build_loggers(config.logger, config, directory)
     trainer = build_trainer(config, directory, callbacks, loggers)
+    if config.tile is None:
+        # Tiles that are trained have one size, whole images that are scored have many.
+        evaluate_within(trainer, unmeasured)
     refuse_impossible(config, dataset, task.infos("val"), trainer.world_size)
     for sentence in doubtful(config) if is_main_process() else ():
         log.warning("%s", sentence)
@@ -385,6 +388,7 @@ def build_experiment(config: Config, directory: Path, dataset: DataSet | None = 
     _check_network(config, dataset, task, waits_for_every_gradient(trainer))
     refuse_single_values(config, task.model, dataset)
     _warn_of_rate(config, dataset, task, trainer.world_size)
+    _warn_of_epsilon(config, task)
     return Experiment(dataset, data, task, trainer)
 
 
@@ -426,6 +430,19 @@ def _clippable(config: Config) -> Component:
     if not (scaled and trainer.gradient_clip_val and "fused" in hints_of(kind_of(optimizer))[0]):
         return optimizer
     return Component.model_validate({"_target_": optimizer.target, "fused": False} | optimizer.arguments)
+
+
+def _warn_of_epsilon(config: Config, task: SegmentationTask) -> None:
+    weights = precision_named(config.trainer.precision, "cuda" if config.trainer.on_gpu else "cpu").weights
+    groups = make_optimizer(config.optimizer, task.model).param_groups
+    given = [group["eps"] for group in groups if isinstance(group.get("eps"), float)]
+    lost = [eps for eps in given if eps > 0 and torch.tensor(eps, dtype=weights) == 0]
+    if lost and is_main_process():
+        log.warning(
+            "trainer.precision=%s rounds optimizer.eps=%g to 0, and a weight whose gradient is 0 becomes nan; set "
+            "optimizer.eps=1e-4, or trainer.precision=16-mixed",
+            *(config.trainer.precision, lost[0]),
+        )
 
 
 def _warn_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, processes: int) -> None:
