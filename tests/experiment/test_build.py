@@ -13,6 +13,7 @@ from segbench.experiment.build import (
     build_data,
     build_dataset,
     build_dataset_spec,
+    build_experiment,
     build_measures,
     build_model,
     build_task,
@@ -21,6 +22,7 @@ from segbench.experiment.build import (
 )
 from segbench.losses import Loss
 from segbench.runs.directory import Run
+from segbench.runtime.log import log_to
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec, TileGeometry
 from segbench.training.callbacks.checkpoints import Checkpoints
 from segbench.training.callbacks.in_step import InStep
@@ -352,3 +354,109 @@ def test_nccls_watchdog_comes_after_the_waits_on_the_cpu(tiny_config, tmp_path, 
     trainer = build_trainer(config, tmp_path, [], [])
     (in_step,) = (each for each in trainer.callbacks if isinstance(each, InStep))
     assert (told, in_step._patience.total_seconds()) == ([waits], 7.0)
+
+
+class Probabilities(lightning.Callback):
+    """Keeps what each image was scored by, and writes how often a weight was cast until then."""
+
+    def __init__(self, counted):
+        self.counted, self.casts, self.prob_KHW = counted, [], []
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.casts.append(len(self.counted.found))
+        self.prob_KHW += [torch.from_numpy(result["semantic"].prob_KHW) for result in outputs["results"]]
+
+
+def test_validations_cast_the_weights_once_each_and_never_stale(tiny_config, tmp_path, casts, monkeypatch):
+    from segbench.experiment import build
+
+    def scored(name):
+        config = tiny_config("trainer.precision=bf16-mixed", "optimizer.lr=0.1", "scheduler.warmup_steps=0")
+        torch.manual_seed(0)
+        dataset = build_dataset(config.data, config.weights)
+        task = build_task(config, dataset.spec)
+        weight = max((each for each in task.model.parameters()), key=torch.numel)
+        seen = Probabilities(casts(torch.float32, weight.numel()))
+        changes = {"trainer.max_steps": 2, "trainer.val_check_interval": 1, "callbacks": {}}
+        trainer = build_trainer(config.replace(changes), tmp_path / name, [seen], [])
+        with log_to(None), seen.counted:
+            trainer.fit(task, build_data(config, dataset, task.model.geometry))
+        assert not torch.is_autocast_enabled("cpu")
+        assert torch.autocast_increment_nesting() - 1 == torch.autocast_decrement_nesting() == 0
+        return seen
+
+    once = scored("once")
+    monkeypatch.setattr(build, "evaluate_within", lambda trainer, context: None)
+    each = scored("each")
+    images = len(once.casts) // 2
+    # A training step casts too; within a validation only the first image does.
+    assert images > 1
+    for pass_ in (once.casts[:images], once.casts[images:]):
+        assert len(set(pass_)) == 1
+    assert len(set(each.casts)) == 2 * images
+    assert len(once.prob_KHW) == len(each.prob_KHW)
+    assert all(torch.equal(one, other) for one, other in zip(once.prob_KHW, each.prob_KHW, strict=True))
+    assert not torch.equal(once.prob_KHW[0], once.prob_KHW[images])
+
+
+def test_a_validation_that_fails_keeps_no_casts(tiny_config, tmp_path):
+    class Failing(lightning.Callback):
+        def on_validation_batch_end(self, *arguments, **named):
+            raise RuntimeError("as asked")
+
+    config = tiny_config("trainer.precision=bf16-mixed").replace({"callbacks": {}})
+    dataset = build_dataset(config.data, config.weights)
+    task = build_task(config, dataset.spec)
+    with log_to(None), pytest.raises(RuntimeError, match="as asked"):
+        build_trainer(config, tmp_path, [Failing()], []).validate(
+            task, build_data(config, dataset, task.model.geometry)
+        )
+    assert torch.autocast_increment_nesting() == 1
+    torch.autocast_decrement_nesting()
+
+
+@pytest.mark.parametrize(
+    ("precision", "optimizer", "told"),
+    [
+        ("16-true", "adamw", True),
+        ("16-true", "sgd", False),
+        ("32-true", "adamw", False),
+        ("bf16-true", "adamw", False),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*for historical reasons")
+def test_an_epsilon_that_the_precision_rounds_to_nothing_is_told(
+    tiny_config, tmp_path, caplog, precision, optimizer, told
+):
+    config = tiny_config(f"optimizer={optimizer}", f"trainer.precision='{precision}'").replace({"callbacks": {}})
+    build_experiment(config, tmp_path)
+    found = [line for line in caplog.messages if "optimizer.eps" in line]
+    assert len(found) == told
+    if told:
+        assert "trainer.precision=16-true rounds optimizer.eps=1e-08 to 0" in found[0]
+
+
+@pytest.mark.parametrize(("tile", "measured"), [(None, False), (60, True)])
+def test_cudnn_measures_no_whole_images_that_a_training_scores(tiny_config, tmp_path, monkeypatch, tile, measured):
+    seen = []
+
+    class Seen(lightning.Callback):
+        def on_train_batch_end(self, *arguments, **named):
+            seen.append(("train", torch.backends.cudnn.benchmark))
+
+        def on_validation_batch_end(self, *arguments, **named):
+            seen.append(("val", torch.backends.cudnn.benchmark))
+
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    asked = {
+        "trainer.benchmark": True,
+        "tile": tile,
+        "callbacks": {},
+        "trainer.max_steps": 1,
+        "trainer.val_check_interval": 1,
+    }
+    experiment = build_experiment(tiny_config().replace(asked), tmp_path)
+    experiment.trainer.callbacks.append(Seen())
+    with log_to(None):
+        experiment.trainer.fit(experiment.task, experiment.data)
+    assert set(seen) == {("train", True), ("val", measured)}

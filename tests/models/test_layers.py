@@ -56,6 +56,16 @@ def test_a_map_of_odd_size_keeps_its_last_row(size, pooled):
     assert max_pool(torch.zeros(1, 1, size, 4), 2, 2).shape == (1, 1, pooled, 2)
 
 
+@pytest.mark.parametrize("size", [(6, 4), (5, 4), (4, 7)])
+def test_pooling_without_gradients_has_the_same_bits(size):
+    features = torch.randn(2, 3, *size).bfloat16().to(memory_format=torch.channels_last).requires_grad_()
+    expected = max_pool(features, 2, 2)
+    with torch.no_grad():
+        pooled = max_pool(features, 2, 2)
+    assert torch.equal(pooled, expected)
+    assert pooled.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_lrn_divides_alpha_by_its_size():
     # Large values, so that 1e-4 / 5 times the sum of squares is not lost beside 1.
     x = np.random.default_rng(0).normal(0, 300, (2, 9, 3, 4)).astype(np.float32)
@@ -199,3 +209,23 @@ def test_the_product_is_taken_where_windows_are_few_and_only_there(monkeypatch):
 def test_a_map_smaller_than_the_window_is_refused_by_torch():
     with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
         MatrixConv2d(2, 6, 3)(torch.zeros(1, 2, 2, 5))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_its_weights_are_cast_once_in_a_region_and_as_they_are_in_the_next(layout, kernel, casts):
+    conv = MatrixConv2d(4, 30, kernel).to(memory_format=layout)
+    features = torch.randn(1, 4, 5, 5).to(memory_format=layout)
+    with torch.no_grad():
+        for _ in range(2):
+            counted = casts(torch.float32, 30 * 4 * kernel**2)
+            with counted, torch.autocast("cpu", torch.bfloat16):
+                first, second = conv(features), conv(features)
+            assert len(counted.found) == 1
+            assert torch.equal(first, second)
+            with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+                assert torch.equal(first, conv(features))
+            conv.weight.mul_(2)
+        # Other memory, and the same tensor.
+        conv.double()
+        torch.testing.assert_close(conv(features.double()), F.conv2d(features.double(), conv.weight, conv.bias))

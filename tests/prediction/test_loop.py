@@ -1,6 +1,7 @@
 import errno
 import os
 import struct
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -260,3 +261,72 @@ def test_a_folder_without_permission_keeps_no_other_back(run, tmp_path):
     done, failed = run()
     assert (done, list(failed)) == (["a", "z"], ["sub/b"])
     assert "Permission denied" in failed["sub/b"].found and "b.png" in failed["sub/b"].found
+
+
+def test_reading_predicting_and_writing_have_a_thread_each(run, tmp_path, monkeypatch):
+    for seed, name in enumerate("abcd"):
+        write(tmp_path / "in" / f"{name}.tif", 20, 30, seed=seed)
+    threads = {"read": [], "predict": [], "write": []}
+
+    def noted(owner, name, what):
+        real = getattr(owner, name)
+
+        def call(self, *arguments, **named):
+            threads[what].append(threading.current_thread().name.split("_")[0])
+            return real(self, *arguments, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    noted(TiffImages, "read", "read")
+    noted(Threshold, "forward", "predict")
+    noted(PngFile, "_write", "write")
+    assert run()[0] == ["a", "b", "c", "d"]
+    assert threads == {
+        "read": ["segbench-reader"] * 4,
+        "predict": [threading.current_thread().name] * 4,
+        "write": ["segbench-writer"] * 4,
+    }
+
+
+def test_an_image_is_predicted_while_the_one_before_it_is_written(run, tmp_path, monkeypatch):
+    for seed, name in enumerate("abc"):
+        write(tmp_path / "in" / f"{name}.tif", 20, 30, seed=seed)
+    predicted, real, forward = threading.Semaphore(0), PngFile._write, Threshold.forward
+
+    def told(self, image_BCHW):
+        predicted.release()
+        return forward(self, image_BCHW)
+
+    def waiting(self, canvas):
+        # Its own image, and the next one.
+        if self.path.stem != "c":
+            assert predicted.acquire(timeout=60)
+        if self.path.stem == "a":
+            assert predicted.acquire(timeout=60)
+        real(self, canvas)
+
+    monkeypatch.setattr(Threshold, "forward", told)
+    monkeypatch.setattr(PngFile, "_write", waiting)
+    assert run() == (["a", "b", "c"], {})
+
+
+def test_a_user_who_stops_it_keeps_what_is_recorded(run, tmp_path, monkeypatch):
+    for seed, name in enumerate("abcd"):
+        write(tmp_path / "in" / f"{name}.tif", 20, 30, seed=seed)
+    forward, count = Threshold.forward, []
+
+    def stopped(self, image_BCHW):
+        count.append(None)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        return forward(self, image_BCHW)
+
+    monkeypatch.setattr(Threshold, "forward", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    # Every file is whole and under its own name; none is left half written.
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"a.png", "b.png"}
+    for path in (tmp_path / "out").iterdir():
+        with Image.open(path) as image:
+            assert image.size == (30, 20)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("segbench-")]

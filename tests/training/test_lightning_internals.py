@@ -1,5 +1,6 @@
 """Canaries: they name what broke, and which of our functions needs it, when another Lightning is installed."""
 
+import contextlib
 import copy
 import inspect
 import signal
@@ -7,12 +8,16 @@ from functools import partial
 
 import lightning
 import pytest
+import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import DataLoader
 
+from segbench.runtime.log import log_to
+from segbench.spec import Batch
 from segbench.training import lightning_internals
 from segbench.training.lightning_internals import (
     Place,
@@ -20,6 +25,7 @@ from segbench.training.lightning_internals import (
     broadcast_no_signals,
     catch_no_signals,
     count_logged_steps,
+    evaluate_within,
     logs_now,
     place_after,
     set_last_step,
@@ -107,6 +113,7 @@ def logging(scripted):
         (set_loops, "fit_loop.epoch_loop.val_loop.batch_progress"),
         (set_loops, "fit_loop.epoch_progress"),
         (count_logged_steps, "fit_loop.epoch_loop._batches_that_stepped"),
+        *((evaluate_within, loop) for loop in ("validate_loop", "test_loop", "fit_loop.epoch_loop.val_loop")),
         (set_last_step, "fit_loop.epoch_loop.max_steps"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
@@ -447,3 +454,32 @@ def test_a_strategy_waits_as_long_as_it_is_told(strategy, monkeypatch):
 def test_one_process_waits_for_nobody():
     trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     wait_at_most(trainer, 12.0)
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+def test_lightning_evaluates_by_the_loops_that_are_wrapped(scripted, tmp_path, verb):
+    class Module(scripted):
+        def test_step(self, batch, batch_idx):
+            within.append(bool(entered))
+
+        def validation_step(self, batch, batch_idx):
+            within.append(bool(entered))
+
+    @contextlib.contextmanager
+    def context():
+        entered.append(None)
+        yield
+        entered.pop()
+
+    entered, within = [], []
+    settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_steps=1, enable_model_summary=False, default_root_dir=tmp_path, **settings
+    )
+    evaluate_within(trainer, context)
+    samples = DataLoader([0], collate_fn=lambda batch: Batch({"em": torch.ones(2, 1)}, {}, ("a",), (0,), ((1, 1),)))
+    with log_to(None):
+        getattr(trainer, verb)(Module(), *([samples] * (2 if verb == "fit" else 1)))
+    assert within, f"{INSTALLED}: nothing was evaluated"
+    assert all(within), f"{INSTALLED} evaluates by other loops: evaluate_within casts weights for each batch again"
+    assert not entered

@@ -3,7 +3,15 @@ import torch
 from torch import nn
 
 from segbench.errors import SegbenchError
-from segbench.training.precision import Precision, algorithms, computing_in, precision_named, round_to_tf32, tf32_kept
+from segbench.training.precision import (
+    Precision,
+    algorithms,
+    computing_in,
+    precision_named,
+    round_to_tf32,
+    tf32_kept,
+    unmeasured,
+)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +124,11 @@ def test_algorithms_are_chosen_as_a_trainer_does(monkeypatch, deterministic, ben
         assert torch.backends.cudnn.benchmark == expected[2]
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def test_algorithms_are_not_measured_in_the_context(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    with pytest.raises(RuntimeError, match="within"), unmeasured():
+        assert not torch.backends.cudnn.benchmark
+        raise RuntimeError("within")
+    assert torch.backends.cudnn.benchmark

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ from segbench.experiment.axes import (
     schedule_of,
 )
 from segbench.experiment.checks import doubtful, refuse_impossible, refuse_single_values
+from segbench.inference.casts import kept_casts
 from segbench.inference.forward import geometry_of
 from segbench.inference.multiscale import scales_of
 from segbench.losses.rate import loss_rate_mismatch
@@ -70,11 +72,12 @@ from segbench.training.lightning_internals import (
     OneGpuEach,
     broadcast_no_signals,
     catch_no_signals,
+    evaluate_within,
     wait_at_most,
     waits_for_every_gradient,
 )
 from segbench.training.optim import PER_LAYER, Scheduled, freeze_others, parameter_groups
-from segbench.training.precision import precision_named, round_to_tf32
+from segbench.training.precision import precision_named, round_to_tf32, unmeasured
 from segbench.training.task import Evaluation, SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -276,6 +279,8 @@ def build_trainer(
     if given.get("benchmark") == "auto":
         # Nobody settled it: as torch does by itself.
         del given["benchmark"]
+    # Under `torch.inference_mode` no cast of a weight is kept.
+    given.setdefault("inference_mode", False)
     if given.get("strategy") == "ddp":
         # Gradients stand in the buckets that are sent and not beside them: their memory once, no copy, the same bits.
         given["strategy"] = {"_target_": "lightning.pytorch.strategies.DDPStrategy", "gradient_as_bucket_view": True}
@@ -297,6 +302,8 @@ def build_trainer(
     # `InStep` handles signals instead.
     catch_no_signals(trainer)
     broadcast_no_signals(trainer)
+    # An evaluation casts the weights once, not for each batch.
+    evaluate_within(trainer, partial(kept_casts, trainer.strategy.root_device.type))
     # NCCL's watchdog ends the process with no word on which rank it waited for; `InStep`, on the CPU, tells it before.
     wait_at_most(trainer, config.runtime.timeout_s + (_WATCHDOG_LATER_S if config.trainer.on_gpu else 0.0))
     return trainer
@@ -368,6 +375,9 @@ def build_experiment(config: Config, directory: Path, dataset: DataSet | None = 
     callbacks = build_callbacks(config.callbacks, directory, task)
     loggers = build_loggers(config.logger, config, directory)
     trainer = build_trainer(config, directory, callbacks, loggers)
+    if config.tile is None:
+        # Tiles that are trained have one size, whole images that are scored have many.
+        evaluate_within(trainer, unmeasured)
     refuse_impossible(config, dataset, task.infos("val"), trainer.world_size)
     for sentence in doubtful(config) if is_main_process() else ():
         log.warning("%s", sentence)
@@ -379,6 +389,7 @@ def build_experiment(config: Config, directory: Path, dataset: DataSet | None = 
     _check_network(config, dataset, task, waits_for_every_gradient(trainer))
     refuse_single_values(config, task.model, dataset)
     _warn_of_rate(config, dataset, task, trainer.world_size)
+    _warn_of_epsilon(config, task)
     return Experiment(dataset, data, task, trainer)
 
 
@@ -420,6 +431,19 @@ def _clippable(config: Config) -> Component:
     if not (scaled and trainer.gradient_clip_val and "fused" in hints_of(kind_of(optimizer))[0]):
         return optimizer
     return Component.model_validate({"_target_": optimizer.target, "fused": False} | optimizer.arguments)
+
+
+def _warn_of_epsilon(config: Config, task: SegmentationTask) -> None:
+    weights = precision_named(config.trainer.precision, "cuda" if config.trainer.on_gpu else "cpu").weights
+    groups = make_optimizer(config.optimizer, task.model).param_groups
+    given = [group["eps"] for group in groups if isinstance(group.get("eps"), float)]
+    lost = [eps for eps in given if eps > 0 and torch.tensor(eps, dtype=weights) == 0]
+    if lost and is_main_process():
+        log.warning(
+            "trainer.precision=%s rounds optimizer.eps=%g to 0, and a weight whose gradient is 0 becomes nan; set "
+            "optimizer.eps=1e-4, or trainer.precision=16-mixed",
+            *(config.trainer.precision, lost[0]),
+        )
 
 
 def _warn_of_rate(config: Config, dataset: DataSet, task: SegmentationTask, processes: int) -> None:

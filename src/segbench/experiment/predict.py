@@ -62,7 +62,7 @@ def evaluating(task: SegmentationTask, trainer: Trainer) -> Iterator[torch.devic
     round_to_tf32(trainer.allow_tf32)
     algorithms(trainer.deterministic, trainer.benchmark)
     task.to(device).eval()
-    with torch.inference_mode(), computing_in(precision, task.model, device.type):
+    with torch.no_grad(), computing_in(precision, task.model, device.type):
         yield device
 
 

@@ -126,7 +126,7 @@ class _Band:
         self._windows: dict[str, Tensor] = {}
         self._given, self._y, self._filled = 0, row.start, 0
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, strip: Mapping[str, Tensor]) -> list[Window]:
         """The windows that are complete with this strip, CHW by modality."""
         maps, complete = self._forward(strip), []

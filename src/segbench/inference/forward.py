@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segbench.errors import SegbenchError
+from segbench.inference.casts import kept_casts
 from segbench.inference.memory import extrapolated_bytes, free_bytes, least_bytes_per_pixel
 from segbench.inference.outputs import as_heads
 from segbench.inference.rowwise import NotRowwise, RowwiseForward
@@ -38,10 +39,11 @@ class TilePredictor:
         parameter = next(model.parameters(), None)
         self.device = None if parameter is None else parameter.device
         self.dtype = torch.float32 if parameter is None else parameter.dtype
-        self.on_gpu = self.device is not None and self.device.type != "cpu"
+        self.device_type = "cpu" if self.device is None else self.device.type
+        self.on_gpu = self.device_type != "cpu"
         self._weighed: set[tuple[int, ...]] = set()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, tiles: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
         """KHW float32 by head of each tile, CHW by modality; one forward a symmetry."""
         tiles = [{name: image_CHW.to(self.device, self.dtype) for name, image_CHW in tile.items()} for tile in tiles]
@@ -52,7 +54,8 @@ class TilePredictor:
         mean: dict[str, Tensor] = {}
         try:
             for symmetry in self.transforms:
-                output = self.model(self._input(tiles, symmetry))
+                with kept_casts(self.device_type):
+                    output = self.model(self._input(tiles, symmetry))
                 for head, logits_BKHW in as_heads(output, self.heads, given).items():
                     probabilities_BKHW = symmetry.undo(logits_BKHW.float().softmax(dim=1))
                     if tuple(probabilities_BKHW.shape[-2:]) != expected:
@@ -81,7 +84,7 @@ class TilePredictor:
                 raise NotRowwise("an output that contradicts the geometry")
             return by_head
 
-        @torch.inference_mode()
+        @torch.no_grad()
         def strip(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
             batch = {
                 name: image_CHW[None].to(self.device, self.dtype).contiguous(memory_format=self.memory_format)

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from segbench.inference.casts import kept_casts
+
 AHEAD = 2
 """Batches a device that are read or predicted while the caller has the one before."""
 
@@ -32,17 +34,15 @@ def in_turn(
         devices: of the workers.
         shares: into how many parts the threads of a CPU are divided.
     """
-    contexts = [_same_precision(device) for device in devices]
-
-    def answer(place: int, one: Given) -> Answer:
-        with contexts[place]():
-            return workers[place](one)
-
+    # Each thread has the caller's autocast until it ends, so weights are cast once.
+    contexts = [kept_casts("cpu" if device is None else device.type) for device in devices]
     threads = [ThreadPoolExecutor(1, "segbench-device") for _ in workers]
     waiting: deque[tuple[Given, Future[Answer]]] = deque()
     try:
+        for thread, context in zip(threads, contexts, strict=True):
+            thread.submit(context.__enter__)
         if shares > 1:
-            _divide_threads(threads, shares)
+            divide_threads(threads, shares)
         while True:
             unreadable: Exception | None = None
             following: tuple[int, Given] | None = None
@@ -53,7 +53,7 @@ def in_turn(
                 unreadable = error
             if following is not None:
                 place, one = following
-                waiting.append((one, threads[place].submit(answer, place, one)))
+                waiting.append((one, threads[place].submit(workers[place], one)))
             while waiting and (following is None or len(waiting) > AHEAD * len(workers)):
                 done, future = waiting.popleft()
                 yield done, future.result()
@@ -62,11 +62,14 @@ def in_turn(
             if following is None:
                 return
     finally:
-        for thread in threads:
-            thread.shutdown(wait=True, cancel_futures=True)
+        for _, future in waiting:
+            future.cancel()
+        for thread, context in zip(threads, contexts, strict=True):
+            thread.submit(context.__exit__, None, None, None)
+            thread.shutdown()
 
 
-def _divide_threads(threads: Sequence[ThreadPoolExecutor], shares: int) -> None:
+def divide_threads(threads: Sequence[ThreadPoolExecutor], shares: int) -> None:
     """Each of these threads computes on its share of torch's."""
     count = torch.get_num_threads()
 
@@ -80,10 +83,3 @@ def _divide_threads(threads: Sequence[ThreadPoolExecutor], shares: int) -> None:
             thread.submit(settle).result()
     finally:
         torch.set_num_threads(count)
-
-
-def _same_precision(device: torch.device | None) -> Callable[[], torch.autocast]:
-    """The caller's autocast, for another thread."""
-    kind = "cpu" if device is None else device.type
-    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
-    return lambda: torch.autocast(kind, dtype, enabled=enabled)

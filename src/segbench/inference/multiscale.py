@@ -111,7 +111,7 @@ class _Mean:
         self._maps: dict[str, Tensor] = {}
         self._left = 0
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def added(self, window: Window) -> Window | None:
         """The mean, once the window is an image's last."""
         scaled: _Scaled = window.key

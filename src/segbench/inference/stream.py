@@ -110,7 +110,7 @@ def predict_stream(
 
     On GPUs and on several devices, `in_turn.AHEAD` batches more a device are read and predicted while the caller
     writes; on a CPU of several threads, as many strips of each of the bands that a large image is divided into, see
-    `bands.SEAMS`. Runs under `torch.inference_mode()` and the caller's autocast; softmax is in float32.
+    `bands.SEAMS`. Runs under `torch.no_grad()` and the caller's autocast; softmax is in float32.
 
     Args:
         model: this and what is not listed as in `predict_image`.

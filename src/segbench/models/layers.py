@@ -10,6 +10,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv_transpose2d, linear, max_pool2d, pad, unfold
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from segbench.errors import SegbenchError
 
@@ -30,8 +31,19 @@ def max_pool(features_BCHW: Tensor, kernel: int, stride: int, padding: int = 0) 
 
     The last window may reach past the map and ignores what is outside. With padding, Caffe drops a last window that
     would start beyond the map, as torch's `ceil_mode` does. torch refuses a map that pools to nothing.
+
+    Without gradients on a CPU, pairs of an even map are compared in half the time: torch also writes the places.
     """
+    even = features_BCHW.shape[-2] % 2 == features_BCHW.shape[-1] % 2 == 0
+    if (kernel, stride, padding) == (2, 2, 0) and even and _plain_on_cpu(features_BCHW):
+        rows_BChW = torch.maximum(features_BCHW[..., ::2, :], features_BCHW[..., 1::2, :])
+        return torch.maximum(rows_BChW[..., ::2], rows_BChW[..., 1::2])
     return max_pool2d(features_BCHW, kernel, stride, padding, ceil_mode=True)
+
+
+def _plain_on_cpu(features: Tensor) -> bool:
+    """Whether a CPU computes it, without gradients, and not for an export."""
+    return features.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting()
 
 
 def lrn(features_BCHW: Tensor) -> Tensor:
@@ -163,7 +175,8 @@ class MatrixConv2d(nn.Conv2d):
     """An unpadded convolution of stride 1, computed on a CPU as windows times weights.
 
     fc6 has 7x7 windows of 512 channels, 4096 outputs and few positions (16x16 for 500x500 pixels). As a matrix product
-    its backward pass takes half the time of oneDNN's convolution: a tenth of the whole training step of FCN-8s. Other
+    its backward pass takes half the time of oneDNN's convolution: a tenth of the whole training step of FCN-8s. fc7's
+    forward pass takes half the time too: a convolution arranges its weights at each call. Other
     devices, maps whose windows would outweigh the weights, and exports, where sizes are unknown, use `nn.Conv2d`. Equal
     to it up to rounding, with the same state dict.
 
@@ -185,14 +198,29 @@ class MatrixConv2d(nn.Conv2d):
         h, w = height - k + 1, width - k + 1
         if features_BCHW.device.type != "cpu" or h < 1 or w < 1 or batch * h * w > self.out_channels:
             return super().forward(features_BCHW)
-        if self.weight.is_contiguous():
+        if self.weight.is_contiguous() and k > 1:
             windows_BNL = unfold(features_BCHW, k)  # N = C k k, L = h w
-            product_BOL = torch.matmul(self.weight.flatten(1), windows_BNL)
+            product_BOL = torch.matmul(_kept(self.weight, self.weight.flatten(1)), windows_BNL)
             if self.bias is not None:
                 product_BOL = product_BOL + self.bias[:, None]
             return product_BOL.view(batch, -1, h, w)
         # Weights in channels_last: a window's channels lie together in both factors.
         windows_BhwCkk = features_BCHW.permute(0, 2, 3, 1).unfold(1, k, 1).unfold(2, k, 1)
         windows_LN = windows_BhwCkk.permute(0, 1, 2, 4, 5, 3).reshape(batch * h * w, -1)
-        weight_ON = self.weight.permute(0, 2, 3, 1).flatten(1)
+        weight_ON = _kept(self.weight, self.weight.permute(0, 2, 3, 1).flatten(1))
         return linear(windows_LN, weight_ON, self.bias).view(batch, h, w, -1).permute(0, 3, 1, 2)
+
+
+_MATRICES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def _kept(weight: Tensor, view: Tensor) -> Tensor:
+    """A view of a weight, without gradients as the same tensor at each call: autocast keeps no casts of views."""
+    if torch.is_grad_enabled():
+        return view
+    kept: Tensor | None = _MATRICES.get(weight)  # type: ignore[no-untyped-call]
+    alike = kept is not None and (kept.data_ptr(), kept.dtype, kept.shape) == (view.data_ptr(), view.dtype, view.shape)
+    if kept is None or not alike or kept.requires_grad != weight.requires_grad:
+        # `data` has the view's memory and is none.
+        kept = _MATRICES[weight] = view.data.requires_grad_(weight.requires_grad)
+    return kept

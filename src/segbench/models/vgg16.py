@@ -37,7 +37,7 @@ def build(in_channels: int, width: float) -> dict[str, nn.Module]:
             in_channels = out_channels
     fc_channels = scaled(FC_CHANNELS, width)
     layers["fc6"] = MatrixConv2d(in_channels, fc_channels, 7)
-    layers["fc7"] = nn.Conv2d(fc_channels, fc_channels, 1)
+    layers["fc7"] = MatrixConv2d(fc_channels, fc_channels, 1)
     return layers
 
 
@@ -46,9 +46,10 @@ def run(layer: Layer, image_BCHW: Tensor, dropout: nn.Module) -> dict[str, Tenso
     maps = {}
     x = image_BCHW
     for names, _, pool in STAGES:
-        for name in names:
+        for name in names[:-1]:
             x = relu(layer(name)(x), inplace=True)
-        x = maps[pool] = max_pool(x, kernel=2, stride=2)
+        # The largest value is the same before and after relu, which has a quarter as much to do after it.
+        x = maps[pool] = relu(max_pool(layer(names[-1])(x), kernel=2, stride=2), inplace=True)
     for name in ("fc6", "fc7"):
         x = dropout(relu(layer(name)(x), inplace=True))
     maps["fc7"] = x

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from threading import Lock
+from typing import TypeVar
 
 import torch
 
@@ -19,7 +22,8 @@ from segbench.data.raw import why_unreadable
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
 from segbench.inference.stream import predict_stream
-from segbench.inference.windows import ReadableImage
+from segbench.inference.windows import ReadableImage, Window
+from segbench.prediction.at_once import ahead, behind
 from segbench.prediction.inputs import Input
 from segbench.prediction.outputs import InputOutputs
 from segbench.prediction.pages import Opened, Page
@@ -28,6 +32,8 @@ from segbench.prediction.result import Result
 from segbench.prediction.settings import Settings, Target
 from segbench.spec import DatasetSpec
 from segbench.training.task import SegmentationTask
+
+T = TypeVar("T")
 
 NO_DATA, LACKING = "pixels without data", "inputs that lack data"
 
@@ -67,7 +73,9 @@ class _Work:
     page: int = -1
     pixels_left: int = 0
     empty: int = 0
+    begun: bool = False
     pages: dict[int, Page] = field(default_factory=dict)
+    one_at_a_time: Lock = field(default_factory=Lock)
 
     def abandon(self) -> None:
         """Delete what there is of it."""
@@ -92,12 +100,14 @@ def predict_inputs(
 ) -> Iterator[tuple[Input, list[Path]]]:
     """Predict inputs; those that cannot be read, or whose outputs cannot be written, are skipped.
 
+    A thread opens and decodes the next input, and another one encodes and writes, while the network predicts.
+
     Args:
         job: how.
         inputs: in their order.
         failed: receives the errors of inputs that are skipped, by name.
         progress: updated.
-        done: called with an input and its complete files, before they get their final names.
+        done: called with an input and its complete files, before they get their final names, by the thread that writes.
 
     Returns:
         an iterator of inputs with their files.
@@ -132,10 +142,17 @@ def _predicted(
     started: list[_Work],
 ) -> Iterator[tuple[Input, list[Path]]]:
     """As `predict_inputs`, until a part cannot be read or written; `started` then holds what is begun and not done."""
+    images = ahead(_images(job, inputs, failed, started))
+    with closing(images), closing(_stream(job, images)) as windows:
+        with closing(behind(windows, partial(_write, job, started, progress, done))) as written:
+            yield from written
+
+
+def _stream(job: Job, images: Iterable[ReadableImage]) -> Generator[Window]:
     task = job.task
-    stream = predict_stream(
+    yield from predict_stream(
         task.model,
-        _images(job, inputs, failed, started),
+        images,
         tuple(job.spec.heads),
         tile=task.evaluation.tile,
         tta=task.evaluation.tta,
@@ -145,46 +162,50 @@ def _predicted(
         devices=job.devices,
         overlap=job.overlap,
     )
-    work: _Work | None = None
-    for window in stream:
-        following, index = window.key
-        if following is not work:
-            # Any other one stopped because a later page cannot be read.
-            while started[0] is not following:
-                started.pop(0).abandon()
-                progress.end()
-            work = following
-            progress.begin(work.given.name, sum(height * width for height, width in work.opened.sizes))
-        page = work.pages[index]
-        if index != work.page:
-            with _writing(work):
-                work.outputs.begin(index, page)
-            work.page, work.pixels_left = index, page.size[0] * page.size[1]
-        result = Result(window, page)
+
+
+def _write(
+    job: Job, started: list[_Work], progress: Progress, done: Callable[[Input, list[Path]], None], window: Window
+) -> list[tuple[Input, list[Path]]]:
+    """Take a window; the input that is complete with it, and its files."""
+    work, index = window.key
+    if not work.begun:
+        # Any other one stopped because a later page cannot be read.
+        while started[0] is not work:
+            started.pop(0).abandon()
+            progress.end()
+        work.begun = True
+        progress.begin(work.given.name, sum(height * width for height, width in work.opened.sizes))
+    page = work.pages[index]
+    if index != work.page:
         with _writing(work):
-            work.outputs.add(result)
-        work.empty += 0 if result.empty is None else int(result.empty.sum())
-        height, width = next(iter(window.probabilities.values())).shape[-2:]
-        work.pixels_left -= height * width
-        progress.add(height * width)
-        if work.pixels_left:
-            continue
-        with _writing(work):
-            work.outputs.end()
-        del work.pages[index]
-        if index + 1 < len(work.opened.sizes):
-            continue
-        paths = work.outputs.paths
-        job.notes.update(work.opened.notes)
-        job.notes.update({NO_DATA: work.empty, LACKING: int(work.empty > 0)})
-        with _writing(work):
-            work.outputs.complete()
-        done(work.given, paths)
-        with _writing(work):
-            work.outputs.finish()
-        started.pop(0).opened.close()
-        progress.end()
-        yield work.given, paths
+            work.outputs.begin(index, page)
+        work.page, work.pixels_left = index, page.size[0] * page.size[1]
+    result = Result(window, page)
+    with _writing(work):
+        work.outputs.add(result)
+    work.empty += 0 if result.empty is None else int(result.empty.sum())
+    height, width = next(iter(window.probabilities.values())).shape[-2:]
+    work.pixels_left -= height * width
+    progress.add(height * width)
+    if work.pixels_left:
+        return []
+    with _writing(work):
+        work.outputs.end()
+    del work.pages[index]
+    if index + 1 < len(work.opened.sizes):
+        return []
+    paths = work.outputs.paths
+    job.notes.update(work.opened.notes)
+    job.notes.update({NO_DATA: work.empty, LACKING: int(work.empty > 0)})
+    with _writing(work):
+        work.outputs.complete()
+    done(work.given, paths)
+    with _writing(work):
+        work.outputs.finish()
+    started.pop(0).opened.close()
+    progress.end()
+    return [(work.given, paths)]
 
 
 def _images(
@@ -195,7 +216,7 @@ def _images(
             work = _start(job, given)
             started.append(work)
             for index in range(len(work.opened.sizes)):
-                page = work.pages[index] = _page(given, work.opened, index)
+                page = work.pages[index] = _page(work, index)
                 yield ReadableImage((work, index), page.size, _normalised(work, page, job))
         except SegbenchError as error:
             failed[given.name] = error
@@ -208,11 +229,18 @@ def _opened(job: Job, given: Input) -> Opened:
         raise _why(given, error) from error
 
 
-def _page(given: Input, opened: Opened, index: int) -> Page:
+def _page(work: _Work, index: int) -> Page:
+    """A page that several threads may read: they share the open files."""
+
+    def locked(read: Callable[..., T], *window: int) -> T:
+        with work.one_at_a_time:
+            return read(*window)
+
     try:
-        return opened.page(index)
+        page = locked(work.opened.page, index)
     except Exception as error:  # as above
-        raise _why(given, error) from error
+        raise _why(work.given, error) from error
+    return Page(page.size, partial(locked, page.read), partial(locked, page.empty))
 
 
 def _why(given: Input, error: Exception) -> SegbenchError:
@@ -237,7 +265,7 @@ def _start(job: Job, given: Input) -> _Work:
     return _Work(given, opened, outputs)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _writing(work: _Work) -> Iterator[None]:
     """Tell an error of one output from that of a disk on which nothing can be written."""
     try:

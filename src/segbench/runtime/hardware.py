@@ -65,7 +65,8 @@ def settle(config: Config) -> tuple[Config, list[str]]:
         changes["trainer.benchmark"] = on_gpu and tiles and not trainer.deterministic
         if on_gpu and not trainer.deterministic:
             why = "training tiles have one size" if tiles else "whole images may have many sizes"
-            report.append(f"trainer.benchmark: {'on' if tiles else 'off'}, since {why}")
+            but = "; off while whole images are scored" if tiles and config.tile is None else ""
+            report.append(f"trainer.benchmark: {'on' if tiles else 'off'}, since {why}{but}")
     elif trainer.deterministic and trainer.benchmark:
         # Which algorithm is the fastest changes from one run to the next.
         changes["trainer.benchmark"] = False

@@ -7,6 +7,8 @@ Trainer that are set from outside, and whatever its documentation leaves open. E
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -74,6 +76,24 @@ class OneGpuEach(SLURMEnvironment):
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
         """The number of tasks was read from srun itself."""
+
+
+# Evaluations
+
+
+def evaluate_within(trainer: lightning.Trainer, context: Callable[[], AbstractContextManager[object]]) -> None:
+    """Run each validation and test, and the failures in it, within a context.
+
+    Lightning 2.6.6: a precision plugin has a context for each batch only, and the hooks at the start and end of an
+    evaluation have no one that follows a failure. The evaluation loop of a training lies below `fit_loop`.
+    """
+    for loop in (trainer.validate_loop, trainer.test_loop, trainer.fit_loop.epoch_loop.val_loop):
+
+        def run(evaluation: Callable[[], Any] = loop.run) -> Any:
+            with context():
+                return evaluation()
+
+        loop.run = run  # type: ignore[method-assign]
 
 
 # Checkpoints and logs

@@ -85,6 +85,17 @@ def algorithms(deterministic: bool | str, benchmark: bool | str | None) -> None:
         torch.backends.cudnn.benchmark = benchmark
 
 
+@contextlib.contextmanager
+def unmeasured() -> Iterator[None]:
+    """While it lasts, cuDNN does not measure its algorithms, which takes a second or so for each size."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def tf32_kept() -> Callable[[], None]:
     """A function that sets TF32 back to what it is now."""
     matmul: Any = torch.backends.cuda.matmul

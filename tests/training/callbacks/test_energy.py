@@ -1,7 +1,8 @@
 """Energy is added up from the machine's counters, round their wraps and over a resume."""
 
 import json
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -61,3 +62,46 @@ def test_a_damaged_record_is_named(powercap, tmp_path, content):
     (tmp_path / "energy.json").write_text(content)
     with pytest.raises(SegbenchError, match=r"energy\.json is damaged"):
         Energy(tmp_path, powercap).on_fit_start(FIRST, None)
+
+
+class NvmlError(Exception):
+    """The class of NVML's own errors, which the stand-in module calls NVMLError."""
+
+
+@pytest.fixture
+def nvml(monkeypatch):
+    """`nvml(joules, error=None)`: a stand-in of pynvml for GPUs of such counters, whose query may raise."""
+
+    def installed(*joules, error=None):
+        def consumed(device):
+            if error is not None:
+                raise error
+            return joules[device] * 1000
+
+        module = ModuleType("pynvml")
+        module.NVMLError = NvmlError
+        module.nvmlInit = lambda: None
+        module.nvmlDeviceGetCount = lambda: len(joules)
+        module.nvmlDeviceGetHandleByIndex = lambda index: index
+        module.nvmlDeviceGetTotalEnergyConsumption = consumed
+        monkeypatch.setitem(sys.modules, "pynvml", module)
+
+    return installed
+
+
+def test_counters_of_gpus_are_read_in_joules(nvml, tmp_path):
+    nvml(7, 9)
+    assert [meter() for meter in meters(tmp_path)] == [(7.0, None), (9.0, None)]
+
+
+def test_a_gpu_without_a_counter_is_left_out_and_a_wrong_call_is_not(nvml, tmp_path):
+    nvml(7, error=NvmlError("Not Supported"))
+    assert meters(tmp_path) == []
+    nvml(7, error=TypeError("a wrong argument"))
+    with pytest.raises(TypeError, match="a wrong argument"):
+        meters(tmp_path)
+
+
+def test_without_the_module_there_are_no_meters_of_gpus(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert meters(tmp_path) == []

@@ -47,14 +47,17 @@ def _package(folder: Path) -> Meter:
 def _gpus() -> list[Meter]:
     try:
         import pynvml
-
+    except ImportError:
+        return []
+    try:
         pynvml.nvmlInit()
         devices = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        counted = [device for device in devices if pynvml.nvmlDeviceGetTotalEnergyConsumption(device) >= 0]
-    except Exception:
-        # No module, no driver, or a GPU without a counter.
+        for device in devices:
+            pynvml.nvmlDeviceGetTotalEnergyConsumption(device)
+    except pynvml.NVMLError:
+        # No driver, or a GPU without a counter.
         return []
-    return [_gpu(pynvml.nvmlDeviceGetTotalEnergyConsumption, device) for device in counted]
+    return [_gpu(pynvml.nvmlDeviceGetTotalEnergyConsumption, device) for device in devices]
 
 
 def _gpu(millijoules: Callable[[Any], int], device: Any) -> Meter:

@@ -72,7 +72,7 @@ class Extremes(lightning.Callback):
         batch = data.normalised(collate([sample]))
         training, _ = task.training, task.eval()
         try:
-            with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
                 images = {modality: image[0].to(task.device) for modality, image in batch.images.items()}
                 prob_KHW = task.predict(images)[head].float().cpu().numpy()
         finally:
