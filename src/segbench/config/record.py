@@ -62,7 +62,7 @@ AUTO_TILE = 256
 """The side in pixels of tiles that the data choose, unless the images are smaller."""
 ByClass = dict[str, Annotated[float, Field(ge=0)]]
 """A number for each class, by its name."""
-LOADER_KEYS = ("batch_size", "tile", "surround", "repeats", "balance", "eval_batch_size", "num_workers")
+LOADER_KEYS = ("batch_size", "tile", "surround", "repeats", "balance", "draw", "eval_batch_size", "num_workers")
 
 
 Seconds = Annotated[float, Field(gt=0, le=10**7)]
@@ -78,6 +78,7 @@ class Data(Component):
     surround: CountOrNone = 0
     repeats: Count = 1
     balance: ByClass | Auto | None = None
+    draw: Literal["pixels"] | None = None
     eval_batch_size: Count = 1
     num_workers: Workers = 0
 
