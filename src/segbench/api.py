@@ -241,6 +241,8 @@ def load(
     tile: int | None = None,
     tta: str | None = None,
     overlap: float | None = None,
+    calibration: str | None = None,
+    median: int | None = None,
 ) -> Predictor:
     """A run's network, to predict images with.
 
@@ -253,9 +255,12 @@ def load(
         tta: `none`, `rot4` or `d4`; None: as the run recorded.
         overlap: share of a tile's side by which tiles overlap and are blended, above 0 and at most 0.5:
             approximate; None: exact.
+        calibration: `cubic`: probabilities of two classes go through a cubic polynomial, fitted on the run's training
+            images unless the run has recorded it; `none`; None: as the run recorded.
+        median: radius in pixels of a median filter that they then go through, 0 for none; None: as the run recorded.
 
     Raises:
         SegbenchError: no such run or checkpoint, or a config that names what is not trusted.
     """
     opened_run = Run.open(run)
-    return Predictor(opened_run, names_in(trust), checkpoint, device, tile, tta, overlap)
+    return Predictor(opened_run, names_in(trust), checkpoint, device, tile, tta, overlap, calibration, median)

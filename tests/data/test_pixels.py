@@ -9,7 +9,7 @@ from tests.fixtures.numbered import NumberedData
 
 from segbench.data.augment import Augmentation
 from segbench.data.datamodule import SegmentationData
-from segbench.data.pixels import BalancedPixels
+from segbench.data.pixels import BalancedPixels, balanced_draws
 from segbench.data.raw import RawImage, Source
 from segbench.data.sampler import TrainSampler
 from segbench.data.tiles import TrainTiles
@@ -47,7 +47,7 @@ def label_of(draw):
 
 def test_an_epoch_is_every_pixel_of_the_rarest_class_and_as_many_others():
     pixels = BalancedPixels(SOURCE, "semantic", ("membrane", "cell"), seed=0)
-    assert pixels.draws == 4
+    assert pixels.draws == balanced_draws(np.array([[1, 4], [1, 3]])) == 4
     for number in range(5):
         draws = epoch(pixels, number)
         assert [(draw.index, draw.pixel) for draw in draws[:2]] == [(0, (0, 0)), (1, (1, 1))]

@@ -206,6 +206,9 @@ def _record(
     for key in ("tta", "tile", "threads"):
         if key in protocol:
             settings[key] = protocol[key]
+    done = {"calibration": "cubic" if "calibration" in protocol else None, "median": protocol.get("median")}
+    # As they were done; runs of before lack the settings.
+    settings |= {key: value for key, value in done.items() if value is not None or key in settings}
     # A run that selects a best checkpoint is scored by it.
     chosen = "best" if settings.get("callbacks.checkpoint.monitor") else "last"
     if protocol.get("checkpoint", chosen) != chosen:

@@ -283,6 +283,8 @@ class Config(Recorded):
         threads: CPU threads of the process.
         tile: output side in pixels of an inference tile; None takes the whole image.
         tta: symmetries that test predictions are averaged over.
+        calibration: how the probabilities of the test are calibrated on training images, of two classes; None: not.
+        median: radius in pixels of the median filter that they then go through; None: none.
         init_from: a run to start from, or one for each modality.
         stages: experiments that run before this one, in order or by modality.
         optimized_metric: the score that the jobs of a sweep are compared by.
@@ -297,6 +299,8 @@ class Config(Recorded):
     threads: Annotated[int, Field(ge=1, le=1024)] | Auto
     tile: Count | None
     tta: Literal["none", "rot4", "d4"]
+    calibration: Literal["cubic"] | None = None
+    median: Count | None = None
     init_from: str | dict[str, str] | None = None
     stages: list[str] | dict[str, str] | None = None
     optimized_metric: str | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from segbench.config.record import Components, Config, Count, Recorded, Seconds, Section, Trainer, Workers
+from segbench.config.record import Components, Config, Count, CountOrNone, Recorded, Seconds, Section, Trainer, Workers
 
 Tta = Literal["none", "rot4", "d4"]
 Which = Literal["best", "last"]
@@ -48,6 +48,8 @@ class OfARun(Recorded):
     checkpoint: Which | None = None
     tile: Count | None = None
     tta: Tta | None = None
+    calibration: Literal["none", "cubic"] | None = None
+    median: CountOrNone | None = None
     threads: Threads | None = None
     data: OtherData = OtherData()
     trainer: Trainer
@@ -55,6 +57,10 @@ class OfARun(Recorded):
     def applied_to(self, config: Config) -> Config:
         """A run's configuration with what is given here."""
         own = {key: value for key in ("tile", "tta", "threads") if (value := getattr(self, key)) is not None}
+        if self.calibration is not None:
+            own["calibration"] = None if self.calibration == "none" else self.calibration
+        if self.median is not None:
+            own["median"] = self.median or None
         trainer = self.tree["trainer"]
         if self.trainer.precision == "auto":
             # Scores depend on the precision: what was trained in bf16 is scored in bf16.

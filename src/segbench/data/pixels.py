@@ -13,6 +13,15 @@ from segbench.data.sampler import Draw
 from segbench.errors import SegbenchError
 
 
+def balanced_draws(counts_NK: NDArray[np.int64]) -> int:
+    """How many pixels make an epoch.
+
+    Args:
+        counts_NK: pixels of each class in each image.
+    """
+    return int(counts_NK.sum(0).min()) * int(counts_NK.shape[1])
+
+
 class BalancedPixels:
     """An epoch is every pixel of the rarest class once, and as many of each other class, different ones each epoch.
 

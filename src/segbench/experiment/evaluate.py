@@ -104,6 +104,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     from segbench.display.tables import print_results
     from segbench.experiment.axes import packages_of_network
     from segbench.experiment.build import build_data, build_dataset, build_loggers, build_task, build_trainer
+    from segbench.experiment.calibrate import prepare_finishing
     from segbench.experiment.checks import refuse_limits
     from segbench.experiment.items import data_item, model_item, scores_item
     from segbench.experiment.unchanged import data_digests, refuse_other_classes
@@ -170,6 +171,10 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             callbacks: list[lightning.Callback] = [Panels(directory / "panels", panels)] if panels else []
             callbacks += [Extremes(directory / "extremes", extremes)] if extremes else []
             trainer = build_trainer(config, directory, callbacks, loggers)
+            root = trainer.strategy.root_device
+            into = run if first else None
+            for sentence in prepare_finishing(task, config, trained, checkpoint, lambda: dataset, into, root):
+                log.info("%s", sentence)
             scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path)
             if first:
                 protocol = task_protocol(config, data, task, checkpoint.stem)
@@ -206,9 +211,15 @@ def _reported(run: Run) -> dict[str, float]:
     return {}
 
 
-def task_protocol(config: Config, data: SegmentationData, task: SegmentationTask, checkpoint: str) -> dict[str, Any]:
-    """How the scores were obtained, for results.json."""
-    return {
+def task_protocol(
+    config: Config, data: SegmentationData, task: SegmentationTask, checkpoint: str, tested: bool = True
+) -> dict[str, Any]:
+    """How the scores were obtained, for results.json; not `tested` if they are those of the last validation."""
+    finish = task.finish if tested else None
+    finished: dict[str, Any] = {} if finish is None or not finish.radius else {"median": finish.radius}
+    if finish is not None and finish.polynomials:
+        finished["calibration"] = {head: list(polynomial) for head, polynomial in finish.polynomials.items()}
+    return finished | {
         "dataset": data.spec.name,
         "split": data.spec.protocol,
         "checkpoint": checkpoint,

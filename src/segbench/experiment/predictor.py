@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from segbench.data.raw import DataSet
     from segbench.metrics.decoding import Decoding
     from segbench.prediction.pages import Page
     from segbench.spec import DatasetSpec
@@ -77,6 +78,8 @@ class Predictor:
         tile: output side of a tile.
         tta: symmetries.
         overlap: of blended tiles.
+        calibration: of grey levels.
+        median: radius of a median filter.
     """
 
     def __init__(
@@ -88,12 +91,15 @@ class Predictor:
         tile: int | None = None,
         tta: str | None = None,
         overlap: float | None = None,
+        calibration: str | None = None,
+        median: int | None = None,
     ) -> None:
         self._overlap = overlap
         import_frameworks()
         import torch
 
         from segbench.experiment.build import build_dataset_spec, build_decoding, build_task
+        from segbench.experiment.calibrate import prepare_finishing
         from segbench.runtime.hardware import settle
         from segbench.training.checkpoint import load_weights
 
@@ -107,17 +113,27 @@ class Predictor:
             "metrics": {},
             **({} if tile is None else {"tile": tile}),
             **({} if tta is None else {"tta": tta}),
+            **({} if calibration is None else {"calibration": None if calibration == "none" else calibration}),
+            **({} if median is None else {"median": median or None}),
         }
         call = f"segbench.load({str(run.path)!r}, trust=[...]) with"
         with left_as_it_was(), asked(call, trust), trusting(trust):
-            refuse_untrusted({key: recorded.tree.get(key) for key in ("model", "decoding")})
             self.config, _ = settle(recorded.replace(changes))
+            # Training images are read where they calibrate.
+            built = ("model", "decoding", *(("data",) if self.config.calibration else ()))
+            refuse_untrusted({key: recorded.tree.get(key) for key in built})
             self.spec: DatasetSpec = build_dataset_spec(run)
             self.task = build_task(self.config, self.spec, training=False)
             self.checkpoint = run.checkpoint(checkpoint)
             load_weights(self.task.model, self.checkpoint)
+            prepare_finishing(self.task, self.config, run, self.checkpoint, self._dataset)
             self.decoding: Decoding = build_decoding(self.config.decoding)
         self.task.eval()
+
+    def _dataset(self) -> DataSet:
+        from segbench.experiment.build import build_dataset
+
+        return build_dataset(self.config.data, self.config.weights, self.config.model)
 
     @property
     def network(self) -> nn.Module:
@@ -147,7 +163,7 @@ class Predictor:
             SegbenchError: as `predict`.
         """
         from segbench.data.tiles import normalise
-        from segbench.experiment.predict import evaluating
+        from segbench.experiment.evaluating import evaluating
         from segbench.inference.stream import predict_stream
         from segbench.inference.windows import ReadableImage
 
@@ -173,6 +189,7 @@ class Predictor:
                 channels_last=bool(self.config.task.channels_last),
                 batch=batch_size,
                 overlap=self._overlap,
+                finish=self.task.finish,
             ):
                 maps = done.setdefault(window.key, {})
                 for head, part in window.probabilities.items():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from segbench.config.record import Config
     from segbench.export.formats import Format
     from segbench.export.network import AnySides, ByName
     from segbench.spec import DatasetSpec, TileGeometry
@@ -70,7 +71,10 @@ def export(given: ExportRequest) -> Path:
     if size is None and takes_any_sides(geometry):
         network, inside = AnySides(by_name, geometry.step), TileGeometry()
     print(f"{checkpoint} of step {step}: {type(model).__name__}", file=sys.stderr)
-    for sentence in (_sides(geometry, size, inside is not geometry), _precision(str(config.trainer.precision))):
+    for sentence in (
+        *(_sides(geometry, size, inside is not geometry), _precision(str(config.trainer.precision))),
+        *_left_out(config),
+    ):
         print(sentence, file=sys.stderr)
     example = next(_images(spec, inside, size, SIDES[1:]))
     program = trace(network, example, inside, size)
@@ -121,6 +125,14 @@ def _precision(precision: str) -> str:
     if precision in ("32-true", "64-true"):
         return told
     return f"{told}; segbench predict computes in {precision}, as the run, and may differ in the last digits"
+
+
+def _left_out(config: Config) -> list[str]:
+    """What the run does with the network's probabilities that the file does not, as a sentence."""
+    asked = [f"{key}={value}" for key in ("calibration", "median") if (value := getattr(config, key)) is not None]
+    return (
+        [f"the file gives the network's scores; segbench predict goes on with {' and '.join(asked)}"] if asked else []
+    )
 
 
 def _check_output(output: Path, chosen: Format) -> None:

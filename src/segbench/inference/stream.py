@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from segbench.errors import SegbenchError, check
 from segbench.inference.bands import banded
+from segbench.inference.finishing import Finishing
 from segbench.inference.forward import TilePredictor, geometry_of, is_large
 from segbench.inference.in_turn import Answers, in_turn
 from segbench.inference.rowwise import NotRowwise
@@ -50,6 +51,7 @@ def predict_image(
     tta: str = "none",
     channels_last: bool = False,
     overlap: float | None = None,
+    finish: Finishing | None = None,
 ) -> dict[str, Tensor]:
     """Class probabilities of every pixel of an image.
 
@@ -65,6 +67,7 @@ def predict_image(
         channels_last: give the network its input in this memory format.
         overlap: approximate: tiles of `tile`, or `OVERLAP_TILE`, are predicted without context and blended where they
             share pixels, see `tiling.overlapping`; None: exact.
+        finish: what is done with the probabilities at the end.
 
     Returns:
         KHW float32 by head, summing to 1 over K, on the model's device.
@@ -80,7 +83,7 @@ def predict_image(
     image = ReadableImage(None, (height, width), read)
     whole: dict[str, Tensor] = {}
     for window in predict_stream(
-        model, [image], heads, tile=tile, tta=tta, channels_last=channels_last, overlap=overlap
+        model, [image], heads, tile=tile, tta=tta, channels_last=channels_last, overlap=overlap, finish=finish
     ):
         for head, probabilities_Khw in window.probabilities.items():
             if head not in whole:
@@ -101,6 +104,7 @@ def predict_stream(
     batch: int = 1,
     devices: Sequence[torch.device] = (),
     overlap: float | None = None,
+    finish: Finishing | None = None,
 ) -> Iterator[Window]:
     """Class probabilities of one image after the other, window by window; at most `batch` tiles are in memory.
 
@@ -120,6 +124,7 @@ def predict_stream(
         devices: on which copies of the model predict tiles in turn, each in a thread; the first is the model's own.
             Empty: the model alone, where it is.
         overlap: blends tiles, approximately.
+        finish: what is done with the probabilities at the end; with a median filter a window is a whole image.
 
     Returns:
         An iterator of windows: those of each image cover each pixel once.
@@ -137,7 +142,16 @@ def predict_stream(
     if overlap is not None:
         tile = OVERLAP_TILE if tile is None else tile
         overlapping(1, geometry, tile, overlap)
-    return _stream(predictors, images, tile, batch, overlap)
+    if finish is None:
+        return _stream(predictors, images, tile, batch, overlap)
+    sizes: dict[Any, tuple[int, int]] = {}
+
+    def sized() -> Iterator[ReadableImage]:
+        for image in images:
+            sizes[image.key] = image.size
+            yield image
+
+    return finish.windows(_stream(predictors, sized(), tile, batch, overlap), sizes)
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,7 @@ def _predicted(
         batch=job.batch,
         devices=job.devices,
         overlap=job.overlap,
+        finish=task.finish,
     )
     work: _Work | None = None
     for window in stream:

@@ -106,6 +106,8 @@ def _scores(run: RunRecord, metric: str | None) -> Markup:
         "split": f"{run.split}: {run.protocol.get('dataset')}, {run.protocol.get('split')}",
         "checkpoint": f"{chosen}, selected by {by}" if by else chosen,
         "averaged over": run.protocol.get("tta"),
+        "calibrated": ", ".join(run.protocol.get("calibration", {})) and "by a cubic polynomial of training images",
+        "median filter": f"radius {run.protocol['median']} pixels" if "median" in run.protocol else "",
         "precision": run.protocol.get("precision"),
     }
     return facts(how) + part("group", "tables", [*_class_scores(run), table(shown)]) + sentences(notes)
