@@ -97,7 +97,7 @@ def _job(folder: Path) -> tuple[Job, Trainer]:
 
 
 def _predict(side: int) -> dict[str, float]:
-    from segbench.experiment.predict import evaluating
+    from segbench.experiment.evaluating import evaluating
     from segbench.prediction.inputs import find_inputs
     from segbench.prediction.loop import predict_inputs
     from segbench.prediction.progress import Progress

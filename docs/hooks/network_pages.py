@@ -71,9 +71,10 @@ def trace(name: str) -> tuple[list[Layer], int, tuple[str, str]]:
     config: Any = composed.get("model", composed)
     plain: Any = OmegaConf.to_container(config)
     late = config.get("fusion") == "late"
-    grey = name.startswith("unet") and "vgg" not in name
+    membranes = name.startswith(("unet", "sliding_window"))
+    grey = membranes and "vgg" not in name
     channels: Any = {"rgb": 3, "hha": 3} if late else 1 if grey else 3
-    classes = 2 if name.startswith("unet") else 21
+    classes = 2 if membranes else 21
     with torch.device("meta"):
         model = make(Component.model_validate(plain), in_channels=channels, num_classes=classes).eval()
         side = _side(geometry_of(model))
@@ -92,7 +93,9 @@ def trace(name: str) -> tuple[list[Layer], int, tuple[str, str]]:
 
 
 def _side(geometry: Any) -> int:
-    """The papers' input sides: 572 for U-Net, 500 for FCN; a padded U-Net takes 512."""
+    """The papers' input sides: 572 for U-Net, 500 for FCN, a window; a padded U-Net takes 512."""
+    if geometry.margin and geometry.step == 1:
+        return int(geometry.input_for(1))
     if geometry.margin:
         return int(geometry.nearest(572)[1])
     return 500 if geometry.is_valid(500) and geometry.step == 1 else int(geometry.nearest(512)[1])

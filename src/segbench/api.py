@@ -243,6 +243,8 @@ def load(
     tta_scales: Sequence[float] | None = None,
     overlap: float | None = None,
     ensemble: str | Sequence[str] = (),
+    calibration: str | None = None,
+    median: int | None = None,
 ) -> Predictor:
     """A run's network, to predict images with.
 
@@ -258,9 +260,24 @@ def load(
             approximate; None: exact.
         ensemble: further runs, whose probabilities are averaged with the run's: directories, each with `:best` or
             `:last` where a checkpoint is asked for.
+        calibration: `cubic`: probabilities of two classes go through a cubic polynomial, fitted on the run's training
+            images unless the run has recorded it; `none`; None: as the run recorded.
+        median: radius in pixels of a median filter that they then go through, 0 for none; None: as the run recorded.
 
     Raises:
         SegbenchError: no such run or checkpoint, or a config that names what is not trusted.
     """
     opened_run = Run.open(run)
-    return Predictor(opened_run, names_in(trust), checkpoint, device, tile, tta, tta_scales, overlap, ensemble)
+    return Predictor(
+        opened_run,
+        names_in(trust),
+        checkpoint,
+        device,
+        tile,
+        tta,
+        tta_scales,
+        overlap,
+        ensemble,
+        calibration,
+        median,
+    )

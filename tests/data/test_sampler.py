@@ -156,7 +156,7 @@ SHOWN = np.array([[True, False, True], [True, True, False], [True, False, False]
 
 def test_each_class_has_its_share_of_the_draws():
     balance = Balance((0.25, 0.5, 0.0), SHOWN, seed=0)
-    draws = epoch(TrainSampler(4, 2, 0, repeats=10, balance=balance), 3)
+    draws = epoch(TrainSampler(4, 2, 0, repeats=10, choice=balance), 3)
     assert Counter(draw.label for draw in draws) == {0: 10, 1: 20, None: 10}
     assert all(SHOWN[draw.index, draw.label] for draw in draws if draw.label is not None)
     assert {draw.index for draw in draws if draw.label == 1} == {1, 3}
@@ -168,7 +168,7 @@ def test_each_class_has_its_share_of_the_draws():
 def test_a_balanced_order_is_that_of_any_number_of_ranks_and_of_a_resume(batch, world, seed, done):
     def sampled(batch, rank=0, world=1, **more):
         balance = Balance((0.3, 0.3, 0.4), SHOWN, seed)
-        return list(TrainSampler(4, batch, seed, 9, rank, world, balance=balance, **more))
+        return list(TrainSampler(4, batch, seed, 9, rank, world, choice=balance, **more))
 
     alone = batched(sampled(batch * world), batch * world)
     ranks = [batched(sampled(batch, rank, world), batch) for rank in range(world)]
@@ -177,5 +177,5 @@ def test_a_balanced_order_is_that_of_any_number_of_ranks_and_of_a_resume(batch, 
     ]
     steps = 36 // batch
     number, entered = divmod(done, steps)
-    whole = TrainSampler(4, batch, seed, 9, balance=Balance((0.3, 0.3, 0.4), SHOWN, seed))
+    whole = TrainSampler(4, batch, seed, 9, choice=Balance((0.3, 0.3, 0.4), SHOWN, seed))
     assert sampled(batch, steps_done=lambda: done) == epoch(whole, number)[entered * batch :]

@@ -90,7 +90,7 @@ def test_a_network_has_no_operation_that_raises_on_a_gpu(network, operations, de
     net = network(name).train().to("meta")
     with operations() as done:
         train_step(net, torch.empty(2, 3, side(net), side(net), device="meta"))
-    assert len(done.seen) > 100
+    assert len(done.seen) > 40
     assert [each for each, args in done.seen if raises_on_a_gpu(each, args)] == []
 
 

@@ -17,7 +17,8 @@ from segbench.data.pascal_voc import CLASSES, VocImages, voc_palette
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
 from segbench.experiment.build import build_dataset_spec, build_task
-from segbench.experiment.predict import evaluating, predict, write_split
+from segbench.experiment.evaluating import evaluating
+from segbench.experiment.predict import predict, write_split
 from segbench.inference import forward
 from segbench.runs.directory import Run
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec

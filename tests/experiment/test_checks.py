@@ -6,7 +6,7 @@ from torch import nn
 
 from segbench.errors import SegbenchError
 from segbench.experiment.build import build_dataset
-from segbench.experiment.checks import doubtful, refuse_impossible, refuse_single_values
+from segbench.experiment.checks import doubtful, refuse_finishing, refuse_impossible, refuse_single_values
 
 SCORES = ("val/mean_iu", "val/pixel_acc")
 
@@ -22,6 +22,9 @@ def test_a_validation_that_never_comes_is_refused(tiny_config):
     with pytest.raises(SegbenchError, match=r"val_check_interval=20, where an epoch has at most 10(.|\n)*=null"):
         checked(tiny_config(*within), processes=2)
     checked(tiny_config("trainer.val_check_interval=100", "trainer.check_val_every_n_epoch=null"))
+    # Of windows, thousands an epoch.
+    windows = ("data.draw=pixels", "data.repeats=1", "trainer.val_check_interval=100")
+    checked(tiny_config(*windows, "trainer.check_val_every_n_epoch=1"))
 
 
 def test_a_monitor_that_is_no_score_is_refused_unless_nothing_is_validated(tiny_config):
@@ -150,3 +153,12 @@ def test_whole_images_are_judged_by_the_smallest(tiny_config, norm, sizes, refus
             refuse_single_values(config, model, Sized(dataset, sizes))
     else:
         refuse_single_values(config, model, Sized(dataset, sizes))
+
+
+def test_heads_of_other_numbers_of_classes_are_refused(compose):
+    config = compose("name=x", "calibration=cubic", "median=2")
+    refuse_finishing(config, {"semantic": 2})
+    with pytest.raises(
+        SegbenchError, match=r"calibration=cubic and median=2, and semantic has 21 classes\n.*\n.*leave"
+    ):
+        refuse_finishing(config, {"semantic": 21})

@@ -82,6 +82,20 @@ def test_an_exported_file_computes_it(call, tiny_run, other, tmp_path):
     assert torch.allclose(found, expected, atol=1e-4)
 
 
+def test_the_mean_is_calibrated_not_its_members(call, tiny_run, other, tmp_path):
+    given = (f"run={tiny_run}", "trainer=cpu", f"ensemble=[{other}]", "calibration=cubic")
+    code, _, said = call("evaluate", *given, f"hydra.run.dir={tmp_path / 'evaluated'}")
+    assert code == 0, said
+    recorded = json.loads((tmp_path / "evaluated" / "calibration.json").read_text())
+    assert recorded["checkpoint"].count("+") == 1
+    (fitted,) = Run(tmp_path / "evaluated").results()["protocol"]["calibration"].values()
+    loaded = segbench.load(tiny_run, ensemble=str(other), calibration="cubic")
+    assert fitted == pytest.approx(loaded.task.finish.polynomials["semantic"], abs=1e-4)
+    plain = segbench.load(tiny_run, ensemble=str(other)).predict(image()).probabilities
+    expected = np.clip(np.polynomial.Polynomial(fitted)(plain[1].astype(float)), 0, 1)
+    assert np.allclose(loaded.predict(image()).probabilities[1], expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("named", ["{run}", "{run}:best", "{other},{other}:best"])
 def test_the_same_network_twice_is_refused(call, tiny_run, other, tmp_path, named):
     named = named.format(run=tiny_run, other=other)

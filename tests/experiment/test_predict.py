@@ -18,7 +18,8 @@ from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
 from segbench.experiment.build import build_data, build_dataset, build_dataset_spec, build_task, build_trainer
 from segbench.experiment.evaluate import score_split
-from segbench.experiment.predict import devices_of, predict
+from segbench.experiment.evaluating import devices_of
+from segbench.experiment.predict import predict
 from segbench.experiment.train import train
 from segbench.prediction import files, outputs, pages
 from segbench.prediction.record import Record

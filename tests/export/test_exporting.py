@@ -232,7 +232,7 @@ def test_an_average_that_the_file_does_not_hold_is_told(compose, tiny_run, tmp_p
     run = Run.open(shutil.copytree(tiny_run, tmp_path / "run"))
     run.begin(run.config().replace({"tta": "multiscale"}))
     export(compose(f"run={run.path}", "format=pt2", f"output={tmp_path}/m.pt2", config="export"))
-    told = "tta: the file is the network alone; the run's predictions are averaged by tta=multiscale"
+    told = "the file is the network alone; segbench predict goes on with tta=multiscale"
     assert told in capsys.readouterr().err.splitlines()
 
 

@@ -12,7 +12,7 @@ from segbench.export.formats import FORMATS
 from segbench.export.network import AnySides, ByName, takes_any_sides, trace
 from segbench.inference.forward import geometry_of
 from segbench.inference.stream import predict_image
-from segbench.models import FCN, UNet, UNetVGG16
+from segbench.models import FCN, SlidingWindow, UNet, UNetVGG16
 from segbench.spec import TileGeometry
 
 WIDTH = 1 / 64
@@ -128,6 +128,24 @@ def test_a_unet_takes_every_size_of_its_geometry(scenes, trained, tmp_path, vari
     for steps in ((0, 0), (1, 4), (5, 0)):
         sides = [geometry.offset + geometry.step * (geometry.minimum + k) for k in steps]
         assert same(network, run, spec, 2, *sides) == tuple(side - 2 * geometry.margin for side in sides)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_sliding_window_takes_images_and_windows(scenes, trained, tmp_path, format_):
+    spec = scenes("rgb")
+    network, run = written(trained(SlidingWindow(3, 3, 15, (2, 2), maps=3)), spec, format_, tmp_path)
+    for sides in ((15, 15), (15, 40), (33, 18)):
+        assert same(network, run, spec, 2, *sides) == tuple(side - 14 for side in sides)
+
+
+def test_a_sliding_window_with_a_lens_is_exported_as_one_window(scenes, trained, tmp_path):
+    spec = scenes("rgb")
+    model = trained(SlidingWindow(3, 3, 15, (2, 2), maps=3, foveation=1.0))
+    with pytest.raises(SegbenchError, match=r"foveation or non-uniform sampling.*\n.*15x15 pixels\n.*size=\[15,15\]"):
+        written(model, spec, "pt2", tmp_path)
+    network, run = written(model, spec, "pt2", tmp_path, (15, 15))
+    assert same(network, run, spec, 2, 15, 15) == (1, 1)
 
 
 class TwoStreams(nn.Module):

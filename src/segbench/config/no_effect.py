@@ -54,7 +54,9 @@ _RECORDERS: Mapping[str, str] = {
     "segbench.training.callbacks.guard.FiniteLoss": "stops a run, and changes none that is not stopped",
 }
 """Reasons by callback class, whatever its key: another class under the same key may do anything."""
-_AS_BEFORE = re.compile(r"data\.balance|tta_scales|loss\.(.*\.)?class_weights|augment\.pick")
+_AS_BEFORE = re.compile(
+    r"tta_scales|calibration|median|data\.balance|data\.draw|loss\.(.*\.)?class_weights|augment\.pick"
+)
 """Keys that older runs lack; null is what those did. A pick is a name of the transforms beside it."""
 _TABLE = re.compile("|".join(re.escape(key).replace(r"\*", ".*") for key in NO_EFFECT))
 

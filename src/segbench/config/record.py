@@ -75,7 +75,7 @@ AUTO_TILE = 256
 """The side in pixels of tiles that the data choose, unless the images are smaller."""
 ByClass = dict[str, Annotated[float, Field(ge=0)]]
 """A number for each class, by its name."""
-LOADER_KEYS = ("batch_size", "tile", "surround", "repeats", "balance", "eval_batch_size", "num_workers")
+LOADER_KEYS = ("batch_size", "tile", "surround", "repeats", "balance", "draw", "eval_batch_size", "num_workers")
 
 
 Seconds = Annotated[float, Field(gt=0, le=10**7)]
@@ -91,6 +91,7 @@ class Data(Component):
     surround: CountOrNone = 0
     repeats: Count = 1
     balance: ByClass | Auto | None = None
+    draw: Literal["pixels"] | None = None
     eval_batch_size: Count = 1
     num_workers: Workers = 0
 
@@ -302,6 +303,8 @@ class Config(Recorded):
         tile: output side in pixels of an inference tile; None takes the whole image.
         tta: symmetries, or scales, that test predictions are averaged over.
         tta_scales: of `multiscale`; None: 0.5 to 1.75 by quarters.
+        calibration: how the probabilities of the test are calibrated on training images, of two classes; None: not.
+        median: radius in pixels of the median filter that they then go through; None: none.
         init_from: a run to start from, or one for each modality.
         stages: experiments that run before this one, in order or by modality.
         optimized_metric: the score that the jobs of a sweep are compared by.
@@ -317,6 +320,8 @@ class Config(Recorded):
     tile: Count | None
     tta: Tta
     tta_scales: Annotated[Scales | None, AfterValidator(_only_multiscale)] = None
+    calibration: Literal["cubic"] | None = None
+    median: Count | None = None
     init_from: str | dict[str, str] | None = None
     stages: list[str] | dict[str, str] | None = None
     optimized_metric: str | None = None

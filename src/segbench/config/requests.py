@@ -11,6 +11,7 @@ from segbench.config.record import (
     Components,
     Config,
     Count,
+    CountOrNone,
     Recorded,
     Scales,
     Seconds,
@@ -69,6 +70,8 @@ class OfARun(Recorded):
     tile: Count | None = None
     tta: Tta | None = None
     tta_scales: Scales | None = None
+    calibration: Literal["none", "cubic"] | None = None
+    median: CountOrNone | None = None
     threads: Threads | None = None
     data: OtherData = OtherData()
     trainer: Trainer
@@ -77,6 +80,10 @@ class OfARun(Recorded):
         """A run's configuration with what is given here."""
         own: dict[str, Any] = averaging(self.tta, self.tta_scales)
         own |= {key: value for key in ("tile", "threads") if (value := getattr(self, key)) is not None}
+        if self.calibration is not None:
+            own["calibration"] = None if self.calibration == "none" else self.calibration
+        if self.median is not None:
+            own["median"] = self.median or None
         trainer = self.tree["trainer"]
         if self.trainer.precision == "auto":
             # Scores depend on the precision: what was trained in bf16 is scored in bf16.

@@ -21,11 +21,12 @@ from torch.utils.data import DataLoader
 from segbench.config.explain import worker_ended
 from segbench.data.augment import Augmentation
 from segbench.data.class_counts import absent, class_counts, of_classes
+from segbench.data.pixels import BalancedPixels
 from segbench.data.raw import SPLITS, DataSet, Source
 from segbench.data.sampler import Balance, EvaluationSampler, TrainSampler
 from segbench.data.tiles import TrainTiles, WholeImages
 from segbench.data.weights import LossWeights
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, check_one_of
 from segbench.runtime.processes import end_with_parent
 from segbench.spec import Batch, Sample, TileGeometry, collate
 
@@ -98,13 +99,16 @@ class SegmentationData(lightning.LightningDataModule):
         repeats: how often each image is drawn in an epoch.
         balance: shares of the draws whose tiles show a class of the first head, by its name; together at most 1. None:
             tiles are drawn without regard to classes.
+        draw: `pixels`: an epoch is every pixel of the rarest class of the first head and as many of each other one,
+            each at the centre of a tile, see `BalancedPixels`. None: `repeats` tiles of each image, anywhere.
         eval_batch_size: images per batch in evaluation; does not affect results.
         num_workers: loading processes; does not affect results. A loader with fewer batches starts fewer.
         pixel_weights: computes the pixel weights of a training image, or None.
         overfit_batches: batches, or a share of them, that make every epoch, always the same ones; 0: all.
 
     Raises:
-        SegbenchError: a tile size that the network does not accept, or shares that the training images cannot give.
+        SegbenchError: a tile size that the network does not accept, shares or pixels that the training images cannot
+            give, or another way of drawing beside `draw`.
     """
 
     def __init__(
@@ -118,6 +122,7 @@ class SegmentationData(lightning.LightningDataModule):
         surround: int = 0,
         repeats: int = 1,
         balance: Mapping[str, float] | None = None,
+        draw: str | None = None,
         eval_batch_size: int = 1,
         num_workers: int = 0,
         pixel_weights: LossWeights | None = None,
@@ -135,6 +140,9 @@ class SegmentationData(lightning.LightningDataModule):
         self._resumed_at, self._overfit = 0, overfit_batches
         self._scales: dict[torch.device, dict[str, tuple[Tensor, Tensor | None]]] = {}
         self._balance = None if balance is None else self._balanced(balance)
+        if draw is not None:
+            _check_draw(draw, tile, repeats, balance)
+        self._draw = draw
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's steps so far."""
@@ -195,8 +203,12 @@ class SegmentationData(lightning.LightningDataModule):
                 "accumulate": self.trainer.accumulate_grad_batches,
                 "limit": self.trainer.limit_train_batches,
             }
-        of_trainer["balance"] = self._balance
-        sampler = TrainSampler(len(source), self._batch_size, self._seed, self._repeats, rank, world, **of_trainer)
+        count, of_trainer["choice"] = len(source), self._balance
+        if self._draw is not None:
+            head, spec = next(iter(self.spec.heads.items()))
+            pixels = BalancedPixels(source, head, spec.class_names, self._seed)
+            count, of_trainer["choice"] = pixels.draws, pixels
+        sampler = TrainSampler(count, self._batch_size, self._seed, self._repeats, rank, world, **of_trainer)
         return ResumableLoader(
             tiles,
             batch_size=self._batch_size,
@@ -267,6 +279,19 @@ class SegmentationData(lightning.LightningDataModule):
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": partial(_in_worker, os.getpid()),
         }
+
+
+def _check_draw(draw: str, tile: int | None, repeats: int, balance: Mapping[str, float] | None) -> None:
+    check_one_of("data.draw", draw, ("pixels",))
+    of_images = f"data.repeats={repeats}" if repeats > 1 else f"data.balance={dict(balance)}" if balance else None
+    if tile is None or of_images is not None:
+        raise SegbenchError(
+            f"data.draw=pixels with {of_images or 'data.tile=null'}",
+            "tiles, each around a pixel; the labels decide how many make an epoch",
+            f"leave {str(of_images).partition('=')[0]} out"
+            if of_images
+            else "set data.tile=, say the network's window",
+        )
 
 
 def _by_channel(values: Sequence[float], device: torch.device) -> Tensor:

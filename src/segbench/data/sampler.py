@@ -23,6 +23,7 @@ class Draw:
             choice for the sample.
         padding: a repeated image that keeps the ranks in step; metrics ignore it.
         label: the class that the tile has to show; None: any place will do.
+        pixel: row and column of the centre of the tile; None: any place will do.
     """
 
     index: int
@@ -30,6 +31,11 @@ class Draw:
     draw: int = 0
     padding: bool = False
     label: int | None = None
+    pixel: tuple[int, int] | None = None
+
+
+Choice = Callable[[int, int, int], Draw]
+"""`choice(draw, draws, epoch)`: what a draw out of an epoch's `draws` takes."""
 
 
 class Balance:
@@ -50,15 +56,16 @@ class Balance:
         self._images = [np.flatnonzero(shown_N).astype(np.int32) for shown_N in shown_NK.T]
         self._count, self._seed = len(shown_NK), seed
 
-    def __call__(self, draw: int, draws: int, epoch: int) -> tuple[int, int | None]:
-        """The image of a draw out of `draws`, and the class that its tile has to show."""
+    def __call__(self, draw: int, draws: int, epoch: int) -> Draw:
+        """A draw out of `draws`, with its image and the class that its tile has to show."""
         # The middle of the draw's own part of [0, 1); a sum of shares that rounds to less than 1 leaves none over.
         label = int(np.searchsorted(self._until_K, (draw + 0.5) / draws, side="right"))
         if label == len(self._until_K):
-            return draw % self._count, None
+            return Draw(draw % self._count, epoch, draw)
         images = self._images[label]
         # A stream beside that of the tile, which begins with the same three numbers.
-        return int(images[np.random.default_rng((self._seed, epoch, draw, 1)).integers(len(images))]), label
+        chosen = np.random.default_rng((self._seed, epoch, draw, 1)).integers(len(images))
+        return Draw(int(images[chosen]), epoch, draw, label=label)
 
 
 class TrainSampler(Sampler[Draw]):
@@ -80,7 +87,7 @@ class TrainSampler(Sampler[Draw]):
         limit: batches that the Trainer takes for one of its epochs, or a share of them (`limit_train_batches`). A pass
             over the images then makes as many epochs as fit into it, each of other batches.
         overfit: batches, or a share of them, that make every epoch, always the same ones (`overfit_batches`); 0: all.
-        balance: chooses the images by class; None: each is drawn equally often.
+        choice: chooses what is drawn, `count * repeats` draws an epoch; None: each image equally often.
 
     Raises:
         SegbenchError: fewer draws than one batch on every rank needs.
@@ -98,9 +105,9 @@ class TrainSampler(Sampler[Draw]):
         accumulate: int = 1,
         limit: int | float = 1.0,
         overfit: int | float = 0,
-        balance: Balance | None = None,
+        choice: Choice | None = None,
     ) -> None:
-        self._balance = balance
+        self._choice = choice
         self._count, self._batch, self._seed, self._repeats = count, batch_size, seed, repeats
         self._rank, self._world = rank, world_size
         self._epoch, self._steps_done, self._accumulate = 0, steps_done, accumulate
@@ -138,10 +145,10 @@ class TrainSampler(Sampler[Draw]):
         order = np.random.default_rng((self._seed, epoch)).permutation(self._count * self._repeats)
         order = order[: self._steps * self._world * self._batch].reshape(self._steps, self._world, self._batch)
         for draw in order[entered:end, self._rank].reshape(-1).tolist():
-            index, label = draw % self._count, None
-            if self._balance is not None:
-                index, label = self._balance(draw, self._count * self._repeats, epoch)
-            yield Draw(index=index, epoch=epoch, draw=draw, label=label)
+            if self._choice is None:
+                yield Draw(draw % self._count, epoch, draw)
+            else:
+                yield self._choice(draw, self._count * self._repeats, epoch)
 
 
 class EvaluationSampler(Sampler[Draw]):

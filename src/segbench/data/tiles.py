@@ -69,7 +69,7 @@ class TrainTiles(Dataset[Sample]):
 
     The tile's output window (what an unpadded network predicts) is placed at random inside the image; the context
     around it comes from the mirrored image. Where the draw names a class, the window contains a pixel of it, any of the
-    image's, at any place in the window.
+    image's, at any place in the window; where it names a pixel, that is the window's centre.
 
     Args:
         source: the training split.
@@ -106,8 +106,7 @@ class TrainTiles(Dataset[Sample]):
         weight = None if weights is None or recompute else weights(raw)
         rng = np.random.default_rng((self._seed, draw.epoch, draw.draw))
         if self._tile is not None:
-            shown_HW = None if draw.label is None else next(iter(raw.labels.values())) == draw.label
-            raw, weight = self._cut(raw, weight, rng, shown_HW)
+            raw, weight = self._cut(raw, weight, rng, draw)
         reweigh = None if weights is None else weights.of_warped
         images, labels, instances, weight = self._augmentation(
             raw.images, raw.labels, raw.instances, weight, int(rng.integers(2**31)), reweigh
@@ -123,15 +122,19 @@ class TrainTiles(Dataset[Sample]):
         raw: RawImage,
         weight: NDArray[np.float32] | None,
         rng: np.random.Generator,
-        shown_HW: NDArray[np.bool_] | None,
+        draw: Draw,
     ) -> tuple[RawImage, NDArray[np.float32] | None]:
         assert self._tile is not None
         output = self._tile - 2 * self._margin
         edge, side = self._margin + self._surround, self._tile + 2 * self._surround
+        if draw.pixel is not None:
+            starts = [place - output // 2 - edge for place in draw.pixel]
+            return _part(raw, weight, lambda array: window(array, starts, side))
         within: tuple[int | None, ...] = (None, None)
-        if shown_HW is not None:
-            pixels = np.flatnonzero(shown_HW)
-            within = tuple(map(int, divmod(int(pixels[rng.integers(len(pixels))]), shown_HW.shape[1])))
+        if draw.label is not None:
+            label_HW = next(iter(raw.labels.values()))
+            pixels = np.flatnonzero(label_HW == draw.label)
+            within = tuple(map(int, divmod(int(pixels[rng.integers(len(pixels))]), label_HW.shape[1])))
         starts = []
         for size, place in zip(next(iter(raw.images.values())).shape[:2], within, strict=True):
             first, last = min(0, size - output), max(0, size - output)

@@ -135,6 +135,8 @@ def print_results(
     console = Console(soft_wrap=True)
     if any(key.startswith(f"{split}/") for key in scores):
         title = f"{config.name}: {split}, {protocol['checkpoint']} checkpoint, tta {averaged_over(protocol)}"
+        title += ", calibrated" * ("calibration" in protocol)
+        title += f", median of radius {protocol['median']}" if "median" in protocol else ""
         if config.debug is not None:
             title = f"DEBUG, {config.debug}: {title}"
         if partial is not None:

@@ -46,7 +46,8 @@ def settle_batch_size(config: Config, dataset: DataSet) -> tuple[dict[str, Any],
         )
     source = dataset.split("train")
     images = 0 if source is None else len(source) * config.data.repeats // config.trainer.processes
-    bound = max(1, min(LARGEST, images))
+    # Of pixels there are always enough.
+    bound = LARGEST if config.data.draw == "pixels" else max(1, min(LARGEST, images))
     if config.trainer.on_gpu:
         size = largest(_Trial(config, dataset), bound)
         why = f"the largest power of two up to {bound} whose step fits the GPU's memory"

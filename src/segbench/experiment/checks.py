@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from segbench.config.record import Config, Trainer
+from segbench.data.class_counts import class_counts
+from segbench.data.pixels import balanced_draws
 from segbench.data.raw import DataSet, Source
 from segbench.errors import SegbenchError
 
@@ -35,7 +37,7 @@ def refuse_impossible(config: Config, dataset: DataSet, scores: Collection[str],
     source = dataset.split("train")
     interval = trainer.val_check_interval
     if source and isinstance(interval, int) and trainer.check_val_every_n_epoch is not None:
-        batches = _limited(trainer, "train", _batches(config, len(source), "train", processes))
+        batches = _limited(trainer, "train", _batches(config, dataset, source, "train", processes))
         if interval > batches:
             raise SegbenchError(
                 f"trainer.val_check_interval={interval}, where an epoch has at most {batches} batches",
@@ -139,7 +141,7 @@ def refuse_limits(config: Config, dataset: DataSet, splits: Mapping[str, str], p
             raise SegbenchError(
                 f"trainer.{key}={limit}", "a number of batches, or a share of them, above 0", f"leave it out{instead}"
             )
-        batches = _batches(config, len(source), stage, processes)
+        batches = _batches(config, dataset, source, stage, processes)
         if batches and not _limited(config.trainer, stage, batches):
             raise SegbenchError(
                 f"trainer.{key}={limit}, where {split} has {batches} batches on each process",
@@ -148,10 +150,15 @@ def refuse_limits(config: Config, dataset: DataSet, splits: Mapping[str, str], p
             )
 
 
-def _batches(config: Config, images: int, stage: str, processes: int) -> int:
+def _batches(config: Config, dataset: DataSet, source: Source, stage: str, processes: int) -> int:
     """Batches of an epoch on each process."""
+    images = len(source)
     if stage == "train":
-        batches = images * config.data.repeats // (int(config.data.batch_size) * processes)
+        draws = images * config.data.repeats
+        if config.data.draw == "pixels":
+            head, spec = next(iter(dataset.spec.heads.items()))
+            draws = balanced_draws(class_counts(source, head, spec.num_classes))
+        batches = draws // (int(config.data.batch_size) * processes)
         overfit = config.trainer.arguments.get("overfit_batches") or batches
         return min(batches, overfit if isinstance(overfit, int) else max(1, int(batches * overfit)))
     return math.ceil(math.ceil(images / processes) / config.data.eval_batch_size)
@@ -162,6 +169,25 @@ def _limited(trainer: Trainer, stage: str, batches: int) -> int:
     if isinstance(limit, int) and not isinstance(limit, bool):
         return min(limit, batches)
     return int(batches * limit) if isinstance(limit, float) else batches
+
+
+def refuse_finishing(config: Config, classes: Mapping[str, int]) -> None:
+    """Refuse calibration and a median filter of other heads than those of two classes.
+
+    Args:
+        config: of the run.
+        classes: K by head.
+
+    Raises:
+        SegbenchError: names the key and the head.
+    """
+    asked = [f"{key}={value}" for key in ("calibration", "median") if (value := getattr(config, key)) is not None]
+    if asked and (others := [f"{head} has {K}" for head, K in classes.items() if K != 2]):
+        raise SegbenchError(
+            f"{' and '.join(asked)}, and {', '.join(others)} classes",
+            "heads of two classes, whose probabilities are one grey level",
+            f"leave {' and '.join(each.partition('=')[0] for each in asked)} out",
+        )
 
 
 def doubtful(config: Config) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from segbench.config.places import DATA
 from segbench.config.trust import refuse_untrusted
 from segbench.errors import SegbenchError
+from segbench.runs.calibration import file_digest
 from segbench.runs.directory import Run
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from segbench.config.record import Config
     from segbench.spec import DatasetSpec
+    from segbench.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,6 @@ class Member:
         return {"run": str(self.run.path), "checkpoint": self.checkpoint.stem, "digest": self.digest}
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def members_of(given: str | Sequence[str] | None, checkpoint: Path, spec: DatasetSpec) -> tuple[Member, ...]:
     """The networks that are named beside a run's own.
 
@@ -70,12 +65,12 @@ def members_of(given: str | Sequence[str] | None, checkpoint: Path, spec: Datase
 
     names = [given] if isinstance(given, str) else list(given or ())
     found: list[Member] = []
-    digests = {digest_of(checkpoint): str(checkpoint)} if names else {}
+    digests = {file_digest(checkpoint): str(checkpoint)} if names else {}
     for name in names:
         path, _, which = name.rpartition(":")
         run = Run.open(path if which in CHECKPOINTS and path else name)
         file = run.checkpoint(which if which in CHECKPOINTS and path else None)
-        if (digest := digest_of(file)) in digests:
+        if (digest := file_digest(file)) in digests:
             raise SegbenchError(
                 f"ensemble={name}: {file} is {digests[digest]} once more",
                 "networks that differ",
@@ -107,6 +102,29 @@ def _refuse_other_kind(name: str, theirs: DatasetSpec, ours: DatasetSpec) -> Non
 
 def _told(kinds: Mapping[str, Any]) -> str:
     return "; ".join(f"{name}: {kind}" for name, kind in kinds.items())
+
+
+def load_networks(task: SegmentationTask, checkpoint: Path, members: Sequence[Member]) -> int:
+    """Fill a task's network from a checkpoint, and put the members beside it.
+
+    Args:
+        task: whose network may be an ensemble already.
+        checkpoint: of the run itself.
+        members: of `members_of`.
+
+    Returns:
+        the step at which the checkpoint was written.
+
+    Raises:
+        SegbenchError: as `joined`, or a checkpoint that is damaged or of another network.
+    """
+    from segbench.inference.ensemble import Ensemble
+    from segbench.training.checkpoint import load_weights
+
+    network = task.model.members[0] if isinstance(task.model, Ensemble) else task.model
+    step = load_weights(network, checkpoint)
+    task.model = joined(network, task.spec, members)
+    return step
 
 
 def joined(model: nn.Module, spec: DatasetSpec, members: Sequence[Member]) -> nn.Module:

@@ -68,12 +68,10 @@ def score_split(
         trained: the directory of the run whose checkpoint it is; None: `run` itself.
         members: networks whose probabilities are averaged with its own.
     """
-    from segbench.experiment.ensemble import joined
-    from segbench.training.checkpoint import load_weights
+    from segbench.experiment.ensemble import load_networks
 
     source = data.require(split)
-    step = load_weights(task.model, checkpoint)
-    task.model = joined(task.model, task.spec, members)
+    step = load_networks(task, checkpoint, members)
     log.info("scoring %s on %s: %d images, tta=%s", checkpoint.name, split, len(source), task.evaluation.tta)
     task.test_split = data.test_split = split
     started = time.monotonic()
@@ -116,6 +114,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
         build_task,
         build_trainer,
     )
+    from segbench.experiment.calibrate import prepare_finishing
     from segbench.experiment.checks import refuse_limits
     from segbench.experiment.ensemble import members_of, refuse_trained_on
     from segbench.experiment.items import data_item, model_item, scores_item
@@ -190,6 +189,10 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             callbacks: list[lightning.Callback] = [Panels(directory / "panels", panels)] if panels else []
             callbacks += [Extremes(directory / "extremes", extremes)] if extremes else []
             trainer = build_trainer(config, directory, callbacks, loggers)
+            root = trainer.strategy.root_device
+            into = run if first else None
+            for sentence in prepare_finishing(task, config, trained, checkpoint, lambda: dataset, members, into, root):
+                log.info("%s", sentence)
             scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path, members)
             if first:
                 protocol = task_protocol(config, data, task, checkpoint.stem)
@@ -228,9 +231,15 @@ def _reported(run: Run) -> dict[str, float]:
     return {}
 
 
-def task_protocol(config: Config, data: SegmentationData, task: SegmentationTask, checkpoint: str) -> dict[str, Any]:
-    """How the scores were obtained, for results.json."""
-    return {
+def task_protocol(
+    config: Config, data: SegmentationData, task: SegmentationTask, checkpoint: str, tested: bool = True
+) -> dict[str, Any]:
+    """How the scores were obtained, for results.json; not `tested` if they are those of the last validation."""
+    finish = task.finish if tested else None
+    finished: dict[str, Any] = {} if finish is None or not finish.radius else {"median": finish.radius}
+    if finish is not None and finish.polynomials:
+        finished["calibration"] = {head: list(polynomial) for head, polynomial in finish.polynomials.items()}
+    return finished | {
         "dataset": data.spec.name,
         "split": data.spec.protocol,
         "checkpoint": checkpoint,

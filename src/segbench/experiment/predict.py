@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.config.trust import names_in, refuse_untrusted, trusting
 from segbench.errors import SegbenchError
+from segbench.experiment.evaluating import devices_of, evaluating
+from segbench.runs.calibration import file_digest
 from segbench.runtime.frameworks import import_frameworks
 
 if TYPE_CHECKING:
-    import torch
-
-    from segbench.config.record import Config, Trainer
+    from segbench.config.record import Config
     from segbench.config.requests import PredictRequest
-    from segbench.data.raw import Source
+    from segbench.data.raw import DataSet, Source
     from segbench.experiment.ensemble import Member
     from segbench.metrics.decoding import Decoding
     from segbench.prediction.inputs import Input
@@ -32,38 +32,6 @@ if TYPE_CHECKING:
 
 CLASSES = "classes.json"
 """Beside the masks: which value is which class, by head."""
-
-
-def devices_of(trainer: Trainer) -> tuple[torch.device, ...]:
-    """What `trainer.devices` names: GPUs by number, or the first so many; the CPU is one device."""
-    import torch
-
-    if not trainer.on_gpu:
-        return (torch.device("cpu"),)
-    numbers = trainer.devices if isinstance(trainer.devices, list) else range(trainer.processes_here)
-    return tuple(torch.device("cuda", number) for number in numbers)
-
-
-@contextlib.contextmanager
-def evaluating(task: SegmentationTask, trainer: Trainer) -> Iterator[torch.device]:
-    """The network on the first device, in eval mode, under the run's precision and thread count.
-
-    Raises:
-        SegbenchError: an unknown precision.
-    """
-    import torch
-
-    from segbench.runtime.threads import use_threads
-    from segbench.training.precision import algorithms, computing_in, precision_named, round_to_tf32
-
-    device = devices_of(trainer)[0]
-    precision = precision_named(trainer.precision, device.type)
-    use_threads(task.evaluation.threads)
-    round_to_tf32(trainer.allow_tf32)
-    algorithms(trainer.deterministic, trainer.benchmark)
-    task.to(device).eval()
-    with torch.no_grad(), computing_in(precision, task.model, device.type):
-        yield device
 
 
 def write_split(task: SegmentationTask, source: Source, directory: Path) -> list[Path]:
@@ -158,7 +126,7 @@ def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path
             "leave trainer.devices out; threads= sets the number of cores",
         )
     with trusting(names_in(given.trust)):
-        sections = ("model", "decoding", *(("data",) if given.split else ()))
+        sections = ("model", "decoding", *(("data",) if given.split or config.calibration else ()))
         refuse_untrusted(built_of(config, *sections))
         members = members_of(given.ensemble, checkpoint, build_dataset_spec(run)) if given.ensemble else ()
         return _predict(given, run, checkpoint, members, config, sentences, written)
@@ -216,16 +184,22 @@ def _predict_left(
     settings: dict[str, Settings],
     record: Record,
 ) -> Iterator[tuple[str, list[Path]]]:
-    from segbench.experiment.build import build_task
-    from segbench.experiment.ensemble import joined
+    from segbench.experiment.build import build_dataset, build_task
+    from segbench.experiment.calibrate import prepare_finishing
+    from segbench.experiment.ensemble import load_networks
     from segbench.prediction.loop import Job
-    from segbench.training.checkpoint import load_weights
+    from segbench.runs.directory import Run
 
     output = Path(given.output)
     # Nothing is scored, so the run's metrics are not built either.
     task = build_task(config.replace({"metrics": {}}), spec, training=False)
-    load_weights(task.model, checkpoint)
-    task.model = joined(task.model, task.spec, members)
+    load_networks(task, checkpoint, members)
+
+    def dataset() -> DataSet:
+        return build_dataset(config.data, config.weights, config.model)
+
+    for sentence in prepare_finishing(task, config, Run.open(given.run), checkpoint, dataset, members):
+        _say(sentence)
 
     def check(each: Input, paths: list[Path]) -> None:
         _refuse_over_input(each, paths, output)
@@ -356,14 +330,13 @@ def _decoding(given: PredictRequest, config: Config) -> Decoding:
 
 def _made_by(given: PredictRequest, config: Config, checkpoint: Path, members: Sequence[Member]) -> dict[str, Any]:
     """What decides the values of a prediction; without overlap, `tile` and the device change only the last bits."""
-    from segbench.experiment.ensemble import digest_of
     from segbench.inference.multiscale import scales_of
     from segbench.inference.stream import OVERLAP_TILE
 
     kinds = given.format
     names = [] if kinds is None else sorted([kinds] if isinstance(kinds, str) else kinds)
     made_by: dict[str, Any] = {
-        "checkpoint": digest_of(checkpoint),
+        "checkpoint": file_digest(checkpoint),
         "format": names or None,
         "store": given.store,
         "tta": config.tta,
@@ -373,6 +346,8 @@ def _made_by(given: PredictRequest, config: Config, checkpoint: Path, members: S
         made_by["ensemble"] = [each.digest for each in members]
     if scales := scales_of(config.tta, config.tta_scales):
         made_by["tta_scales"] = list(scales)
+    # Those of earlier versions lack the keys.
+    made_by |= {key: value for key in ("calibration", "median") if (value := getattr(config, key)) is not None}
     if "instances" in names or (kinds is None and _has_objects(config)):
         made_by["decoding"] = dataclasses.asdict(_decoding(given, config))
     if "overlays" in names:

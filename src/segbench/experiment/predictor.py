@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from segbench.data.raw import DataSet
     from segbench.metrics.decoding import Decoding
     from segbench.prediction.pages import Page
     from segbench.spec import DatasetSpec
@@ -80,6 +81,8 @@ class Predictor:
         tta_scales: scales.
         overlap: of blended tiles.
         ensemble: further runs.
+        calibration: of grey levels.
+        median: radius of a median filter.
     """
 
     def __init__(
@@ -93,15 +96,17 @@ class Predictor:
         tta_scales: Sequence[float] | None = None,
         overlap: float | None = None,
         ensemble: str | Sequence[str] = (),
+        calibration: str | None = None,
+        median: int | None = None,
     ) -> None:
         self._overlap = overlap
         import_frameworks()
         import torch
 
         from segbench.experiment.build import build_dataset_spec, build_decoding, build_task
-        from segbench.experiment.ensemble import joined, members_of
+        from segbench.experiment.calibrate import prepare_finishing
+        from segbench.experiment.ensemble import load_networks, members_of
         from segbench.runtime.hardware import settle
-        from segbench.training.checkpoint import load_weights
 
         recorded = run.config()
         on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
@@ -113,19 +118,28 @@ class Predictor:
             "metrics": {},
             **({} if tile is None else {"tile": tile}),
             **averaging(tta, None if tta_scales is None else list(tta_scales)),
+            **({} if calibration is None else {"calibration": None if calibration == "none" else calibration}),
+            **({} if median is None else {"median": median or None}),
         }
         call = f"segbench.load({str(run.path)!r}, trust=[...]) with"
         with left_as_it_was(), asked(call, trust), trusting(trust):
-            refuse_untrusted({key: recorded.tree.get(key) for key in ("model", "decoding")})
             self.config, _ = settle(recorded.replace(changes))
+            # Training images are read where they calibrate.
+            built = ("model", "decoding", *(("data",) if self.config.calibration else ()))
+            refuse_untrusted({key: recorded.tree.get(key) for key in built})
             self.spec: DatasetSpec = build_dataset_spec(run)
             self.task = build_task(self.config, self.spec, training=False)
             self.checkpoint = run.checkpoint(checkpoint)
-            load_weights(self.task.model, self.checkpoint)
             self.members = members_of(ensemble, self.checkpoint, self.spec)
-            self.task.model = joined(self.task.model, self.spec, self.members)
+            load_networks(self.task, self.checkpoint, self.members)
+            prepare_finishing(self.task, self.config, run, self.checkpoint, self._dataset, self.members)
             self.decoding: Decoding = build_decoding(self.config.decoding)
         self.task.eval()
+
+    def _dataset(self) -> DataSet:
+        from segbench.experiment.build import build_dataset
+
+        return build_dataset(self.config.data, self.config.weights, self.config.model)
 
     @property
     def network(self) -> nn.Module:
@@ -155,7 +169,7 @@ class Predictor:
             SegbenchError: as `predict`.
         """
         from segbench.data.tiles import normalise
-        from segbench.experiment.predict import evaluating
+        from segbench.experiment.evaluating import evaluating
         from segbench.inference.stream import predict_stream
         from segbench.inference.windows import ReadableImage
 
@@ -182,6 +196,7 @@ class Predictor:
                 channels_last=bool(self.config.task.channels_last),
                 batch=batch_size,
                 overlap=self._overlap,
+                finish=self.task.finish,
             ):
                 maps = done.setdefault(window.key, {})
                 for head, part in window.probabilities.items():

@@ -233,9 +233,11 @@ def _fit_and_test(
     trackers: Sequence[Tracker],
 ) -> dict[str, float]:
     from segbench.display.tables import print_results
+    from segbench.experiment.calibrate import prepare_finishing
     from segbench.experiment.evaluate import score_split, task_protocol
+    from segbench.experiment.evaluating import evaluating
     from segbench.experiment.items import model_item, predictions_item, scores_item
-    from segbench.experiment.predict import evaluating, write_split
+    from segbench.experiment.predict import write_split
     from segbench.runs.curves import validation_of
     from segbench.training.callbacks.checkpoints import Checkpoints
     from segbench.training.callbacks.data_wait import DataWait
@@ -275,6 +277,9 @@ def _fit_and_test(
         split = "val" if scores else "none"
     else:
         split, selected = "test", chosen.stem
+        into, root = (run if first else None), trainer.strategy.root_device
+        for sentence in prepare_finishing(task, config, run, chosen, lambda: experiment.dataset, (), into, root):
+            log.info("%s", sentence)
         scored = score_split(run, trainer, task, data, split, chosen, first)
         # The last validation does not apply to an earlier checkpoint.
         scores = scored.scores if selected == "best" else scores | scored.scores
@@ -283,12 +288,14 @@ def _fit_and_test(
         best = validation_of(run.path, timing["checkpoint_step"]) if first else {}
     predicted = None
     if first and not given_up and (unlabelled := experiment.dataset.split("predict")) is not None:
-        load_weights(task.model, run.checkpoint(selected))
+        reported = run.checkpoint(selected)
+        prepare_finishing(task, config, run, reported, lambda: experiment.dataset, (), run)
+        load_weights(task.model, reported)
         with evaluating(task, config.trainer):
             write_split(task, unlabelled, run.path / "predictions")
         predicted = predictions_item(run, run.path / "predictions", "predict")
     if first:
-        protocol = task_protocol(config, data, task, selected)
+        protocol = task_protocol(config, data, task, selected, tested=split == "test")
         protocol |= {"debug": config.debug} if config.debug else {}
         protocol |= {"ended_by": ended, "continued": continuations(run.recorded(), run.legs())}
         made = run.provenance() | {"legs": len(run.legs())}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from segbench.config.flat import flatten
 from segbench.data.raw import SPLITS, DataSet
 from segbench.errors import SegbenchError
+from segbench.runs.calibration import file_digest
 from segbench.runs.directory import Refused, Run
 from segbench.runs.provenance import COMPUTING
 
@@ -48,8 +49,7 @@ def weights_digest(config: Config) -> dict[str, str]:
     path = None if config.weights is None or config.weights.path is None else Path(config.weights.path)
     if path is None or not path.is_file():
         return {}
-    with path.open("rb") as file:
-        return {"weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"weights_sha256": file_digest(path)}
 
 
 def split_ids(dataset: DataSet) -> dict[str, list[str]]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from segbench.config.record import Config
     from segbench.export.formats import Format
     from segbench.export.network import AnySides, ByName
     from segbench.spec import DatasetSpec, TileGeometry
@@ -75,10 +76,10 @@ def export(given: ExportRequest) -> Path:
     print(f"{checkpoint} of step {step}: {type(model).__name__}", file=sys.stderr)
     for each in members:
         print(f"beside it {each.checkpoint}", file=sys.stderr)
-    told = [_sides(geometry, size, inside is not geometry), _precision(str(config.trainer.precision))]
-    if config.tta != "none":
-        told.append(f"tta: the file is the network alone; the run's predictions are averaged by tta={config.tta}")
-    for sentence in told:
+    for sentence in (
+        *(_sides(geometry, size, inside is not geometry), _precision(str(config.trainer.precision))),
+        *_left_out(config),
+    ):
         print(sentence, file=sys.stderr)
     example = next(_images(spec, inside, size, SIDES[1:]))
     program = trace(network, example, inside, size)
@@ -134,6 +135,13 @@ def _precision(precision: str) -> str:
     if precision in ("32-true", "64-true"):
         return told
     return f"{told}; segbench predict computes in {precision}, as the run, and may differ in the last digits"
+
+
+def _left_out(config: Config) -> list[str]:
+    """What the run does with the network's probabilities that the file does not, as a sentence."""
+    keys = ("tta", "calibration", "median")
+    asked = [f"{key}={value}" for key in keys if (value := getattr(config, key)) not in (None, "none")]
+    return [f"the file is the network alone; segbench predict goes on with {', '.join(asked)}"] if asked else []
 
 
 def _check_output(output: Path, chosen: Format) -> None:

@@ -84,7 +84,7 @@ def trace(
         size: H and W where they are fixed; None leaves them free.
 
     Raises:
-        SegbenchError: a network that torch.export cannot follow.
+        SegbenchError: a network that torch.export cannot follow, or what the network itself refuses.
     """
     dims: dict[int, Dim] = {0: Dim("batch", min=1)}
     if size is None:
@@ -101,6 +101,8 @@ def trace(
                 # Rounding in pooled sizes is checked when it runs, not proven for all sides.
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
+    except SegbenchError:
+        raise
     except Exception as error:
         raise SegbenchError(
             f"torch.export cannot follow {type(network.model).__name__}: {first_line(error)}",

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from segbench.errors import SegbenchError, check
 from segbench.inference.bands import banded
+from segbench.inference.finishing import Finishing
 from segbench.inference.forward import TilePredictor, geometry_of, is_large
 from segbench.inference.in_turn import Answers, in_turn
 from segbench.inference.multiscale import at_scales, averaged, scales_of
@@ -52,6 +53,7 @@ def predict_image(
     scales: Sequence[float] | None = None,
     channels_last: bool = False,
     overlap: float | None = None,
+    finish: Finishing | None = None,
 ) -> dict[str, Tensor]:
     """Class probabilities of every pixel of an image.
 
@@ -68,6 +70,7 @@ def predict_image(
         channels_last: give the network its input in this memory format.
         overlap: approximate: tiles of `tile`, or `OVERLAP_TILE`, are predicted without context and blended where they
             share pixels, see `tiling.overlapping`; None: exact.
+        finish: what is done with the probabilities at the end.
 
     Returns:
         KHW float32 by head, summing to 1 over K, on the model's device.
@@ -82,9 +85,8 @@ def predict_image(
 
     image = ReadableImage(None, (height, width), read)
     whole: dict[str, Tensor] = {}
-    for window in predict_stream(
-        model, [image], heads, tile=tile, tta=tta, scales=scales, channels_last=channels_last, overlap=overlap
-    ):
+    how: dict[str, Any] = {"tile": tile, "tta": tta, "scales": scales, "overlap": overlap, "finish": finish}
+    for window in predict_stream(model, [image], heads, channels_last=channels_last, **how):
         for head, probabilities_Khw in window.probabilities.items():
             if head not in whole:
                 whole[head] = probabilities_Khw.new_empty(probabilities_Khw.shape[0], height, width)
@@ -105,6 +107,7 @@ def predict_stream(
     batch: int = 1,
     devices: Sequence[torch.device] = (),
     overlap: float | None = None,
+    finish: Finishing | None = None,
 ) -> Iterator[Window]:
     """Class probabilities of one image after the other, window by window; at most `batch` tiles are in memory.
 
@@ -125,6 +128,7 @@ def predict_stream(
         devices: on which copies of the model predict tiles in turn, each in a thread; the first is the model's own.
             Empty: the model alone, where it is.
         overlap: blends tiles, approximately.
+        finish: what is done with the probabilities at the end; with a median filter a window is a whole image.
 
     Returns:
         An iterator of windows: those of each image cover each pixel once.
@@ -142,9 +146,19 @@ def predict_stream(
     if overlap is not None:
         tile = OVERLAP_TILE if tile is None else tile
         overlapping(1, geometry, tile, overlap)
-    if chosen := scales_of(tta, scales):
-        return averaged(_stream(predictors, at_scales(images, chosen), tile, batch, overlap))
-    return _stream(predictors, images, tile, batch, overlap)
+    chosen, sizes = scales_of(tta, scales), dict[Any, tuple[int, int]]()
+
+    def sized() -> Iterator[ReadableImage]:
+        for image in images:
+            sizes[image.key] = image.size
+            yield image
+
+    given = images if finish is None else sized()
+    if chosen:
+        stream = averaged(_stream(predictors, at_scales(given, chosen), tile, batch, overlap))
+    else:
+        stream = _stream(predictors, given, tile, batch, overlap)
+    return stream if finish is None else finish.windows(stream, sizes)
 
 
 @dataclass(frozen=True)

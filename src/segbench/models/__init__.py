@@ -8,6 +8,7 @@ from typing import Any
 _HOME = {
     "UNet": "segbench.models.unet",
     "UNetVGG16": "segbench.models.unet_vgg16",
+    "SlidingWindow": "segbench.models.sliding_window",
     "SMP": "segbench.models.smp",
     "TimmUNet": "segbench.models.timm_unet",
     "HF": "segbench.models.hf",

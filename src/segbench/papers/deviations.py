@@ -27,6 +27,7 @@ _TRAINS: Mapping[str, str] = {
     "data.tile": "what is cut for training",
     "data.surround": "what is cut for training",
     "data.balance": "what is cut for training",
+    "data.draw": "what is cut for training",
     "data.repeats": "length of an epoch",
     "data.train": "which images train",
     "data.by_time.train": "which images train",

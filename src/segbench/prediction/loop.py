@@ -161,6 +161,7 @@ def _stream(job: Job, images: Iterable[ReadableImage]) -> Generator[Window]:
         batch=job.batch,
         devices=job.devices,
         overlap=job.overlap,
+        finish=task.finish,
     )
 
 

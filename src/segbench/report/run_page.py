@@ -107,6 +107,8 @@ def _scores(run: RunRecord, metric: str | None) -> Markup:
         "checkpoint": f"{chosen}, selected by {by}" if by else chosen,
         "averaged over": averaged_over(run.protocol),
         "networks": _networks(run),
+        "calibrated": ", ".join(run.protocol.get("calibration", {})) and "by a cubic polynomial of training images",
+        "median filter": f"radius {run.protocol['median']} pixels" if "median" in run.protocol else "",
         "precision": run.protocol.get("precision"),
     }
     return facts(how) + part("group", "tables", [*_class_scores(run), table(shown)]) + sentences(notes)

@@ -13,6 +13,7 @@ RUN/
   run.log           the log
   metrics.csv       scores and losses over steps
   checkpoints/      last.ckpt, the one before it (previous.ckpt), best.ckpt; validation.json: the last one's scores
+  calibration.json  the polynomials that the reported checkpoint's probabilities go through, if the run calibrates them
   results.json      {"schema": 1, "metrics", "timing", "provenance", "protocol", "partial"}
   per_image.npz     counts of every image, from which any score is recomputed
   panels/           pictures
@@ -43,6 +44,7 @@ from segbench.config.handed_over import read_config, read_json, read_record
 from segbench.config.record import Config, Recorded
 from segbench.config.requests import OtherData
 from segbench.errors import SegbenchError
+from segbench.runs.calibration import Calibration
 from segbench.runs.configs import Configs
 from segbench.runs.history import Leg, effective, read_legs
 from segbench.runs.partial import Partial, counted_ids
@@ -347,6 +349,16 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         """The content of provenance.json, empty if the run has none yet."""
         return self._read("provenance.json")
+
+    def write_calibration(self, calibration: Calibration) -> None:
+        """Write calibration.json."""
+        self._write("calibration.json", calibration.model_dump_json(indent=2))
+
+    def calibration(self) -> Calibration | None:
+        """The content of calibration.json, None if the run has none."""
+        path = self.path / "calibration.json"
+        read: Calibration | None = read_json(path, Calibration) if path.is_file() else None
+        return read
 
     def write_results(
         self,

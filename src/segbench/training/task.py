@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from segbench.errors import SegbenchError
+from segbench.inference.finishing import Finishing
 from segbench.inference.outputs import as_heads
 from segbench.inference.stream import predict_image
 from segbench.losses import Loss
@@ -121,6 +122,8 @@ class SegmentationTask(lightning.LightningModule):
         self.resumed_after_validation = False
         """Set by a resume from a checkpoint that precedes a validation that was finished."""
         self.test_split = "test"
+        self.finish: Finishing | None = None
+        """What is done with probabilities at the end, but for those of validations."""
         self.takes_what_fits = False
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -263,7 +266,7 @@ class SegmentationTask(lightning.LightningModule):
         images = {name: image[position, :, :height, :width] for name, image in batch.images.items()}
         instances_HW, references = _objects(batch, position)
         results = {}
-        for head, prob_KHW in self.predict(images, tta).items():
+        for head, prob_KHW in self.predict(images, tta, finished=stage == "test").items():
             states = [state for (name, _), state in self.states_of(stage).items() if name == head]
             measures = [state.measure for state in states]
             # Probability maps of many classes are much to move; those of two are drawn as one picture.
@@ -285,8 +288,8 @@ class SegmentationTask(lightning.LightningModule):
                     other.update(prob_KHW, label_HW.to(prob_KHW.device))
         return results
 
-    def predict(self, images: Mapping[str, Tensor], tta: str | None = None) -> dict[str, Tensor]:
-        """Class probabilities KHW float32 by head, of one image (CHW by modality)."""
+    def predict(self, images: Mapping[str, Tensor], tta: str | None = None, finished: bool = True) -> dict[str, Tensor]:
+        """Class probabilities KHW float32 by head, of one image (CHW by modality); `finished` by `finish`."""
         return predict_image(
             self.model,
             images,
@@ -295,6 +298,7 @@ class SegmentationTask(lightning.LightningModule):
             tta=self.evaluation.tta if tta is None else tta,
             scales=self.evaluation.scales or None,
             channels_last=self.memory_format == torch.channels_last,
+            finish=self.finish if finished else None,
         )
 
     def raw(self, images: Mapping[str, Tensor]) -> NDArray[np.float32]:
