@@ -20,10 +20,11 @@ _AT_ONCE = 128
 """Windows that go through the network together where an image is applied window by window."""
 
 
-class _Convolution(nn.Conv2d):
-    """Without padding; its input may be `apart` pixels apart."""
+class SpacedConv2d(nn.Conv2d):
+    """An unpadded convolution of pixels that may lie some pixels apart."""
 
     def forward(self, maps_BCHW: Tensor, apart: int = 1) -> Tensor:
+        """The maps; `apart` is the dilation."""
         return conv2d(maps_BCHW, self.weight, self.bias, dilation=apart)
 
 
@@ -94,7 +95,7 @@ class SlidingWindow(nn.Module):
         side, channels = window, in_channels
         self.convolutions = nn.ModuleList()
         for kernel in kernels:
-            self.convolutions.append(_Convolution(channels, maps, kernel))
+            self.convolutions.append(SpacedConv2d(channels, maps, kernel))
             side, channels = side - kernel + 1, maps
             if kernel < 1 or side < 2 or side % 2:
                 raise SegbenchError(
@@ -103,7 +104,7 @@ class SlidingWindow(nn.Module):
                     "set model.window=95 model.kernels=[4,5,4,4], or model.window=65 model.kernels=[4,4,5]",
                 )
             side //= 2
-        self.full = _Convolution(channels, hidden, side)
+        self.full = SpacedConv2d(channels, hidden, side)
         self.score = nn.Conv2d(hidden, num_classes, 1)
         self.reset_parameters()
 
