@@ -61,6 +61,8 @@ PRIVATE_PARTS = {
     "segbench.export.network": ("torch.fx.experimental._config",),
     # torch has no public way to ask whether a processor computes bfloat16 fast.
     "segbench.runtime.hardware": ("torch.cpu._is_avx512_bf16_supported", "torch.cpu._is_amx_tile_supported"),
+    # A batch that a loading process cannot send is dropped and its reader waits; torch sends its errors so.
+    "segbench.data.loader": ("Queue._on_queue_feeder_error", "torch._utils", "torch._utils.ExceptionWrapper"),
     # Public, in spite of its name.
     "segbench.runtime.ranks": ("os._exit", "sys._current_frames"),
     # The public use_artifact takes nothing offline, and waits for the server otherwise.
