@@ -33,6 +33,7 @@ pytest_plugins = (
     "tests.fixtures.packages",
     "tests.fixtures.wandb_server",
     "tests.fixtures.gpu",
+    "tests.fixtures.disks",
 )
 
 REPO = Path(__file__).resolve().parents[1]

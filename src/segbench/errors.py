@@ -1,9 +1,13 @@
 """The one error a user sees: what was found, what was expected, what to do next."""
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk, or of what one user or one file may have of it, that is used up."""
 
 # Line feeds and tabs stay; what turns the direction of writing goes.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -30,6 +30,7 @@ def test_an_error_in_three_parts_stays_as_it_is():
     [
         (OSError(errno.EACCES, "Permission denied", "a/file"), "a/file: Permission denied"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a/" + "é" * 200), "a name of 400 bytes in a path: éé"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file cannot be written: No space left on device"),
         (ValueError("embedded null byte"), "a path with a NUL byte"),
         (HydraException("odd\nthing"), "odd thing"),
         (MisconfigurationException("not\ntogether"), "not together"),

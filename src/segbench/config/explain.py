@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from segbench.errors import SegbenchError, memory_ran_out
+from segbench.errors import FULL, SegbenchError, memory_ran_out
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -118,6 +118,12 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
     """
     if isinstance(error, SegbenchError):
         return error
+    if isinstance(error, OSError) and error.errno in FULL:
+        return SegbenchError(
+            f"{error.filename or 'a file'} cannot be written: {error.strerror}",
+            "a disk, and a limit of what this user may fill, with room for it",
+            "free it, or choose another place, and run the command again",
+        )
     if isinstance(error, OSError) and error.filename is not None and not hasattr(error, "missing_cfg_file"):
         return _of_system(error)
     if isinstance(error, ValueError) and "null byte" in str(error):
