@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import keyword
-import os
 import shutil
 from pathlib import Path
 
@@ -59,7 +58,7 @@ def write_project(folder: Path) -> list[Path]:
                     target = partial / str(source.relative_to(TEMPLATE)).replace("starter", name)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     write_whole(target, source.read_text().replace("starter", name))
-            os.replace(partial, folder)
+            partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
