@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 import struct
 from types import SimpleNamespace
 
@@ -235,7 +236,6 @@ def test_a_full_disk_ends_the_prediction(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("kinds", "limit"), [(("probabilities",), 20_000), (("masks",), 4_000)])
 def test_an_output_beyond_the_limit_of_a_files_size_keeps_no_other_back(run, tmp_path, kinds, limit):
-    resource = pytest.importorskip("resource")
     for name, size in (("a", 20), ("b", 300), ("c", 20)):
         write(tmp_path / "in" / f"{name}.tif", size, 30 if size < 100 else 300)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
