@@ -39,6 +39,7 @@ pytest_plugins = (
     "tests.fixtures.wandb_server",
     "tests.fixtures.gpu",
     "tests.fixtures.casts",
+    "tests.fixtures.disks",
 )
 
 REPO = Path(__file__).resolve().parents[1]

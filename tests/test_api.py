@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -117,7 +118,6 @@ def test_train_load_predict_evaluate_and_compare(overrides, tmp_path, monkeypatc
     assert one.probabilities.shape == (2, *raw.shape) and one.probabilities.dtype == np.float32
     np.testing.assert_allclose(one.probabilities.sum(0), 1, atol=1e-5)
     assert (one.mask == one.probabilities.argmax(0)).all() and one.instances.shape == raw.shape
-    cv2 = pytest.importorskip("cv2")
     cv2.imwrite("raw.png", raw)
     several = list(predictor.predict_all(["raw.png", raw, raw[:20]], batch_size=2))
     assert all(np.allclose(each.probabilities, one.probabilities, atol=1e-5) for each in several[:2])

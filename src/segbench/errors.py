@@ -1,12 +1,21 @@
 """The one error a user sees: what was found, what was expected, what to do next."""
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk, or of what one user or one file may have of it, that is used up."""
+
 # Line feeds and tabs stay; what turns the direction of writing goes.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# As the C library, torch, CUDA, OpenCV, numpy and C++ say it, and torch of what a loading process raised.
+_NO_MEMORY = re.compile(
+    "[Cc]an(?:'t|not) allocate memory|CUDA out of memory|Insufficient memory|Unable to allocate [0-9.]+ [kKMGTPE]?i?B|"
+    r"bad_alloc|unable to (?:write to file </torch_|allocate shared memory)|Caught \w*MemoryError"
+)
 _PARTS = re.compile(r"SegbenchError: (.*?)\n  expected: (.*?)\n  to do:    (.*)", re.DOTALL)
 
 
@@ -37,6 +46,23 @@ class SegbenchError(ValueError):
     def __reduce__(self) -> tuple[type["SegbenchError"], tuple[str, str, str]]:
         """Pickle by the three parts, so that it can pass between processes."""
         return type(self), (self.found, self.expected, self.action)
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether it is memory that ran out, whichever library says so, here or in a loading process."""
+    if isinstance(error, SegbenchError):
+        return False
+    by_class = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return by_class or _NO_MEMORY.search(str(error)) is not None
+
+
+def no_room(path: Path, error: Exception) -> SegbenchError:
+    """The error for a file that memory ran out over, which need not be the file's fault."""
+    return SegbenchError(
+        f"{path} cannot be read, since memory ran out: {type(error).__name__}: {' '.join(str(error).split())[:400]}",
+        "room for what it holds, or a whole file, since a damaged one may ask for any amount",
+        "set fewer data.num_workers where processes load, or give it more memory; else fetch or write the file again",
+    )
 
 
 def check(key: str, value: object, good: bool, expected: str, instead: object) -> None:
@@ -88,6 +114,8 @@ def unreadable(
     path: Path, kind: str, error: Exception, expected: str = "", action: str = "fetch or write it again"
 ) -> SegbenchError:
     """The error of `reading`."""
+    if memory_ran_out(error):
+        return no_room(path, error)
     size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
     text = " ".join(str(error).split())[:400]
     # The message of a lookup is the key alone, and that of a failed assertion nothing.

@@ -106,3 +106,10 @@ def test_what_cannot_be_written_is_told(here, name, message):
 def test_an_empty_folder_is_filled(here):
     (here / "empty").mkdir()
     assert here / "empty" / "empty" / "losses.py" in write_project(here / "empty")
+
+
+def test_on_a_full_disk_no_part_of_a_project_is_left(here, small_files):
+    with small_files(500), pytest.raises(SegbenchError, match=r"discs cannot be written: File too large\n.*\n.*free"):
+        write_project(Path("discs"))
+    assert not list(here.iterdir())
+    assert Path("discs/pyproject.toml") in write_project(Path("discs"))

@@ -293,7 +293,7 @@ REFUSED = [
     (["experiment=unet_isbi"], "no experiment=unet_isbi", "did you mean experiment=unet_isbi_em?"),
     (["-m", "model=unet,unte"], "no model=unte", "did you mean model=unet?"),
     (["-m", "model.widht=3,4"], "no model.widht in the config (model.widht=3,4)", "did you mean model.width=3,4?"),
-    (["a=[1,"], "a=[1,, which Hydra cannot read: no viable alternative", "quote the text: a="),
+    (["a=[1,"], "a=[1,, which Hydra cannot read: ", "quote the text: a="),
     (["seed=['"], "seed=[', which Hydra cannot read", "quote the text: seed="),
     (["=3"], "=3", "write KEY=3"),
     (["seed"], "seed", "write seed=VALUE"),

@@ -274,7 +274,7 @@ class TestHtml:
 
 @pytest.mark.slow
 def test_a_browser_sorts_by_the_keyboard_and_has_nothing_to_complain_of(comparison, tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api")
+    playwright = pytest.importorskip("playwright.sync_api", reason="no browser to open the page in")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("no Chromium")

@@ -30,6 +30,7 @@ def test_an_error_in_three_parts_stays_as_it_is():
     [
         (OSError(errno.EACCES, "Permission denied", "a/file"), "a/file: Permission denied"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a/" + "é" * 200), "a name of 400 bytes in a path: éé"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file cannot be written: No space left on device"),
         (ValueError("embedded null byte"), "a path with a NUL byte"),
         (HydraException("odd\nthing"), "odd thing"),
         (MisconfigurationException("not\ntogether"), "not together"),
@@ -96,7 +97,18 @@ def test_what_hydra_breaks_on_is_named_with_its_type():
             ),
             "a loading process ran out of memory",
         ),
-        (MemoryError("Unable to allocate 8.00 TiB"), "the machine ran out of memory"),
+        (
+            RuntimeError(
+                "Caught RuntimeError in DataLoader worker process.\nunable to mmap 7 bytes: Cannot allocate memory (12)"
+            ),
+            "a loading process ran out of memory",
+        ),
+        (
+            RuntimeError("Caught _ArrayMemoryError in DataLoader worker process 0.\nOriginal Traceback"),
+            "a loading process ran out of memory",
+        ),
+        (MemoryError("Unable to allocate 8.00 TiB"), "the machine's memory ran out: 8.00 TiB more were needed"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "the machine's memory ran out"),
     ],
 )
 def test_a_loading_process_that_ended_is_told_with_the_remedy(error, found):

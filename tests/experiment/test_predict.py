@@ -345,7 +345,7 @@ def test_a_command_that_cannot_be_meant_is_refused(compose, tiny_run, tmp_path, 
 
 @pytest.mark.parametrize("store", ["tiff", "zarr"])
 def test_an_image_in_zarr_is_predicted_as_one_in_tiff(predicted, compose, tiny_run, tmp_path, stack, store):
-    zarr = pytest.importorskip("zarr")
+    zarr = pytest.importorskip("zarr", reason="zarr, of the extra of that name, is not installed")
     zarr.create_array(str(tmp_path / "input.zarr"), data=stack, chunks=(1, 16, 16))
     given = (f"run={tiny_run}", f"input={tmp_path}/input.zarr", f"output={tmp_path}/out2", "trainer=cpu", "tile=16")
     (path,) = predict(compose(*given, *(["store=tiff"] if store == "tiff" else []), config="predict"))

@@ -442,14 +442,21 @@ def test_two_deterministic_trainings_on_a_gpu_are_equal(tiny_config, tmp_path):
     assert equal(weights(tmp_path / "one"), weights(tmp_path / "other"))
 
 
-def test_a_batch_that_does_not_fit_into_the_memory_of_a_gpu_is_told_in_a_sentence(tiny_config, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has ..."), "GPU's .*2.50 GiB"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), "machine's .*9 b"),
+    ],
+)
+def test_a_batch_that_does_not_fit_into_memory_is_told_in_a_sentence(tiny_config, tmp_path, monkeypatch, error, asked):
     from segbench.models.unet import UNet
 
     def full(self, image):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has ...")
+        raise error
 
     monkeypatch.setattr(UNet, "forward", full)
-    with pytest.raises(SegbenchError, match=r"memory ran out: 2.50 GiB more.*\n.*\n.*data.tile= or data.batch_size="):
+    with pytest.raises(SegbenchError, match=rf"the {asked}.* more.*\n.*\n.*data.tile= or data.batch_size="):
         train(tiny_config(), tmp_path / "run", [])
     recorded = json.loads((tmp_path / "run" / "state.json").read_text())
     assert recorded["state"] == "failed"

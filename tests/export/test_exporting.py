@@ -1,6 +1,5 @@
 import importlib.util
 import json
-import resource
 import runpy
 import shutil
 import subprocess
@@ -366,12 +365,7 @@ def test_a_command_without_format_is_told(monkeypatch, capsys, tiny_run):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_full_disk_leaves_nothing_and_does_not_end_the_process(exporting, tmp_path, name):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
-        with pytest.raises(SegbenchError, match=rf"out/m.{name} cannot be written: File too large"):
-            exporting(f"format={name}", f"output={tmp_path}/out/m.{name}")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def test_a_full_disk_leaves_nothing_and_does_not_end_the_process(exporting, small_files, tmp_path, name):
+    with small_files(4096), pytest.raises(SegbenchError, match=rf"out/m.{name} cannot be written: File too large"):
+        exporting(f"format={name}", f"output={tmp_path}/out/m.{name}")
     assert not list((tmp_path / "out").iterdir())

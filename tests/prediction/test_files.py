@@ -101,7 +101,7 @@ def test_what_is_discarded_leaves_nothing(tmp_path, kind, discard_at):
     folder = tmp_path / "out"
     folder.mkdir()
     if kind == "zarr":
-        pytest.importorskip("zarr")
+        pytest.importorskip("zarr", reason="zarr, of the extra of that name, is not installed")
     file = {
         "png": lambda: PngFile(folder / "a.png", PALETTE),
         "tiff": lambda: TiffFile(folder / "a.tif", np.uint8, [(9, 9)], limit=0),
@@ -118,7 +118,7 @@ def test_what_is_discarded_leaves_nothing(tmp_path, kind, discard_at):
 
 @pytest.mark.parametrize(("pages", "classes"), [(1, 1), (3, 1), (1, 3), (2, 4)])
 def test_zarr_has_axes_for_what_is_several(tmp_path, pages, classes):
-    zarr = pytest.importorskip("zarr")
+    zarr = pytest.importorskip("zarr", reason="zarr, of the extra of that name, is not installed")
     array = values(pages, classes, 20, 31, dtype=np.float32, high=1000)
     file = ZarrFile(tmp_path / "a.zarr", np.float32, [(20, 31)] * pages, classes, {"class_names": ["x"]})
     fill(file, array if classes > 1 else array[:, 0])
@@ -133,7 +133,7 @@ def test_zarr_has_axes_for_what_is_several(tmp_path, pages, classes):
 
 
 def test_a_zarr_array_takes_the_place_of_an_older_one(tmp_path):
-    zarr = pytest.importorskip("zarr")
+    zarr = pytest.importorskip("zarr", reason="zarr, of the extra of that name, is not installed")
     for value in (1, 2):
         file = ZarrFile(tmp_path / "a.zarr", np.uint8, [(9, 9)])
         fill(file, [np.full((9, 9), value, np.uint8)], side=9)
@@ -143,7 +143,7 @@ def test_a_zarr_array_takes_the_place_of_an_older_one(tmp_path):
 
 
 def test_zarr_tells_pages_of_different_sizes_and_where_it_is_missing(tmp_path, monkeypatch):
-    pytest.importorskip("zarr")
+    pytest.importorskip("zarr", reason="zarr, of the extra of that name, is not installed")
     with pytest.raises(SegbenchError, match=r"pages of 2 sizes for .*a\.zarr\n.*\n.*store=tiff"):
         ZarrFile(tmp_path / "a.zarr", np.uint8, [(9, 9), (8, 9)])
     monkeypatch.setitem(sys.modules, "zarr", None)

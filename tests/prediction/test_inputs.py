@@ -51,7 +51,7 @@ def test_links_to_folders_are_followed_once(write, spec, tmp_path):
 
 
 def test_a_zarr_folder_is_an_input_and_one_in_a_folder_too(write, spec, tmp_path):
-    zarr = pytest.importorskip("zarr")
+    zarr = pytest.importorskip("zarr", reason="zarr, of the extra of that name, is not installed")
     write("in/b.png")
     zarr.create_array(str(tmp_path / "in" / "a.zarr"), data=np.zeros((6, 8), np.uint8))
     assert names(find_inputs(str(tmp_path / "in"), None, spec(), tmp_path / "out")) == ["a", "b"]
@@ -182,7 +182,7 @@ def test_the_images_of_a_split_are_inputs_by_their_ids(spec):
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_the_fields_of_a_plate_are_inputs_by_well(spec, tmp_path, version):
-    zarr = pytest.importorskip("zarr")
+    zarr = pytest.importorskip("zarr", reason="zarr, of the extra of that name, is not installed")
 
     def described(group, **attributes):
         group.attrs.update(attributes if version == 2 else {"ome": attributes})

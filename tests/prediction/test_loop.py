@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 import struct
 import threading
 from types import SimpleNamespace
@@ -124,8 +125,10 @@ def test_a_part_of_a_large_image_that_cannot_be_read_keeps_no_other_input_back(
     assert sorted(path.stem for path in (tmp_path / "out").iterdir()) == ["a", "c", "d"]
 
 
-@pytest.mark.parametrize("error", [IndexError, MemoryError, struct.error])
-def test_whatever_a_reader_raises_is_told_of_its_file(run, tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "why"), [(IndexError, ""), (MemoryError, ", since memory ran out"), (struct.error, "")]
+)
+def test_whatever_a_reader_raises_is_told_of_its_file(run, tmp_path, monkeypatch, error, why):
     for name in "abc":
         write(tmp_path / "in" / f"{name}.tif", 1, 9, 9)
     real = pages.open_images
@@ -138,7 +141,8 @@ def test_whatever_a_reader_raises_is_told_of_its_file(run, tmp_path, monkeypatch
     monkeypatch.setattr(pages, "open_images", broken)
     done, failed = run()
     assert done == ["a", "c"]
-    assert failed["b"].found == f"{tmp_path}/in/b.tif cannot be read: {error.__name__}: inside"
+    assert failed["b"].found == f"{tmp_path}/in/b.tif cannot be read{why}: {error.__name__}: inside"
+    assert ("num_workers" in failed["b"].action) == bool(why)
 
 
 def test_an_input_that_is_refused_keeps_its_files_from_being_made(run, tmp_path):
@@ -233,7 +237,6 @@ def test_a_full_disk_ends_the_prediction(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("kinds", "limit"), [(("probabilities",), 20_000), (("masks",), 4_000)])
 def test_an_output_beyond_the_limit_of_a_files_size_keeps_no_other_back(run, tmp_path, kinds, limit):
-    resource = pytest.importorskip("resource")
     for name, size in (("a", 20), ("b", 300), ("c", 20)):
         write(tmp_path / "in" / f"{name}.tif", size, 30 if size < 100 else 300)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

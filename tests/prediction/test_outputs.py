@@ -62,7 +62,7 @@ def test_several_classes_get_a_file_each(one):
 
 
 def test_zarr_keeps_classes_together(one):
-    zarr = pytest.importorskip("zarr")
+    zarr = pytest.importorskip("zarr", reason="zarr, of the extra of that name, is not installed")
     prob = softmax(3, 20, 31)
     names, folder, _ = one(["masks", "probabilities", "instances"], prob, ("land",), store="zarr")
     assert names == ["masks/x.zarr", "probabilities/x.zarr", "instances/x.zarr"]

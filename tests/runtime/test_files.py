@@ -176,3 +176,10 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(pa
     assert sorted(os.listdir(path.parent)) == sorted([*others, path.name])
     remove_partials(path.parent)
     assert sorted(os.listdir(path.parent)) == sorted([".notes.partial", path.name])
+
+
+def test_a_disk_that_is_full_names_the_file(tmp_path, small_files):
+    with small_files(10), pytest.raises(OSError, match="File too large") as caught:
+        write_whole(tmp_path / "a", "1" * 20)
+    assert caught.value.filename == str(tmp_path / "a")
+    assert not list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ def test_partitions_with_gpus_are_known(partition, expected):
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """`machine(**options)`: jobs on a cluster whose partition a100 has GPUs."""
-    pytest.importorskip("submitit")
+    pytest.importorskip("submitit", reason="submitit, which hands jobs to Slurm, is not installed")
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
     answer = subprocess.CompletedProcess([], 0, stdout=LISTING)
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **named: answer)

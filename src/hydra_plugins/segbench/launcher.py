@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,9 @@ class SweepSummary(Callback):
 
     @job
     def on_multirun_end(self, config: DictConfig, **arguments: Any) -> None:
-        """Called by Hydra after the last job."""
+        """Called by Hydra after the last job; by Hydra 1.4 also while an error passes, which is told instead."""
+        if sys.exc_info()[0] is not None:
+            return
         from segbench.sweep.directory import Sweep
         from segbench.sweep.summary import exit_code, show
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import keyword
+import shutil
 from pathlib import Path
 
 from segbench.cli.flags import Parser
 from segbench.errors import SegbenchError
-from segbench.runtime.files import write_whole
+from segbench.runtime.files import partial_name, write_whole
 
 TEMPLATE = Path(__file__).parent / "starter"
 """The project as it is written, under the name `starter`."""
@@ -49,20 +50,24 @@ def write_project(folder: Path) -> list[Path]:
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise SegbenchError(f"{folder} exists and is not empty", "a new or an empty folder", "choose another name")
-        sources = [path for path in sorted(TEMPLATE.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
-        written = []
-        for source in sources:
-            target = folder / str(source.relative_to(TEMPLATE)).replace("starter", name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, source.read_text().replace("starter", name))
-            written.append(target)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = partial_name(folder)
+        try:
+            for source in sorted(TEMPLATE.rglob("*")):
+                if source.is_file() and "__pycache__" not in source.parts:
+                    target = partial / str(source.relative_to(TEMPLATE)).replace("starter", name)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    write_whole(target, source.read_text().replace("starter", name))
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise SegbenchError(
             f"{folder} cannot be written: {error.strerror or error}",
             "a folder in a place that this user may write to",
-            "choose another NAME",
+            "choose another NAME, or free the disk",
         ) from error
-    return written
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _is_namespace(name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from segbench.errors import SegbenchError
+from segbench.errors import FULL, SegbenchError, memory_ran_out
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -118,6 +118,12 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
     """
     if isinstance(error, SegbenchError):
         return error
+    if isinstance(error, OSError) and error.errno in FULL:
+        return SegbenchError(
+            f"{error.filename or 'a file'} cannot be written: {error.strerror}",
+            "a disk, and a limit of what this user may fill, with room for it",
+            "free it, or choose another place, and run the command again",
+        )
     if isinstance(error, OSError) and error.filename is not None and not hasattr(error, "missing_cfg_file"):
         return _of_system(error)
     if isinstance(error, ValueError) and "null byte" in str(error):
@@ -151,28 +157,26 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
 
 def of_torch(error: BaseException) -> SegbenchError | None:
     """Memory that ran out, a loading process that ended, an operation that is not deterministic; None for others."""
-    if isinstance(error, MemoryError):
-        in_worker = "DataLoader worker process" in str(error)
+    if memory_ran_out(error):
+        if "DataLoader worker process" in str(error):
+            return SegbenchError(
+                "a loading process ran out of memory", "room for what each loading process holds", _LESS_MEMORY
+            )
+        on_gpu = type(error).__name__ == "OutOfMemoryError" or "CUDA" in str(error)
+        instead = "see that no other program uses the GPU" if on_gpu else "set fewer data.num_workers"
+        asked = re.search(r"(?:[Tt]ried to|Unable to|Failed to) allocate ([\d.]+ \w+)", str(error))
         return SegbenchError(
-            f"{'a loading process' if in_worker else 'the machine'} ran out of memory",
-            "room for what each loading process holds",
-            _LESS_MEMORY,
+            f"the {'GPU' if on_gpu else 'machine'}'s memory ran out"
+            + (f": {asked[1]} more were needed" if asked else ""),
+            "a batch whose feature maps fit" + ("" if on_gpu else ", beside what loading processes hold"),
+            "set data.batch_size=auto, which finds one that fits, a smaller data.tile= or data.batch_size= with "
+            "trainer.accumulate_grad_batches=N for the same step, or trainer.precision=bf16-mixed; of whole images set "
+            f"tile= and data.eval_batch_size=1; {instead}; {_GO_ON}",
         )
     if not isinstance(error, RuntimeError):
         return None
     if str(error).startswith("DataLoader worker (pid"):
         return worker_ended(str(error).splitlines()[0].removeprefix("DataLoader worker ").split(". ")[0])
-    on_gpu = type(error).__name__ == "OutOfMemoryError"
-    if on_gpu or "CUDA out of memory" in str(error) or "can't allocate memory" in str(error):
-        asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
-        return SegbenchError(
-            f"the {'GPU' if on_gpu else 'machine'}'s memory ran out"
-            + (f": {asked[1]} more were needed" if asked else ""),
-            "a batch whose feature maps fit",
-            "set data.batch_size=auto, which finds one that fits, a smaller data.tile= or data.batch_size= with "
-            "trainer.accumulate_grad_batches=N for the same step, or trainer.precision=bf16-mixed; of whole images set "
-            "tile=, and see that no other program uses the GPU",
-        )
     if found := re.match(r"(\S+) does not have a deterministic implementation", str(error)):
         return SegbenchError(
             f"trainer.deterministic=true and {found[1]}, of which torch has no deterministic form on a GPU",
@@ -182,9 +186,9 @@ def of_torch(error: BaseException) -> SegbenchError | None:
     return None
 
 
+_GO_ON = "continue a run with: segbench train resume=RUN"
 _LESS_MEMORY = (
-    "set fewer data.num_workers (0: none), a smaller data.batch_size= or data.tile=, or give it more memory; continue "
-    "a run with: segbench train resume=RUN"
+    f"set fewer data.num_workers (0: none), a smaller data.batch_size= or data.tile=, or give it more memory; {_GO_ON}"
 )
 
 

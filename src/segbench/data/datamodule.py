@@ -2,87 +2,27 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from multiprocessing.process import BaseProcess
 from typing import Any
 
-import cv2
 import lightning
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from segbench.config.explain import worker_ended
 from segbench.data.augment import Augmentation
 from segbench.data.class_counts import absent, class_counts, of_classes
+from segbench.data.loader import Loader, ResumableLoader, in_worker
 from segbench.data.pixels import BalancedPixels
 from segbench.data.raw import SPLITS, DataSet, Source
 from segbench.data.sampler import Balance, EvaluationSampler, TrainSampler
 from segbench.data.tiles import TrainTiles, WholeImages
 from segbench.data.weights import LossWeights
 from segbench.errors import SegbenchError, check_one_of
-from segbench.runtime.processes import end_with_parent
 from segbench.spec import Batch, Sample, TileGeometry, collate
-
-
-class Loader(DataLoader[Sample]):
-    """A loader that starts its processes without the threads of OpenCV."""
-
-    def __iter__(self) -> Any:
-        """The batches."""
-        # Threads do not live on in a fork, where OpenCV would wait for them for ever: they end here, and come back with
-        # the next call that needs them.
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        try:
-            return super().__iter__()
-        finally:
-            cv2.setNumThreads(threads)
-
-
-class ResumableLoader(Loader):
-    """A loader that resumes within an epoch: its sampler counts steps, so it has no state of its own.
-
-    Attributes:
-        waited_s: seconds that its user has waited for batches, for the first of all left out: it starts the workers.
-    """
-
-    waited_s: float | None = None
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """The batches, with the time that each took."""
-        # Workers start here, not at the first batch.
-        batches = super().__iter__()
-        return self._timed(batches, multiprocessing.active_children())
-
-    def _timed(self, batches: Iterator[Any], children: Sequence[BaseProcess]) -> Iterator[Any]:
-        while True:
-            began = time.monotonic()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except (OSError, EOFError) as error:
-                # A killed worker cuts off the connection by which its batch comes; torch tells it only while it waits.
-                killed = [child for child in children if child.exitcode not in (None, 0)]
-                if not killed:
-                    raise
-                raise worker_ended(f"(pid {killed[0].pid}) with exit code {killed[0].exitcode}") from error
-            self.waited_s = 0.0 if self.waited_s is None else self.waited_s + time.monotonic() - began
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Empty."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """No-op."""
 
 
 class SegmentationData(lightning.LightningDataModule):
@@ -277,7 +217,7 @@ class SegmentationData(lightning.LightningDataModule):
             "persistent_workers": stays and workers > 0,
             "collate_fn": partial(collate, ignore_index=ignore_index),
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            "worker_init_fn": partial(_in_worker, os.getpid()),
+            "worker_init_fn": partial(in_worker, os.getpid()),
         }
 
 
@@ -296,16 +236,3 @@ def _check_draw(draw: str, tile: int | None, repeats: int, balance: Mapping[str,
 
 def _by_channel(values: Sequence[float], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
-
-
-def _in_worker(parent: int, worker: int) -> None:
-    # A worker shares the run directory's lock: one left over from a killed run would block a resume. (Started by a fork
-    # server it is no child of the run, and torch ends it within seconds.)
-    if os.getppid() == parent:
-        end_with_parent(parent)
-    # A signal of a fork's is none of the process that it came from.
-    signal.set_wakeup_fd(-1)
-    # Signals that stop a run go to its whole process group, but the step that finishes first still needs samples.
-    os.setpgid(0, 0)
-    # The workers are the threads: torch takes one in each of them by itself, OpenCV every core that the run has.
-    cv2.setNumThreads(1)

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, memory_ran_out, no_room
 from segbench.spec import DatasetSpec
 
 
@@ -90,6 +90,8 @@ def why_unreadable(path: Path, error: Exception) -> SegbenchError:
         return SegbenchError(f"{path} is a pointer of Git LFS, not the file", "the file itself", "git lfs pull")
     if isinstance(error, SegbenchError):
         return error
+    if memory_ran_out(error):
+        return no_room(path, error)
     return SegbenchError(
         f"{path} cannot be read: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
         "a whole image file",

@@ -119,6 +119,8 @@ def build_dataset_spec(run: Run) -> DatasetSpec:
 
 def build_model(component: Component, spec: DatasetSpec) -> nn.Module:
     """The network, sized by the data set: numbers where there is one modality or head, else numbers by name."""
+    # Of a run that was handed over nothing else has looked at them.
+    refuse_misfits({"model": {"_target_": component.target, **component.arguments}})
     return make_network(component, spec)
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, memory_ran_out
 from segbench.inference.casts import kept_casts
 from segbench.inference.memory import extrapolated_bytes, free_bytes, least_bytes_per_pixel
 from segbench.inference.outputs import as_heads
@@ -65,8 +65,8 @@ class TilePredictor:
                             "correct the model's attribute geometry (segbench.spec.TileGeometry)",
                         )
                     mean[head] = mean[head].add_(probabilities_BKHW) if head in mean else probabilities_BKHW
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not memory_ran_out(error):
                 raise
             raise self._no_memory(given, len(tiles), "its memory ran out") from error
         for sum_BKHW in mean.values():
@@ -171,8 +171,3 @@ def is_large(geometry: TileGeometry, image: ReadableImage) -> bool:
     if geometry == TileGeometry() or min(image.size) < 1:
         return False
     return math.prod(geometry.input_for(side) for side in image.size) > WHOLE_PIXELS
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)

@@ -487,7 +487,7 @@ def disk_full(path: Path, error: OSError) -> SegbenchError:
     return SegbenchError(
         f"{error.filename or path} cannot be written: {error.strerror}",
         "a disk with room for the run's log, tables and three checkpoints",
-        f"free it, then: segbench train resume={path}",
+        f"free it, then: segbench train resume={path}; a command that does not train is run again",
     )
 
 

@@ -7,9 +7,8 @@ import logging
 from collections.abc import Iterator
 
 from segbench.config.explain import of_torch
-from segbench.errors import SegbenchError
+from segbench.errors import FULL, SegbenchError
 from segbench.runs.directory import Refused, Run, disk_full
-from segbench.runtime.files import FULL
 from segbench.runtime.log import log_to, write_traceback
 from segbench.runtime.processes import is_main_process
 from segbench.runtime.signals import Stopped, name_of, received, stoppable

@@ -6,7 +6,6 @@ A folder may have come from a stranger: nothing that is written here follows a l
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import secrets
@@ -18,11 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import IO, Any
 
-from segbench.errors import SegbenchError
+from segbench.errors import FULL, SegbenchError
 from segbench.runtime.processes import standing, this_machine
-
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Errors of a disk, or of what one user or one file may have of it, that is used up."""
 
 PARTIAL = re.compile(r"\..+\.\d+\.partial")
 """Names of unfinished files: the final name and a number."""
@@ -88,9 +84,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        # A disk that fills up names no file.
+        if isinstance(error, OSError) and error.errno in FULL:
+            error.filename = str(path)
         raise
 
 

@@ -184,13 +184,14 @@ def _started(pid: int) -> int | None:
     return 0
 
 
-_told: set[Path] = set()
+_told: set[int] = set()
+"""Numbers of file systems: a sweep has a lock in each of its folders."""
 
 
 def _tell(path: Path, error: OSError) -> None:
-    folder = path.parent.resolve()
-    if folder not in _told:
-        _told.add(folder)
+    number = path.parent.stat().st_dev
+    if number not in _told:
+        _told.add(number)
         log.warning(
             "the file system of %s has no locks (%s): a file beside it says who works there; of a machine that crashed "
             "it has to be removed by hand",

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from segbench.errors import SegbenchError
-from segbench.models.published.state_dict import refuse_packed
+from segbench.models.published.state_dict import load_plain, refuse_packed
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -22,7 +21,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         _check_sums(path)
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = load_plain(path)
     except Exception as error:
         raise SegbenchError(
             f"{path} cannot be read: {error}", "a whole checkpoint of segbench", "use another with checkpoint=best|last"

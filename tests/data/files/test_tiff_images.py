@@ -42,7 +42,7 @@ def window(size):
     return st.integers(0, size - 1).flatmap(lambda a: st.tuples(st.just(a), st.integers(a + 1, size)))
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1), window(50), window(99))
 def test_any_part_of_any_layout_is_that_of_the_whole(written, page, rows, columns):
     images, stack = written

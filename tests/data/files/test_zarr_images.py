@@ -8,7 +8,7 @@ from segbench.data.files.image_files import open_images
 from segbench.data.files.zarr_images import ZarrImages, is_zarr
 from segbench.errors import SegbenchError
 
-zarr = pytest.importorskip("zarr")
+zarr = pytest.importorskip("zarr", reason="zarr, of the extra of that name, is not installed")
 
 
 def values(*shape):

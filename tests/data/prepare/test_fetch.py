@@ -69,6 +69,18 @@ def test_a_second_command_goes_on_too(server, get, said):
     assert "a.tar: resuming at byte 777" in said
 
 
+def test_a_full_disk_is_told_at_once_and_the_download_goes_on(server, closed_url, get, small_files, said):
+    remote = Remote("a.tar", (server.put("a.tar", CONTENT), f"{closed_url}/a.tar"), SHA)
+    with (
+        small_files(1000),
+        pytest.raises(SegbenchError, match=r"a\.tar cannot be written into .*/in: File too large\n.*room.*\n.*resumes"),
+    ):
+        get(remote, wait=100)
+    assert len(server.asked) == 1 and not said
+    assert get(remote).read_bytes() == CONTENT
+    assert server.asked[-1] == ("/a.tar", "bytes=1000-")
+
+
 def test_a_file_that_changed_meanwhile_is_fetched_again(server, get):
     remote = Remote("a.tar", (server.put("a.tar", b"old" * 9000),))
     server.break_after = [500]

@@ -285,3 +285,14 @@ def test_a_damaged_archive_ends_in_one_error_or_whole(tmp_path_factory, data):
         assert unpack(made, folder / "in") <= 2
     except SegbenchError:
         assert not list((folder / "in").iterdir())
+
+
+def test_a_full_disk_leaves_nothing_and_does_not_blame_the_archive(tmp_path, small_files):
+    archive, into = tar(tmp_path / "a.tar", entry("a/b", b"1" * 100), entry("a/c", b"2" * 9000)), tmp_path / "into"
+    with (
+        small_files(4096),
+        pytest.raises(SegbenchError, match=r"into: File too large\n.*room for what it unpacks to\n.*goes on from here"),
+    ):
+        unpack(archive, into)
+    assert not list(into.iterdir())
+    assert unpack(archive, into) == 2

@@ -48,7 +48,9 @@ def test_double_weights_stay_double(tmp_path, caffemodel_bytes):
 
 
 def test_the_file_of_protobufs_own_encoder_is_read(tmp_path):
-    descriptor_pb2 = pytest.importorskip("google.protobuf.descriptor_pb2")
+    descriptor_pb2 = pytest.importorskip(
+        "google.protobuf.descriptor_pb2", reason="protobuf, the independent reference, is not installed"
+    )
     from google.protobuf import descriptor_pool, message_factory
 
     # (name, number, type, repeated): 3 int64, 2 float, 9 string, 11 message.

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.plain_tiff import plain_shape
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, memory_ran_out, no_room
 from segbench.runtime.limits import DEFLATE, refuse_bomb
 
 
@@ -244,6 +244,8 @@ def decode_gif(path: Path, content: bytes, name: str | None = None) -> tuple[NDA
     except SegbenchError:
         raise
     except Exception as error:  # as in `decode`
+        if memory_ran_out(error):
+            raise no_room(path, error) from error
         raise damaged(path, len(content), str(error), name) from error
     if indices.ndim != 2:
         raise animated(path, len(indices), name)
@@ -292,6 +294,8 @@ def decode(path: Path, content: bytes, flags: int, name: str | None = None) -> N
     except SegbenchError:
         raise
     except Exception as error:  # its own errors, of memory, and of a header
+        if memory_ran_out(error):
+            raise no_room(path, error) from error
         why = error.err if isinstance(error, cv2.error) else f"no image, or damaged inside: {error}"
         raise damaged(path, len(content), why, name) from error
     if image is None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from segbench.data.files.encoded import damaged, decode, decode_palette, read_bytes
 from segbench.data.files.mat import load
 from segbench.data.raw import RawImage
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, memory_ran_out, no_room
 from segbench.runtime.files import written_whole
 from segbench.spec import VOID
 
@@ -135,6 +135,8 @@ def read_mat(path: Path, name: str, variable: str) -> Any:
     except SegbenchError:
         raise
     except Exception as error:  # a damaged file ends in errors of zlib, struct, numpy and scipy's own
+        if memory_ran_out(error):
+            raise no_room(path, error) from error
         raise damaged(path, len(stored), f"{type(error).__name__}: {error}", name) from error
     if variable not in content:
         raise SegbenchError(

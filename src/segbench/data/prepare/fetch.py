@@ -18,7 +18,7 @@ from typing import Any
 
 from segbench.config.handed_over import read_json
 from segbench.data.prepare.downloads import RECORD, SILENT, Listener, Record, Remote, digest_of
-from segbench.errors import SegbenchError
+from segbench.errors import FULL, SegbenchError
 
 _CHUNK = 2**20
 _READ_S = 60.0
@@ -62,6 +62,8 @@ def fetch(
         try:
             answer = _download_with_retries(url, remote, folder, listener, attempts, wait, deadline)
         except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise _full(remote, folder, error) from error
             failures.append(f"{url}: {_reason(error)}")
             listener.say(f"{remote.name}: {failures[-1]}")
             continue
@@ -76,6 +78,14 @@ def fetch(
         f"the file {target}" + (f" with {expected}" if expected else ", whose digest nobody published"),
         f"run the command again (it resumes); or fetch {remote.urls[0]} by other means, put it into {folder} as "
         f"{remote.name} and run the command again" + (f". {remote.terms}" if remote.terms else ""),
+    )
+
+
+def _full(remote: Remote, folder: Path, error: OSError) -> SegbenchError:
+    return SegbenchError(
+        f"{remote.name} cannot be written into {folder}: {error.strerror}",
+        "a disk with room for the download, and for what it unpacks to beside it",
+        "free it, or choose another root=DIR, and run the command again (it resumes)",
     )
 
 
@@ -141,8 +151,9 @@ def _download_with_retries(
                 raise
             listener.say(f"{remote.name}: the resumed file has a wrong digest, starting over")
             continue
-        except (OSError, http.client.HTTPException):
-            if last:
+        except (OSError, http.client.HTTPException) as broken:
+            # A disk that is full stays so, at whatever address.
+            if last or (isinstance(broken, OSError) and broken.errno in FULL):
                 raise
         else:
             os.replace(part, folder / remote.name)

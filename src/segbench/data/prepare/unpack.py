@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from segbench.data.prepare.downloads import SILENT, Listener
-from segbench.errors import SegbenchError
+from segbench.errors import FULL, SegbenchError
 from segbench.runtime.files import partial_name
 
 _CHUNK = 2**20
@@ -172,6 +172,12 @@ def unpack(archive: Path, into: Path, listener: Listener = SILENT, limits: Limit
             "do not unpack it by hand either; fetch the archive from its publisher",
         ) from error
     except OSError as error:
+        if error.errno in FULL:
+            raise SegbenchError(
+                f"{archive} cannot be unpacked into {into}: {error.strerror}",
+                "a disk with room for what it unpacks to",
+                "free it and run the command again, which goes on from here",
+            ) from error
         raise _damaged(archive, into, str(error)) from error
     except Exception as error:
         # tarfile, zipfile and zlib raise errors of any class over a damaged archive.
@@ -184,8 +190,8 @@ def unpack(archive: Path, into: Path, listener: Listener = SILENT, limits: Limit
 def _damaged(archive: Path, into: Path, why: str) -> SegbenchError:
     return SegbenchError(
         f"{archive} cannot be unpacked into {into}: {why}",
-        "a whole tar, tar.gz or zip archive, and room on the disk",
-        f"free space, or delete {archive} and run the command again",
+        "a whole tar, tar.gz or zip archive",
+        f"delete {archive} and run the command again",
     )
 
 

@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from segbench.errors import SegbenchError
-from segbench.runtime.files import FULL, partial_name, written_whole
+from segbench.errors import FULL, SegbenchError
+from segbench.runtime.files import partial_name, written_whole
 
 Memory = defaultdict[Any, list[Tensor]]
 """Tensors by shape, strides and type of what they are copies of."""
