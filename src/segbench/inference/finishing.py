@@ -30,7 +30,8 @@ class CubicFit:
     """The cubic polynomial p(x) of least squares from probabilities x of a class to whether a pixel is of it, 0 or 1.
 
     Pixels are summed up image by image, so that no prediction is kept. Nothing makes p monotone; `rises` says whether
-    it is. The paper fits it so as well; over which pixels it does not say: here over every labelled one.
+    it is. Over which pixels the paper fits its polynomial, and whether it keeps it monotone, is open: here over every
+    labelled one.
     """
 
     def __init__(self) -> None:
