@@ -45,13 +45,8 @@ def _config() -> Config:
 
 
 def _fit(config: Config) -> float:
-    from segbench.experiment.build import (
-        build_callbacks,
-        build_data,
-        build_dataset,
-        build_task,
-        build_trainer,
-    )
+    from segbench.experiment.build import build_data, build_dataset, build_task
+    from segbench.experiment.trainer import build_callbacks, build_trainer
     from segbench.inference.forward import geometry_of
 
     with tempfile.TemporaryDirectory() as folder:

@@ -16,11 +16,12 @@ from segbench.config.record import Trainer
 from segbench.data.drawn_em.slices import draw_slice
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
-from segbench.experiment.build import build_data, build_dataset, build_dataset_spec, build_task, build_trainer
+from segbench.experiment.build import build_data, build_dataset, build_dataset_spec, build_task
 from segbench.experiment.evaluate import score_split
 from segbench.experiment.evaluating import devices_of
 from segbench.experiment.predict import predict
 from segbench.experiment.train import train
+from segbench.experiment.trainer import build_trainer
 from segbench.prediction import files, outputs, pages
 from segbench.prediction.record import Record
 from segbench.runs.directory import Run

@@ -106,18 +106,12 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     import_frameworks()
     from segbench.display.tables import print_results
     from segbench.experiment.axes import packages_of_network
-    from segbench.experiment.build import (
-        build_data,
-        build_dataset,
-        build_dataset_spec,
-        build_loggers,
-        build_task,
-        build_trainer,
-    )
+    from segbench.experiment.build import build_data, build_dataset, build_dataset_spec, build_task
     from segbench.experiment.calibrate import prepare_finishing
     from segbench.experiment.checks import refuse_limits
     from segbench.experiment.ensemble import members_of, refuse_trained_on
     from segbench.experiment.items import data_item, model_item, scores_item
+    from segbench.experiment.trainer import build_loggers, build_trainer
     from segbench.experiment.unchanged import data_digests, refuse_other_classes, split_ids
     from segbench.inference.forward import geometry_of
     from segbench.runs.provenance import provenance
