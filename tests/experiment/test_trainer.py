@@ -114,10 +114,10 @@ def test_options_of_ddp_are_ours_by_name_and_the_users_by_class(tiny, tmp_path, 
 @pytest.mark.parametrize(("on_gpu", "waits"), [(False, 7.0), (True, 67.0)])
 def test_nccls_watchdog_comes_after_the_waits_on_the_cpu(tiny_config, tmp_path, monkeypatch, on_gpu, waits):
     from segbench.config.record import Trainer
-    from segbench.experiment import build
+    from segbench.experiment import trainer as trainers
 
     told = []
-    monkeypatch.setattr(build, "wait_at_most", lambda trainer, seconds: told.append(seconds))
+    monkeypatch.setattr(trainers, "wait_at_most", lambda trainer, seconds: told.append(seconds))
     monkeypatch.setattr(Trainer, "on_gpu", on_gpu)
     config = tiny_config("runtime.timeout_s=7", "trainer.accelerator=cpu")
     trainer = build_trainer(config, tmp_path, [], [])
@@ -126,7 +126,7 @@ def test_nccls_watchdog_comes_after_the_waits_on_the_cpu(tiny_config, tmp_path, 
 
 
 def test_validations_cast_the_weights_once_each_and_never_stale(tiny_config, tmp_path, casts, monkeypatch):
-    from segbench.experiment import build
+    from segbench.experiment import trainer as trainers
 
     def scored(name):
         config = tiny_config("trainer.precision=bf16-mixed", "optimizer.lr=0.1", "scheduler.warmup_steps=0")
@@ -144,7 +144,7 @@ def test_validations_cast_the_weights_once_each_and_never_stale(tiny_config, tmp
         return seen
 
     once = scored("once")
-    monkeypatch.setattr(build, "evaluate_within", lambda trainer, context: None)
+    monkeypatch.setattr(trainers, "evaluate_within", lambda trainer, context: None)
     each = scored("each")
     images = len(once.casts) // 2
     # A training step casts too; within a validation only the first image does.
