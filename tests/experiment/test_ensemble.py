@@ -34,8 +34,9 @@ def test_python_averages_what_each_predicts(tiny_run, other):
 
 def test_an_evaluation_scores_the_mean_and_says_whose(call, tiny_run, other, tmp_path):
     given = (f"run={tiny_run}", "trainer=cpu", f"ensemble=[{other}:last]")
-    code, _, said = call("evaluate", *given, f"hydra.run.dir={tmp_path / 'evaluated'}")
+    code, shown, said = call("evaluate", *given, f"hydra.run.dir={tmp_path / 'evaluated'}")
     assert code == 0, said
+    assert "mean of 2 networks" in " ".join(shown.split())
     evaluated = Run(tmp_path / "evaluated")
     (member,) = evaluated.results()["protocol"]["ensemble"]
     assert (Path(member["run"]), member["checkpoint"]) == (other, "last")

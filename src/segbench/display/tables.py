@@ -135,6 +135,7 @@ def print_results(
     console = Console(soft_wrap=True)
     if any(key.startswith(f"{split}/") for key in scores):
         title = f"{config.name}: {split}, {protocol['checkpoint']} checkpoint, tta {averaged_over(protocol)}"
+        title += f", mean of {len(protocol['ensemble']) + 1} networks" if protocol.get("ensemble") else ""
         title += ", calibrated" * ("calibration" in protocol)
         title += f", median of radius {protocol['median']}" if "median" in protocol else ""
         if config.debug is not None:
