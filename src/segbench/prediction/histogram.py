@@ -73,11 +73,11 @@ class Reference:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the distributions, 16 digits."""
+        """SHA-256 of the distributions."""
         digest = hashlib.sha256()
         for channel in self.channels:
             digest.update(channel.values.tobytes() + channel.shares.tobytes())
-        return digest.hexdigest()[:16]
+        return digest.hexdigest()
 
 
 def read_reference(where: Path, spec: DatasetSpec, tell: Callable[[str], None] = lambda sentence: None) -> Reference:
