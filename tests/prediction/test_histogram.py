@@ -104,6 +104,7 @@ def test_strips_and_parts_are_the_whole(reference, monkeypatch, dtype):
     monkeypatch.setattr(histogram, "_SAMPLE", 300)
     expected = whole(matched(page_of(image), wanted))
     monkeypatch.setattr(histogram, "_STRIP", 150)
+    monkeypatch.setattr(histogram, "_HELD", 40)
     page = matched(page_of(image), wanted)
     np.testing.assert_array_equal(page.read(7, 19, 3, 41)["em"], expected[7:19, 3:41])
     np.testing.assert_array_equal(whole(page), expected)

@@ -9,7 +9,7 @@ the result, and a constant page becomes the reference's median. Between the refe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
@@ -29,6 +29,8 @@ _STRIP = 2**22
 """Pixels of the rows that are read together."""
 _SAMPLE = 2**18
 """About how many pixels decide where values are no integers of 8 or 16 bits."""
+_HELD = 2**22
+"""Values of all channels that are held before they are joined: joining sorts them."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,6 @@ class Distribution:
         """N rising shares in (0, 1): of the pixels below a value and half of those at it."""
         shares: NDArray[np.float64] = (np.cumsum(self.counts) - self.counts / 2) / self.counts.sum()
         return shares
-
-    def joined(self, other: Distribution) -> Distribution:
-        """That of the pixels of both."""
-        values, places = np.unique(np.concatenate([self.values, other.values]), return_inverse=True)
-        counts = np.zeros(len(values), np.int64)
-        np.add.at(counts, places, np.concatenate([self.counts, other.counts]))
-        return Distribution(values, counts)
 
 
 @dataclass(frozen=True)
@@ -201,10 +196,26 @@ _ByChannel = tuple[Distribution, ...]
 
 def _sum(parts: Iterable[_ByChannel]) -> _ByChannel:
     """That of all parts, a distribution for each channel; none if there is no part."""
-    total: _ByChannel = ()
+    waiting: list[_ByChannel] = []
+    held = 0
     for part in parts:
-        total = tuple(a.joined(b) for a, b in zip(total, part, strict=True)) if total else part
-    return total
+        waiting.append(part)
+        held += sum(len(channel.values) for channel in part)
+        if held > _HELD:
+            waiting = [_joined(waiting)]
+            held = sum(len(channel.values) for channel in waiting[0])
+    return _joined(waiting)
+
+
+def _joined(parts: Sequence[_ByChannel]) -> _ByChannel:
+    return tuple(_together(of_channel) for of_channel in zip(*parts, strict=True))
+
+
+def _together(parts: Sequence[Distribution]) -> Distribution:
+    values, places = np.unique(np.concatenate([part.values for part in parts]), return_inverse=True)
+    counts = np.zeros(len(values), np.int64)
+    np.add.at(counts, places, np.concatenate([part.counts for part in parts]))
+    return Distribution(values, counts)
 
 
 def _distributions(page: Page, step: int) -> _ByChannel:
