@@ -241,6 +241,8 @@ def load(
     tile: int | None = None,
     tta: str | None = None,
     tta_scales: Sequence[float] | None = None,
+    input_scale: float | None = None,
+    match_histogram: str | os.PathLike[str] | None = None,
     overlap: float | None = None,
     ensemble: str | Sequence[str] = (),
     calibration: str | None = None,
@@ -256,6 +258,10 @@ def load(
         tile: the largest output side of a tile in pixels; None: as the run recorded.
         tta: `none`, `rot4`, `d4` or `multiscale`; None: as the run recorded.
         tta_scales: those that `multiscale` averages over; None: as the run recorded, else 0.5 to 1.75 by quarters.
+        input_scale: the network sees images resized by this factor, 0.05 to 16, and probabilities are resized back;
+            None: as the run recorded, else 1.
+        match_histogram: a file or folder of images that the network was trained on: the grey values of each channel of
+            each image are mapped so that they are distributed as in these; None: they are left as they are.
         overlap: share of a tile's side by which tiles overlap and are blended, above 0 and at most 0.5:
             approximate; None: exact.
         ensemble: further runs, whose probabilities are averaged with the run's: directories, each with `:best` or
@@ -276,6 +282,8 @@ def load(
         tile,
         tta,
         tta_scales,
+        input_scale,
+        None if match_histogram is None else Path(match_histogram),
         overlap,
         ensemble,
         calibration,

@@ -128,6 +128,13 @@ def test_runs_scored_at_several_scales_are_groups_by_their_scales(make_run, make
     )
 
 
+def test_runs_scored_at_another_input_scale_are_another_group(make_run, make_evaluation, tmp_path):
+    run = make_run("run")
+    make_evaluation("scored", run, input_scale=2.0)
+    table = group_runs(*read_runs([str(tmp_path)]))
+    assert [group.settings.get("input_scale") for group in table.groups] == [None, 2.0]
+
+
 def test_a_copy_of_a_run_is_no_second_seed(make_run, tmp_path):
     make_run("a")
     make_run("b")

@@ -41,6 +41,7 @@ def test_scales_count_where_there_are_any():
     # Older runs do not have the key.
     assert counting({"tta": "none", "tta_scales": None}) == {"tta": "none"}
     assert counting({"tta_scales": [1.0]}) == {"tta_scales": [1.0]}
+    assert counting({"input_scale": None}) == {} and counting({"input_scale": 2.0}) == {"input_scale": 2.0}
 
 
 def test_every_entry_has_a_reason():

@@ -103,6 +103,12 @@ def test_other_symmetries_have_another_polynomial(calibrated_run, scored):
     assert averaged.calibration().polynomials != Run(calibrated_run).calibration().polynomials
 
 
+def test_another_input_scale_has_another_polynomial(calibrated_run, scored):
+    resized = scored(calibrated_run, "input_scale=0.5")
+    assert resized.calibration().tta == "none input_scale=0.5"
+    assert resized.calibration().polynomials != Run(calibrated_run).calibration().polynomials
+
+
 def test_predictions_are_finished_without_the_training_images(calibrated_run, compose, tmp_path, monkeypatch):
     monkeypatch.setattr("segbench.experiment.build.build_dataset", lambda *_: pytest.fail("the data set was read"))
     image = draw_slice(0, 3, 50, 41)[0]

@@ -178,6 +178,16 @@ def test_an_average_over_scales_is_recorded_and_has_the_same_bits_in_every_batch
     assert same(batched, directory)
 
 
+def test_an_input_scale_is_recorded_and_reported(scored, tiny_run, capsys):
+    directory = scored("input_scale=0.5")
+    results = Run(directory).results()
+    assert results["protocol"]["input_scale"] == 0.5
+    assert results["metrics"] != Run(tiny_run).results()["metrics"]
+    assert "tta none, images resized by 0.5" in " ".join(capsys.readouterr().out.split())
+    of_one = scored("input_scale=1", directory="one")
+    assert same(of_one, tiny_run) and "input_scale" not in Run(of_one).results()["protocol"]
+
+
 def test_scales_belong_to_multiscale(tiny_config, compose, scored):
     run = tiny_config("tta=multiscale", "tta_scales=[0.5,1]")
 

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -149,6 +150,44 @@ def test_an_average_over_scales_is_told_recorded_and_that_of_python(predicted, s
         predicted("tta=multiscale")
     loaded = load(tiny_run, device="cpu", tta="multiscale", tta_scales=[0.5, 1.5])
     np.testing.assert_allclose(loaded.predict(stack[0]).probabilities[1], averaged[0], atol=1e-6)
+
+
+def test_an_input_scale_is_told_recorded_and_that_of_python(predicted, stack, tiny_run, capfd):
+    resized = tifffile.imread(predicted("input_scale=1.5"))
+    assert "; images resized by 1.5, each taken whole, and probabilities back\n" in capfd.readouterr().err
+    assert resized.shape == stack.shape
+    plain = tifffile.imread(predicted("input_scale=1", output="plain"))
+    assert not np.array_equal(resized, plain)
+    np.testing.assert_array_equal(plain, tifffile.imread(predicted(output="unset")))
+    with pytest.raises(SegbenchError, match=r"made otherwise: input_scale 1\.5, now 2"):
+        predicted("input_scale=2")
+    with pytest.raises(SegbenchError, match=r"input_scale=0\.01\n"):
+        predicted("input_scale=0.01")
+    loaded = load(tiny_run, device="cpu", input_scale=1.5)
+    np.testing.assert_allclose(loaded.predict(stack[0]).probabilities[1], resized[0], atol=1e-6)
+
+
+def test_images_of_other_grey_values_are_predicted_as_those_that_they_are_matched_to(
+    predicted, stack, tiny_run, tmp_path, capfd
+):
+    own = tifffile.imread(predicted(pages=stack[0]))
+    tifffile.imwrite(tmp_path / "trained.tif", stack[0])
+    asked = f"match_histogram={tmp_path}/trained.tif"
+    changed = 255 - (255 - stack[0].astype(np.float32)) / 2
+    capfd.readouterr()
+    found = tifffile.imread(predicted(asked, pages=changed, output="matched"))
+    assert f"grey values of each page matched to those of 1 images in {tmp_path}" in capfd.readouterr().err
+    np.testing.assert_allclose(found, own, atol=1e-4)
+    assert np.abs(tifffile.imread(predicted(pages=changed, output="unmatched")) - own).max() > 1e-3
+    made_by = json.loads((tmp_path / "matched" / "predictions.jsonl").read_text().splitlines()[0])["made_by"]
+    assert len(made_by["match_histogram"]) == 64
+    tifffile.imwrite(tmp_path / "trained.tif", stack[1])
+    with pytest.raises(SegbenchError, match=f"made otherwise: match_histogram {made_by['match_histogram'][:12]}, now"):
+        predicted(asked, pages=changed, output="matched")
+    tifffile.imwrite(tmp_path / "trained.tif", stack[0])
+    loaded = load(tiny_run, device="cpu", match_histogram=tmp_path / "trained.tif")
+    for image in (changed, tmp_path / "input.tif"):
+        np.testing.assert_allclose(loaded.predict(image).probabilities[1], found, atol=1e-6)
 
 
 def test_prediction_needs_no_data_set(isbi_config, isbi, compose, tmp_path):

@@ -229,9 +229,9 @@ def test_differences_are_told_and_the_file_is_all_of_it(exporting, tmp_path, cap
 
 def test_an_average_that_the_file_does_not_hold_is_told(compose, tiny_run, tmp_path, capsys):
     run = Run.open(shutil.copytree(tiny_run, tmp_path / "run"))
-    run.begin(run.config().replace({"tta": "multiscale"}))
+    run.begin(run.config().replace({"tta": "multiscale", "input_scale": 2.0}))
     export(compose(f"run={run.path}", "format=pt2", f"output={tmp_path}/m.pt2", config="export"))
-    told = "the file is the network alone; segbench predict goes on with tta=multiscale"
+    told = "the file is the network alone; segbench predict goes on with tta=multiscale, input_scale=2.0"
     assert told in capsys.readouterr().err.splitlines()
 
 

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from segbench.errors import SegbenchError
 from segbench.inference import multiscale
-from segbench.inference.multiscale import SCALES, scales_of
+from segbench.inference.multiscale import SCALES, resized_by, scales_of
 from segbench.inference.stream import predict_image, predict_stream
 from segbench.inference.windows import ReadableImage
 from segbench.models.fcn import fcn32s
@@ -123,6 +123,46 @@ def test_it_is_the_mean_that_torch_gives(name, size):
     torch.testing.assert_close(found.sum(0), torch.ones(size))
 
 
+def test_an_input_scale_multiplies_the_scales_or_is_the_only_one():
+    assert resized_by("multiscale", [0.5, 1], 2) == (1.0, 2.0)
+    assert resized_by("multiscale", [0.5, 1], None) == resized_by("multiscale", [0.5, 1], 1) == (0.5, 1.0)
+    assert resized_by("d4", None, 0.5) == (0.5,)
+    assert resized_by("none", None, None) == resized_by("none", None, 1) == ()
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(SegbenchError, match=r"input_scale=.*\n  expected: a positive number"):
+            resized_by("none", None, bad)
+
+
+def test_an_input_scale_by_hand():
+    # Halved, the four pixels become one of their mean.
+    value = torch.tensor([[[0.0, 1.0], [2.0, 5.0]]])
+    found = predict_image(Pointwise().eval(), {"em": value}, ["s"], input_scale=0.5)["s"]
+    torch.testing.assert_close(found[0], torch.full((2, 2), 2.0).sigmoid())
+    constant = torch.full((1, 7, 5), 0.7)
+    found = predict_image(Pointwise().eval(), {"em": constant}, ["s"], input_scale=2)["s"]
+    torch.testing.assert_close(found[0], constant[0].sigmoid())
+
+
+@pytest.mark.parametrize("tta", ["none", "d4"])
+@pytest.mark.parametrize("tile", [None, 8])
+def test_an_input_scale_is_what_torch_gives(tta, tile):
+    network, pixels = small("valid"), image(3, 24, 20)
+    resized = interpolate(pixels["rgb"][None], size=(36, 30), mode="bilinear", align_corners=False)
+    own = predict_image(network, {"rgb": resized[0]}, ["s"], tta=tta)["s"]
+    expected = interpolate(own[None], size=(24, 20), mode="bilinear", align_corners=False)[0]
+    found = predict_image(network, pixels, ["s"], tta=tta, input_scale=1.5, tile=tile)["s"]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_input_scale_of_several_scales_is_that_of_each():
+    network, pixels = small("fcn"), image(3, 20, 24)
+    how = {"tta": "multiscale", "scales": [0.5, 1.0]}
+    found = predict_image(network, pixels, ["s"], **how, input_scale=1.5)["s"]
+    assert torch.equal(found, predict_image(network, pixels, ["s"], tta="multiscale", scales=[0.75, 1.5])["s"])
+    plain = predict_image(network, pixels, ["s"])["s"]
+    assert torch.equal(predict_image(network, pixels, ["s"], input_scale=1)["s"], plain)
+
+
 @pytest.mark.parametrize("tile", [8, 24])
 def test_tiles_change_only_the_last_bits(tile):
     network, pixels = small("valid"), image(3, 40, 33)
@@ -171,7 +211,7 @@ def test_an_image_that_memory_cannot_hold_is_refused_before_it_is_read(monkeypat
     if what is None:
         assert len(list(stream)) == 1
     else:
-        with pytest.raises(SegbenchError, match=rf"10 x 10 pixels at several scales: {what} takes(.|\n)*tta=none"):
+        with pytest.raises(SegbenchError, match=rf"10 x 10 pixels at other scales: {what} takes(.|\n)*tta=none"):
             list(stream)
         assert read == [(0, 1, 0, 1)]
 

@@ -72,6 +72,7 @@ def test_what_changes_no_score_is_not_named(reference):
             {"tta": "multiscale", "tta_scales": [0.5, 1]},
             "averaged over 2 scales, each also mirrored (tta=multiscale), the paper averages over 7 turned copies",
         ),
+        ({"input_scale": 2.0}, "input_scale: 2.0 instead of None"),
         (
             {"callbacks.ema": {"_target_": "mine.Averaging", "decay": 0.9}},
             "callbacks.ema: mine.Averaging(decay 0.9) instead of None",

@@ -39,7 +39,10 @@ def run(spec, tmp_path):
 
     def predicted(batch=1, tile=None, kinds=("masks",), folder="in", check=lambda given, paths: None):
         task = SimpleNamespace(
-            model=Threshold().eval(), evaluation=Evaluation(tile, "none", 1), memory_format=torch.contiguous_format
+            model=Threshold().eval(),
+            evaluation=Evaluation(tile, "none", 1),
+            memory_format=torch.contiguous_format,
+            finish=None,
         )
         out = tmp_path / "out"
         job = Job(task, spec(), out, lambda _: Settings(tuple(kinds)), check, batch)

@@ -212,7 +212,8 @@ def _record(
     if protocol.get("tta", "multiscale") != "multiscale":
         # An evaluation of a run that averaged over scales, by another way.
         settings.pop("tta_scales", None)
-    done = {"calibration": "cubic" if "calibration" in protocol else None, "median": protocol.get("median")}
+    done = {"calibration": "cubic" if "calibration" in protocol else None}
+    done |= {key: protocol.get(key) for key in ("input_scale", "median")}
     # As they were done; runs of before lack the settings.
     settings |= {key: value for key, value in done.items() if value is not None or key in settings}
     # A run that selects a best checkpoint is scored by it.

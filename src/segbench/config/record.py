@@ -34,7 +34,8 @@ Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 Tta = Literal["none", "rot4", "d4", "multiscale"]
-Scales = Annotated[list[Annotated[float, Field(ge=0.05, le=16)]], Field(min_length=1, max_length=64)]
+Scale = Annotated[float, Field(ge=0.05, le=16)]
+Scales = Annotated[list[Scale], Field(min_length=1, max_length=64)]
 """Factors of an image's sides."""
 Workers = Annotated[int, Field(ge=0, le=1024)] | Auto
 
@@ -303,6 +304,7 @@ class Config(Recorded):
         tile: output side in pixels of an inference tile; None takes the whole image.
         tta: symmetries, or scales, that test predictions are averaged over.
         tta_scales: of `multiscale`; None: 0.5 to 1.75 by quarters.
+        input_scale: factor that images of a test or a prediction are resized by before the network sees them; None: 1.
         calibration: how the probabilities of the test are calibrated on training images, of two classes; None: not.
         median: radius in pixels of the median filter that they then go through; None: none.
         init_from: a run to start from, or one for each modality.
@@ -320,6 +322,7 @@ class Config(Recorded):
     tile: Count | None
     tta: Tta
     tta_scales: Annotated[Scales | None, AfterValidator(_only_multiscale)] = None
+    input_scale: Scale | None = None
     calibration: Literal["cubic"] | None = None
     median: Count | None = None
     init_from: str | dict[str, str] | None = None

@@ -13,6 +13,7 @@ from segbench.config.record import (
     Count,
     CountOrNone,
     Recorded,
+    Scale,
     Scales,
     Seconds,
     Section,
@@ -70,6 +71,7 @@ class OfARun(Recorded):
     tile: Count | None = None
     tta: Tta | None = None
     tta_scales: Scales | None = None
+    input_scale: Scale | None = None
     calibration: Literal["none", "cubic"] | None = None
     median: CountOrNone | None = None
     threads: Threads | None = None
@@ -80,6 +82,8 @@ class OfARun(Recorded):
         """A run's configuration with what is given here."""
         own: dict[str, Any] = averaging(self.tta, self.tta_scales)
         own |= {key: value for key in ("tile", "threads") if (value := getattr(self, key)) is not None}
+        if self.input_scale is not None:
+            own["input_scale"] = None if self.input_scale == 1 else self.input_scale
         if self.calibration is not None:
             own["calibration"] = None if self.calibration == "none" else self.calibration
         if self.median is not None:
@@ -144,6 +148,7 @@ class PredictRequest(OfARun):
     opacity: Annotated[float, Field(ge=0, le=1)] = 0.4
     overwrite: bool = False
     batch_size: Count = 1
+    match_histogram: str | None = None
     overlap: Annotated[float, Field(gt=0, le=0.5)] | None = None
     decoding: dict[str, Any] = Field(default_factory=dict)
     voc: Voc

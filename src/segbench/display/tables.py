@@ -104,9 +104,10 @@ def _leading(row: Mapping[str, float]) -> float:
 
 
 def averaged_over(protocol: Mapping[str, Any]) -> str:
-    """What the predictions were averaged over, with the scales of `multiscale`; `protocol` is that of results.json."""
+    """What the predictions were averaged over, and at which scales; `protocol` is that of results.json."""
     scales = protocol.get("tta_scales")
-    return str(protocol.get("tta")) if not scales else f"{protocol['tta']} {', '.join(map(str, scales))}"
+    averaged = str(protocol.get("tta")) if not scales else f"{protocol['tta']} {', '.join(map(str, scales))}"
+    return averaged + (f", images resized by {protocol['input_scale']:g}" if "input_scale" in protocol else "")
 
 
 def print_results(

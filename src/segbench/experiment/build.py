@@ -159,7 +159,9 @@ def build_task(config: Config, spec: DatasetSpec, training: bool = True) -> Segm
         measures=measures,
         optimizer=lambda module: make_optimizer(_clippable(config), module),
         schedule=lambda optimizer, steps: schedule(optimizer, steps),
-        evaluation=Evaluation(config.tile, config.tta, int(config.threads), scales_of(config.tta, config.tta_scales)),
+        evaluation=Evaluation(
+            config.tile, config.tta, int(config.threads), scales_of(config.tta, config.tta_scales), config.input_scale
+        ),
         seed=config.seed,
         channels_last=bool(config.task.channels_last),
     )

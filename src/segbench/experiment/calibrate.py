@@ -60,7 +60,8 @@ def prepare_finishing(
     if config.calibration is not None:
         digests = "+".join([file_digest(checkpoint), *(each.digest for each in members)])
         scales = scales_of(config.tta, config.tta_scales)
-        averaged = " ".join([config.tta, *(f"{scale:g}" for scale in scales)])
+        resized = [] if config.input_scale is None else [f"input_scale={config.input_scale:g}"]
+        averaged = " ".join([config.tta, *(f"{scale:g}" for scale in scales), *resized])
         wanted = digests, averaged, str(config.trainer.precision)
         calibration, how = trained.calibration(), f"as recorded in {trained.path / 'calibration.json'}"
         if calibration is None or not calibration.is_of(*wanted):

@@ -241,6 +241,7 @@ def task_protocol(
         "precision": config.trainer.precision,
         "tta": task.evaluation.tta,
         **({"tta_scales": list(task.evaluation.scales)} if task.evaluation.scales else {}),
+        **({"input_scale": scale} if tested and (scale := task.evaluation.input_scale) is not None else {}),
         "tile": task.evaluation.tile,
         "threads": task.evaluation.threads,
         "versions": {key: info.version for key, info in task.infos("test").items()},

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from segbench.data.raw import DataSet, Source
     from segbench.experiment.ensemble import Member
     from segbench.metrics.decoding import Decoding
+    from segbench.prediction.histogram import Reference
     from segbench.prediction.inputs import Input
     from segbench.prediction.loop import Job
     from segbench.prediction.record import Record
@@ -143,15 +144,23 @@ def _predict(
 ) -> list[Path]:
     from segbench.experiment.build import build_dataset_spec
     from segbench.inference.multiscale import scales_of
+    from segbench.prediction.histogram import read_reference
     from segbench.prediction.settings import check_settings
 
     scales = scales_of(config.tta, config.tta_scales)
     facts = [str(checkpoint), *(f"beside it {each.checkpoint}" for each in members), *sentences, f"tta={config.tta}"]
     facts += [f"over {', '.join(map(str, scales))} of each image, taken whole, and mirrored"] if scales else []
-    spec = _read_as(given, build_dataset_spec(run))
+    if config.input_scale is not None:
+        facts.append(f"images resized by {config.input_scale:g}, each taken whole, and probabilities back")
+    trained_on = build_dataset_spec(run)
+    reference = None
+    if given.match_histogram is not None:
+        reference = read_reference(Path(given.match_histogram), trained_on, _say)
+        facts.append(f"grey values of each page matched to those of {reference.images} images in {reference.where}")
+    spec = _read_as(given, trained_on)
     output = Path(given.output)
     inputs = _inputs(given, config, spec, output)
-    with contextlib.closing(_record(given, config, run.path, checkpoint, members)) as record:
+    with contextlib.closing(_record(given, config, run.path, checkpoint, members, reference)) as record:
         own = record.made_by.get("values", "own") == "own"
         suffixes = dict.fromkeys(each.suffix for each in inputs)
         settings = {suffix: _settings(given, config, suffix, own) for suffix in suffixes}
@@ -165,7 +174,8 @@ def _predict(
             _say(f"{len(inputs) - len(left)} of {len(inputs)} inputs are already predicted in {output}")
         if left:
             _say("; ".join(facts))
-            for name, paths in _predict_left(given, config, spec, checkpoint, members, left, settings, record):
+            how = settings, record, reference
+            for name, paths in _predict_left(given, config, spec, checkpoint, members, left, *how):
                 files[name] = paths
                 for path in paths:
                     written(path)
@@ -183,6 +193,7 @@ def _predict_left(
     left: Sequence[Input],
     settings: dict[str, Settings],
     record: Record,
+    reference: Reference | None,
 ) -> Iterator[tuple[str, list[Path]]]:
     from segbench.experiment.build import build_dataset, build_task
     from segbench.experiment.calibrate import prepare_finishing
@@ -214,9 +225,8 @@ def _predict_left(
             _say(f"images and their tiles in turn on {', '.join(map(str, devices))}")
         if given.overlap is not None:
             _say(f"overlap={given.overlap:g}: probabilities are approximate near the borders of tiles")
-        work = Job(
-            task, spec, output, lambda each: settings[each.suffix], check, given.batch_size, devices, given.overlap
-        )
+        how = (given.batch_size, devices, given.overlap, reference)
+        work = Job(task, spec, output, lambda each: settings[each.suffix], check, *how)
         try:
             yield from _predicted(work, left, done)
         finally:
@@ -262,14 +272,21 @@ def _say_values(given: PredictRequest, spec: DatasetSpec, own: bool, output: Pat
         _say(f"the run recorded no values of its masks: masks hold class indices, as {CLASSES} says")
 
 
-def _record(given: PredictRequest, config: Config, run: Path, checkpoint: Path, members: Sequence[Member]) -> Record:
+def _record(
+    given: PredictRequest,
+    config: Config,
+    run: Path,
+    checkpoint: Path,
+    members: Sequence[Member],
+    reference: Reference | None,
+) -> Record:
     from segbench.prediction.record import Record
     from segbench.runs.directory import not_writable
 
     output = Path(given.output)
     also = {"run": str(run.resolve()), "file": checkpoint.name, "tile": config.tile}
     try:
-        return Record(output, _made_by(given, config, checkpoint, members), also, given.overwrite)
+        return Record(output, _made_by(given, config, checkpoint, members, reference), also, given.overwrite)
     except OSError as error:
         raise not_writable(output, error) from error
 
@@ -328,7 +345,9 @@ def _decoding(given: PredictRequest, config: Config) -> Decoding:
     return build_decoding(config.decoding, **{key: value for key, value in given.decoding.items() if value is not None})
 
 
-def _made_by(given: PredictRequest, config: Config, checkpoint: Path, members: Sequence[Member]) -> dict[str, Any]:
+def _made_by(
+    given: PredictRequest, config: Config, checkpoint: Path, members: Sequence[Member], reference: Reference | None
+) -> dict[str, Any]:
     """What decides the values of a prediction; without overlap, `tile` and the device change only the last bits."""
     from segbench.inference.multiscale import scales_of
     from segbench.inference.stream import OVERLAP_TILE
@@ -344,10 +363,13 @@ def _made_by(given: PredictRequest, config: Config, checkpoint: Path, members: S
     }
     if members:
         made_by["ensemble"] = [each.digest for each in members]
+    if reference is not None:
+        made_by["match_histogram"] = reference.digest
     if scales := scales_of(config.tta, config.tta_scales):
         made_by["tta_scales"] = list(scales)
     # Those of earlier versions lack the keys.
-    made_by |= {key: value for key in ("calibration", "median") if (value := getattr(config, key)) is not None}
+    finished = ("input_scale", "calibration", "median")
+    made_by |= {key: value for key in finished if (value := getattr(config, key)) is not None}
     if "instances" in names or (kinds is None and _has_objects(config)):
         made_by["decoding"] = dataclasses.asdict(_decoding(given, config))
     if "overlays" in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from segbench.metrics.decoding import Decoding
     from segbench.prediction.pages import Page
     from segbench.spec import DatasetSpec
+
+log = logging.getLogger(__name__)
 
 Image = str | Path | NDArray[Any] | Mapping[str, NDArray[Any]]
 """A file, an array HW or HWC in the unit of the training images, or one by modality."""
@@ -79,6 +82,8 @@ class Predictor:
         tile: output side of a tile.
         tta: symmetries.
         tta_scales: scales.
+        input_scale: factor.
+        match_histogram: images whose grey values others get.
         overlap: of blended tiles.
         ensemble: further runs.
         calibration: of grey levels.
@@ -94,6 +99,8 @@ class Predictor:
         tile: int | None = None,
         tta: str | None = None,
         tta_scales: Sequence[float] | None = None,
+        input_scale: float | None = None,
+        match_histogram: str | Path | None = None,
         overlap: float | None = None,
         ensemble: str | Sequence[str] = (),
         calibration: str | None = None,
@@ -106,6 +113,7 @@ class Predictor:
         from segbench.experiment.build import build_dataset_spec, build_decoding, build_task
         from segbench.experiment.calibrate import prepare_finishing
         from segbench.experiment.ensemble import load_networks, members_of
+        from segbench.prediction.histogram import read_reference
         from segbench.runtime.hardware import settle
 
         recorded = run.config()
@@ -118,6 +126,7 @@ class Predictor:
             "metrics": {},
             **({} if tile is None else {"tile": tile}),
             **averaging(tta, None if tta_scales is None else list(tta_scales)),
+            **({} if input_scale is None else {"input_scale": None if input_scale == 1 else input_scale}),
             **({} if calibration is None else {"calibration": None if calibration == "none" else calibration}),
             **({} if median is None else {"median": median or None}),
         }
@@ -128,6 +137,9 @@ class Predictor:
             built = ("model", "decoding", *(("data",) if self.config.calibration else ()))
             refuse_untrusted({key: recorded.tree.get(key) for key in built})
             self.spec: DatasetSpec = build_dataset_spec(run)
+            self._reference = (
+                None if match_histogram is None else read_reference(Path(match_histogram), self.spec, log.warning)
+            )
             self.task = build_task(self.config, self.spec, training=False)
             self.checkpoint = run.checkpoint(checkpoint)
             self.members = members_of(ensemble, self.checkpoint, self.spec)
@@ -172,12 +184,15 @@ class Predictor:
         from segbench.experiment.evaluating import evaluating
         from segbench.inference.stream import predict_stream
         from segbench.inference.windows import ReadableImage
+        from segbench.prediction.histogram import matched
 
         pages = [self._page(image) for image in images]
 
         def reader(page: Page) -> Any:
+            seen = page if self._reference is None else matched(page, self._reference)
+
             def read(*window: int) -> dict[str, torch.Tensor]:
-                return {name: normalise(part, self.spec.modalities[name]) for name, part in page.read(*window).items()}
+                return {name: normalise(part, self.spec.modalities[name]) for name, part in seen.read(*window).items()}
 
             return read
 
@@ -193,6 +208,7 @@ class Predictor:
                 tile=self.config.tile,
                 tta=self.config.tta,
                 scales=self.config.tta_scales,
+                input_scale=self.config.input_scale,
                 channels_last=bool(self.config.task.channels_last),
                 batch=batch_size,
                 overlap=self._overlap,

@@ -1,4 +1,4 @@
-"""Predictions of an image at several scales, averaged at its own size.
+"""Predictions of an image at one or several other scales, averaged at its own size.
 
 As DeepLab tests (Chen et al., arXiv:1706.05587, section 4.1): each scale also mirrored, see `symmetries`. Images are
 resized bilinearly with half-pixel centres and without a low-pass filter; so are the probabilities, back to the image.
@@ -41,6 +41,24 @@ def scales_of(tta: str, scales: Sequence[float] | None) -> tuple[float, ...]:
     good = bool(chosen) and all(math.isfinite(scale) and scale > 0 for scale in chosen)
     check("tta_scales", list(chosen), good, "at least one positive number", list(SCALES))
     return chosen
+
+
+def resized_by(tta: str, scales: Sequence[float] | None, input_scale: float | None) -> tuple[float, ...]:
+    """The scales that a network sees an image at; empty if only at its own.
+
+    Args:
+        tta: as in `symmetries`.
+        scales: as in `scales_of`.
+        input_scale: a factor of them all, or the only scale where `tta` has none; None: 1.
+
+    Raises:
+        SegbenchError: as `scales_of`, or an `input_scale` that is not a positive number.
+    """
+    chosen = scales_of(tta, scales)
+    if input_scale is None:
+        return chosen
+    check("input_scale", input_scale, math.isfinite(input_scale) and input_scale > 0, "a positive number", 1)
+    return tuple(scale * input_scale for scale in chosen or (() if input_scale == 1 else (1.0,)))
 
 
 @dataclass(frozen=True)
@@ -163,8 +181,8 @@ def _reader(pixels: Mapping[str, Tensor]) -> Callable[[int, int, int, int], Mapp
 def _refuse_too_large(needed: float, size: tuple[int, int], what: str) -> None:
     if needed > (free := free_bytes()):
         raise SegbenchError(
-            f"an image of {size[0]} x {size[1]} pixels at several scales: {what} takes {needed / 2**30:.1f} GiB, "
+            f"an image of {size[0]} x {size[1]} pixels at other scales: {what} takes {needed / 2**30:.1f} GiB, "
             f"{free / 2**30:.1f} are free",
-            "room for the whole image, since the scales are averaged at its own size",
-            "set smaller tta_scales=, or tta=none, which predicts it part by part",
+            "room for the whole image, since probabilities are resized to its own size",
+            "set smaller tta_scales= and input_scale=, or tta=none and input_scale=1, which predict it part by part",
         )

@@ -25,7 +25,7 @@ from segbench.inference.bands import banded
 from segbench.inference.finishing import Finishing
 from segbench.inference.forward import TilePredictor, geometry_of, is_large
 from segbench.inference.in_turn import Answers, in_turn
-from segbench.inference.multiscale import at_scales, averaged, scales_of
+from segbench.inference.multiscale import at_scales, averaged, resized_by
 from segbench.inference.rowwise import NotRowwise
 from segbench.inference.symmetries import symmetries
 from segbench.inference.tiling import Span, overlapping, plan
@@ -51,6 +51,7 @@ def predict_image(
     tile: int | None = None,
     tta: str = "none",
     scales: Sequence[float] | None = None,
+    input_scale: float | None = None,
     channels_last: bool = False,
     overlap: float | None = None,
     finish: Finishing | None = None,
@@ -67,6 +68,7 @@ def predict_image(
             does not depend on it, see `tiling.plan`.
         tta: the symmetries averaged over, `none`, `rot4`, `d4` or `multiscale`, see `symmetries`.
         scales: those that `multiscale` averages over, see `multiscale`; None: 0.5 to 1.75.
+        input_scale: the network sees images resized by this factor, see `multiscale.resized_by`; None: 1.
         channels_last: give the network its input in this memory format.
         overlap: approximate: tiles of `tile`, or `OVERLAP_TILE`, are predicted without context and blended where they
             share pixels, see `tiling.overlapping`; None: exact.
@@ -86,7 +88,8 @@ def predict_image(
     image = ReadableImage(None, (height, width), read)
     whole: dict[str, Tensor] = {}
     how: dict[str, Any] = {"tile": tile, "tta": tta, "scales": scales, "overlap": overlap, "finish": finish}
-    for window in predict_stream(model, [image], heads, channels_last=channels_last, **how):
+    how |= {"input_scale": input_scale, "channels_last": channels_last}
+    for window in predict_stream(model, [image], heads, **how):
         for head, probabilities_Khw in window.probabilities.items():
             if head not in whole:
                 whole[head] = probabilities_Khw.new_empty(probabilities_Khw.shape[0], height, width)
@@ -103,6 +106,7 @@ def predict_stream(
     tile: int | None = None,
     tta: str = "none",
     scales: Sequence[float] | None = None,
+    input_scale: float | None = None,
     channels_last: bool = False,
     batch: int = 1,
     devices: Sequence[torch.device] = (),
@@ -122,6 +126,7 @@ def predict_stream(
         tile: the largest output side of a tile in pixels.
         tta: the symmetries averaged over; `multiscale` reads each image whole and gives it in one window.
         scales: those that `multiscale` averages over.
+        input_scale: the factor that images are resized by; other than 1, as for `multiscale`.
         channels_last: give the network its input in this memory format.
         batch: consecutive tiles of one size, of one or several images, that are predicted together. More than 1 is
             faster on a GPU, and may change the last bits of a result.
@@ -146,7 +151,7 @@ def predict_stream(
     if overlap is not None:
         tile = OVERLAP_TILE if tile is None else tile
         overlapping(1, geometry, tile, overlap)
-    chosen, sizes = scales_of(tta, scales), dict[Any, tuple[int, int]]()
+    chosen, sizes = resized_by(tta, scales, input_scale), dict[Any, tuple[int, int]]()
 
     def sized() -> Iterator[ReadableImage]:
         for image in images:

@@ -24,6 +24,7 @@ from segbench.errors import SegbenchError
 from segbench.inference.stream import predict_stream
 from segbench.inference.windows import ReadableImage, Window
 from segbench.prediction.at_once import ahead, behind
+from segbench.prediction.histogram import Reference, matched
 from segbench.prediction.inputs import Input
 from segbench.prediction.outputs import InputOutputs
 from segbench.prediction.pages import Opened, Page
@@ -51,6 +52,7 @@ class Job:
         batch: tiles predicted together.
         devices: that tiles are spread over, see `predict_stream`.
         overlap: blends tiles, see `predict_stream`.
+        reference: what grey values are matched to, see `histogram`; None: they are left as they are.
         notes: counts what was converted, and the pixels and inputs without data.
     """
 
@@ -62,6 +64,7 @@ class Job:
     batch: int = 1
     devices: tuple[torch.device, ...] = ()
     overlap: float | None = None
+    reference: Reference | None = None
     notes: Counter[str] = field(default_factory=Counter)
 
 
@@ -157,6 +160,7 @@ def _stream(job: Job, images: Iterable[ReadableImage]) -> Generator[Window]:
         tile=task.evaluation.tile,
         tta=task.evaluation.tta,
         scales=task.evaluation.scales,
+        input_scale=task.evaluation.input_scale,
         channels_last=task.memory_format == torch.channels_last,
         batch=job.batch,
         devices=job.devices,
@@ -308,9 +312,11 @@ def _unwritten(name: str, paths: Sequence[Path], error: Exception) -> SegbenchEr
 
 
 def _normalised(work: _Work, page: Page, job: Job) -> Callable[[int, int, int, int], dict[str, torch.Tensor]]:
+    seen = page if job.reference is None else matched(page, job.reference)
+
     def read(y0: int, y1: int, x0: int, x1: int) -> dict[str, torch.Tensor]:
         try:
-            parts = page.read(y0, y1, x0, x1)
+            parts = seen.read(y0, y1, x0, x1)
         except Exception as error:  # as above
             raise _Failed(work, _why(work.given, error)) from error
         return {name: normalise(part, job.spec.modalities[name]) for name, part in parts.items()}

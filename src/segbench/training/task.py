@@ -45,12 +45,14 @@ class Evaluation:
         tta: symmetries that predictions are averaged over at test: `none`, `rot4`, `d4` or `multiscale`.
         threads: CPU threads, in training too; fixed, because sums in another order may round otherwise.
         scales: that `multiscale` averages over; empty for any other.
+        input_scale: factor that images are resized by at test; None: 1.
     """
 
     tile: int | None = None
     tta: str = "none"
     threads: int = 1
     scales: tuple[float, ...] = ()
+    input_scale: float | None = None
 
 
 class SegmentationTask(lightning.LightningModule):
@@ -258,10 +260,10 @@ class SegmentationTask(lightning.LightningModule):
 
     # Evaluation
 
-    def _count(self, stage: str, batch: Batch, tta: str) -> dict[str, list[dict[str, ImageResult]]]:
+    def _count(self, stage: str, batch: Batch, tta: str | None) -> dict[str, list[dict[str, ImageResult]]]:
         return {"results": [self._score(stage, batch, position, tta) for position in range(len(batch.ids))]}
 
-    def _score(self, stage: str, batch: Batch, position: int, tta: str) -> dict[str, ImageResult]:
+    def _score(self, stage: str, batch: Batch, position: int, tta: str | None) -> dict[str, ImageResult]:
         height, width = batch.sizes[position]
         images = {name: image[position, :, :height, :width] for name, image in batch.images.items()}
         instances_HW, references = _objects(batch, position)
@@ -289,7 +291,10 @@ class SegmentationTask(lightning.LightningModule):
         return results
 
     def predict(self, images: Mapping[str, Tensor], tta: str | None = None, finished: bool = True) -> dict[str, Tensor]:
-        """Class probabilities KHW float32 by head, of one image (CHW by modality); `finished` by `finish`."""
+        """Class probabilities KHW float32 by head, of one image (CHW by modality); `finished` by `finish`.
+
+        A `tta` that is given takes the place of the evaluation's, and of its scales.
+        """
         return predict_image(
             self.model,
             images,
@@ -297,6 +302,7 @@ class SegmentationTask(lightning.LightningModule):
             tile=self.evaluation.tile,
             tta=self.evaluation.tta if tta is None else tta,
             scales=self.evaluation.scales or None,
+            input_scale=self.evaluation.input_scale if tta is None else None,
             channels_last=self.memory_format == torch.channels_last,
             finish=self.finish if finished else None,
         )
@@ -315,7 +321,7 @@ class SegmentationTask(lightning.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[dict[str, ImageResult]]]:
         """Count a batch of whole images, predictions averaged over the run's symmetries."""
-        return self._count("test", batch, self.evaluation.tta)
+        return self._count("test", batch, None)
 
     def on_validation_epoch_start(self) -> None:
         """Forget earlier counts."""
