@@ -178,3 +178,13 @@ def test_labels_without_data_are_refused_as_the_scores_know_no_void(tmp_path, la
     tags = [(42113, "s", 0, "77", False)]
     tifffile.imwrite(tmp_path / "labels.tif", labels, photometric="minisblack", extratags=tags)
     np.testing.assert_array_equal(read_labels(tmp_path / "labels.tif"), labels)
+
+
+@pytest.mark.parametrize(
+    "idle", ["tta=d4", "threads=2", "data.root=X", "trainer=cpu", "+x=1", "split=val", "logger=wandb"]
+)
+def test_what_does_nothing_where_files_are_scored_is_refused(call, tmp_path, monkeypatch, idle):
+    monkeypatch.chdir(tmp_path)
+    code, _, said = call("evaluate", "predictions=p.tif", "labels=l.tif", "hydra.run.dir=scored", idle)
+    assert code == 1
+    assert f"{idle} with predictions=p.tif" in said

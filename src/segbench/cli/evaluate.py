@@ -17,6 +17,9 @@ from segbench.runtime.processes import is_main_process
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_OF_FILES = ("predictions", "labels", "name", "hydra", "run_directory")
+"""Keys that count where files are scored."""
+
 
 def run_job(config: DictConfig) -> Path:
     """Score what the composed config asks for; returns the directory of the evaluation."""
@@ -31,6 +34,13 @@ def run_job(config: DictConfig) -> Path:
     elif given.run is None and given.predictions is not None and given.labels is not None:
         from segbench.experiment.score_files import score_files
 
+        idle = [word for word in overrides() if word.lstrip("+~").split("=")[0].split(".")[0] not in _OF_FILES]
+        if idle:
+            raise SegbenchError(
+                f"{', '.join(idle)} with predictions={given.predictions}",
+                "predictions=P and labels=L alone: files are scored as they are",
+                "leave them out; what concerns a network is set where it predicts",
+            )
         score_files(given, directory, overrides())
     else:
         named = ", ".join(key for key in ("run", "predictions", "labels") if getattr(given, key) is not None)
