@@ -206,9 +206,9 @@ def _record(
     for key in ("tta", "tta_scales", "tile", "threads"):
         if key in protocol:
             settings[key] = protocol[key]
-    for number, member in enumerate(_members(protocol)):
-        beside = _trained(path, member["run"]) or Path(member["run"])
-        settings[f"ensemble.{number}"] = f"{member['checkpoint']} of {_ancestor(beside, configs, ())}"
+    members = [(each["checkpoint"], _trained(path, each["run"]) or Path(each["run"])) for each in _members(protocol)]
+    beside = sorted(f"{checkpoint} of {_ancestor(run, configs, ())}" for checkpoint, run in members)
+    settings |= {f"ensemble.{number}": each for number, each in enumerate(beside)}
     if protocol.get("tta", "multiscale") != "multiscale":
         # An evaluation of a run that averaged over scales, by another way.
         settings.pop("tta_scales", None)
