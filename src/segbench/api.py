@@ -244,7 +244,7 @@ def load(
     input_scale: float | None = None,
     match_histogram: str | os.PathLike[str] | None = None,
     overlap: float | None = None,
-    ensemble: str | Sequence[str] = (),
+    ensemble: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     calibration: str | None = None,
     median: int | None = None,
 ) -> Predictor:

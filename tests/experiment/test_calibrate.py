@@ -150,7 +150,12 @@ def test_a_test_volume_without_labels_is_finished_too(compose, drawn_isbi, tmp_p
     assert {"calibration", "median"}.isdisjoint(Run(tmp_path / "run").results()["protocol"])
 
 
-def test_a_damaged_record_is_told(calibrated_run, tmp_path):
-    (tmp_path / "calibration.json").write_text(json.dumps({"checkpoint": 1}))
+@pytest.mark.parametrize(
+    "changes",
+    [{"checkpoint": 1}, *({"polynomials": {"semantic": a}} for a in ([], [0.0, float("nan"), 0, 0], [0] * 9))],
+)
+def test_a_damaged_record_is_told(calibrated_run, tmp_path, changes):
+    whole = json.loads((calibrated_run / "calibration.json").read_text())
+    (tmp_path / "calibration.json").write_text(json.dumps(whole | changes))
     with pytest.raises(SegbenchError, match=r"calibration\.json"):
         Run(tmp_path).calibration()

@@ -27,7 +27,7 @@ def image():
 
 def test_python_averages_what_each_predicts(tiny_run, other):
     alone = [segbench.load(run).predict(image()).probabilities for run in (tiny_run, other)]
-    together = segbench.load(tiny_run, ensemble=str(other)).predict(image()).probabilities
+    together = segbench.load(tiny_run, ensemble=Path(other)).predict(image()).probabilities
     assert np.allclose(together, np.mean(alone, axis=0), atol=1e-6)
     assert not np.allclose(together, alone[0], atol=1e-3)
 

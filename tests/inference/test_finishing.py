@@ -109,7 +109,10 @@ def test_windows_are_finished_across_their_borders():
         for x in range(0, 7, 3)
     ]
     finish = Finishing({"semantic": (0.0, 0.5, 0.5, 0.0)}, radius=2)
-    made = list(finish.windows(parts, {0: (9, 7), 1: (9, 7)}))
+    sizes = {0: (9, 7), 1: (9, 7)}
+    made = list(finish.windows(parts, sizes))
+    # Keys hold images, which go when they are finished.
+    assert not sizes
     assert [(window.key, window.y, window.x) for window in made] == [(0, 0, 0), (1, 0, 0)]
     for window in made:
         assert torch.equal(window.probabilities["semantic"], finish(both(second[window.key]))["semantic"])

@@ -64,7 +64,7 @@ def prepare_finishing(
         averaged = " ".join([config.tta, *(f"{scale:g}" for scale in scales), *resized])
         wanted = digests, averaged, str(config.trainer.precision)
         calibration, how = trained.calibration(), f"as recorded in {trained.path / 'calibration.json'}"
-        if calibration is None or not calibration.is_of(*wanted):
+        if calibration is None or not calibration.is_of(*wanted) or set(calibration.polynomials) != {*task.spec.heads}:
             calibration = _fitted(task, config, checkpoint, members, dataset(), wanted, device)
             how = f"fitted on {calibration.images} training images"
             if written_to is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from segbench.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
+
+Named = str | os.PathLike[str]
+"""A run directory, as text also with `:best` or `:last`."""
 
 CHECKPOINTS = ("best", "last")
 
@@ -49,7 +53,7 @@ class Member:
         return {"run": str(self.run.path), "checkpoint": self.checkpoint.stem, "digest": self.digest}
 
 
-def members_of(given: str | Sequence[str] | None, checkpoint: Path, spec: DatasetSpec) -> tuple[Member, ...]:
+def members_of(given: Named | Sequence[Named] | None, checkpoint: Path, spec: DatasetSpec) -> tuple[Member, ...]:
     """The networks that are named beside a run's own.
 
     Args:
@@ -63,7 +67,7 @@ def members_of(given: str | Sequence[str] | None, checkpoint: Path, spec: Datase
     """
     from segbench.experiment.build import build_dataset_spec
 
-    names = [given] if isinstance(given, str) else list(given or ())
+    names = [os.fspath(each) for each in ([given] if isinstance(given, str | os.PathLike) else given or ())]
     found: list[Member] = []
     digests = {file_digest(checkpoint): str(checkpoint)} if names else {}
     for name in names:

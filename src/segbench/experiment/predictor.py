@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from segbench.data.raw import DataSet
+    from segbench.experiment.ensemble import Named
     from segbench.metrics.decoding import Decoding
     from segbench.prediction.pages import Page
     from segbench.spec import DatasetSpec
@@ -102,7 +103,7 @@ class Predictor:
         input_scale: float | None = None,
         match_histogram: str | Path | None = None,
         overlap: float | None = None,
-        ensemble: str | Sequence[str] = (),
+        ensemble: Named | Sequence[Named] = (),
         calibration: str | None = None,
         median: int | None = None,
     ) -> None:

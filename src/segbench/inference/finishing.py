@@ -55,7 +55,7 @@ class CubicFit:
                 self._labelled[degree] += (power * y).sum()
             power *= x
 
-    def coefficients(self) -> tuple[float, ...]:
+    def coefficients(self) -> tuple[float, float, float, float]:
         """a0 to a3 of p(x) = a0 + a1 x + a2 x^2 + a3 x^3.
 
         Raises:
@@ -71,7 +71,8 @@ class CubicFit:
         normal = self._powers[places[:, None] + places]
         # Of the least norm where the network gives fewer than four values.
         solved = np.linalg.lstsq(normal, self._labelled, rcond=None)[0]
-        return tuple(map(float, solved))
+        a0, a1, a2, a3 = map(float, solved)
+        return a0, a1, a2, a3
 
 
 def rises(polynomial: Iterable[float]) -> bool:
@@ -109,12 +110,12 @@ class Finishing:
             second_HW = torch.from_numpy(filtered_HW).to(both_KHW.device)
         return torch.stack([1 - second_HW, second_HW])
 
-    def windows(self, windows: Iterable[Window], sizes: Mapping[Any, tuple[int, int]]) -> Iterator[Window]:
+    def windows(self, windows: Iterable[Window], sizes: dict[Any, tuple[int, int]]) -> Iterator[Window]:
         """The finished windows of a stream; with a median filter each is a whole image.
 
         Args:
             windows: those of each image cover each pixel once.
-            sizes: H and W of the images by their keys.
+            sizes: H and W of the images by their keys; those of finished images are removed.
 
         Raises:
             SegbenchError: a whole image does not fit into memory.
@@ -134,7 +135,8 @@ class Finishing:
                 maps[head][:, window.y : window.y + h, window.x : window.x + w] = part_Khw
             left[window.key] = left.get(window.key, height * width) - h * w
             if left[window.key] == 0:
-                del left[window.key]
+                # The key may hold the image.
+                del left[window.key], sizes[window.key]
                 yield Window(window.key, 0, 0, self(whole.pop(window.key)))
 
 

@@ -158,7 +158,7 @@ def predict_stream(
             sizes[image.key] = image.size
             yield image
 
-    given = images if finish is None else sized()
+    given = sized() if finish is not None and finish.radius else images
     if chosen:
         stream = averaged(_stream(predictors, at_scales(given, chosen), tile, batch, overlap))
     else:

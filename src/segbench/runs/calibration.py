@@ -19,13 +19,13 @@ class Calibration(BaseModel):
         polynomials: a0 to a3 by head, of the probability of the second class.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     checkpoint: str
     tta: str
     precision: str
     images: int
-    polynomials: dict[str, tuple[float, ...]]
+    polynomials: dict[str, tuple[float, float, float, float]]
 
     def is_of(self, checkpoint: str, tta: str, precision: str) -> bool:
         """Whether it was fitted for this file, these symmetries and this precision."""
