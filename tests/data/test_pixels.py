@@ -123,8 +123,8 @@ def test_windows_are_those_of_any_number_of_workers_and_balanced():
     ("settings", "told"),
     [
         ({"tile": None}, r"data\.draw=pixels with data\.tile=null\n.*\n.*set data\.tile="),
-        ({"repeats": 3}, r"with data\.repeats=3\n.*\n.*leave data\.repeats out"),
-        ({"balance": {"high": 0.5}}, r"with data\.balance=.*\n.*\n.*leave data\.balance out"),
+        ({"repeats": 3}, r"with data\.repeats=3\n.*\n.*set data\.repeats=1"),
+        ({"balance": {"high": 0.5}}, r"with data\.balance=.*\n.*\n.*set data\.balance=null"),
         ({"draw": "tiles"}, r"data\.draw=tiles\n.*expected: pixels"),
     ],
 )

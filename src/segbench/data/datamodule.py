@@ -228,7 +228,7 @@ def _check_draw(draw: str, tile: int | None, repeats: int, balance: Mapping[str,
         raise SegbenchError(
             f"data.draw=pixels with {of_images or 'data.tile=null'}",
             "tiles, each around a pixel; the labels decide how many make an epoch",
-            f"leave {str(of_images).partition('=')[0]} out"
+            f"set {'data.repeats=1' if repeats > 1 else 'data.balance=null'}"
             if of_images
             else "set data.tile=, say the network's window",
         )

@@ -42,8 +42,8 @@ class SlidingWindow(nn.Module):
     Foveation and non-uniform sampling give each pixel of an image another value in each window that it is in, so no
     two windows share a computation: such a network goes through an image window by window.
 
-    Weights are drawn from N(0, 2/N), N the inputs of one neuron; biases start at zero. The paper prints neither these
-    nor its nonlinearity; ours is the ReLU.
+    Weights are drawn from N(0, 2/N), N the inputs of one neuron; biases start at zero. Both, and the ReLU, are
+    ours: what the paper took is not known to us.
 
     Args:
         in_channels: C of the image.
@@ -52,8 +52,8 @@ class SlidingWindow(nn.Module):
         kernels: sides of the convolutions' kernels; 2x2 pooling follows each.
         maps: channels of each convolution.
         hidden: neurons of the first fully connected layer.
-        foveation: blurs the window more, the farther from its centre: the standard deviation in pixels at its border,
-            0 for none; it grows linearly along each axis. The paper prints no kernel; this one is ours.
+        foveation: blurs the window more, the farther from its centre: the standard deviation in pixels at the
+            border of its field, 0 for none; it grows linearly along each axis. The kernel is ours.
         field: side of the square of the image that a window is sampled from, in pixels; odd. None: the window itself.
             A larger one is sampled at every pixel in the centre and ever more coarsely to the border: the sample at u
             pixels from the window's centre lies at u + (f - v) (u / v)^3, with f and v half the sides; ours again.
