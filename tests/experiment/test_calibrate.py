@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -103,10 +104,41 @@ def test_other_symmetries_have_another_polynomial(calibrated_run, scored):
     assert averaged.calibration().polynomials != Run(calibrated_run).calibration().polynomials
 
 
-def test_another_input_scale_has_another_polynomial(calibrated_run, scored):
-    resized = scored(calibrated_run, "input_scale=0.5")
-    assert resized.calibration().tta == "none input_scale=0.5"
-    assert resized.calibration().polynomials != Run(calibrated_run).calibration().polynomials
+def test_images_that_are_brought_to_the_scale_of_the_training_change_no_polynomial(calibrated_run, scored):
+    recorded = scored(calibrated_run, "input_scale=0.5")
+    assert recorded.calibration() is None
+    given = recorded.results()["protocol"]["calibration"]
+    assert tuple(given["semantic"]) == Run(calibrated_run).calibration().polynomials["semantic"]
+    plain, resized = (
+        scored(calibrated_run, "tta=rot4", *scale, directory=f"rot4{len(scale)}")
+        for scale in ((), ("input_scale=0.5",))
+    )
+    assert plain.calibration() == resized.calibration()
+
+
+def test_whatever_is_scored_the_runs_own_training_images_calibrate(calibrated_run, scored):
+    own = scored(calibrated_run, "tta=rot4").calibration()
+    for number, other in enumerate((("+data.seed=7",), ("+data.train=2", "+data.test=3"), ("split=train",))):
+        assert scored(calibrated_run, "tta=rot4", *other, directory=f"other{number}").calibration() == own
+
+
+def test_training_images_that_moved_are_found_and_others_are_refused(compose, drawn_isbi, tmp_path, scored):
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(drawn_isbi, here)
+    given = [each for each in DRAWN if not each.startswith(("data.train", "data.val", "data.test", "data.h", "data.w"))]
+    asked = ("data=isbi_em", f"data.root={here}", "data.fold=1", "data.repeats=1", "trainer.max_steps=1")
+    train(compose(*given, *asked, "calibration=cubic"), tmp_path / "run", [])
+    images = Run(tmp_path / "run").calibration().images
+    # Another fold would calibrate on slices that the run has not seen.
+    fitted = scored(tmp_path / "run", "tta=rot4", "+data.fold=0", directory="fold").calibration()
+    here.rename(there)
+    moved = scored(tmp_path / "run", "tta=rot4", f"data.root={there}", directory="moved").calibration()
+    assert moved == fitted
+    assert fitted.images == images
+    volume = there / "train-volume.tif"
+    tifffile.imwrite(volume, 255 - tifffile.imread(volume), photometric="minisblack")
+    with pytest.raises(SegbenchError, match=r"training images of .*run are not found: .*pixels changed.*\n.*\n.*none"):
+        scored(tmp_path / "run", "tta=rot4", f"data.root={there}", directory="changed")
 
 
 def test_predictions_are_finished_without_the_training_images(calibrated_run, compose, tmp_path, monkeypatch):

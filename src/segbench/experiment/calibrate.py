@@ -1,11 +1,13 @@
-"""The last steps of a run's predictions: polynomials fitted on its training images, never on what is scored."""
+"""The last steps of a run's predictions: polynomials fitted on the images that it was trained on, and no others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segbench.config.places import DATA
+from segbench.config.trust import refuse_untrusted
 from segbench.errors import SegbenchError
 from segbench.runs.calibration import Calibration, file_digest
 from segbench.runs.directory import Run
@@ -24,7 +26,7 @@ def prepare_finishing(
     config: Config,
     trained: Run,
     checkpoint: Path,
-    dataset: Callable[[], DataSet],
+    dataset: DataSet | None = None,
     members: Sequence[Member] = (),
     written_to: Run | None = None,
     device: torch.device | None = None,
@@ -32,14 +34,15 @@ def prepare_finishing(
     """Give a task what its config does with probabilities at the end; its weights become the checkpoint's.
 
     Polynomials that the run has recorded for this file, these symmetries and this precision are taken; others are
-    fitted, on each process alike.
+    fitted, on each process alike, on the training images as they are: what an evaluation or a prediction sets of the
+    data, and its `input_scale`, concern other images.
 
     Args:
         task: whose predictions are finished from then on, but for those of validations.
         config: of the evaluation or prediction.
         trained: the run.
         checkpoint: one of its files.
-        dataset: makes the run's data set, if polynomials are to be fitted.
+        dataset: that the run is trained on just now; None: it is made of the run's record, if polynomials are fitted.
         members: networks beside it.
         written_to: the directory that records them; None: none does.
         device: where they are fitted; None: as `evaluating` chooses.
@@ -48,7 +51,7 @@ def prepare_finishing(
         what was done, as sentences.
 
     Raises:
-        SegbenchError: no labelled training images.
+        SegbenchError: no labelled training images, or not those that the run was trained on.
     """
     from segbench.inference.finishing import Finishing, rises
     from segbench.inference.multiscale import scales_of
@@ -60,12 +63,12 @@ def prepare_finishing(
     if config.calibration is not None:
         digests = "+".join([file_digest(checkpoint), *(each.digest for each in members)])
         scales = scales_of(config.tta, config.tta_scales)
-        resized = [] if config.input_scale is None else [f"input_scale={config.input_scale:g}"]
-        averaged = " ".join([config.tta, *(f"{scale:g}" for scale in scales), *resized])
+        averaged = " ".join([config.tta, *(f"{scale:g}" for scale in scales)])
         wanted = digests, averaged, str(config.trainer.precision)
         calibration, how = trained.calibration(), f"as recorded in {trained.path / 'calibration.json'}"
         if calibration is None or not calibration.is_of(*wanted) or set(calibration.polynomials) != {*task.spec.heads}:
-            calibration = _fitted(task, config, checkpoint, members, dataset(), wanted, device)
+            trained_on = _trained_on(trained, config) if dataset is None else dataset
+            calibration = _fitted(task, config, checkpoint, members, trained_on, wanted, device)
             how = f"fitted on {calibration.images} training images"
             if written_to is not None:
                 written_to.write_calibration(calibration)
@@ -78,6 +81,32 @@ def prepare_finishing(
         sentences.append(f"median filter: radius {config.median} pixels")
     task.finish = Finishing({} if calibration is None else calibration.polynomials, config.median or 0)
     return sentences
+
+
+def _trained_on(trained: Run, config: Config) -> DataSet:
+    """The data set that a run was trained on, where it was then or where `config` says that the data lie now."""
+    from segbench.experiment.build import build_dataset
+    from segbench.experiment.unchanged import other_training_images
+
+    recorded = trained.config()
+    refuse_untrusted(recorded.tree.get("data"))
+    moved = {key: place for key in DATA if (place := config.flat.get(key)) != recorded.flat.get(key)}
+    reasons = []
+    for changes in ({}, moved) if moved else ({},):
+        there = recorded.replace(changes)
+        try:
+            dataset = build_dataset(there.data, there.weights, there.model)
+        except SegbenchError as error:
+            reasons.append(error.found)
+            continue
+        if not (differences := other_training_images(trained, dataset)):
+            return dataset
+        reasons += differences
+    raise SegbenchError(
+        f"calibration=cubic, and the training images of {trained.path} are not found: {'; '.join(reasons)}",
+        "the images that the run was trained on",
+        "say where they are (data.root=FOLDER), or set calibration=none",
+    )
 
 
 def _fitted(

@@ -185,7 +185,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             trainer = build_trainer(config, directory, callbacks, loggers)
             root = trainer.strategy.root_device
             into = run if first else None
-            for sentence in prepare_finishing(task, config, trained, checkpoint, lambda: dataset, members, into, root):
+            for sentence in prepare_finishing(task, config, trained, checkpoint, None, members, into, root):
                 log.info("%s", sentence)
             scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path, members)
             if first:

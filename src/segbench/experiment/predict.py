@@ -19,7 +19,7 @@ from segbench.runtime.frameworks import import_frameworks
 if TYPE_CHECKING:
     from segbench.config.record import Config
     from segbench.config.requests import PredictRequest
-    from segbench.data.raw import DataSet, Source
+    from segbench.data.raw import Source
     from segbench.experiment.ensemble import Member
     from segbench.metrics.decoding import Decoding
     from segbench.prediction.histogram import Reference
@@ -127,7 +127,7 @@ def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path
             "leave trainer.devices out; threads= sets the number of cores",
         )
     with trusting(names_in(given.trust)):
-        sections = ("model", "decoding", *(("data",) if given.split or config.calibration else ()))
+        sections = ("model", "decoding", *(("data",) if given.split else ()))
         refuse_untrusted(built_of(config, *sections))
         members = members_of(given.ensemble, checkpoint, build_dataset_spec(run)) if given.ensemble else ()
         return _predict(given, run, checkpoint, members, config, sentences, written)
@@ -195,7 +195,7 @@ def _predict_left(
     record: Record,
     reference: Reference | None,
 ) -> Iterator[tuple[str, list[Path]]]:
-    from segbench.experiment.build import build_dataset, build_task
+    from segbench.experiment.build import build_task
     from segbench.experiment.calibrate import prepare_finishing
     from segbench.experiment.ensemble import load_networks
     from segbench.prediction.loop import Job
@@ -206,10 +206,7 @@ def _predict_left(
     task = build_task(config.replace({"metrics": {}}), spec, training=False)
     load_networks(task, checkpoint, members)
 
-    def dataset() -> DataSet:
-        return build_dataset(config.data, config.weights, config.model)
-
-    for sentence in prepare_finishing(task, config, Run.open(given.run), checkpoint, dataset, members):
+    for sentence in prepare_finishing(task, config, Run.open(given.run), checkpoint, None, members):
         _say(sentence)
 
     def check(each: Input, paths: list[Path]) -> None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from segbench.data.raw import DataSet
     from segbench.experiment.ensemble import Named
     from segbench.metrics.decoding import Decoding
     from segbench.prediction.pages import Page
@@ -134,9 +133,7 @@ class Predictor:
         call = f"segbench.load({str(run.path)!r}, trust=[...]) with"
         with left_as_it_was(), asked(call, trust), trusting(trust):
             self.config, _ = settle(recorded.replace(changes))
-            # Training images are read where they calibrate.
-            built = ("model", "decoding", *(("data",) if self.config.calibration else ()))
-            refuse_untrusted({key: recorded.tree.get(key) for key in built})
+            refuse_untrusted({key: recorded.tree.get(key) for key in ("model", "decoding")})
             self.spec: DatasetSpec = build_dataset_spec(run)
             self._reference = (
                 None if match_histogram is None else read_reference(Path(match_histogram), self.spec, log.warning)
@@ -145,14 +142,9 @@ class Predictor:
             self.checkpoint = run.checkpoint(checkpoint)
             self.members = members_of(ensemble, self.checkpoint, self.spec)
             load_networks(self.task, self.checkpoint, self.members)
-            prepare_finishing(self.task, self.config, run, self.checkpoint, self._dataset, self.members)
+            prepare_finishing(self.task, self.config, run, self.checkpoint, None, self.members)
             self.decoding: Decoding = build_decoding(self.config.decoding)
         self.task.eval()
-
-    def _dataset(self) -> DataSet:
-        from segbench.experiment.build import build_dataset
-
-        return build_dataset(self.config.data, self.config.weights, self.config.model)
 
     @property
     def network(self) -> nn.Module:

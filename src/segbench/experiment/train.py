@@ -278,7 +278,7 @@ def _fit_and_test(
     else:
         split, selected = "test", chosen.stem
         into, root = (run if first else None), trainer.strategy.root_device
-        for sentence in prepare_finishing(task, config, run, chosen, lambda: experiment.dataset, (), into, root):
+        for sentence in prepare_finishing(task, config, run, chosen, experiment.dataset, (), into, root):
             log.info("%s", sentence)
         scored = score_split(run, trainer, task, data, split, chosen, first)
         # The last validation does not apply to an earlier checkpoint.
@@ -289,7 +289,7 @@ def _fit_and_test(
     predicted = None
     if first and not given_up and (unlabelled := experiment.dataset.split("predict")) is not None:
         reported = run.checkpoint(selected)
-        prepare_finishing(task, config, run, reported, lambda: experiment.dataset, (), run)
+        prepare_finishing(task, config, run, reported, experiment.dataset, (), run)
         load_weights(task.model, reported)
         with evaluating(task, config.trainer):
             write_split(task, unlabelled, run.path / "predictions")

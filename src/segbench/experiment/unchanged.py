@@ -27,10 +27,10 @@ _OF_FILES = (("modalities", "reading"), ("heads", "coding"))
 _MACHINE = ("versions", "device", "processor", "processes", "threads", "precision", *COMPUTING)
 
 
-def data_digests(dataset: DataSet) -> dict[str, str]:
+def data_digests(dataset: DataSet, splits: Sequence[str] = SPLITS) -> dict[str, str]:
     """SHA-256 of the first, the middle and the last image of each split, with their labels, as they are decoded."""
     digests = {}
-    for name in SPLITS:
+    for name in splits:
         source = dataset.split(name)
         if source is None or len(source) == 0:
             continue
@@ -88,6 +88,20 @@ def refuse_other_data(run: Run, dataset: DataSet, allow: Sequence[str]) -> list[
             "the same images and classes, in the same order",
             "restore them, or continue with the current ones: resume_allow=data",
         )
+    return differences
+
+
+def other_training_images(run: Run, dataset: DataSet) -> list[str]:
+    """How a data set's training images differ from those that a run began with: their names, and some of their pixels.
+
+    Returns:
+        sentences, empty if they are the same.
+    """
+    source = dataset.split("train")
+    differences = _other_ids("train", run.splits().get("train", []), [] if source is None else list(source.ids))
+    recorded = run.digests().get("train")
+    if not differences and recorded is not None and data_digests(dataset, ("train",))["train"] != recorded:
+        differences = ["train: the pixels changed in images of the same names"]
     return differences
 
 

@@ -293,7 +293,8 @@ class SegmentationTask(lightning.LightningModule):
     def predict(self, images: Mapping[str, Tensor], tta: str | None = None, finished: bool = True) -> dict[str, Tensor]:
         """Class probabilities KHW float32 by head, of one image (CHW by modality); `finished` by `finish`.
 
-        A `tta` that is given takes the place of the evaluation's, and of its scales.
+        A `tta` that is given takes the place of the evaluation's, and of its scales. What is not finished is of the
+        image as it is, without `input_scale`.
         """
         return predict_image(
             self.model,
@@ -302,7 +303,7 @@ class SegmentationTask(lightning.LightningModule):
             tile=self.evaluation.tile,
             tta=self.evaluation.tta if tta is None else tta,
             scales=self.evaluation.scales or None,
-            input_scale=self.evaluation.input_scale if tta is None else None,
+            input_scale=self.evaluation.input_scale if finished else None,
             channels_last=self.memory_format == torch.channels_last,
             finish=self.finish if finished else None,
         )
