@@ -18,6 +18,7 @@ from segbench.runs.configs import Configs
 from segbench.runs.directory import SCHEMA, Run
 from segbench.runs.history import Leg, continuations, effective, read_legs
 from segbench.runs.partial import Partial
+from segbench.runs.schemas import fault_of_protocol, fault_of_provenance
 from segbench.runtime.files import walk
 
 _UNREAD = ("checkpoints", "wandb", "panels", "predictions", "stages", "inspect", "tensorboard")
@@ -182,6 +183,8 @@ def _record(
     versions = protocol.get("versions") or {}
     if not isinstance(versions, dict) or not all(isinstance(version, str | None) for version in versions.values()):
         raise _Damaged("results.json does not match its schema: its protocol.versions is no table of texts")
+    if fault := fault_of_protocol(protocol):
+        raise _Damaged(f"results.json does not match its schema: its protocol.{fault}")
     if not all(isinstance(value, int | float | None) for value in timing.values()):
         raise _Damaged("results.json does not match its schema: its timing is no table of numbers")
     _check_origin("results.json", provenance)
@@ -206,8 +209,8 @@ def _record(
     for key in ("tta", "tta_scales", "tile", "threads"):
         if key in protocol:
             settings[key] = protocol[key]
-    members = [(each["checkpoint"], _trained(path, each["run"]) or Path(each["run"])) for each in _members(protocol)]
-    beside = sorted(f"{checkpoint} of {_ancestor(run, configs, ())}" for checkpoint, run in members)
+    members = [(each, _trained(path, each["run"]) or Path(each["run"])) for each in protocol.get("ensemble", ())]
+    beside = sorted(f"{each['checkpoint']} of {_ancestor(run, configs, ())}" for each, run in members)
     settings |= {f"ensemble.{number}": each for number, each in enumerate(beside)}
     if protocol.get("tta", "multiscale") != "multiscale":
         # An evaluation of a run that averaged over scales, by another way.
@@ -245,20 +248,9 @@ def _record(
     )
 
 
-def _members(protocol: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The networks whose mean was scored, beside the run's own."""
-    members = protocol.get("ensemble") or []
-    keys = ("run", "checkpoint")
-    if not isinstance(members, list) or not all(
-        isinstance(member, dict) and all(isinstance(member.get(key), str) for key in keys) for member in members
-    ):
-        raise _Damaged("results.json does not match its schema: its protocol.ensemble is no list of networks")
-    return members
-
-
 def _check_origin(file: str, provenance: Mapping[str, Any]) -> None:
-    if wrong := [key for key in ("git", "versions") if not isinstance(provenance.get(key) or {}, dict)]:
-        raise _Damaged(f"{file} does not match its schema: its {wrong[0]} is no table")
+    if fault := fault_of_provenance(provenance):
+        raise _Damaged(f"{file} does not match its schema: its provenance.{fault}")
 
 
 def _partial(path: Path, trained: Path) -> Partial | None:

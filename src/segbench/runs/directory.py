@@ -48,6 +48,7 @@ from segbench.runs.calibration import Calibration
 from segbench.runs.configs import Configs
 from segbench.runs.history import Leg, effective, read_legs
 from segbench.runs.partial import Partial, counted_ids
+from segbench.runs.schemas import fault_of_protocol, fault_of_provenance
 from segbench.runtime.files import open_itself, refuse_links_out, remove_partials, write_whole, written_whole
 from segbench.runtime.locks import InUse, Lock
 
@@ -409,6 +410,9 @@ class Run:
             read[name] = read.get(name) or {}
             if not isinstance(read[name], dict):
                 raise _damaged(path, f"{name}: a {type(read[name]).__name__}")
+        for name, fault_of in (("protocol", fault_of_protocol), ("provenance", fault_of_provenance)):
+            if fault := fault_of(read[name]):
+                raise _damaged(path, f"{name}.{fault}")
         for name in ("metrics", "timing"):
             if not all(isinstance(value, int | float | None) for value in read[name].values()):
                 raise _damaged(path, f"{name}: values that are no numbers")
