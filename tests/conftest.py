@@ -75,6 +75,13 @@ def pytest_configure():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    yield
+    # A run sets its own.
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def compose():
     """`compose(*overrides, config="train")`: the record of a config, as an entry point makes it."""

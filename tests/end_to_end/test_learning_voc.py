@@ -41,14 +41,6 @@ def sample():
     return root
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def middle(array_HW):
     y, x = ((side - SIDE) // 2 for side in array_HW.shape[:2])
     return np.ascontiguousarray(array_HW[y : y + SIDE, x : x + SIDE])

@@ -26,16 +26,6 @@ from segbench.training.checkpoint import load_weights
 REFUSED = r"_target_: {}, which a config that was handed over.*\n.*packaged target.*\n.*SEGBENCH_TARGETS={}"
 
 
-@pytest.fixture(autouse=True)
-def _nothing_allowed(monkeypatch):
-    monkeypatch.delenv("SEGBENCH_TARGETS", raising=False)
-
-
-@pytest.fixture
-def tiny(tiny_config):
-    return tiny_config()
-
-
 def spec(**heads):
     return DatasetSpec("d", {"em": ModalitySpec(1, (0.0,), (1.0,), "")}, heads, "", "", "")
 

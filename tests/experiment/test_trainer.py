@@ -28,16 +28,6 @@ class Probabilities(lightning.Callback):
         self.prob_KHW += [torch.from_numpy(result["semantic"].prob_KHW) for result in outputs["results"]]
 
 
-@pytest.fixture(autouse=True)
-def _nothing_allowed(monkeypatch):
-    monkeypatch.delenv("SEGBENCH_TARGETS", raising=False)
-
-
-@pytest.fixture
-def tiny(tiny_config):
-    return tiny_config()
-
-
 def test_a_callbacks_target_is_checked_before_it_is_looked_at(tiny, tmp_path):
     callbacks = {"mine": Component(target="antigravity.nothing")}
     with pytest.raises(SegbenchError, match=r"antigravity\.nothing, which a config that was handed over"):

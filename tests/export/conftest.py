@@ -10,14 +10,6 @@ SCENE = HeadSpec(("sky", "road", "tree"), ((0, 0, 0), (128, 0, 0), (0, 128, 0)))
 SURFACE = HeadSpec(("flat", "upright"), ((0, 0, 255), (255, 0, 0)))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def scenes():
     """`scenes("rgb", "depth", heads=2)`: a data set of one or two modalities and one or two heads."""

@@ -15,14 +15,6 @@ from segbench.models.fcn import fcn32s
 from segbench.models.unet import UNet
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def image(channels, height, width, seed=1):
     return {"rgb": torch.randn(channels, height, width, generator=torch.Generator().manual_seed(seed))}
 

@@ -14,14 +14,6 @@ from segbench.models.unet import UNet
 from segbench.spec import TileGeometry
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def unet(**arguments):
     torch.manual_seed(0)
     return UNet(**{"width": 3, "depth": 2} | arguments).eval()

@@ -2,14 +2,6 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def batch():
     """`batch(seed=0, B=2, K=3, H=4, W=5, void=0.3, dtype=torch.float64)`: logits, target and weight, drawn."""

@@ -5,14 +5,6 @@ from torch.nn import functional as F
 from segbench.models import fcn_alexnet
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_grouped_layers_have_the_shapes_of_caffenets_blobs():
     with torch.device("meta"):
         shapes = {name: tuple(blob.shape) for name, blob in fcn_alexnet(21).state_dict().items()}

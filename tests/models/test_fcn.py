@@ -18,14 +18,6 @@ VGG16_NETS = ["fcn32s", "fcn16s", "fcn8s", "fcn8s_at_once"]
 NETS = [*VGG16_NETS, "fcn_alexnet", "fcn_googlenet"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def build(name, *arguments, **options):
     return getattr(segbench.models, name)(*arguments, **options)
 

@@ -8,14 +8,6 @@ MODULES = "3a 3b 4a 4b 4c 4d 4e 5a 5b".split()
 LAYERS = "1x1 3x3_reduce 3x3 5x5_reduce 5x5 pool_proj".split()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_layers_bear_bvlc_googlenets_names():
     with torch.device("meta"):
         names = {name.rpartition(".")[0] for name in fcn_googlenet().state_dict()}

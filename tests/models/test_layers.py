@@ -23,14 +23,6 @@ from segbench.models.layers import (
 KERNELS_OF_THE_NETS = [(4, 2), (16, 8), (32, 16), (64, 32), (63, 32)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def caffe_pool_1d(values, kernel, stride, padding):
     """Caffe's rule written out: the number rounds up, and a last window beyond a padded map is dropped."""
     size = len(values)
@@ -157,14 +149,6 @@ def test_crop_is_refused_where_the_map_ends():
 )
 def test_reduced_widths_are_whole_channels_in_whole_groups(arguments, expected):
     assert scaled(*arguments) == expected
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -15,14 +15,6 @@ from segbench.models import SlidingWindow
 from segbench.spec import TileGeometry
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def net(dtype=torch.float32, **options):
     torch.manual_seed(0)
     return SlidingWindow(**{"maps": 3, "hidden": 5} | options).eval().to(dtype)

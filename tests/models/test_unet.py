@@ -13,14 +13,6 @@ from segbench.models.unet import UNet, _centre_crop, tile_geometry
 from segbench.spec import TileGeometry
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def convolutions(model):
     return {
         name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)

@@ -15,14 +15,6 @@ VGG = "VGG_ILSVRC_16_layers"
 CONVOLUTIONS = [name for names, _, _ in STAGES for name in names]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def net(*arguments, **options):
     torch.manual_seed(0)
     return UNetVGG16(*arguments, **{"width": WIDTH} | options).eval()

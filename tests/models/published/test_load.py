@@ -14,14 +14,6 @@ WIDTH = 1 / 64
 IMAGE = (1, 3, 23, 34)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def build(name, *arguments, **options):
     return getattr(segbench.models, name)(*arguments, **{"width": WIDTH} | options).eval()
 
