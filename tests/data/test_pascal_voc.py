@@ -118,8 +118,8 @@ def test_trainaug_reads_the_labels_of_both_in_their_formats(voc):
         file.write("2012_000002\n")
     dataset = opened(voc, protocol="trainaug")
     assert dataset.spec.protocol == (
-        "trainaug: train trainaug 8, test voc2012_val 4; VOC 2011; trainaug has VOC's labels for 4 images and SBD's "
-        "for the others, of lists with 8 images instead of 10582"
+        "trainaug: train trainaug 8, test voc2012_val 4; VOC 2012; trainaug has VOC's labels for 4 images and SBD's "
+        "for 4, of lists with 8 images instead of 10582"
     )
     train = dataset.split("train")
     for index, name in enumerate(train.ids):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,11 @@ class VocImages(Source):
         self.ids = ids
         self._images = [images[name] for name in ids]
         self._labels = [None if labels is None else labels[name] for name in ids]
+
+    @property
+    def label_suffixes(self) -> Counter[str]:
+        """How many labels are of each kind of file."""
+        return Counter(path.suffix for path in self._labels if path is not None)
 
     def read(self, index: int) -> RawImage:
         """Image `rgb` (HW3 uint8 in the order R, G, B), label `semantic` (0 background, 1-20 objects, 255 void)."""
@@ -133,25 +140,29 @@ class PascalVOC:
             [(f"data.{key}={name}", lists[key]) for key, name in names.items()],
             f"use the lists of one data.protocol: {', '.join(PROTOCOLS)}",
         )
-        note = self._trainaug_note([lists[key] for key, name in names.items() if name == TRAINAUG])
+        of_a_year = re.match(r"voc(\d{4})_", names["test"])
+        self._year = self._files.year if of_a_year is None else int(of_a_year[1])
+        augmented = next((lists[key] for key, name in names.items() if name == TRAINAUG), None)
+        of = "" if augmented is None else self._of_trainaug(augmented)
         self._splits, counts = self._select(names, lists, hold_out)
-        self._protocol = f"{protocol}: {counts}; VOC {self._files.year}{note}"
+        note = ""
+        if augmented is not None:
+            used = [self._splits[split].label_suffixes for split in ("train", "val") if split in self._splits]
+            own, of_sbd = (sum(each[suffix] for each in used) for suffix in (".png", ".mat"))
+            note = f"; trainaug has VOC's labels for {own} images and SBD's for {of_sbd}{of}"
+        self._protocol = f"{protocol}: {counts}; VOC {self._year}{note}"
 
-    def _trainaug_note(self, lists: Sequence[tuple[str, ...]]) -> str:
-        """What the run's protocol says of `trainaug`; its official length is required unless images may be missing."""
-        if not lists:
+    def _of_trainaug(self, ids: tuple[str, ...]) -> str:
+        """What is to be said of another length than the official one, which is refused unless images may be missing."""
+        if len(ids) == TRAINAUG_IMAGES:
             return ""
-        (ids,) = lists
-        labels = self._files.labels(TRAINAUG)
-        own = sum(name in labels and labels[name].suffix == ".png" for name in ids)
-        of = "" if len(ids) == TRAINAUG_IMAGES else f", of lists with {len(ids)} images instead of {TRAINAUG_IMAGES}"
-        if of and not self._partial:
+        if not self._partial:
             raise SegbenchError(
                 f"trainaug has {len(ids)} images by the lists in {self._files.root}",
                 f"{TRAINAUG_IMAGES}: SBD train 8498 and val 2857, VOC 2012 train 1464, without VOC 2012 val 1449",
                 "restore train.txt and val.txt of both archives, or use what is there with data.partial=true",
             )
-        return f"; trainaug has VOC's labels for {own} images and SBD's for the others{of}"
+        return f", of lists with {len(ids)} images instead of {TRAINAUG_IMAGES}"
 
     def _select(
         self, names: Mapping[str, str], lists: Mapping[str, tuple[str, ...]], hold_out: int = 0
@@ -185,7 +196,7 @@ class PascalVOC:
         """`train`, `test`, `val` if images are held out, `predict` if ImageSets/Segmentation/test.txt exists."""
         if name != "predict":
             return self._splits.get(name) or None
-        year = self._files.year
+        year = self._year
         listed = f"voc{year}_test"
         if not (self._files.voc(year) / "ImageSets" / "Segmentation" / "test.txt").is_file():
             return None
