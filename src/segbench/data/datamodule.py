@@ -80,8 +80,7 @@ class SegmentationData(lightning.LightningDataModule):
         self._resumed_at, self._overfit = 0, overfit_batches
         self._scales: dict[torch.device, dict[str, tuple[Tensor, Tensor | None]]] = {}
         self._balance = None if balance is None else self._balanced(balance)
-        if draw is not None:
-            _check_draw(draw, tile, repeats, balance)
+        check_draw(draw, tile, repeats, balance)
         self._draw = draw
 
     def state_dict(self) -> dict[str, Any]:
@@ -221,9 +220,16 @@ class SegmentationData(lightning.LightningDataModule):
         }
 
 
-def _check_draw(draw: str, tile: int | None, repeats: int, balance: Mapping[str, float] | None) -> None:
+def check_draw(draw: str | None, tile: int | str | None, repeats: int, balance: object) -> None:
+    """Refuse another way of drawing beside `draw`; see `SegmentationData`, also for the arguments.
+
+    Raises:
+        SegbenchError: there is one, or `draw` is unknown.
+    """
+    if draw is None:
+        return
     check_one_of("data.draw", draw, ("pixels",))
-    of_images = f"data.repeats={repeats}" if repeats > 1 else f"data.balance={dict(balance)}" if balance else None
+    of_images = f"data.repeats={repeats}" if repeats > 1 else f"data.balance={balance}" if balance else None
     if tile is None or of_images is not None:
         raise SegbenchError(
             f"data.draw=pixels with {of_images or 'data.tile=null'}",

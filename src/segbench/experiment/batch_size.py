@@ -14,6 +14,7 @@ from segbench.data.raw import DataSet
 from segbench.errors import SegbenchError
 from segbench.experiment.axes import make_optimizer
 from segbench.experiment.build import build_task
+from segbench.experiment.checks import draws_of
 from segbench.training.precision import computing_in, precision_named
 from segbench.training.task import SegmentationTask, centre_crop
 
@@ -45,9 +46,8 @@ def settle_batch_size(config: Config, dataset: DataSet) -> tuple[dict[str, Any],
             "set data.tile=N or data.tile=auto, or give data.batch_size=N",
         )
     source = dataset.split("train")
-    images = 0 if source is None else len(source) * config.data.repeats // config.trainer.processes
-    # Of pixels there are always enough.
-    bound = LARGEST if config.data.draw == "pixels" else max(1, min(LARGEST, images))
+    images = 0 if source is None else draws_of(config, dataset, source) // config.trainer.processes
+    bound = max(1, min(LARGEST, images))
     if config.trainer.on_gpu:
         size = largest(_Trial(config, dataset), bound)
         why = f"the largest power of two up to {bound} whose step fits the GPU's memory"

@@ -27,7 +27,7 @@ from segbench.config.record import (
 )
 from segbench.config.signatures import hints_of, refuse_misfits
 from segbench.data.augment import Augmentation
-from segbench.data.datamodule import SegmentationData
+from segbench.data.datamodule import SegmentationData, check_draw
 from segbench.data.raw import DataSet
 from segbench.data.rescaled import colours_as, rescaled
 from segbench.data.weights import LossWeights
@@ -220,6 +220,7 @@ def refuse_misfits_of(config: Config) -> None:
     takers |= {f"{key}.class_weights": Loss for key, _ in loss_nodes(config)}
     takers |= {"data.batch_size": Data, "data.tile": Data, "data.balance": Data, "augment.pick": Augment}
     refuse_misfits(config.tree, takers)
+    check_draw(config.data.draw, config.data.tile, config.data.repeats, config.data.balance)
     if any(logger is not None and logger.target.startswith("segbench.tracking.") for logger in config.logger.values()):
         # Before anything of it is written.
         shown(config)

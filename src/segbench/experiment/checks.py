@@ -150,15 +150,19 @@ def refuse_limits(config: Config, dataset: DataSet, splits: Mapping[str, str], p
             )
 
 
+def draws_of(config: Config, dataset: DataSet, source: Source) -> int:
+    """How many tiles or images an epoch draws of the training images."""
+    if config.data.draw != "pixels":
+        return len(source) * config.data.repeats
+    head, spec = next(iter(dataset.spec.heads.items()))
+    return balanced_draws(class_counts(source, head, spec.num_classes))
+
+
 def _batches(config: Config, dataset: DataSet, source: Source, stage: str, processes: int) -> int:
     """Batches of an epoch on each process."""
     images = len(source)
     if stage == "train":
-        draws = images * config.data.repeats
-        if config.data.draw == "pixels":
-            head, spec = next(iter(dataset.spec.heads.items()))
-            draws = balanced_draws(class_counts(source, head, spec.num_classes))
-        batches = draws // (int(config.data.batch_size) * processes)
+        batches = draws_of(config, dataset, source) // (int(config.data.batch_size) * processes)
         overfit = config.trainer.arguments.get("overfit_batches") or batches
         return min(batches, overfit if isinstance(overfit, int) else max(1, int(batches * overfit)))
     return math.ceil(math.ceil(images / processes) / config.data.eval_batch_size)
