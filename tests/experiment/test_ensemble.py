@@ -97,6 +97,18 @@ def test_the_mean_is_calibrated_not_its_members(call, tiny_run, other, tmp_path)
     assert np.allclose(loaded.predict(image()).probabilities[1], expected, atol=1e-3)
 
 
+def test_what_a_member_does_alone_is_named(call, tiny_run, tiny_config, tmp_path):
+    train(tiny_config("seed=3", "tta=rot4", "median=2", "trainer.max_steps=1"), tmp_path / "other", [])
+    given = (f"run={tiny_run}", f"ensemble={tmp_path / 'other'}")
+    code, _, said = call("evaluate", *given, "trainer=cpu", f"hydra.run.dir={tmp_path / 'evaluated'}")
+    assert code == 0, said
+    log = (tmp_path / "evaluated" / "run.log").read_text()
+    code, _, exported = call("export", *given, "format=pt2", f"output={tmp_path / 'mean.pt2'}")
+    assert code == 0, exported
+    for told in (log, exported):
+        assert f"beside it {tmp_path / 'other'} without its own tta=rot4, median=2" in told
+
+
 @pytest.mark.parametrize("named", ["{run}", "{run}:best", "{other},{other}:best"])
 def test_the_same_network_twice_is_refused(call, tiny_run, other, tmp_path, named):
     named = named.format(run=tiny_run, other=other)

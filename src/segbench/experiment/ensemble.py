@@ -160,6 +160,23 @@ def joined(model: nn.Module, spec: DatasetSpec, members: Sequence[Member]) -> nn
     return ensemble.train(model.training)
 
 
+def left_out(members: Sequence[Member], config: Config) -> list[str]:
+    """What members do alone and not in an ensemble, which is predicted as the run is; a sentence each.
+
+    Args:
+        members: beside the run.
+        config: of the run, as it is predicted.
+    """
+    sentences = []
+    for member in members:
+        own, ours = member.config.flat, config.flat
+        keys = ("tta", "tta_scales", "calibration", "median", "trainer.precision")
+        apart = [f"{key}={own[key]}" for key in keys if own.get(key) is not None and own[key] != ours.get(key)]
+        if apart:
+            sentences.append(f"beside it {member.run.path} without its own {', '.join(apart)}")
+    return sentences
+
+
 def refuse_trained_on(members: Sequence[Member], config: Config, split: str, ids: Sequence[str]) -> None:
     """Refuse scores on images that a member was trained on.
 

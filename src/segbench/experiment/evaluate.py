@@ -109,7 +109,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     from segbench.experiment.build import build_data, build_dataset, build_dataset_spec, build_task
     from segbench.experiment.calibrate import prepare_finishing
     from segbench.experiment.checks import refuse_limits
-    from segbench.experiment.ensemble import members_of, refuse_trained_on
+    from segbench.experiment.ensemble import left_out, members_of, refuse_trained_on
     from segbench.experiment.items import data_item, model_item, scores_item
     from segbench.experiment.trainer import build_loggers, build_trainer
     from segbench.experiment.unchanged import data_digests, refuse_other_classes, split_ids
@@ -166,6 +166,8 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             log.warning("other data than the run was trained on: %s", difference)
         refuse_limits(config, dataset, {"test": given.split}, config.trainer.processes)
         if members:
+            for sentence in left_out(members, config):
+                log.info("%s", sentence)
             refuse_trained_on(members, config, given.split, split_ids(dataset).get(given.split, []))
             # The paper's is one network.
             config = config.replace({"paper": None})

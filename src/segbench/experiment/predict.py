@@ -143,12 +143,14 @@ def _predict(
     written: Callable[[Path], None],
 ) -> list[Path]:
     from segbench.experiment.build import build_dataset_spec
+    from segbench.experiment.ensemble import left_out
     from segbench.inference.multiscale import scales_of
     from segbench.prediction.histogram import read_reference
     from segbench.prediction.settings import check_settings
 
     scales = scales_of(config.tta, config.tta_scales)
     facts = [str(checkpoint), *(f"beside it {each.checkpoint}" for each in members), *sentences, f"tta={config.tta}"]
+    facts += left_out(members, config)
     facts += [f"over {', '.join(map(str, scales))} of each image, taken whole, and mirrored"] if scales else []
     if config.input_scale is not None:
         facts.append(f"images resized by {config.input_scale:g}, each taken whole, and probabilities back")

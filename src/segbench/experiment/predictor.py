@@ -112,7 +112,7 @@ class Predictor:
 
         from segbench.experiment.build import build_dataset_spec, build_decoding, build_task
         from segbench.experiment.calibrate import prepare_finishing
-        from segbench.experiment.ensemble import load_networks, members_of
+        from segbench.experiment.ensemble import left_out, load_networks, members_of
         from segbench.prediction.histogram import read_reference
         from segbench.runtime.hardware import settle
 
@@ -142,6 +142,8 @@ class Predictor:
             self.checkpoint = run.checkpoint(checkpoint)
             self.members = members_of(ensemble, self.checkpoint, self.spec)
             load_networks(self.task, self.checkpoint, self.members)
+            for sentence in left_out(self.members, self.config):
+                log.info("%s", sentence)
             prepare_finishing(self.task, self.config, run, self.checkpoint, None, self.members)
             self.decoding: Decoding = build_decoding(self.config.decoding)
         self.task.eval()

@@ -44,7 +44,7 @@ def export(given: ExportRequest) -> Path:
     """
     import_frameworks()
     from segbench.experiment.build import build_dataset_spec, build_model
-    from segbench.experiment.ensemble import joined, members_of
+    from segbench.experiment.ensemble import joined, left_out, members_of
     from segbench.export.description import describe
     from segbench.export.formats import format_named
     from segbench.export.network import AnySides, ByName, first_line, takes_any_sides, trace
@@ -74,8 +74,8 @@ def export(given: ExportRequest) -> Path:
     if size is None and takes_any_sides(geometry):
         network, inside = AnySides(by_name, geometry.step), TileGeometry()
     print(f"{checkpoint} of step {step}: {type(model).__name__}", file=sys.stderr)
-    for each in members:
-        print(f"beside it {each.checkpoint}", file=sys.stderr)
+    for sentence in (*(f"beside it {each.checkpoint}" for each in members), *left_out(members, config)):
+        print(sentence, file=sys.stderr)
     for sentence in (
         *(_sides(geometry, size, inside is not geometry), _precision(str(config.trainer.precision))),
         *_left_out(config),
