@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -73,6 +74,11 @@ DRAWN = (*TINY, "data.train=4", "data.val=2", "data.test=5", "data.height=48", "
 def pytest_configure():
     # Beside another job, two threads are slower than one.
     torch.set_num_threads(1)
+    # What `nohup` or a job in the background ignores, children would ignore too; handlers they do not inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

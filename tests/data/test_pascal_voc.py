@@ -81,7 +81,7 @@ def test_sbd_labels_come_from_their_mat(voc):
 def test_the_plain_protocols(voc, year):
     dataset = PascalVOC(voc, protocol=f"voc{year}")
     assert dataset.split("train").ids == tuple(f"{year}_00000{n}" for n in range(1, 5))
-    assert dataset.spec.protocol == f"voc{year}: train voc{year}_train 4, test voc{year}_val 4; VOC 2011"
+    assert dataset.spec.protocol == f"voc{year}: train voc{year}_train 4, test voc{year}_val 4; VOC {year}"
     sizes = {dataset.split("train").read(index).images["rgb"].shape for index in range(4)}
     assert sizes == {(12, 16, 3), (15, 16, 3)}
 
