@@ -35,13 +35,13 @@ def max_pool(features_BCHW: Tensor, kernel: int, stride: int, padding: int = 0) 
     Without gradients on a CPU, pairs of an even map are compared in half the time: torch also writes the places.
     """
     even = features_BCHW.shape[-2] % 2 == features_BCHW.shape[-1] % 2 == 0
-    if (kernel, stride, padding) == (2, 2, 0) and even and _plain_on_cpu(features_BCHW):
+    if (kernel, stride, padding) == (2, 2, 0) and even and plain_on_cpu(features_BCHW):
         rows_BChW = torch.maximum(features_BCHW[..., ::2, :], features_BCHW[..., 1::2, :])
         return torch.maximum(rows_BChW[..., ::2], rows_BChW[..., 1::2])
     return max_pool2d(features_BCHW, kernel, stride, padding, ceil_mode=True)
 
 
-def _plain_on_cpu(features: Tensor) -> bool:
+def plain_on_cpu(features: Tensor) -> bool:
     """Whether a CPU computes it, without gradients, and not for an export."""
     return features.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting()
 

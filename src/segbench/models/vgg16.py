@@ -5,13 +5,17 @@ Layers and offsets are those of `voc-fcn32s`, `voc-fcn16s` and `voc-fcn8s` in sh
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import conv2d, relu
 
 from segbench.models.backbone import Backbone, Layer, Upsampling
-from segbench.models.layers import MatrixConv2d, max_pool, scaled
+from segbench.models.frame import Framed
+from segbench.models.layers import MatrixConv2d, max_pool, plain_on_cpu, scaled
 
 # 3x3 convolutions, their channels, and the 2x2 pooling that follows.
 STAGES = (
@@ -41,19 +45,41 @@ def build(in_channels: int, width: float) -> dict[str, nn.Module]:
     return layers
 
 
+# Of these stages a prediction computes what is near the image. After them it has reached nearly everything.
+FRAMED = 3
+
+
 def run(layer: Layer, image_BCHW: Tensor, dropout: nn.Module) -> dict[str, Tensor]:
     """The pooled maps and fc7: H pixels a side give a pool5 of m = ceil((H + 198) / 32) and an fc7 of m - 6."""
     maps = {}
-    x = image_BCHW
-    for names, _, pool in STAGES:
-        for name in names[:-1]:
-            x = relu(layer(name)(x), inplace=True)
-        # The largest value is the same before and after relu, which has a quarter as much to do after it.
-        x = maps[pool] = relu(max_pool(layer(names[-1])(x), kernel=2, stride=2), inplace=True)
+    x, unframed = image_BCHW, 0
+    if plain_on_cpu(image_BCHW):
+        # conv1_1 has the last row of zeros itself.
+        framed = Framed(image_BCHW, PAD - 1, FRAMED)
+        for names, _, pool in STAGES[:FRAMED]:
+            framed.stage(partial(_convolved, [layer(name) for name in names], padding=1), len(names), _pooled)
+            maps[pool] = framed.map_BCHW
+        x, unframed = framed.map_BCHW, FRAMED
+    for names, _, pool in STAGES[unframed:]:
+        x = maps[pool] = _pooled(_convolved([layer(name) for name in names], x))
     for name in ("fc6", "fc7"):
         x = dropout(relu(layer(name)(x), inplace=True))
     maps["fc7"] = x
     return maps
+
+
+def _convolved(layers: Sequence[Callable[[Tensor], Tensor]], x: Tensor, padding: int | None = None) -> Tensor:
+    """Without the last relu; `padding` in place of the first layer's own."""
+    first: Any = layers[0]
+    x = first(x) if padding is None else conv2d(x, first.weight, first.bias, padding=padding)
+    for each in layers[1:]:
+        x = each(relu(x, inplace=True))
+    return x
+
+
+def _pooled(x: Tensor) -> Tensor:
+    # The largest value is the same before and after relu, which has a quarter as much to do after it.
+    return relu(max_pool(x, kernel=2, stride=2), inplace=True)
 
 
 def channels(name: str, width: float) -> int:
