@@ -121,7 +121,7 @@ bench-large: setup
 	$(BIN)/python benchmarks/run.py large_image
 
 # Proves and measures everything on the GPUs here, in pieces of up to eight minutes; a second call goes on. Nothing is
-# installed: PYTHON has a CUDA build of torch, and what else it lacks is told. make gpu ARGS="--list"
+# installed: PYTHON has a CUDA build of torch, and what else it lacks is reported. make gpu ARGS="--list"
 gpu:
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
