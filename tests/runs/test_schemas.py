@@ -19,6 +19,7 @@ EVERY = {
             "threads",
             "calibration",
             "median",
+            "contours",
             "ensemble",
             "paper",
             "debug",
