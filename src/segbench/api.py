@@ -247,6 +247,7 @@ def load(
     ensemble: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     calibration: str | None = None,
     median: int | None = None,
+    contours: float | None = None,
 ) -> Predictor:
     """A run's network, to predict images with.
 
@@ -269,6 +270,8 @@ def load(
         calibration: `cubic`: probabilities of two classes go through a cubic polynomial, fitted on the run's training
             images unless the run has recorded it; `none`; None: as the run recorded.
         median: radius in pixels of a median filter that they then go through, 0 for none; None: as the run recorded.
+        contours: sigma in pixels of the closed contours that are drawn in their place, 0 for none; None: as the run
+            recorded.
 
     Raises:
         SegbenchError: no such run or checkpoint, or a config that names what is not trusted.
@@ -288,4 +291,5 @@ def load(
         ensemble,
         calibration,
         median,
+        contours,
     )

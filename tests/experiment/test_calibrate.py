@@ -8,6 +8,7 @@ import torch
 from tests.conftest import DRAWN
 
 import segbench
+from segbench.compare.reading import read_run
 from segbench.data.drawn_em.slices import draw_slice
 from segbench.data.tiles import normalise
 from segbench.errors import SegbenchError
@@ -16,6 +17,7 @@ from segbench.experiment.build import build_dataset, build_task
 from segbench.experiment.evaluate import evaluate
 from segbench.experiment.predict import predict
 from segbench.experiment.train import train
+from segbench.inference.contours import contour_map
 from segbench.inference.finishing import Finishing
 from segbench.runs.directory import Run
 from segbench.training.checkpoint import load_weights
@@ -180,6 +182,30 @@ def test_a_test_volume_without_labels_is_finished_too(compose, drawn_isbi, tmp_p
     assert predicted.shape == (30, 64, 64)
     # Nothing was tested.
     assert {"calibration", "median"}.isdisjoint(Run(tmp_path / "run").results()["protocol"])
+
+
+def test_contours_are_drawn_in_evaluations_and_predictions(calibrated_run, compose, scored, tmp_path):
+    image = draw_slice(0, 3, 50, 41)[0]
+    tifffile.imwrite(tmp_path / "input.tif", image, photometric="minisblack", metadata=None)
+    asked = ("calibration=none", "median=0", "contours=1.5")
+    given = (f"run={calibrated_run}", f"input={tmp_path}/input.tif", "trainer=cpu")
+    (path,) = predict(compose(*given, *asked, f"output={tmp_path}/out", config="predict"))
+    (tiled,) = predict(compose(*given, *asked, f"output={tmp_path}/tiled", "tile=16", config="predict"))
+    (plain,) = predict(compose(*given, *asked[:2], f"output={tmp_path}/plain", config="predict"))
+    expected = contour_map(tifffile.imread(plain), 1.5)
+    np.testing.assert_allclose(tifffile.imread(path), expected, atol=1e-6)
+    np.testing.assert_allclose(tifffile.imread(tiled), expected, atol=1e-4)
+    loaded = segbench.load(calibrated_run, device="cpu", calibration="none", median=0, contours=1.5).predict(image)
+    np.testing.assert_allclose(loaded.probabilities[1], expected, atol=1e-6)
+    with pytest.raises(SegbenchError, match="contours"):
+        predict(compose(*given, *asked[:2], "contours=2", f"output={tmp_path}/out", config="predict"))
+    with_contours, without = scored(calibrated_run, *asked), scored(calibrated_run, *asked[:2], directory="without")
+    assert with_contours.results()["protocol"]["contours"] == 1.5
+    assert "contours" not in without.results()["protocol"]
+    assert with_contours.results()["metrics"] != without.results()["metrics"]
+    # Settings of their own in a comparison.
+    settings = [read_run(run.path).settings.get("contours") for run in (with_contours, without)]
+    assert settings == [1.5, None]
 
 
 @pytest.mark.parametrize(

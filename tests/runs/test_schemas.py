@@ -20,6 +20,7 @@ EVERY = {
             "calibration",
             "median",
             "match_histogram",
+            "contours",
             "ensemble",
             "paper",
             "debug",

@@ -34,6 +34,8 @@ Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 Tta = Literal["none", "rot4", "d4", "multiscale"]
+Contours = Annotated[float, Field(ge=0.5, le=16)]
+ContoursOrNone = Contours | Literal[0]
 Scale = Annotated[float, Field(ge=0.05, le=16)]
 Scales = Annotated[list[Scale], Field(min_length=1, max_length=64)]
 """Factors of an image's sides."""
@@ -307,6 +309,7 @@ class Config(Recorded):
         input_scale: factor that images of a test or a prediction are resized by before the network sees them; None: 1.
         calibration: how the probabilities of the test are calibrated on training images, of two classes; None: not.
         median: radius in pixels of the median filter that they then go through; None: none.
+        contours: sigma in pixels of the closed contours that are then drawn in their place; None: none.
         init_from: a run to start from, or one for each modality.
         stages: experiments that run before this one, in order or by modality.
         optimized_metric: the score that the jobs of a sweep are compared by.
@@ -325,6 +328,7 @@ class Config(Recorded):
     input_scale: Scale | None = None
     calibration: Literal["cubic"] | None = None
     median: Count | None = None
+    contours: Contours | None = None
     init_from: str | dict[str, str] | None = None
     stages: list[str] | dict[str, str] | None = None
     optimized_metric: str | None = None

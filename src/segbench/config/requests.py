@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from segbench.config.record import (
     Components,
     Config,
+    ContoursOrNone,
     Count,
     CountOrNone,
     Recorded,
@@ -76,6 +77,7 @@ class OfARun(Recorded):
     calibration: Literal["none", "cubic"] | None = None
     median: CountOrNone | None = None
     match_histogram: str | None = None
+    contours: ContoursOrNone | None = None
     threads: Threads | None = None
     data: OtherData = OtherData()
     trainer: Trainer
@@ -90,6 +92,8 @@ class OfARun(Recorded):
             own["calibration"] = None if self.calibration == "none" else self.calibration
         if self.median is not None:
             own["median"] = self.median or None
+        if self.contours is not None:
+            own["contours"] = self.contours or None
         trainer = self.tree["trainer"]
         if self.trainer.precision == "auto":
             # Scores depend on the precision: what was trained in bf16 is scored in bf16.

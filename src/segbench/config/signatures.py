@@ -18,7 +18,7 @@ from segbench.config.instances import located
 from segbench.config.trust import is_trusted
 from segbench.errors import SegbenchError
 
-_TOP: Mapping[str, Any] = {"seed": int, "tile": int | None, "tta": str, "median": int | None}
+_TOP: Mapping[str, Any] = {"seed": int, "tile": int | None, "tta": str, "median": int | None, "contours": float | None}
 """Keys at the top of a config that no target takes."""
 _LEFT_TO_THE_MACHINE = ("trainer.precision", "trainer.sync_batchnorm", "trainer.benchmark", "data.num_workers")
 """Settings that may be `auto`, until `segbench.runtime.hardware` has looked at the machine."""

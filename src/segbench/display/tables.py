@@ -140,6 +140,7 @@ def print_results(
         title += f", mean of {len(protocol['ensemble']) + 1} networks" if protocol.get("ensemble") else ""
         title += ", calibrated" * ("calibration" in protocol)
         title += f", median of radius {protocol['median']}" if "median" in protocol else ""
+        title += f", contours of sigma {protocol['contours']:g}" if "contours" in protocol else ""
         if config.debug is not None:
             title = f"DEBUG, {config.debug}: {title}"
         if partial is not None:

@@ -56,7 +56,7 @@ def prepare_finishing(
     from segbench.inference.finishing import Finishing, rises
     from segbench.inference.multiscale import scales_of
 
-    if config.calibration is None and config.median is None:
+    if config.calibration is None and config.median is None and config.contours is None:
         task.finish = None
         return []
     sentences, calibration = [], None
@@ -79,7 +79,10 @@ def prepare_finishing(
             sentences.append(f"calibration: P({name}) = {terms} for p of the network, {how}{falls}")
     if config.median is not None:
         sentences.append(f"median filter: radius {config.median} pixels")
-    task.finish = Finishing({} if calibration is None else calibration.polynomials, config.median or 0)
+    if config.contours is not None:
+        sentences.append(f"contours: of basins of the probability smoothed with sigma {config.contours:g} pixels")
+    polynomials = {} if calibration is None else calibration.polynomials
+    task.finish = Finishing(polynomials, config.median or 0, config.contours or 0)
     return sentences
 
 

@@ -176,7 +176,7 @@ def _limited(trainer: Trainer, stage: str, batches: int) -> int:
 
 
 def refuse_finishing(config: Config, classes: Mapping[str, int]) -> None:
-    """Refuse calibration and a median filter of other heads than those of two classes.
+    """Refuse calibration, a median filter and contours of other heads than those of two classes.
 
     Args:
         config: of the run.
@@ -185,7 +185,8 @@ def refuse_finishing(config: Config, classes: Mapping[str, int]) -> None:
     Raises:
         SegbenchError: names the key and the head.
     """
-    asked = [f"{key}={value}" for key in ("calibration", "median") if (value := getattr(config, key)) is not None]
+    keys = ("calibration", "median", "contours")
+    asked = [f"{key}={value}" for key in keys if (value := getattr(config, key)) is not None]
     if asked and (others := [f"{head} has {K}" for head, K in classes.items() if K != 2]):
         raise SegbenchError(
             f"{' and '.join(asked)}, and {', '.join(others)} classes",

@@ -170,7 +170,7 @@ def left_out(members: Sequence[Member], config: Config) -> list[str]:
     sentences = []
     for member in members:
         own, ours = member.config.flat, config.flat
-        keys = ("tta", "tta_scales", "calibration", "median", "trainer.precision")
+        keys = ("tta", "tta_scales", "calibration", "median", "contours", "trainer.precision")
         apart = [f"{key}={own[key]}" for key in keys if own.get(key) is not None and own[key] != ours.get(key)]
         if apart:
             sentences.append(f"beside it {member.run.path} without its own {', '.join(apart)}")

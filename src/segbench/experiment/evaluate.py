@@ -243,6 +243,8 @@ def task_protocol(
     """How the scores were obtained, for results.json; not `tested` if they are those of the last validation."""
     finish = task.finish if tested else None
     finished: dict[str, Any] = {} if finish is None or not finish.radius else {"median": finish.radius}
+    if finish is not None and finish.sigma:
+        finished["contours"] = finish.sigma
     if finish is not None and finish.polynomials:
         finished["calibration"] = {head: list(polynomial) for head, polynomial in finish.polynomials.items()}
     return finished | {

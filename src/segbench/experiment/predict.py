@@ -367,7 +367,7 @@ def _made_by(
     if scales := scales_of(config.tta, config.tta_scales):
         made_by["tta_scales"] = list(scales)
     # Those of earlier versions lack the keys.
-    finished = ("input_scale", "calibration", "median")
+    finished = ("input_scale", "calibration", "median", "contours")
     made_by |= {key: value for key in finished if (value := getattr(config, key)) is not None}
     if "instances" in names or (kinds is None and _has_objects(config)):
         made_by["decoding"] = dataclasses.asdict(_decoding(given, config))

@@ -88,6 +88,7 @@ class Predictor:
         ensemble: further runs.
         calibration: of grey levels.
         median: radius of a median filter.
+        contours: sigma of contours.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Predictor:
         ensemble: Named | Sequence[Named] = (),
         calibration: str | None = None,
         median: int | None = None,
+        contours: float | None = None,
     ) -> None:
         self._overlap = overlap
         import_frameworks()
@@ -129,6 +131,7 @@ class Predictor:
             **({} if input_scale is None else {"input_scale": None if input_scale == 1 else input_scale}),
             **({} if calibration is None else {"calibration": None if calibration == "none" else calibration}),
             **({} if median is None else {"median": median or None}),
+            **({} if contours is None else {"contours": contours or None}),
         }
         call = f"segbench.load({str(run.path)!r}, trust=[...]) with"
         with left_as_it_was(), asked(call, trust), trusting(trust):

@@ -139,7 +139,7 @@ def _precision(precision: str) -> str:
 
 def _left_out(config: Config) -> list[str]:
     """What the run does with the network's probabilities that the file does not, as a sentence."""
-    keys = ("tta", "input_scale", "calibration", "median")
+    keys = ("tta", "input_scale", "calibration", "median", "contours")
     asked = [f"{key}={value}" for key in keys if (value := getattr(config, key)) not in (None, "none")]
     return [f"the file is the network alone; segbench predict goes on with {', '.join(asked)}"] if asked else []
 

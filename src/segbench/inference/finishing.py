@@ -1,8 +1,9 @@
-"""What is done with the probabilities of two classes at the end: grey levels calibrated, and a median filter.
+"""What is done with the probabilities of two classes at the end: calibration, a median filter, closed contours.
 
 As the sliding-window paper does it (Ciresan et al., NIPS 2012): trained on as many membrane pixels as others, a network
 over-states membrane; a cubic polynomial, fitted on training images, maps its output to calibrated probabilities. Then a
 median filter with a radius of two pixels takes out what is smaller than a membrane.
+Contours close gaps in it, see `contours.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from scipy.ndimage import median_filter
 from torch import Tensor
 
 from segbench.errors import SegbenchError
+from segbench.inference.contours import HELD, contour_map
 from segbench.inference.memory import free_bytes
 from segbench.inference.windows import Window
 
@@ -89,13 +91,20 @@ class Finishing:
         polynomials: a0 to a3 by head, that P(second class) goes through, cut at 0 and 1; empty: none.
         radius: of the median filter in pixels, 0 for none: of the pixels whose centres are no farther. At the border
             the image is mirrored.
+        sigma: of the contours that are drawn in place of the probabilities, in pixels, 0 for none.
     """
 
     polynomials: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     radius: int = 0
+    sigma: float = 0
+
+    @property
+    def across(self) -> str:
+        """The settings that look across tiles, so that a window is a whole image; "" if none does."""
+        return " ".join(["median="] * bool(self.radius) + ["contours="] * bool(self.sigma))
 
     def __call__(self, probabilities: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The finished probabilities of a whole image, KHW by head; without a median filter also of a part."""
+        """The finished probabilities of a whole image, KHW by head; without a step `across` tiles also of a part."""
         return {head: self._of_head(head, both_KHW) for head, both_KHW in probabilities.items()}
 
     def _of_head(self, head: str, both_KHW: Tensor) -> Tensor:
@@ -108,10 +117,12 @@ class Finishing:
         if self.radius:
             filtered_HW = median_filter(second_HW.cpu().numpy(), footprint=disk(self.radius), mode="mirror")
             second_HW = torch.from_numpy(filtered_HW).to(both_KHW.device)
+        if self.sigma:
+            second_HW = torch.from_numpy(contour_map(second_HW.cpu().numpy(), self.sigma)).to(both_KHW.device)
         return torch.stack([1 - second_HW, second_HW])
 
     def windows(self, windows: Iterable[Window], sizes: dict[Any, tuple[int, int]]) -> Iterator[Window]:
-        """The finished windows of a stream; with a median filter each is a whole image.
+        """The finished windows of a stream; with a step `across` tiles each is a whole image.
 
         Args:
             windows: those of each image cover each pixel once.
@@ -123,14 +134,14 @@ class Finishing:
         whole: dict[Any, dict[str, Tensor]] = {}
         left: dict[Any, int] = {}
         for window in windows:
-            if not self.radius:
+            if not self.across:
                 yield Window(window.key, window.y, window.x, self(window.probabilities))
                 continue
             maps, (height, width) = whole.setdefault(window.key, {}), sizes[window.key]
             for head, part_Khw in window.probabilities.items():
                 K, h, w = part_Khw.shape
                 if head not in maps:
-                    _refuse_too_large(height, width)
+                    _refuse_too_large(height, width, self)
                     maps[head] = part_Khw.new_empty(K, height, width)
                 maps[head][:, window.y : window.y + h, window.x : window.x + w] = part_Khw
             left[window.key] = left.get(window.key, height * width) - h * w
@@ -146,11 +157,12 @@ def disk(radius: int) -> NDArray[np.bool_]:
     return np.asarray(y**2 + x**2 <= radius**2)
 
 
-def _refuse_too_large(height: int, width: int) -> None:
-    needed = _HELD * 4 * height * width
+def _refuse_too_large(height: int, width: int, finishing: Finishing) -> None:
+    needed = (_HELD + HELD * bool(finishing.sigma)) * 4 * height * width
     if needed > (free := free_bytes()):
+        sizes = f"{needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} free"
         raise SegbenchError(
-            f"median= on {height} x {width} pixels: {needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} free",
-            "room for the whole image, since a median filter looks across tiles",
-            "set median=0, or cut the image",
+            f"{finishing.across} on {height} x {width} pixels: {sizes}",
+            "room for the whole image, since it looks across tiles",
+            f"set {' and '.join(key + '0' for key in finishing.across.split())}, or cut the image",
         )

@@ -133,7 +133,7 @@ def predict_stream(
         devices: on which copies of the model predict tiles in turn, each in a thread; the first is the model's own.
             Empty: the model alone, where it is.
         overlap: blends tiles, approximately.
-        finish: what is done with the probabilities at the end; with a median filter a window is a whole image.
+        finish: what is done with the probabilities at the end; with a step across tiles a window is a whole image.
 
     Returns:
         An iterator of windows: those of each image cover each pixel once.
@@ -158,7 +158,7 @@ def predict_stream(
             sizes[image.key] = image.size
             yield image
 
-    given = sized() if finish is not None and finish.radius else images
+    given = sized() if finish is not None and finish.across else images
     if chosen:
         stream = averaged(_stream(predictors, at_scales(given, chosen), tile, batch, overlap))
     else:

@@ -109,6 +109,7 @@ def _scores(run: RunRecord, metric: str | None) -> Markup:
         "networks": _networks(run),
         "calibrated": ", ".join(run.protocol.get("calibration", {})) and "by a cubic polynomial of training images",
         "median filter": f"radius {run.protocol['median']} pixels" if "median" in run.protocol else "",
+        "contours": f"sigma {run.protocol['contours']:g} pixels" if "contours" in run.protocol else "",
         "precision": run.protocol.get("precision"),
     }
     return facts(how) + part("group", "tables", [*_class_scores(run), table(shown)]) + sentences(notes)

@@ -35,6 +35,7 @@ class _Protocol(_Schema):
     threads: int | None = None
     calibration: dict[str, list[float]] = {}
     median: int = 0
+    contours: float = 0.0
     ensemble: list[_Network] = []
     paper: dict[str, Any] | None = None
     debug: Text = None
