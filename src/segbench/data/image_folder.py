@@ -38,7 +38,7 @@ from segbench.data.folder.scan import Progress, scan_images, scan_labels, scan_m
 from segbench.data.folder.split import Page, by_folders, by_folds, by_lists, by_shares, folders_of, page_id
 from segbench.data.id_lists import digest
 from segbench.data.raw import RawImage, Source
-from segbench.errors import SegbenchError, check_one_of
+from segbench.errors import SegbenchError, check, check_one_of
 from segbench.spec import VOID, DatasetSpec, HeadSpec, ModalitySpec, Reading
 
 log = logging.getLogger(__name__)
@@ -208,8 +208,11 @@ class ImageFolder:
         check_one_of("data.channels", channels, CHANNELS)
         check_one_of("data.split", split, ("auto", "shares", "folders"))
         check_parts(border, core)
+        check(
+            "data.core", core, objects or core is None, "null, or data.objects=true: masks that number objects", "null"
+        )
         reading = checked_reading(Reading(axes, exif, nodata, "grey" if channels == "grey" else None))
-        self._border, self._core = (border, core) if objects else (None, None)
+        self._border, self._core = border if objects else None, core
         self.notes: tuple[str, ...] = ()
         pairs = find_pairs(images, masks, mask_suffix, partial, pairing)
         names = pairs.by_name
