@@ -82,6 +82,10 @@ class ModalitySpec:
                 )
 
 
+CORE = "core"
+"""The name of the class of the middles of objects, where a data set has it; it is the last one."""
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """One labelling of the pixels: its classes and their colours.
@@ -104,6 +108,11 @@ class HeadSpec:
     def num_classes(self) -> int:
         """K."""
         return len(self.class_names)
+
+    @property
+    def core_class(self) -> int | None:
+        """The class of the middles of objects: the last one, if it is named `core`."""
+        return self.num_classes - 1 if self.class_names[-1] == CORE else None
 
 
 @dataclass(frozen=True)

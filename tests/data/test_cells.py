@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import label as scipy_label
 
-from segbench.data.cells import connected_cells, near_others, two_nearest
+from segbench.data.cells import connected_cells, cores, label_parts, near_others, two_nearest
 
 
 def same_partition(a, b):
@@ -118,3 +118,50 @@ def test_the_ids_of_a_class_follow_those_of_the_class_before(label):
         found += np.where(components > 0, components + count, 0).astype(np.int32)
         count += int(components.max())
     np.testing.assert_array_equal(connected_cells(label), found)
+
+
+def test_a_core_by_hand():
+    ids = np.zeros((9, 12), np.int32)
+    ids[1:8, 1:8] = 4  # 7 x 7, so depths 1 to 4 in rings
+    ids[1:8, 8:11] = 9  # beside it, 3 wide: depths 1 and 2
+    core = cores(ids, 0.5)
+    # Depth 2 or more of 4; the narrow cell is core from 1 on, but where the other one is beside it.
+    assert core[:, 1:8].sum() == core[2:7, 2:7].sum() == 25
+    assert core[1:8, 9:11].all() and not core[:, 8].any()
+    assert np.flatnonzero(cores(ids, 1.0)[:, :8]).tolist() == [4 * 8 + 4]
+    assert not (core & (ids == 0)).any()
+
+
+def test_beyond_the_image_does_not_count():
+    ids = np.zeros((4, 6), np.int32)
+    ids[:, :4] = 1
+    # Depths 4, 3, 2, 1 from the image's edge.
+    assert cores(ids, 0.75).tolist() == [[True, True, False, False, False, False]] * 4
+    assert cores(np.ones((3, 3), np.int32), 0.5).all()
+    assert not cores(np.zeros((3, 3), np.int32), 0.5).any()
+
+
+@given(seed=st.integers(0, 10**6), share=st.sampled_from([0.3, 0.5, 0.8, 1.0]))
+@settings(max_examples=15)
+def test_cores_are_those_of_brute_force(seed, share):
+    rng = np.random.default_rng(seed)
+    ids = np.kron(rng.integers(0, 4, (3, 4)), np.ones((4, 4), int)).astype(np.int32)
+    places = np.argwhere(np.ones(ids.shape, bool))
+    core, near = cores(ids, share), near_others(ids)
+    for number in range(1, 4):
+        others = places[ids[tuple(places.T)] != number]
+        inside = places[ids[tuple(places.T)] == number]
+        squares = ((inside[:, None] - others[None]) ** 2).sum(-1).min(1) if len(others) else np.ones(len(inside))
+        deep = np.sqrt(squares) >= share * np.sqrt(squares.max(initial=0))
+        assert (core[tuple(inside.T)] == (deep & ~near[tuple(inside.T)])).all()
+
+
+def test_parts_of_touching_cells_by_hand():
+    ids = np.array([[1] * 5 + [2] * 5 + [0]], np.int32).repeat(3, 0)
+    label = np.uint8(ids > 0)
+    label_parts(label, ids, border=2, core=0.6)
+    # Above and below nothing counts. Depths of 1 are 5 to 1, of 2 are 1 2 3 2 1; the core goes before the border.
+    assert label[1].tolist() == [3, 3, 3, 2, 2, 2, 3, 3, 3, 1, 0]
+    label = np.uint8(ids > 0)
+    label_parts(label, ids, border=0, core=0.6)
+    assert label[1].tolist() == [2, 2, 2, 1, 0, 0, 2, 2, 2, 1, 0]

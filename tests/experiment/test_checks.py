@@ -6,7 +6,14 @@ from torch import nn
 
 from segbench.errors import SegbenchError
 from segbench.experiment.build import build_dataset
-from segbench.experiment.checks import doubtful, refuse_finishing, refuse_impossible, refuse_single_values
+from segbench.experiment.checks import (
+    doubtful,
+    refuse_finishing,
+    refuse_impossible,
+    refuse_other_cores,
+    refuse_single_values,
+)
+from segbench.spec import HeadSpec
 
 SCORES = ("val/mean_iu", "val/pixel_acc")
 
@@ -162,3 +169,20 @@ def test_heads_of_other_numbers_of_classes_are_refused(compose):
         SegbenchError, match=r"calibration=cubic and median=2, and semantic has 21 classes\n.*\n.*leave"
     ):
         refuse_finishing(config, {"semantic": 21})
+
+
+def test_cores_belong_to_a_decoding_and_to_the_data(compose):
+    colours = ((0, 0, 0), (255, 255, 255), (230, 80, 60))
+    without = {"semantic": HeadSpec(("background", "cell", "border"), colours)}
+    cores = {"semantic": HeadSpec(("background", "cell", "core"), colours)}
+
+    def config(*overrides):
+        return compose("data=dic_hela", "data.root=there", "metrics=cell_tracking", "name=cells", *overrides)
+
+    refuse_other_cores(config("decoding=cores", "data.core=0.5"), cores)
+    refuse_other_cores(config("decoding=watershed", "decoding.core_class=-1", "data.core=0.5"), cores)
+    refuse_other_cores(config("decoding=watershed"), without)
+    with pytest.raises(SegbenchError, match=r"data.core=0.5 with decoding.core_class=null"):
+        refuse_other_cores(config("decoding=watershed", "data.core=0.5"), cores)
+    with pytest.raises(SegbenchError, match=r"decoding.core_class=-1 .* classes background, cell, border"):
+        refuse_other_cores(config("decoding=cores"), without)

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.measure import label
 from skimage.morphology import disk, local_maxima, reconstruction
+from skimage.segmentation import watershed as reference_watershed
 
 from segbench.errors import SegbenchError
 from segbench.metrics import Decoding, decode_instances, regions
-from segbench.metrics.decoding import watershed
+from segbench.metrics.decoding import flood_from, from_cores, watershed
 
 
 def probabilities(classes_HW, classes=3):
@@ -126,9 +127,95 @@ def test_a_mask_without_an_outside():
     assert (watershed(np.ones((5, 6), np.uint8)) == 1).all()
 
 
+def test_an_object_is_divided_among_its_cores_at_the_neck():
+    mask = dumbbell()
+    seeds = np.zeros_like(mask, np.int32)
+    # The flood of the right core begins first; each still gets its own half.
+    seeds[20, 15], seeds[20, 40] = 7, 3
+    cut = from_cores(mask, seeds)
+    assert ((cut > 0) == (mask > 0)).all()
+    assert set(np.unique(cut[:, :30])) == {0, 1}
+    assert set(np.unique(cut[:, 31:])) == {0, 2}
+    # One core, one object; so is an object without any.
+    seeds[20, 40] = 0
+    assert from_cores(mask, seeds).max() == 1
+    assert (from_cores(mask, np.zeros_like(seeds)) == mask).all()
+    # A core outside does not count.
+    seeds[0, 0] = 5
+    assert from_cores(mask, seeds).max() == 1
+
+
+def test_cores_in_a_mask_without_an_outside_share_it_evenly():
+    seeds = np.zeros((3, 8), np.int32)
+    seeds[1, 0], seeds[1, 7] = 1, 2
+    assert from_cores(np.ones((3, 8), np.uint8), seeds).tolist() == [[1] * 4 + [2] * 4] * 3
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_flood_from_seeds_is_scikit_images_watershed(seed):
+    rng = np.random.default_rng(seed)
+    # No two pixels of one height, whose order is each one's own affair.
+    heights = rng.permutation(30 * 40).reshape(30, 40).astype(np.float32)
+    mask = (rng.random((30, 40)) < 0.8).astype(np.uint8)
+    seeds = np.zeros((30, 40), np.int32)
+    seeds.ravel()[rng.choice(1200, 6, replace=False)] = np.arange(1, 7)
+    seeds *= mask
+    expected = reference_watershed(-heights, seeds, mask=mask, connectivity=1)
+    assert (flood_from(heights, mask, seeds) == expected).all()
+
+
+@given(seed=st.integers(0, 10**6))
+def test_from_cores_parts_a_mask_into_connected_pieces_with_one_core_each(seed):
+    mask = discs(seed, count=8, shape=(40, 45))
+    points = np.random.default_rng(seed).choice(mask.size, 9, replace=False)
+    seeds = np.zeros(mask.shape, np.int32)
+    seeds.ravel()[points] = np.arange(1, 10)
+    cut = from_cores(mask, seeds)
+    assert ((cut > 0) == (mask > 0)).all()
+    for number in range(1, cut.max() + 1):
+        assert regions(cut == number).max() == 1
+        assert np.count_nonzero(seeds[cut == number]) <= 1
+    inside = seeds[mask > 0]
+    assert len(np.unique(cut[(seeds > 0) & (mask > 0)])) == np.count_nonzero(inside)
+
+
+def test_a_core_is_part_of_its_cell_for_every_method():
+    # Classes background, cell, border, core; P(cell) + P(core) decides what is cell.
+    prob = np.array(
+        [
+            [[0.1, 0.4, 0.1, 0.1, 0.6]],
+            [[0.5, 0.3, 0.1, 0.5, 0.1]],
+            [[0.1, 0.0, 0.0, 0.1, 0.1]],
+            [[0.3, 0.3, 0.8, 0.3, 0.2]],
+        ]
+    )
+    for method in ("components", "watershed", "cores"):
+        found = decode_instances(prob, Decoding(method, core_class=-1, threshold=0.55))
+        assert found.tolist() == [[1, 1, 1, 1, 0]]
+    assert decode_instances(prob, Decoding(core_class=3)).tolist() == [[1, 0, 2, 2, 0]]
+    assert decode_instances(prob, Decoding()).tolist() == [[1, 0, 0, 2, 0]]
+
+
+def test_the_core_is_a_share_of_the_cell_and_specks_are_passed_over():
+    core = np.array([[0.5, 0.5, 0.1, 0.1, 0.3, 0.1, 0.1]])
+    cell = 0.9 - core
+    prob = np.stack([np.full_like(core, 0.1), cell, core])
+
+    def found(**settings):
+        return decode_instances(prob, Decoding("cores", core_class=-1, **settings)).max()
+
+    # 0.5 of 0.9 is above a half, 0.3 of 0.9 is a third.
+    assert found() == 1
+    assert found(core_threshold=0.3) == 2
+    assert found(core_threshold=0.3, min_core=2) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [
+        ({"method": "cores"}, "decoding.core_class=None"),
+        ({"core_threshold": 1.0}, "decoding.core_threshold=1.0"),
+        ({"min_core": -1}, "decoding.min_core=-1"),
         ({"method": "level sets"}, "decoding.method=level sets"),
         ({"threshold": 1.0}, "decoding.threshold=1.0"),
         ({"depth": -1.0}, "decoding.depth=-1.0"),
@@ -144,3 +231,9 @@ def test_values_out_of_range(change, found):
 def test_a_class_that_is_not_there():
     with pytest.raises(SegbenchError, match="cell_class=2 for 2 classes"):
         decode_instances(probabilities([[0, 1]], 2), Decoding(cell_class=2))
+
+
+@pytest.mark.parametrize("core_class", [1, -1, 2, -2, -3])
+def test_a_class_of_cores_that_is_not_there(core_class):
+    with pytest.raises(SegbenchError, match=f"decoding.core_class={core_class} for 2 classes, of which 1 is cell"):
+        decode_instances(probabilities([[0, 1]], 2), Decoding("cores", core_class=core_class))

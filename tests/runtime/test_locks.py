@@ -4,8 +4,10 @@ import errno
 import fcntl
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -164,3 +166,32 @@ def test_a_link_is_refused(tmp_path):
     (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SegbenchError, match="is a link to"):
         Lock.take(tmp_path / ".lock")
+
+
+def test_a_forked_process_keeps_no_lock_of_its_parent(tmp_path):
+    lock = Lock.take(tmp_path / "a.lock")
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        # As if it were killed: its loading processes live on for a moment.
+        lock.release()
+        Lock.take(tmp_path / "a.lock").release()
+        kept = Lock.take(tmp_path / "a.lock")
+        assert is_held(tmp_path / "a.lock")
+        kept.release()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_the_parent_keeps_it(tmp_path):
+    lock = Lock.take(tmp_path / "a.lock")
+    if (child := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert is_held(tmp_path / "a.lock")
+    lock.file.write("kept")
+    lock.release()
+    assert (tmp_path / "a.lock").read_text() == "kept"

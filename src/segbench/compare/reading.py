@@ -203,9 +203,10 @@ def _record(
         # Of a part of the images.
         metrics = {key: value for key, value in metrics.items() if not key.startswith("val/")}
     if path != trained:
-        # What an evaluation set of the data; it has other images then.
-        given = flatten({"data": _config(path, configs).get("data") or {}})
-        settings |= {key: value for key, value in given.items() if value is not None and key != "data"}
+        # What an evaluation set of the data, which has other images then, and of the decoding.
+        asked = _config(path, configs)
+        given = flatten({key: asked.get(key) or {} for key in ("data", "decoding")})
+        settings |= {key: value for key, value in given.items() if value is not None and "." in key}
     for key in ("tta", "tta_scales", "tile", "threads"):
         if key in protocol:
             settings[key] = protocol[key]

@@ -55,7 +55,8 @@ _RECORDERS: Mapping[str, str] = {
 }
 """Reasons by callback class, whatever its key: another class under the same key may do anything."""
 _AS_BEFORE = re.compile(
-    r"tta_scales|input_scale|calibration|median|contours|data\.balance|data\.draw|loss\.(.*\.)?class_weights|augment\.pick"
+    r"tta_scales|input_scale|calibration|median|contours|data\.balance|data\.draw|data\.core|"
+    r"(metrics\..*\.)?decoding\.core_class|loss\.(.*\.)?class_weights|augment\.pick"
 )
 """Keys that older runs lack; null is what those did. A pick is a name of the transforms beside it."""
 _TABLE = re.compile("|".join(re.escape(key).replace(r"\*", ".*") for key in NO_EFFECT))

@@ -22,6 +22,7 @@ from segbench.config.record import (
     Tta,
     Workers,
 )
+from segbench.errors import SegbenchError
 
 Which = Literal["best", "last"]
 Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
@@ -122,13 +123,38 @@ class EvaluateRequest(OfARun):
     predictions: str | None = None
     labels: str | None = None
     split: str = "test"
+    decoding: dict[str, Any] = Field(default_factory=dict)
     runtime: OtherRuntime = OtherRuntime()
     logger: Components = Field(default_factory=dict)
 
     def applied_to(self, config: Config) -> Config:
-        """As for any request, and how its processes wait."""
-        changes = {} if self.runtime.timeout_s is None else {"runtime.timeout_s": self.runtime.timeout_s}
+        """As for any request, and how its processes wait and objects are decoded, but for lists.
+
+        Raises:
+            SegbenchError: another decoding, and no metric of the run that decodes objects.
+        """
+        changes: dict[str, Any] = (
+            {} if self.runtime.timeout_s is None else {"runtime.timeout_s": self.runtime.timeout_s}
+        )
+        if given := {key: value for key, value in self.decoding.items() if value is not None}:
+            if not (users := users_of_decoding(config)):
+                first = next(iter(given))
+                raise SegbenchError(
+                    f"decoding.{first}={given[first]}, and no metric of the run that uses its decoding",
+                    "a run with metrics=cell_tracking or metrics=objects",
+                    f"leave decoding.{first} out",
+                )
+            places = ("decoding", *(f"metrics.{name}.decoding" for name in users))
+            single = {key: value for key, value in given.items() if not isinstance(value, list)}
+            changes |= {f"{place}.{key}": value for place in places for key, value in single.items()}
         return super().applied_to(config).replace(changes)
+
+
+def users_of_decoding(config: Config) -> list[str]:
+    """The names of the metrics that decode objects as a run's predictions do."""
+    own = config.tree.get("decoding")
+    metrics = {name: metric for name, metric in config.metrics.items() if metric is not None}
+    return [name for name, metric in metrics.items() if own is not None and metric.arguments.get("decoding") == own]
 
 
 class Voc(Section):

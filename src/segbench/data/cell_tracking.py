@@ -17,18 +17,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.cells import near_others
+from segbench.data.cells import check_parts, label_parts, with_parts
 from segbench.data.files.labelled import read_grey
 from segbench.data.id_lists import ranges, refuse_shared
 from segbench.data.raw import RawImage, Source
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, check
 from segbench.spec import VOID, DatasetSpec, HeadSpec, ModalitySpec
 
 NAMES = {"DIC-C2DH-HeLa": "dic_hela", "PhC-C2DH-U373": "phc_u373"}
 """Names of data sets here, by the challenge's folder."""
 
 TRUTHS = {"gold": "GT/SEG", "silver": "ST/SEG"}
-BACKGROUND, CELL, BORDER = 0, 1, 2
+BACKGROUND, CELL = 0, 1
 
 Place = tuple[str, int]
 """A frame: its sequence and its number."""
@@ -60,10 +60,16 @@ class Frames(Source):
     """The frames at `places` with their objects; the other arguments are as in `CellTracking`."""
 
     def __init__(
-        self, sequences: Mapping[str, Sequence2D], places: Sequence[Place], truth: str, border: int, edge: int
+        self,
+        sequences: Mapping[str, Sequence2D],
+        places: Sequence[Place],
+        truth: str,
+        border: int,
+        edge: int,
+        core: float | None,
     ) -> None:
         self._sequences, self._places, self._truth = sequences, list(places), truth
-        self._border, self._edge = border, edge
+        self._border, self._edge, self._core = border, edge, core
         self.ids = _frame_ids(places)
 
     def read(self, index: int) -> RawImage:
@@ -80,7 +86,7 @@ class Frames(Source):
         gold_HW = np.zeros_like(ids_HW) if gold is None else self._ids(gold, name, image_HW.shape)
         marker = sequence.markers.get(number)
         markers_HW = None if marker is None else self._ids(marker, name, image_HW.shape)
-        label_HW = label_of(ids_HW, self._border, self._edge, markers_HW)
+        label_HW = label_of(ids_HW, self._border, self._edge, markers_HW, self._core)
         return RawImage({"image": image_HW}, {"semantic": label_HW}, name, ids_HW, {"gold": gold_HW})
 
     @staticmethod
@@ -100,8 +106,9 @@ def label_of(
     border: int = 0,
     field_of_interest: int = 0,
     markers_HW: NDArray[np.int32] | None = None,
+    core: float | None = None,
 ) -> NDArray[np.uint8]:
-    """Classes from objects: 0 background, 1 cell, 2 border, 255 void.
+    """Classes from objects: 0 background, 1 cell, then border and core if there are such, 255 void.
 
     Void is what nobody annotated. Outside the field of interest a pixel without an object may belong to a cell that
     was left out, as only cells that reach into the field are annotated. A cell with a marker and no mask is somewhere
@@ -110,13 +117,13 @@ def label_of(
 
     Args:
         ids_HW: annotated objects, 0 = none.
-        border: width in pixels: pixels of a cell with another cell this near, along rows, columns and diagonals, are
-            of class 2. 0: there is no such class; touching cells are separated by one background pixel of each.
+        border: width of the class `border` in pixels, as in `label_parts`.
         field_of_interest: width in pixels of the strip along the image's edges that lies outside it.
         markers_HW: ids of the tracking markers, one of every cell, or None.
+        core: of the class `core`, as in `label_parts`.
     """
     label_HW = np.where(ids_HW > 0, CELL, BACKGROUND).astype(np.uint8)
-    label_HW[near_others(ids_HW, max(border, 1))] = BORDER if border else BACKGROUND
+    label_parts(label_HW, ids_HW, border, core)
     free_HW = ids_HW == 0
     if field_of_interest:
         outside_HW = np.ones(ids_HW.shape, np.bool_)
@@ -168,9 +175,11 @@ class CellTracking:
         protocol: `by_sequence`, `by_time`, or `auto`: by sequence if both are there.
         truth: the masks to learn from and to compute `seg` with: `silver` or `gold`. Frames without one are in no
             split.
-        border: width in pixels of the class `border` between cells, see `label_of`; 0: two classes.
+        border: width in pixels of the class `border` between cells, see `label_parts`; 0: there is none.
         field_of_interest: width in pixels of the strip along the image's edges where cells are annotated only if they
             reach farther in.
+        core: share of a cell's depth from which its pixels are of the class `core`, see `label_parts`; None: there is
+            none.
 
     Raises:
         SegbenchError: missing folders or masks, unknown frames, splits that share a frame.
@@ -188,14 +197,15 @@ class CellTracking:
         truth: str = "silver",
         border: int = 0,
         field_of_interest: int = 0,
+        core: float | None = None,
     ) -> None:
         for key, value, known in (("protocol", protocol, ("auto", "by_sequence", "by_time")), ("truth", truth, TRUTHS)):
             if value not in known:
                 raise SegbenchError(f"data.{key}={value}", f"one of {', '.join(known)}", f"correct data.{key}")
-        for key, pixels in (("border", border), ("field_of_interest", field_of_interest)):
-            if pixels < 0:
-                raise SegbenchError(f"data.{key}={pixels}", "a width of 0 pixels or more", f"correct data.{key}")
+        check_parts(border, core)
+        check("data.field_of_interest", field_of_interest, field_of_interest >= 0, "a width of 0 pixels or more", 50)
         self._dataset, self._truth, self._border, self._edge = dataset, truth, border, field_of_interest
+        self._core = core
         self._mean, self._std = mean, std
         self._folder, self._sequences = _sequences(Path(root), dataset)
         both = len(self._sequences) > 1
@@ -247,20 +257,19 @@ class CellTracking:
                 f"frames with a {self._truth} mask",
                 f"choose data.truth={'silver' if self._truth == 'gold' else 'gold'}, or correct {key}",
             )
-        return Frames(self._sequences, annotated, self._truth, self._border, self._edge)
+        return Frames(self._sequences, annotated, self._truth, self._border, self._edge, self._core)
 
     def _masks(self, sequence: str) -> Mapping[int, Path]:
         return self._sequences[sequence].masks[self._truth]
 
     @cached_property
     def spec(self) -> DatasetSpec:
-        """One grey modality; classes background and cell, and border if it has a width."""
-        names, palette = ("background", "cell", "border"), ((0, 0, 0), (255, 255, 255), (230, 80, 60))
-        count = 3 if self._border else 2
+        """One grey modality; classes background and cell, and border and core if they are asked for."""
+        head = HeadSpec(("background", "cell"), ((0, 0, 0), (255, 255, 255)))
         return DatasetSpec(
             name=NAMES.get(self._dataset, self._dataset),
             modalities={"image": ModalitySpec(1, (self._mean,), (self._std,), "grey level, 0 to 255")},
-            heads={"semantic": HeadSpec(names[:count], palette[:count])},
+            heads={"semantic": with_parts(head, self._border, self._core)},
             citation="Maška et al., Nature Methods 20, 2023; Ulman et al., Nature Methods 14, 2017; data of "
             "G. van Cappellen (DIC-C2DH-HeLa) and S. Kumar (PhC-C2DH-U373)",
             licence="the Cell Tracking Challenge's conditions of use",

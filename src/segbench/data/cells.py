@@ -1,16 +1,19 @@
-"""Single cells: from a label to instances, and each background pixel's distances to the two nearest of them."""
+"""Single cells: from a label to instances and back, and background pixels' distances to the two nearest of them."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from segbench.compiled import compiled
-from segbench.spec import VOID
+from segbench.errors import check
+from segbench.spec import CORE, VOID, HeadSpec
 
 
 def connected_cells(label_HW: NDArray[np.integer], background: int = 0, ignore_index: int = VOID) -> NDArray[np.int32]:
@@ -51,6 +54,68 @@ def near_others(instances_HW: NDArray[np.int32], width: int = 1) -> NDArray[np.b
     lowest_HW = cv2.erode(np.where(ids_HW > 0, ids_HW, np.float32(np.inf)), kernel)
     near_HW: NDArray[np.bool_] = (ids_HW > 0) & ((highest_HW != ids_HW) | (lowest_HW != ids_HW))
     return near_HW
+
+
+def cores(instances_HW: NDArray[np.integer], share: float) -> NDArray[np.bool_]:
+    """The middles of cells: the pixels whose depth in their cell is at least a share of the deepest one's.
+
+    Depth is the Euclidean distance between pixel centres to the nearest pixel that is not of the same cell, background
+    or another one: 1 at the rim, so touching cells are judged apart. Beyond the image does not count. A pixel with
+    another cell in its 3x3 neighbourhood is in no core: cores never touch.
+
+    Args:
+        instances_HW: ids >= 0, 0 = background.
+        share: above 0, at most 1; every pixel of depth `share` times the cell's largest or more.
+    """
+    cores_HW = np.zeros(instances_HW.shape, np.bool_)
+    ids_HW = instances_HW.astype(np.int32, copy=False)
+    for number, box in enumerate(ndimage.find_objects(ids_HW), 1):
+        if box is None:
+            continue
+        # With one more pixel around the cell, the nearest one outside is always there.
+        around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+        inside_HW = ids_HW[around] == number
+        # A cell that is the whole image has no depth: it is all core.
+        depth_HW = inside_HW if inside_HW.all() else ndimage.distance_transform_edt(inside_HW)
+        cores_HW[around] |= inside_HW & (depth_HW >= share * depth_HW.max())
+    cores_HW &= ~near_others(ids_HW)
+    return cores_HW
+
+
+BORDER_COLOUR, CORE_COLOUR = (230, 80, 60), (70, 130, 200)
+
+
+def check_parts(border: int, core: float | None) -> None:
+    """Check `data.border` and `data.core`, which `label_parts` describes.
+
+    Raises:
+        SegbenchError: out of range.
+    """
+    check("data.border", border, border >= 0, "a width of 0 pixels or more", 2)
+    check("data.core", core, core is None or 0 < core <= 1, "a share of the depth, up to 1, or null", 0.5)
+
+
+def with_parts(head: HeadSpec, border: int, core: float | None) -> HeadSpec:
+    """A head of background and cell, and the classes that `label_parts` adds."""
+    added = [*([("border", BORDER_COLOUR)] if border else []), *([(CORE, CORE_COLOUR)] if core is not None else [])]
+    names, colours = (tuple(each) for each in zip(*added, strict=True)) if added else ((), ())
+    return replace(head, class_names=(*head.class_names, *names), palette=(*head.palette, *colours))
+
+
+def label_parts(label_HW: NDArray[np.uint8], instances_HW: NDArray[np.int32], border: int, core: float | None) -> None:
+    """Part the cells of a label, in place: touching ones from each other, and cores from what is around them.
+
+    Args:
+        label_HW: 0 is background, 1 cell.
+        instances_HW: int32 ids of the cells, 0 = none.
+        border: width in pixels: pixels of a cell with another cell this near, along rows, columns and diagonals, are of
+            class 2. 0: there is no such class; touching cells are separated by one background pixel of each.
+        core: share of the depth from which pixels are of a further class, the last one, see `cores`; it goes before
+            the border. None: there is no such class.
+    """
+    label_HW[near_others(instances_HW, max(border, 1))] = 2 if border else 0
+    if core is not None:
+        label_HW[cores(instances_HW, core)] = 3 if border else 2
 
 
 def two_nearest(instances_HW: NDArray[np.int32], reach: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.cells import check_parts, with_parts
 from segbench.data.files.labelled import paired
 from segbench.data.files.masks import read_mask
 from segbench.data.files.open_stacks import OpenStacks
@@ -27,8 +28,6 @@ from segbench.data.folder.faults import refuse_mixed, refuse_other_sizes, refuse
 from segbench.data.folder.findings import findings
 from segbench.data.folder.labels import Classes
 from segbench.data.folder.objects import (
-    BORDER_COLOUR,
-    BORDER_NAME,
     classes_given,
     count_labels,
     label_objects,
@@ -60,8 +59,9 @@ class FolderImages(Source):
         counts: Sequence[NDArray[np.int64]],
         sizes: frozenset[tuple[int, int]],
         border: int | None = None,
+        core: float | None = None,
     ) -> None:
-        self._border = border
+        self._border, self._core = border, core
         self._pages, self.ids, self._classes, self._modality, self._dtype = pages, ids, classes, modality, dtype
         self._counts, self._sizes = counts, sizes
         self._stacks, self._mask_reading = OpenStacks(modality.reading), of_masks(modality.reading)
@@ -104,7 +104,7 @@ class FolderImages(Source):
             raw = replace(raw, empty_HW=decoded.empty_HW)
         if self._border is None:
             return raw
-        label_HW, ids_HW = label_objects(label_HW, read.codes_HW, self._border)
+        label_HW, ids_HW = label_objects(label_HW, read.codes_HW, self._border, self._core)
         return replace(raw, labels={"semantic": label_HW}, instances=ids_HW)
 
 
@@ -171,7 +171,9 @@ class ImageFolder:
         folds: the number of folds; None: shares.
         fold: which of them, from 0, is the validation split.
         objects: each value of a mask but 0 is an object: classes background, object and border, and the objects' ids.
-        border: its width in pixels, see `label_objects`.
+        border: its width in pixels, see `label_parts`.
+        core: share of an object's depth from which its pixels are of the class `core`, see `label_parts`; None: there
+            is none.
 
     Raises:
         SegbenchError: files that do not fit together, listing all of them.
@@ -201,12 +203,16 @@ class ImageFolder:
         fold: int | None = None,
         objects: bool = False,
         border: int = 2,
+        core: float | None = None,
     ) -> None:
         check_one_of("data.channels", channels, CHANNELS)
         check_one_of("data.split", split, ("auto", "shares", "folders"))
-        check("data.border", border, border >= 0, "a width of 0 pixels or more", 2)
+        check_parts(border, core)
+        check(
+            "data.core", core, objects or core is None, "null, or data.objects=true: masks that number objects", "null"
+        )
         reading = checked_reading(Reading(axes, exif, nodata, "grey" if channels == "grey" else None))
-        self._border = border if objects else None
+        self._border, self._core = border if objects else None, core
         self.notes: tuple[str, ...] = ()
         pairs = find_pairs(images, masks, mask_suffix, partial, pairing)
         names = pairs.by_name
@@ -269,6 +275,8 @@ class ImageFolder:
         classes = self._classes
         settings = [repr(sorted(classes.labels.items())), repr(sorted(classes.kept)), repr(self._reading)]
         settings.append(f"{classes.coding} {len(classes.names)} {classes.rest} {self._border}")
+        if self._core is not None:
+            settings.append(f"core {self._core}")
         with _progress("count classes") as shown:
             scan = scan_labels(
                 pairs.masks,
@@ -276,7 +284,7 @@ class ImageFolder:
                 shown,
                 of_masks(self._reading),
                 f"labels-{digest(settings)[:16]}",
-                partial(count_labels, classes=classes, border=self._border),
+                partial(count_labels, classes=classes, border=self._border, core=self._core),
                 {names[name]: self._files[name][0] for name in names if name in lacking},
                 self._reading,
             )
@@ -306,9 +314,7 @@ class ImageFolder:
         # Values of objects are numbers of theirs: classes are written as indices.
         coding = self._classes.written if self._border is None else None
         head = HeadSpec(self._classes.names, self._classes.palette, coding=coding)
-        if not self._border:
-            return head
-        return replace(head, class_names=(*head.class_names, BORDER_NAME), palette=(*head.palette, BORDER_COLOUR))
+        return head if self._border is None else with_parts(head, self._border, self._core)
 
     def split(self, name: str) -> FolderImages | None:
         """`train`; `val` and `test` if there is a share or a list for them."""
@@ -324,7 +330,8 @@ class ImageFolder:
         modality = replace(self._modality, reading=reading)
         facts = (self._images[file][page] for file, page in self._splits[name])
         sizes = frozenset((each.height, each.width) for each in facts)
-        return FolderImages(pages, self._ids(name), self._classes, modality, dtype, counts, sizes, self._border)
+        parts = self._border, self._core
+        return FolderImages(pages, self._ids(name), self._classes, modality, dtype, counts, sizes, *parts)
 
     def _report(self, pairs: Pairs, decoded: int, caches: Sequence[Path | None]) -> None:
         if pairs.pairing is not None:

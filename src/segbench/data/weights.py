@@ -52,11 +52,11 @@ class LossWeights:
         self._head = next(iter(spec.heads))
         self._void = spec.heads[self._head].ignore_index
         self._maps = WeightMapCache(folder, w0, sigma, balance)
-        self._cell_class = cell_class
+        self._cell_class, self._core_class = cell_class, spec.heads[self._head].core_class
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
 
     def instances(self, raw: RawImage) -> NDArray[np.int32]:
-        """The image's objects where its label is cell, or the label's connected cells if the image has no objects.
+        """The image's objects where its label is cell or core; if the image has none, the label's connected cells.
 
         Objects may touch; the label separates them, by background or a class between them, and there the border term
         applies.
@@ -66,7 +66,10 @@ class LossWeights:
     def _cells(self, label_HW: NDArray[Any], instances_HW: NDArray[np.int32] | None) -> NDArray[np.int32]:
         if instances_HW is None:
             return connected_cells(label_HW, ignore_index=self._void)
-        return np.where(label_HW == self._cell_class, instances_HW, 0).astype(np.int32, copy=False)
+        inside_HW = label_HW == self._cell_class
+        if self._core_class is not None:
+            inside_HW |= label_HW == self._core_class
+        return np.where(inside_HW, instances_HW, 0).astype(np.int32, copy=False)
 
     def __call__(self, raw: RawImage) -> NDArray[np.float32]:
         """HW float32, read-only, computed once for the same label."""

@@ -47,7 +47,13 @@ from segbench.experiment.axes import (
     refuse_weights_without_gradient,
     schedule_of,
 )
-from segbench.experiment.checks import doubtful, refuse_finishing, refuse_impossible, refuse_single_values
+from segbench.experiment.checks import (
+    doubtful,
+    refuse_finishing,
+    refuse_impossible,
+    refuse_other_cores,
+    refuse_single_values,
+)
 from segbench.experiment.trainer import build_callbacks, build_loggers, build_trainer
 from segbench.inference.forward import geometry_of
 from segbench.inference.multiscale import scales_of
@@ -138,6 +144,7 @@ def build_task(config: Config, spec: DatasetSpec, training: bool = True) -> Segm
         training: false leaves out what only a training needs: of a run that was handed over, less is built.
     """
     refuse_finishing(config, {head: head_spec.num_classes for head, head_spec in spec.heads.items()})
+    refuse_other_cores(config, spec.heads)
     lightning.seed_everything(config.seed, verbose=False)
     model = build_model(config.model, spec)
     if config.task.compile:

@@ -13,6 +13,8 @@ from segbench.data.class_counts import class_counts
 from segbench.data.pixels import balanced_draws
 from segbench.data.raw import DataSet, Source
 from segbench.errors import SegbenchError
+from segbench.metrics.decoding import Decoding
+from segbench.spec import HeadSpec
 
 
 def refuse_impossible(config: Config, dataset: DataSet, scores: Collection[str], processes: int) -> None:
@@ -192,6 +194,34 @@ def refuse_finishing(config: Config, classes: Mapping[str, int]) -> None:
             f"{' and '.join(asked)}, and {', '.join(others)} classes",
             "heads of two classes, whose probabilities are one grey level",
             f"leave {' and '.join(each.partition('=')[0] for each in asked)} out",
+        )
+
+
+def refuse_other_cores(config: Config, heads: Mapping[str, HeadSpec]) -> None:
+    """Refuse a decoding that passes over the data's class of cores, or expects one that they do not have.
+
+    Args:
+        config: of the run.
+        heads: of its data.
+
+    Raises:
+        SegbenchError: names both keys.
+    """
+    if config.decoding is None or config.decoding.target != f"{Decoding.__module__}.{Decoding.__name__}":
+        return
+    core, core_class = config.data.arguments.get("core"), config.decoding.arguments.get("core_class")
+    if core is not None and core_class is None:
+        raise SegbenchError(
+            f"data.core={core} with decoding.core_class=null: the middles of objects would be no part of them",
+            "the class of the cores, the last one",
+            "set decoding=cores, or decoding.core_class=-1 with another method",
+        )
+    head = next(iter(heads.values()))
+    if core_class == -1 and head.core_class is None:
+        raise SegbenchError(
+            f"decoding.core_class=-1 (as in decoding=cores), and classes {', '.join(head.class_names)}",
+            "core as the last class",
+            "set data.core=0.5, or choose decoding=watershed",
         )
 
 

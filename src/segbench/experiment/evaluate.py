@@ -109,6 +109,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     from segbench.experiment.build import build_data, build_dataset, build_dataset_spec, build_task
     from segbench.experiment.calibrate import prepare_finishing
     from segbench.experiment.checks import refuse_limits
+    from segbench.experiment.choose_decoding import chosen, with_each_decoding
     from segbench.experiment.ensemble import left_out, members_of, refuse_trained_on
     from segbench.experiment.items import data_item, model_item, scores_item
     from segbench.experiment.trainer import build_loggers, build_trainer
@@ -178,6 +179,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             refuse_trained_on(members, config, given.split, split_ids(dataset).get(given.split, []))
             # The paper's is one network.
             config = config.replace({"paper": None})
+        config = with_each_decoding(config, given.decoding, dataset.spec, given.split)
         task = build_task(config, dataset.spec, training=False)
         seen = dataset if reference is None else Matched(dataset, reference)
         data = build_data(config, seen, geometry_of(task.model), training=False)
@@ -204,10 +206,16 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
                     protocol["match_histogram"] = reference.digest
                 if members:
                     protocol["ensemble"] = [each.record() for each in members]
+                if best := chosen(config, scored.scores):
+                    protocol["chosen_decoding"] = best
                 recorded_now = provenance(config.flat, packages_of_network(config.model)) | machine(config)
                 recorded_now["run"] = str(trained.path)
                 run.write_results(scored.scores, scored.timing, recorded_now, protocol, scored.partial)
                 print_results(config, run.path, scored.scores, given.split, protocol, scored.timing, scored.partial)
+                if best:
+                    settings = " ".join(f"decoding.{key}={value}" for key, value in best["settings"].items())
+                    how = f"with {settings.replace('None', 'null')}" if settings else "with the run's own decoding"
+                    log.info("best %s: %.4f %s", best["score"].split("/")[-2], best["value"], how)
                 for tracker in trackers:
                     tracker.made(scores_item(run))
     return scored.scores

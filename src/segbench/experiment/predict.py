@@ -370,7 +370,7 @@ def _made_by(
     finished = ("input_scale", "calibration", "median", "contours")
     made_by |= {key: value for key in finished if (value := getattr(config, key)) is not None}
     if "instances" in names or (kinds is None and _has_objects(config)):
-        made_by["decoding"] = dataclasses.asdict(_decoding(given, config))
+        made_by["decoding"] = _recorded(_decoding(given, config))
     if "overlays" in names:
         made_by["opacity"] = given.opacity
     if not names or "masks" in names:
@@ -381,6 +381,15 @@ def _made_by(
         if (value := getattr(given.data, key)) is not None:
             made_by[key] = value
     return made_by
+
+
+def _recorded(decoding: Decoding) -> dict[str, Any]:
+    """The settings; without those of cores where there are none, as in predictions of earlier versions."""
+    settings = dataclasses.asdict(decoding)
+    if decoding.core_class is None:
+        for key in ("core_class", "core_threshold", "min_core"):
+            del settings[key]
+    return settings
 
 
 def _refuse_over_input(each: Input, paths: Sequence[Path], output: Path) -> None:

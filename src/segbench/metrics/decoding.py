@@ -1,7 +1,8 @@
-"""From class probabilities back to objects: components or a watershed on the distance, then clean-up."""
+"""From class probabilities back to objects: components, or watersheds on the distance, then clean-up."""
 
 from __future__ import annotations
 
+import heapq
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +16,7 @@ from segbench.compiled import compiled
 from segbench.errors import SegbenchError, check, check_one_of
 from segbench.metrics.region_runs import regions, root
 
-Method = Literal["components", "watershed"]
+Method = Literal["components", "watershed", "cores"]
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,16 @@ class Decoding:
 
     Attributes:
         method: `components`: each 4-connected component of the cell pixels is an object. `watershed`: components are
-            cut at the necks of their distance to the nearest other pixel.
+            cut at the necks of their distance to the nearest other pixel. `cores`: components are divided among their
+            cores, see `from_cores`.
         cell_class: the class of the objects.
-        threshold: a pixel is cell where P(cell) exceeds it; None: where cell is the likeliest class.
+        core_class: the class of their middles, K - 1 if it is -1; its probability is added to P(cell). None: none.
+        threshold: a pixel is cell where P(cell) exceeds it; None: where a class of objects is the likeliest.
         depth: of the watershed, in pixels: two bulges are two objects if the distance at the neck between them is
             smaller by at least this much than at the middle of the flatter one.
-        grow: in pixels; pixels whose likeliest class is neither background nor cell (the border class) join the
+        core_threshold: of `cores`: a cell pixel is core where P(core) is more than this share of P(cell) with it.
+        min_core: of `cores`, in pixels; smaller cores are passed over.
+        grow: in pixels; pixels whose likeliest class is neither background nor one of objects (the border) join the
             nearest object up to this far away.
         min_size: in pixels; smaller objects are dropped.
         fill_holes: background enclosed by one object joins it.
@@ -45,12 +50,19 @@ class Decoding:
     grow: float = 0.0
     min_size: int = 0
     fill_holes: bool = False
+    core_class: int | None = None
+    core_threshold: float = 0.5
+    min_core: int = 0
 
     def __post_init__(self) -> None:
-        check_one_of("decoding.method", self.method, ("components", "watershed"))
+        check_one_of("decoding.method", self.method, ("components", "watershed", "cores"))
+        needed = self.method != "cores" or self.core_class is not None
+        check("decoding.core_class", self.core_class, needed, "the class of cores, for decoding.method=cores", -1)
+        share = self.core_threshold
+        check("decoding.core_threshold", share, 0 <= share < 1, "a share below 1", 0.5)
         good = self.threshold is None or 0 <= self.threshold < 1
         check("decoding.threshold", self.threshold, good, "a probability below 1, or null", "null")
-        for name in ("cell_class", "depth", "grow", "min_size"):
+        for name in ("cell_class", "depth", "grow", "min_size", "min_core"):
             value = getattr(self, name)
             check(f"decoding.{name}", value, 0 <= value < math.inf, "a finite number from 0", 1)
 
@@ -66,23 +78,38 @@ def decode_instances(prob_KHW: NDArray[np.floating], decoding: Decoding) -> NDAr
         int32 HW, objects from 1 in row order, 0 = none.
 
     Raises:
-        SegbenchError: `decoding.cell_class` is not one of the K classes.
+        SegbenchError: `decoding.cell_class` or `core_class` is not one of the K classes, or they are the same.
     """
-    if not decoding.cell_class < len(prob_KHW):
+    K = len(prob_KHW)
+    if not decoding.cell_class < K:
         raise SegbenchError(
-            f"decoding.cell_class={decoding.cell_class} for {len(prob_KHW)} classes",
-            f"0 to {len(prob_KHW) - 1}",
+            f"decoding.cell_class={decoding.cell_class} for {K} classes",
+            f"0 to {K - 1}",
             "set decoding.cell_class to the class of the objects",
         )
-    pred_HW = prob_KHW.argmax(0)
-    is_cell = pred_HW == decoding.cell_class
-    if decoding.threshold is not None:
-        is_cell = prob_KHW[decoding.cell_class] > decoding.threshold
-    objects_HW = watershed(is_cell, decoding.depth) if decoding.method == "watershed" else regions(is_cell)
+    pred_HW, prob_HW = prob_KHW.argmax(0), prob_KHW[decoding.cell_class]
+    likeliest_HW = pred_HW == decoding.cell_class
+    if decoding.core_class is not None:
+        core_class = decoding.core_class if decoding.core_class >= 0 else K + decoding.core_class
+        if not 0 < core_class < K or core_class == decoding.cell_class:
+            raise SegbenchError(
+                f"decoding.core_class={decoding.core_class} for {K} classes, of which {decoding.cell_class} is cell",
+                "the class of the objects' cores, which data.core=0.5 makes",
+                "set decoding.core_class to it, or choose decoding=watershed",
+            )
+        core_HW, prob_HW = prob_KHW[core_class], prob_HW + prob_KHW[core_class]
+        likeliest_HW |= pred_HW == core_class
+    is_cell = likeliest_HW if decoding.threshold is None else prob_HW > decoding.threshold
+    if decoding.method == "watershed":
+        objects_HW = watershed(is_cell, decoding.depth)
+    elif decoding.method == "cores":
+        is_core = is_cell & (core_HW > decoding.core_threshold * prob_HW)
+        objects_HW = from_cores(is_cell, _without_small(regions(is_core), decoding.min_core))
+    else:
+        objects_HW = regions(is_cell)
     objects_HW = _without_small(objects_HW, decoding.min_size)
     if decoding.grow > 0:
-        is_border = (pred_HW != 0) & (pred_HW != decoding.cell_class)
-        objects_HW = _grown(objects_HW, is_border, decoding.grow)
+        objects_HW = _grown(objects_HW, (pred_HW != 0) & ~likeliest_HW, decoding.grow)
     if decoding.fill_holes:
         _fill_holes(objects_HW)
     return objects_HW
@@ -106,11 +133,73 @@ def watershed(mask_HW: NDArray[np.generic], depth: float = 1.0) -> NDArray[np.in
     if not mask.any() or mask.all():
         # No pixel outside, no distance.
         return regions(mask)
-    distance_HW = cv2.distanceTransform((mask != 0).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance_HW = _depth(mask)
     inside = np.flatnonzero(mask)
     # Stable: pixels of one height stay in row order on any machine.
     order = inside[np.argsort(-distance_HW.ravel()[inside], kind="stable")]
     return _renumbered(_flood(distance_HW, order, depth))
+
+
+def from_cores(mask_HW: NDArray[np.generic], cores_HW: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Divide the 4-connected components of a mask among the cores in them; one without a core is an object of its own.
+
+    The mask is flooded from the cores alone, the deepest pixels first and those of one depth in the order in which the
+    flood reaches them (Meyer 1991): depth is the Euclidean distance to the nearest pixel outside. Two cores' objects
+    meet at the neck between them.
+
+    Args:
+        mask_HW: non-zero = inside.
+        cores_HW: int ids >= 0, 0 = none; those outside the mask do not count.
+
+    Returns:
+        int32 HW, numbered as by `regions`.
+    """
+    mask = np.ascontiguousarray(mask_HW, np.uint8)
+    regions_HW = regions(mask)
+    seeds_HW = np.where(mask != 0, cores_HW, 0).astype(np.int32)
+    if not seeds_HW.any():
+        return regions_HW
+    # No pixel outside, no distance: the flood is even.
+    depth_HW = np.zeros(mask.shape, np.float32) if mask.all() else _depth(mask)
+    flooded_HW = flood_from(depth_HW, mask, seeds_HW)
+    alone_HW = (mask != 0) & (flooded_HW == 0)
+    flooded_HW[alone_HW] = regions_HW[alone_HW] + flooded_HW.max()
+    return _renumbered(flooded_HW)
+
+
+def _depth(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    depth_HW: NDArray[np.float32] = cv2.distanceTransform(
+        (mask != 0).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+    )
+    return depth_HW
+
+
+@compiled
+def flood_from(
+    height_HW: NDArray[np.float32], mask_HW: NDArray[np.uint8], seeds_HW: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """What each seed's flood reaches first within a mask, int32 HW; highest first, then by age, to 4 neighbours."""
+    H, W = height_HW.shape
+    basins_HW = seeds_HW.copy()
+    # What the flood has reached, by height and then by age.
+    front = [(np.float32(0), 0, 0, 0) for _ in range(0)]
+    age = 0
+    for row in range(H):
+        for column in range(W):
+            if seeds_HW[row, column] > 0:
+                front.append((-height_HW[row, column], age, row, column))
+                age += 1
+    heapq.heapify(front)
+    while front:
+        _, _, row, column = heapq.heappop(front)
+        for side in range(4):
+            y, x = row + (side == 3) - (side == 0), column + (side == 2) - (side == 1)
+            if y < 0 or y >= H or x < 0 or x >= W or mask_HW[y, x] == 0 or basins_HW[y, x] > 0:
+                continue
+            basins_HW[y, x] = basins_HW[row, column]
+            heapq.heappush(front, (-height_HW[y, x], age, y, x))
+            age += 1
+    return basins_HW
 
 
 @compiled

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakSet
 
 from segbench.runtime.files import open_itself
 from segbench.runtime.processes import standing, this_machine
@@ -59,6 +60,7 @@ class Lock:
 
     def __init__(self, file: IO[Any], claim: Path | None) -> None:
         self.file, self._claim, self._owner = file, claim, os.getpid()
+        _held.add(self)
 
     @classmethod
     def take(
@@ -100,9 +102,27 @@ class Lock:
 
     def release(self) -> None:
         """Release it and close the file."""
+        _held.discard(self)
         self.file.close()
         if self._claim is not None and self._owner == os.getpid():
             self._claim.unlink(missing_ok=True)
+
+
+_held: WeakSet[Lock] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """A forked process, such as a loading one, keeps no lock of a parent that was killed."""
+    if _held:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for lock in _held:
+            if not lock.file.closed:
+                # What a buffer of the file still has is the parent's to write.
+                os.dup2(nowhere, lock.file.fileno(), inheritable=False)
+        os.close(nowhere)
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def is_held(path: Path) -> bool:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.cells import near_others
+from segbench.data.cells import label_parts
 from segbench.data.files.masks import Mask
 from segbench.data.folder.classes import REST
 from segbench.data.folder.facts import MaskFacts, by_page
@@ -17,8 +17,7 @@ from segbench.data.folder.labels import Classes
 from segbench.errors import SegbenchError
 from segbench.spec import VOID
 
-BACKGROUND, OBJECT, BORDER = 0, 1, 2
-BORDER_NAME, BORDER_COLOUR = "border", (230, 80, 60)
+OBJECT = 1
 
 _SAMPLE = 12
 """Pages that are looked at; the shape of a page's regions is not among the facts of a scan."""
@@ -45,15 +44,15 @@ def classes_given(given: Any) -> Mapping[str, Any]:
 
 
 def label_objects(
-    label_HW: NDArray[np.uint8], codes_HW: NDArray[np.integer], border: int
+    label_HW: NDArray[np.uint8], codes_HW: NDArray[np.integer], border: int, core: float | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Classes and ids of objects.
 
     Args:
-        label_HW: `BACKGROUND`, `OBJECT` or void.
+        label_HW: 0 for background, `OBJECT` or void.
         codes_HW: the mask's values; each value of an object is one object.
-        border: pixels of an object with another one this near, along rows, columns and diagonals, become `BORDER`; 0:
-            one pixel of each of two objects that touch becomes background.
+        border: width of the class `border` in pixels, as in `label_parts`.
+        core: of the class `core`, as there.
 
     Returns:
         uint8 labels, and int32 ids from 1, 0 = none.
@@ -62,12 +61,16 @@ def label_objects(
     ids_HW = np.zeros(label_HW.shape, np.int32)
     ids_HW[inside_HW] = np.unique(codes_HW[inside_HW], return_inverse=True)[1] + 1
     labelled_HW = label_HW.copy()
-    labelled_HW[near_others(ids_HW, max(border, 1))] = BORDER if border else BACKGROUND
+    label_parts(labelled_HW, ids_HW, border, core)
     return labelled_HW, ids_HW
 
 
 def count_labels(
-    mask: Mask, empty_HW: NDArray[np.bool_] | None, classes: Classes, border: int | None
+    mask: Mask,
+    empty_HW: NDArray[np.bool_] | None,
+    classes: Classes,
+    border: int | None,
+    core: float | None = None,
 ) -> tuple[int, ...]:
     """Pixels of each class, and last of void, as a training gets them.
 
@@ -76,14 +79,15 @@ def count_labels(
         empty_HW: where its image has no data, if somewhere.
         classes: of the masks; background and object, if `border` is set.
         border: as in `label_objects`; None for masks of classes.
+        core: as there.
     """
     label_HW = classes(mask, "it")
     if empty_HW is not None:
         label_HW[empty_HW] = VOID
     if border is not None:
-        label_HW, _ = label_objects(label_HW, mask.codes_HW, border)
+        label_HW, _ = label_objects(label_HW, mask.codes_HW, border, core)
     pixels = np.bincount(label_HW.ravel(), minlength=VOID + 1)
-    return (*pixels[: len(classes.names) + bool(border)].tolist(), int(pixels[VOID]))
+    return (*pixels[: len(classes.names) + bool(border) + (core is not None)].tolist(), int(pixels[VOID]))
 
 
 def look_like_objects(masks: Mapping[str, Sequence[MaskFacts]], read: Callable[[str, int], Mask]) -> bool:
