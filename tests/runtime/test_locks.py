@@ -169,11 +169,13 @@ def test_a_link_is_refused(tmp_path):
 
 
 def test_a_forked_process_keeps_no_lock_of_its_parent(tmp_path):
-    lock = Lock.take(tmp_path / "a.lock")
+    lock, (begun, begins) = Lock.take(tmp_path / "a.lock"), os.pipe()
     child = os.fork()
     if child == 0:
+        os.write(begins, b"!")
         time.sleep(60)
         os._exit(0)
+    os.read(begun, 1)
     try:
         # As if it were killed: its loading processes live on for a moment.
         lock.release()
@@ -184,6 +186,8 @@ def test_a_forked_process_keeps_no_lock_of_its_parent(tmp_path):
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(begun)
+        os.close(begins)
 
 
 def test_the_parent_keeps_it(tmp_path):

@@ -113,13 +113,11 @@ _held: WeakSet[Lock] = WeakSet()
 
 def _leave_to_parent() -> None:
     """A forked process, such as a loading one, keeps no lock of a parent that was killed."""
-    if _held:
-        nowhere = os.open(os.devnull, os.O_RDWR)
+    with open(os.devnull, "rb") as nowhere:
         for lock in _held:
             if not lock.file.closed:
                 # What a buffer of the file still has is the parent's to write.
-                os.dup2(nowhere, lock.file.fileno(), inheritable=False)
-        os.close(nowhere)
+                os.dup2(nowhere.fileno(), lock.file.fileno(), inheritable=False)
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)
