@@ -135,6 +135,15 @@ def test_runs_scored_at_another_input_scale_are_another_group(make_run, make_eva
     assert [group.settings.get("input_scale") for group in table.groups] == [None, 2.0]
 
 
+def test_runs_scored_with_other_grey_values_are_another_group(make_run, make_evaluation, tmp_path):
+    run = make_run("run")
+    for name, digest in (("scored", "a" * 64), ("again", "b" * 64)):
+        make_evaluation(name, run, match_histogram=digest)
+    table = group_runs(*read_runs([str(tmp_path)]))
+    found = {group.settings.get("match_histogram") for group in table.groups}
+    assert found == {None, "a" * 64, "b" * 64} and len(table.groups) == 3
+
+
 def test_a_copy_of_a_run_is_no_second_seed(make_run, tmp_path):
     make_run("a")
     make_run("b")

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 
 from segbench.data import datamodule
 from segbench.data.sampler import Draw, EvaluationSampler
 from segbench.errors import SegbenchError
+from segbench.experiment.build import build_dataset
 from segbench.experiment.evaluate import evaluate
 from segbench.experiment.train import train
 from segbench.runs.directory import Run
@@ -186,6 +188,28 @@ def test_an_input_scale_is_recorded_and_reported(scored, tiny_run, capsys):
     assert "tta none, images resized by 0.5" in " ".join(capsys.readouterr().out.split())
     of_one = scored("input_scale=1", directory="one")
     assert same(of_one, tiny_run) and "input_scale" not in Run(of_one).results()["protocol"]
+
+
+def test_matched_grey_values_are_recorded_and_reported(scored, tiny_run, tmp_path, capsys):
+    one = ("+data.test=1",)
+    plain = scored(*one, directory="plain")
+    source = build_dataset(Run(tiny_run).config().data, None).split("test")
+    for name, image in (("own", source.read(0).images["em"]), ("other", 255 - source.read(1).images["em"] // 2)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", image)
+    own = scored(*one, f"match_histogram={tmp_path}/own.tif", directory="own")
+    assert same(own, plain)
+    capsys.readouterr()
+    other = scored(*one, f"match_histogram={tmp_path}/other.tif", directory="other")
+    assert not same(other, plain)
+    digests = [Run(directory).results()["protocol"].get("match_histogram") for directory in (plain, own, other)]
+    assert digests[0] is None and len(set(digests)) == 3
+    assert f"grey values matched to {digests[2][:12]}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_grey_values_of_no_file_are_refused_before_a_directory_is_made(scored, tmp_path):
+    with pytest.raises(SegbenchError, match=r"match_histogram=.*nowhere.tif: no such file"):
+        scored(f"match_histogram={tmp_path}/nowhere.tif")
+    assert not (tmp_path / "evaluation").exists()
 
 
 def test_scales_belong_to_multiscale(tiny_config, compose, scored):

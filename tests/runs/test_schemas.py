@@ -19,6 +19,7 @@ EVERY = {
             "threads",
             "calibration",
             "median",
+            "match_histogram",
             "ensemble",
             "paper",
             "debug",

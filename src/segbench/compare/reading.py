@@ -216,7 +216,7 @@ def _record(
         # An evaluation of a run that averaged over scales, by another way.
         settings.pop("tta_scales", None)
     done = {"calibration": "cubic" if "calibration" in protocol else None}
-    done |= {key: protocol.get(key) for key in ("input_scale", "median")}
+    done |= {key: protocol.get(key) for key in ("input_scale", "median", "match_histogram")}
     # As they were done; runs of before lack the settings.
     settings |= {key: value for key, value in done.items() if value is not None or key in settings}
     # A run that selects a best checkpoint is scored by it.

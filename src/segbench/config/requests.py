@@ -63,6 +63,7 @@ class OfARun(Recorded):
     Attributes:
         trust: exact names of classes that the run's config may name beside those that are trusted anyway.
         ensemble: further runs, whose probabilities are averaged with the run's.
+        match_histogram: images whose grey values others get; see `prediction.histogram`.
     """
 
     trust: str | list[str] | None = None
@@ -74,6 +75,7 @@ class OfARun(Recorded):
     input_scale: Scale | None = None
     calibration: Literal["none", "cubic"] | None = None
     median: CountOrNone | None = None
+    match_histogram: str | None = None
     threads: Threads | None = None
     data: OtherData = OtherData()
     trainer: Trainer
@@ -148,7 +150,6 @@ class PredictRequest(OfARun):
     opacity: Annotated[float, Field(ge=0, le=1)] = 0.4
     overwrite: bool = False
     batch_size: Count = 1
-    match_histogram: str | None = None
     overlap: Annotated[float, Field(gt=0, le=0.5)] | None = None
     decoding: dict[str, Any] = Field(default_factory=dict)
     voc: Voc

@@ -107,7 +107,8 @@ def averaged_over(protocol: Mapping[str, Any]) -> str:
     """What the predictions were averaged over, and at which scales; `protocol` is that of results.json."""
     scales = protocol.get("tta_scales")
     averaged = str(protocol.get("tta")) if not scales else f"{protocol['tta']} {', '.join(map(str, scales))}"
-    return averaged + (f", images resized by {protocol['input_scale']:g}" if "input_scale" in protocol else "")
+    averaged += f", images resized by {protocol['input_scale']:g}" if "input_scale" in protocol else ""
+    return averaged + (f", grey values matched to {digest[:12]}" if (digest := protocol.get("match_histogram")) else "")
 
 
 def print_results(

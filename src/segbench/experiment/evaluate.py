@@ -114,6 +114,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     from segbench.experiment.trainer import build_loggers, build_trainer
     from segbench.experiment.unchanged import data_digests, refuse_other_classes, split_ids
     from segbench.inference.forward import geometry_of
+    from segbench.prediction.histogram import Matched, read_reference
     from segbench.runs.provenance import provenance
     from segbench.runs.running import running
     from segbench.runtime.hardware import machine, settle
@@ -134,6 +135,12 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     with trusting(names_in(given.trust)):
         refuse_untrusted(built_of(config, "data", "model", "metrics"))
         members = members_of(given.ensemble, checkpoint, build_dataset_spec(trained)) if given.ensemble else ()
+    reference = None
+    if given.match_histogram is not None:
+        # Read before a directory is made: a wrong path leaves none.
+        reference = read_reference(Path(given.match_histogram), build_dataset_spec(trained), log.warning)
+        # The paper's network sees images as they are.
+        config, sentences = config.replace({"paper": None}), [*sentences, str(reference)]
     if (
         given.threads is None
         and (fewer := divided(int(config.threads), config.trainer.processes_here)) != config.threads
@@ -172,7 +179,8 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             # The paper's is one network.
             config = config.replace({"paper": None})
         task = build_task(config, dataset.spec, training=False)
-        data = build_data(config, dataset, geometry_of(task.model), training=False)
+        seen = dataset if reference is None else Matched(dataset, reference)
+        data = build_data(config, seen, geometry_of(task.model), training=False)
         loggers = build_loggers(given.logger, config, directory, "evaluate")
         with tracked(loggers) as trackers:
             if first:
@@ -192,6 +200,8 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             scored = score_split(run, trainer, task, data, given.split, checkpoint, first, trained.path, members)
             if first:
                 protocol = task_protocol(config, data, task, checkpoint.stem)
+                if reference is not None:
+                    protocol["match_histogram"] = reference.digest
                 if members:
                     protocol["ensemble"] = [each.record() for each in members]
                 recorded_now = provenance(config.flat, packages_of_network(config.model)) | machine(config)

@@ -158,7 +158,7 @@ def _predict(
     reference = None
     if given.match_histogram is not None:
         reference = read_reference(Path(given.match_histogram), trained_on, _say)
-        facts.append(f"grey values of each page matched to those of {reference.images} images in {reference.where}")
+        facts.append(str(reference))
     spec = _read_as(given, trained_on)
     output = Path(given.output)
     inputs = _inputs(given, config, spec, output)

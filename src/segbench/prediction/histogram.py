@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
 from pathlib import Path
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from segbench.data.files.zarr_images import is_zarr
 from segbench.data.folder.listing import list_images
+from segbench.data.raw import DataSet, RawImage, Source
 from segbench.errors import SegbenchError
-from segbench.prediction.pages import OpenedFiles, Page
+from segbench.prediction.pages import OpenedFiles, Page, page_of
 from segbench.spec import DatasetSpec
 
 _STRIP = 2**22
@@ -65,6 +66,9 @@ class Reference:
     channels: tuple[Distribution, ...]
     images: int
     where: Path
+
+    def __str__(self) -> str:
+        return f"grey values of each page matched to those of {self.images} images in {self.where}"
 
     @cached_property
     def digest(self) -> str:
@@ -134,6 +138,35 @@ def matched(page: Page, reference: Reference) -> Page:
     """
     mapping = _Mapping(page, reference)
     return Page(page.size, mapping.read, page.empty)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A data set of one modality whose images have the reference's distributions of grey values; labels are its own."""
+
+    dataset: DataSet
+    reference: Reference
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The data set's own."""
+        return self.dataset.spec
+
+    def split(self, name: str) -> Source | None:
+        """The split, with each image as `matched` gives it."""
+        source = self.dataset.split(name)
+        return None if source is None else _MatchedSource(source, self.reference)
+
+
+class _MatchedSource(Source):
+    def __init__(self, source: Source, reference: Reference) -> None:
+        self.ids, self._source, self._reference = source.ids, source, reference
+
+    def read(self, index: int) -> RawImage:
+        raw = self._source.read(index)
+        page = page_of(raw)
+        height, width = page.size
+        return replace(raw, images=matched(page, self._reference).read(0, height, 0, width))
 
 
 class _Mapping:

@@ -190,6 +190,17 @@ def _sample(images: ImageFile, index: int, height: int, width: int) -> Decoded:
     return Decoded(np.hstack(pixels), np.hstack(lacking))
 
 
+def page_of(raw: RawImage) -> Page:
+    """An image of a data set as a page."""
+    images, empty_HW = raw.images, raw.empty_HW
+    height, width = next(iter(images.values())).shape[:2]
+    return Page(
+        (height, width),
+        lambda y0, y1, x0, x1: {name: np.asarray(image[y0:y1, x0:x1]) for name, image in images.items()},
+        lambda y0, y1, x0, x1: None if empty_HW is None else empty_HW[y0:y1, x0:x1],
+    )
+
+
 class OpenedSource:
     """Images of a data set's split, already in their units, as the pages of one input.
 
@@ -211,13 +222,7 @@ class OpenedSource:
         """An image."""
         if self._read[0] != index:
             self._read = (index, self._source.read(self._indices[index]))
-        images, empty_HW = self._read[1].images, self._read[1].empty_HW
-        height, width = next(iter(images.values())).shape[:2]
-        return Page(
-            (height, width),
-            lambda y0, y1, x0, x1: {name: np.asarray(image[y0:y1, x0:x1]) for name, image in images.items()},
-            lambda y0, y1, x0, x1: None if empty_HW is None else empty_HW[y0:y1, x0:x1],
-        )
+        return page_of(self._read[1])
 
     def close(self) -> None:
         """No-op: no file is open."""

@@ -30,6 +30,7 @@ class _Protocol(_Schema):
     tta: Text = None
     tta_scales: list[float] = []
     input_scale: float = 1.0
+    match_histogram: Text = None
     tile: int | None = None
     threads: int | None = None
     calibration: dict[str, list[float]] = {}
