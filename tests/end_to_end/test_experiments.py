@@ -178,8 +178,8 @@ def test_its_stages_exist_and_differ_from_it_in_the_net_and_its_rate_alone(name,
 
 def test_the_stages_on_the_sample_differ_in_the_net_the_rate_and_the_steps_alone(experiments):
     trees = [experiments[f"fcn{stride}s_voc_sample_cpu"].tree for stride in (32, 16, 8)]
-    assert [tree["optimizer"].pop("lr") for tree in trees] == [3e-4, 1e-4, 1e-4]
-    assert [tree["trainer"].pop("max_steps") for tree in trees] == [1600, 400, 400]
+    assert [tree["optimizer"].pop("lr") for tree in trees] == [1e-4, 5e-5, 5e-5]
+    assert [tree["trainer"].pop("max_steps") for tree in trees] == [1400, 300, 300]
     assert [tree.pop("stages") for tree in trees] == [None, [f"fcn32s{ON}"], [f"fcn32s{ON}", f"fcn16s{ON}"]]
     for tree in trees:
         del tree["name"], tree["model"]["_target_"]
