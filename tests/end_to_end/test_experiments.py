@@ -18,11 +18,13 @@ from segbench.models.published.sets import WEIGHT_SETS
 from segbench.training.optim import sgd
 
 HEADERS = options("experiment", [conf_root()])
-FCN = sorted(name for name in HEADERS if name.startswith("fcn"))
+FCN = sorted(name for name in HEADERS if name.startswith("fcn") and not name.endswith("_cpu"))
+"""Those of a paper."""
 OWN_SCORES = ("pixel_acc", "mean_acc", "mean_iu", "fw_iu", "geometric/pixel_acc", "rand_error", "pixel_error")
 """Scores that a run computes on the split that the row is of."""
 OTHERS = ("fcn_voc_test", "fcn_voc_pytorch")
 """Rows of FCNs without an experiment: the test servers' scores of fcn8s_voc_cvpr, and another reproduction."""
+ON = "_voc_sample_cpu"
 STAGES_ALONE = {"fcn32s_sift_flow", "fcn16s_sift_flow", "fcn32s_sift_flow_cvpr"}
 SPLIT = {"VOC": 375 * 500, "NYUDv2": 425 * 560, "SIFT": 256 * 256, "context": 375 * 500}
 """Pixels of an image."""
@@ -71,7 +73,7 @@ def test_it_composes_with_its_row_and_its_numbers(name, experiments, published):
     config = experiments[name]
     paper = config.tree["paper"]
     if paper is None:
-        assert not name.startswith("fcn") or name in STAGES_ALONE
+        assert name not in FCN or name in STAGES_ALONE
         return
     (row,) = [row for row in published[paper["row"]] if row["method"] == paper["method"]]
     if "column" in paper:
@@ -172,6 +174,17 @@ def test_its_stages_exist_and_differ_from_it_in_the_net_and_its_rate_alone(name,
         own, earlier = config.tree["optimizer"], stage.tree["optimizer"]
         assert own.pop("lr") <= earlier.pop("lr")
         assert own == earlier
+
+
+def test_the_stages_on_the_sample_differ_in_the_net_the_rate_and_the_steps_alone(experiments):
+    trees = [experiments[f"fcn{stride}s_voc_sample_cpu"].tree for stride in (32, 16, 8)]
+    assert [tree["optimizer"].pop("lr") for tree in trees] == [1e-4, 5e-5, 5e-5]
+    assert [tree["trainer"].pop("max_steps") for tree in trees] == [1400, 300, 300]
+    assert [tree.pop("stages") for tree in trees] == [None, [f"fcn32s{ON}"], [f"fcn32s{ON}", f"fcn16s{ON}"]]
+    for tree in trees:
+        del tree["name"], tree["model"]["_target_"]
+        assert tree == trees[0]
+        assert tree["weights"] is tree["paper"] is None
 
 
 def test_late_fusion_starts_from_one_net_a_modality(experiments):

@@ -38,6 +38,14 @@ def test_8s_on_voc_and_sbd(voc, tmp_path):
     assert "stages/fcn16s_voc: 34 loaded" in log
 
 
+@pytest.mark.slow
+def test_the_sample_trains_on_val_and_is_scored_on_train(voc, tmp_path):
+    finished, log = run("fcn8s_voc_sample_cpu", voc, tmp_path / "run", "data.tile=32", "data.batch_size=1")
+    assert stages_of(tmp_path / "run") == [".", "stages/fcn16s_voc_sample_cpu", "stages/fcn32s_voc_sample_cpu"]
+    assert "voc2012: train voc2012_val" in finished.results()["protocol"]["split"]
+    assert "stages/fcn16s_voc_sample_cpu: 34 loaded" in log
+
+
 def test_late_fusion_on_nyudv2_from_a_net_a_modality_then_at_16s(nyud, tmp_path):
     finished, log = run("fcn16s_nyudv2_rgb_hha_cvpr", nyud, tmp_path / "run", "data.batch_size=2")
     late = "stages/fcn32s_nyudv2_rgb_hha_cvpr"
