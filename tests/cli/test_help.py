@@ -25,7 +25,7 @@ def test_an_axis_shows_its_default_and_a_users_own(tmp_path):
     (tmp_path / "decoding").mkdir()
     (tmp_path / "decoding" / "mine.yaml").write_text("a: 1")
     (tmp_path / "decoding" / "_shared.yaml").write_text("a: 1")
-    assert "\n  decoding       components*, mine, watershed\n" in help_text("train", tmp_path)
+    assert "\n  decoding       components*, cores, mine, watershed\n" in help_text("train", tmp_path)
 
 
 def test_the_axes_of_a_command_stand_in_its_config():
