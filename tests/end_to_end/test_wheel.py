@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -13,25 +14,46 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory):
-    """The wheel's content, as an installer lays it out: pure Python is unpacked as it is."""
+def built(tmp_path_factory):
+    """A folder with the source archive and the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("wheel")
     # Without isolation: nothing is fetched.
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, REPO]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, REPO]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
-    (wheel,) = folder.glob("*.whl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unpacked(built):
+    """The wheel's content, as an installer lays it out: pure Python is unpacked as it is."""
+    (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
-    return folder / "site"
+        archive.extractall(built / "site")
+    return built / "site"
 
 
-def test_the_wheel_holds_every_config_and_module(unpacked):
-    for source, packed in ((REPO / "conf", "segbench/conf"), (REPO / "src" / "segbench", "segbench")):
-        files = [path for path in source.rglob("*") if path.suffix in (".yaml", ".py", ".typed")]
-        missing = [path for path in files if not (unpacked / packed / path.relative_to(source)).is_file()]
-        assert not missing
-        assert files
+def test_the_wheel_holds_every_config_and_file_of_the_package_and_nothing_else(unpacked):
+    assert {path.name for path in unpacked.iterdir() if path.suffix != ".dist-info"} == {"segbench", "hydra_plugins"}
+    assert (unpacked / "segbench" / "py.typed").is_file()
+    sources = {"segbench": "src/segbench", "segbench/conf": "conf", "hydra_plugins": "src/hydra_plugins"}
+    expected = {f"{packed}/{name}" for packed, source in sources.items() for name in files(REPO / source)}
+    packed = files(unpacked)
+    assert {name for name in packed if ".dist-info/" not in name} == expected
+
+
+def files(folder):
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix() for path in paths if "__pycache__" not in path.parts}
+
+
+def test_the_source_archive_holds_no_tests_and_nothing_that_runs_wrote(built):
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        top = {member.name.split("/")[1] for member in opened if "/" in member.name}
+    listed = {"src", "conf", "examples", "README.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "Makefile"}
+    # The last three are the builder's.
+    assert top == listed | {"constraints-networks.txt", "requirements.txt", "pyproject.toml", "PKG-INFO", ".gitignore"}
 
 
 def test_the_command_is_declared(unpacked):
