@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segbench.errors import SegbenchError
-from segbench.training.callbacks.checkpoint_files import snapshot
+from segbench.training.callbacks.checkpoint_files import CheckpointFiles, snapshot
 from segbench.training.callbacks.checkpoints import Checkpoints
 from segbench.training.callbacks.in_step import InStep
 
@@ -238,6 +238,17 @@ def test_a_failed_write_ends_the_training_at_the_next_step(fit, scripted, folder
     with pytest.raises(SegbenchError, match="cannot be written: No space left"):
         fit(scripted(), Checkpoints(folder, 2), Waits(), steps=90, limit_val_batches=0)
     assert begun == [1, 2, 3]
+
+
+def test_a_thread_that_cannot_start_is_not_waited_for(monkeypatch):
+    def refused(_):
+        raise RuntimeError("can't start new thread")
+
+    files = CheckpointFiles()
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(RuntimeError, match="can't start"):
+        files.begin(lambda: None)
+    files.wait()
 
 
 def test_a_validation_is_recorded_after_its_best_checkpoint(fit, scripted, folder, monkeypatch):

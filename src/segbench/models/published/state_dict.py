@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from segbench.errors import SegbenchError
+from segbench.models.published.pickled import refuse_unfolding
 
 FREE = 3 * 2**28
 """Bytes that the tensors of any file may take."""
 REPEATED = 64
 """How often they may repeat what a file stores, beyond that: weights that are shared are named more than once."""
+PICKLES = 5
+"""In an older file before its numbers: a mark, the form, the machine's sizes, what was saved, the storages' names."""
 _BYTEARRAY = re.compile(rb"c(?:__builtin__|builtins)\nbytearray\n")
 
 
@@ -55,7 +59,7 @@ def load_plain(path: Path) -> Any:
         path: the file.
 
     Raises:
-        pickle.UnpicklingError: it holds other than that, or tensors that repeat what is stored beyond any use.
+        pickle.UnpicklingError: it holds other than that, or repeats what is stored beyond any use.
         zipfile.BadZipFile: its entries are packed, or overlap.
         Exception: whatever torch raises over a damaged file.
     """
@@ -64,6 +68,7 @@ def load_plain(path: Path) -> Any:
         # The one thing among those that torch takes for plain which is as long as it says, and not as it is stored.
         if _BYTEARRAY.search(content):
             raise pickle.UnpicklingError("it makes a bytearray")
+    _refuse_pickles(path)
     loaded = torch.load(path, map_location="cpu", weights_only=True)
     tensors = {id(tensor): tensor for tensor in _tensors(loaded)}.values()
     if odd := [tensor for tensor in tensors if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized]:
@@ -87,6 +92,26 @@ def _tensors(loaded: Any) -> Iterator[Tensor]:
             left += [*value.values(), *value] if isinstance(value, Mapping) else value
 
 
+def _refuse_pickles(path: Path) -> None:
+    with path.open("rb") as file:
+        if not _is_zip(file):
+            for _ in range(PICKLES):
+                refuse_unfolding(file)
+            return
+        with zipfile.ZipFile(file) as archive:
+            # Torch finds its entries whatever the case of their names.
+            for entry in archive.infolist():
+                if entry.filename.lower().endswith("data.pkl"):
+                    refuse_unfolding(io.BytesIO(archive.read(entry)))
+
+
+def _is_zip(file: IO[bytes]) -> bool:
+    # As torch tells them apart; a zip file at the end of another is none to it.
+    start = file.read(4)
+    file.seek(0)
+    return start == b"PK\x03\x04"
+
+
 def refuse_packed(path: Path) -> None:
     """Refuse a file of torch whose entries are packed or overlap: torch packs nothing, but unpacks.
 
@@ -97,10 +122,8 @@ def refuse_packed(path: Path) -> None:
         zipfile.BadZipFile: its entries are packed, or overlap, or cannot be listed.
     """
     with path.open("rb") as file:
-        # As torch tells them apart; a zip file at the end of another is none to it.
-        if file.read(4) != b"PK\x03\x04":
+        if not _is_zip(file):
             return
-        file.seek(0)
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):

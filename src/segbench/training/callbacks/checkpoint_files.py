@@ -74,8 +74,10 @@ class CheckpointFiles(TorchCheckpointIO):
 
         self.wait()
         # A daemon: a second Ctrl-C ends the process without waiting for a slow disk.
-        self._thread = threading.Thread(target=run, name="checkpoint", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=run, name="checkpoint", daemon=True)
+        # Raises where memory or the number of processes is used up: there is nothing to wait for then.
+        thread.start()
+        self._thread = thread
 
     def wait(self) -> None:
         """Wait until all that was begun is on disk.
