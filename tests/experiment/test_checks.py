@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from segbench.experiment.checks import (
     refuse_other_cores,
     refuse_single_values,
 )
+from segbench.metrics.decoding import Decoding
 from segbench.spec import HeadSpec
 
 SCORES = ("val/mean_iu", "val/pixel_acc")
@@ -171,18 +173,16 @@ def test_heads_of_other_numbers_of_classes_are_refused(compose):
         refuse_finishing(config, {"semantic": 21})
 
 
-def test_cores_belong_to_a_decoding_and_to_the_data(compose):
+def test_cores_belong_to_a_decoding_and_to_the_data():
     colours = ((0, 0, 0), (255, 255, 255), (230, 80, 60))
     without = {"semantic": HeadSpec(("background", "cell", "border"), colours)}
     cores = {"semantic": HeadSpec(("background", "cell", "core"), colours)}
 
-    def config(*overrides):
-        return compose("data=dic_hela", "data.root=there", "metrics=cell_tracking", "name=cells", *overrides)
-
-    refuse_other_cores(config("decoding=cores", "data.core=0.5"), cores)
-    refuse_other_cores(config("decoding=watershed", "decoding.core_class=-1", "data.core=0.5"), cores)
-    refuse_other_cores(config("decoding=watershed"), without)
+    at_cores, deep = Decoding(method="cores", core_class=-1), Decoding(method="watershed")
+    refuse_other_cores(0.5, at_cores, cores)
+    refuse_other_cores(0.5, replace(deep, core_class=-1), cores)
+    refuse_other_cores(None, deep, without)
     with pytest.raises(SegbenchError, match=r"data.core=0.5 with decoding.core_class=null"):
-        refuse_other_cores(config("decoding=watershed", "data.core=0.5"), cores)
+        refuse_other_cores(0.5, deep, cores)
     with pytest.raises(SegbenchError, match=r"decoding.core_class=-1 .* classes background, cell, border"):
-        refuse_other_cores(config("decoding=cores"), without)
+        refuse_other_cores(None, at_cores, without)

@@ -102,3 +102,13 @@ def test_a_run_without_objects_has_no_other_decoding(compose, tiny_run, tmp_path
 def test_a_decoding_that_is_none(scored):
     with pytest.raises(SegbenchError, match=r"decoding.threshold=1.5"):
         scored("split=val", "decoding.threshold=[0.5,1.5]")
+
+
+def test_a_decoding_that_does_not_fit_the_classes_is_refused_on_every_path(scored, compose, tiny_run, tmp_path):
+    with pytest.raises(SegbenchError, match=r"data.core=0.5 with decoding.core_class=null"):
+        scored("split=val", "decoding.method=[watershed]", "decoding.core_class=[null]")
+    cores = "decoding.method=cores", "decoding.core_class=-1"
+    given = f"run={tiny_run}", "split=test", f"output={tmp_path / 'out'}", "format=instances", *cores
+    with pytest.raises(SegbenchError, match=r"decoding.core_class=-1 .* classes membrane, cell"):
+        predict(compose(*given, config="predict"))
+    assert not list((tmp_path / "out").rglob("*.tif"))

@@ -54,6 +54,15 @@ def test_a_run_prints_and_keeps_its_deviations(run_beside_a_paper, capsys):
     assert "  not comparable: data._target_=" in printed
 
 
+def test_an_evaluation_of_a_run_that_was_cut_off_names_that_too(run_beside_a_paper, evaluated, capsys):
+    (run_beside_a_paper.path / "results.json").unlink()
+    kept = evaluated().deviations()["deviations"]
+    assert "the training was cut off before its last step or its test" in kept
+    assert "model.width: 4 instead of 64" in kept
+    assert not any("computed in" in each for each in kept)
+    assert "cut off" in capsys.readouterr().out
+
+
 def test_a_row_that_names_no_experiment_is_compared_with_the_one_that_has_it(tiny_run, tmp_path, capsys):
     run = beside(paper_blocks()["fcn16s_pascal_context"], tiny_run, tmp_path / "run")
     assert "experiment" not in run.results()["protocol"]["paper"]

@@ -144,7 +144,8 @@ def build_task(config: Config, spec: DatasetSpec, training: bool = True) -> Segm
         training: false leaves out what only a training needs: of a run that was handed over, less is built.
     """
     refuse_finishing(config, {head: head_spec.num_classes for head, head_spec in spec.heads.items()})
-    refuse_other_cores(config, spec.heads)
+    if config.decoding is not None and config.decoding.target == f"{Decoding.__module__}.{Decoding.__name__}":
+        refuse_other_cores(config.data.arguments.get("core"), build_decoding(config.decoding), spec.heads)
     lightning.seed_everything(config.seed, verbose=False)
     model = build_model(config.model, spec)
     if config.task.compile:

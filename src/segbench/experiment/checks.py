@@ -197,31 +197,29 @@ def refuse_finishing(config: Config, classes: Mapping[str, int]) -> None:
         )
 
 
-def refuse_other_cores(config: Config, heads: Mapping[str, HeadSpec]) -> None:
+def refuse_other_cores(core: float | None, decoding: Decoding, heads: Mapping[str, HeadSpec]) -> None:
     """Refuse a decoding that passes over the data's class of cores, or expects one that they do not have.
 
     Args:
-        config: of the run.
+        core: `data.core` of the run.
+        decoding: of the run, or another one that is asked for.
         heads: of its data.
 
     Raises:
         SegbenchError: names both keys.
     """
-    if config.decoding is None or config.decoding.target != f"{Decoding.__module__}.{Decoding.__name__}":
-        return
-    core, core_class = config.data.arguments.get("core"), config.decoding.arguments.get("core_class")
-    if core is not None and core_class is None:
+    if core is not None and decoding.core_class is None:
         raise SegbenchError(
             f"data.core={core} with decoding.core_class=null: the middles of objects would be no part of them",
             "the class of the cores, the last one",
             "set decoding=cores, or decoding.core_class=-1 with another method",
         )
     head = next(iter(heads.values()))
-    if core_class == -1 and head.core_class is None:
+    if decoding.core_class == -1 and head.core_class is None:
         raise SegbenchError(
             f"decoding.core_class=-1 (as in decoding=cores), and classes {', '.join(head.class_names)}",
             "core as the last class",
-            "set data.core=0.5, or choose decoding=watershed",
+            "train with data.core=0.5, or choose decoding.method=watershed decoding.core_class=null",
         )
 
 

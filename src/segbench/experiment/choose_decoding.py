@@ -31,7 +31,7 @@ def with_each_decoding(config: Config, given: Mapping[str, Any], spec: DatasetSp
         split: that is scored.
 
     Raises:
-        SegbenchError: lists on the test images.
+        SegbenchError: lists on the test images, or a decoding that does not fit the data.
     """
     lists = {key: value for key, value in given.items() if isinstance(value, list)}
     if not lists:
@@ -42,7 +42,8 @@ def with_each_decoding(config: Config, given: Mapping[str, Any], spec: DatasetSp
             "the images that choose, so that a test tries nothing",
             "set split=val; then score the test with the best one",
         )
-    from segbench.experiment.build import build_measures
+    from segbench.experiment.build import build_decoding, build_measures
+    from segbench.experiment.checks import refuse_other_cores
 
     users = users_of_decoding(config)
     metrics = {name: config.metrics[name] for name in users}
@@ -51,6 +52,8 @@ def with_each_decoding(config: Config, given: Mapping[str, Any], spec: DatasetSp
     scores = {info.name: measure.name for measure in measures for info in measure.infos()}
     score = wanted if wanted in scores else next(iter(scores))
     tried = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+    for each in tried:
+        refuse_other_cores(config.data.arguments.get("core"), build_decoding(config.decoding, **each), spec.heads)
     own = config.tree["decoding"]
     return config.replace(
         {

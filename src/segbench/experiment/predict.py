@@ -143,8 +143,10 @@ def _predict(
     written: Callable[[Path], None],
 ) -> list[Path]:
     from segbench.experiment.build import build_dataset_spec
+    from segbench.experiment.checks import refuse_other_cores
     from segbench.experiment.ensemble import left_out
     from segbench.inference.multiscale import scales_of
+    from segbench.metrics.decoding import Decoding
     from segbench.prediction.histogram import read_reference
     from segbench.prediction.settings import check_settings
 
@@ -168,6 +170,8 @@ def _predict(
         settings = {suffix: _settings(given, config, suffix, own) for suffix in suffixes}
         for chosen in settings.values():
             check_settings(chosen, spec)
+            if isinstance(chosen.decoding, Decoding):
+                refuse_other_cores(config.data.arguments.get("core"), chosen.decoding, spec.heads)
         if any("masks" in chosen.kinds for chosen in settings.values()):
             _say_values(given, spec, own, output)
         files = {each.name: record.done(each.name, each.stamp()) for each in inputs}

@@ -56,6 +56,7 @@ class Conduct:
         provenance: the content of provenance.json.
         stages: what ran before it, by experiment.
         evaluation: the content of results.json of a later evaluation, if that is what is scored.
+        finished: whether the run has results of its own.
     """
 
     config: Config
@@ -65,24 +66,31 @@ class Conduct:
     provenance: Mapping[str, Any]
     stages: Mapping[str, Conduct]
     evaluation: Mapping[str, Any] | None = None
+    finished: bool = True
 
     @classmethod
-    def of(cls, run: Run) -> Conduct:
-        """Read a finished run and its stages.
+    def of(cls, run: Run, evaluation: Run | None = None) -> Conduct:
+        """Read a run and its stages.
+
+        Args:
+            run: finished, unless it is evaluated.
+            evaluation: a later one of it, if that is what is scored.
 
         Raises:
             SegbenchError: it is not finished, or a file is damaged.
         """
         below = sorted((run.path / FOLDER).glob("*/config.yaml"))
         stages = {path.parent.name: cls.of(Run.open(path.parent)) for path in below}
-        return cls(run.config(), run.recorded(), run.legs(), run.results(), run.provenance(), stages)
-
-    def scored_again(self, evaluation: Run) -> Conduct:
-        """The same training, scored by an evaluation of it."""
-        asked = EvaluateRequest.of(evaluation.recorded())
+        config, rest = run.config(), (run.provenance(), stages)
+        if evaluation is None:
+            return cls(config, run.recorded(), run.legs(), run.results(), *rest)
+        asked, finished = EvaluateRequest.of(evaluation.recorded()), run.has_results
         # The evaluation's trainer trained nothing.
-        config = asked.applied_to(self.config).replace({"trainer": self.config.tree["trainer"]})
-        return replace(self, config=config, evaluation=evaluation.results())
+        scored = asked.applied_to(config).replace({"trainer": config.tree["trainer"]})
+        # What a training that was cut off would have recorded of itself: how it computed.
+        cut_off = {"metrics": None, "timing": {}, "protocol": {"precision": config.trainer.precision}}
+        results = run.results() if finished else cut_off
+        return cls(scored, run.recorded(), run.legs(), results, *rest, evaluation.results(), finished)
 
     @property
     def protocol(self) -> Mapping[str, Any]:
@@ -273,6 +281,8 @@ def _of_history(conduct: Conduct) -> list[str]:
     reported = [f"continued {each}" for each in continuations(conduct.began, conduct.legs, steps)]
     if steps is not None and wanted > 0 and steps < wanted:
         reported.append(f"{steps:.0f} of the {wanted} configured steps")
+    if not conduct.finished:
+        reported.append("the training was cut off before its last step or its test")
     if ended := conduct.results["protocol"].get("ended_by"):
         reported.append(f"training was ended by {ended}")
     return reported

@@ -35,8 +35,7 @@ def name_deviations(directory: Path) -> None:
     from segbench.papers.experiments import row_itself
 
     row = row_itself(config.paper, itself)
-    conduct = Conduct.of(trained)
-    conduct = conduct if trained.path == run.path else conduct.scored_again(run)
+    conduct = Conduct.of(trained, None if trained.path == run.path else run)
     found, other = deviations(conduct, row.config, row.stages), not_comparable(conduct.config, row.config)
     run.write_deviations({"experiment": itself, "deviations": found, "not_comparable": other})
     print(f"{run.path} beside {itself}, the paper's protocol:")

@@ -393,6 +393,11 @@ class Run:
             results["partial_validation"] = partial_validation.record()
         self._write("results.json", json.dumps(results, indent=2, default=str, allow_nan=False))
 
+    @property
+    def has_results(self) -> bool:
+        """Whether it was scored."""
+        return (self.path / "results.json").is_file()
+
     def results(self) -> dict[str, Any]:
         """The content of results.json.
 
@@ -400,7 +405,7 @@ class Run:
             SegbenchError: the run has no results, or they are damaged: `metrics`, `timing`, `provenance` and `protocol`
                 are mappings, and the first two are of numbers.
         """
-        if not (self.path / "results.json").is_file():
+        if not self.has_results:
             raise SegbenchError(
                 f"no results.json in {self.path}", "a finished run", f"evaluate it: segbench evaluate run={self.path}"
             )

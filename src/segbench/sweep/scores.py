@@ -84,7 +84,7 @@ def scores_and_seconds(run: Run, configs: Configs | None = None) -> tuple[dict[s
 
 
 def _results(run: Run) -> dict[str, Any] | None:
-    return run.results() if (run.path / "results.json").is_file() else None
+    return run.results() if run.has_results else None
 
 
 def error_of(run: Run) -> str:
