@@ -87,6 +87,13 @@ def check_one_of(key: str, value: object, known: tuple[str, ...]) -> None:
     check(key, value, value in known, " or ".join(known), known[0])
 
 
+def not_given(key: str) -> SegbenchError:
+    """The error of a command without a setting that it needs."""
+    return SegbenchError(
+        f"{key} is not given", f"a value for {key}", f"add {key}=... to the command; its --help says what it takes"
+    )
+
+
 @contextlib.contextmanager
 def reading(path: Path, kind: str, expected: str = "", action: str = "fetch or write it again") -> Iterator[None]:
     """The one place where what a format's library raises over a file becomes the user's error.

@@ -12,7 +12,7 @@ from segbench.config.installed import FROM_PACKAGES, from_packages
 from segbench.config.own_targets import without_leftovers
 from segbench.config.paper import refuse_other_facts
 from segbench.config.places import PLACES
-from segbench.errors import SegbenchError
+from segbench.errors import not_given
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -40,7 +40,7 @@ def resolved(
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = error.full_key
-        raise SegbenchError(f"{key} is not given", f"a value for {key}", f"add {key}=... to the command") from error
+        raise not_given(str(key)) from error
     assert isinstance(container, dict)
     tree: dict[str, Any] = _absolute({str(key): value for key, value in container.items()}, "", start or Path.cwd())
     refuse_other_facts(tree.get("paper"))

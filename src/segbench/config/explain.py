@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from segbench.errors import FULL, SegbenchError, memory_ran_out
+from segbench.errors import FULL, SegbenchError, memory_ran_out, not_given
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -278,7 +278,7 @@ def _of_value(error: Any, composing: Composing | None) -> SegbenchError:
     key = str(getattr(error, "full_key", None) or "")
     text = str(error).splitlines()[0]
     if isinstance(error, MissingMandatoryValue):
-        return SegbenchError(f"{key} is not given", f"a value for {key}", f"add {key}=... to the command")
+        return not_given(key)
     given = (composing and composing.of(key)) or key or "a value"
     if variable := re.search(r"Environment variable '(.*?)' not found", text):
         name = variable[1]
