@@ -1,4 +1,4 @@
-"""Pages generated from the code: networks, configuration, modules, and what readers and a tutorial's commands make."""
+"""Pages generated from the code: networks, configuration, modules, the ledger, and what readers and commands make."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from mkdocs.structure.files import File, Files
 from network_pages import network_pages
 from tutorial import followed
 
+from segbench.papers import ledger
+
 REPO = Path(__file__).resolve().parents[2]
 CONF = REPO / "conf"
-GALLERY, TUTORIAL = "data/gallery.md", "tutorials/own_images.md"
+HOME, GALLERY, TUTORIAL = "index.md", "data/gallery.md", "tutorials/own_images.md"
 QUICK = "SEGBENCH_DOCS_WITHOUT_RUNS"
 """Set to build the site in seconds: without cards, and without the tutorial's output and pictures."""
 PACKAGE = REPO / "src" / "segbench"
@@ -52,6 +54,8 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Fill the pages whose text is partly generated."""
     filled: str = config["filled_pages"].get(page.file.src_uri, markdown)
+    if page.file.src_uri == HOME:
+        filled = filled.replace("<!-- ledger -->", ledger.markdown(ledger.read_rows(ledger.default_folder())))
     return filled
 
 

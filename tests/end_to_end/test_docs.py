@@ -89,10 +89,11 @@ def test_the_site_shows_what_readers_and_commands_make(tmp_path):
     build_site(tmp_path)
     tutorial = (tmp_path / "tutorials" / "own_images" / "index.html").read_text()
     assert "1 RGB are read as grey" in tutorial and "val/mean_iu" in tutorial and "multiples of 16" in tutorial
-    for page in ("tutorials/own_images", "data/gallery"):
+    assert "<code>unet_isbi_em_cpu</code>" in (tmp_path / "index.html").read_text()
+    for page in (".", "tutorials/own_images", "data/gallery"):
         text = (tmp_path / page / "index.html").read_text()
-        assert not re.search("<!-- (printed|picture|gallery)", text)
-        for picture in re.findall(r'<img [^>]*src="([^"]+)"', text):
+        assert not re.search("<!-- (printed|picture|gallery|ledger)", text)
+        for picture in re.findall(r'<img [^>]*src="([^"#]+)', text):
             assert (tmp_path / page / picture).resolve().is_file()
 
 

@@ -224,6 +224,25 @@ def test_drawings_are_svg_in_the_pages_ink():
     assert "0.833" in drawn[2]
 
 
+def contrast(colour, other):
+    """WCAG's ratio of two colours, 1 to 21."""
+    light = []
+    for each in (colour, other):
+        channels = [int(each[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+        light.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+def test_lines_are_seen_on_light_and_on_dark_ground():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    runs = [{"lr": number / 20, "s": number / 10} for number in range(11)]
+    colours = set(re.findall(r"stroke: (#\w{6}); stroke-opacity", parallel_coordinates(runs, "s", True)))
+    assert len(colours) > 5
+    for colour in colours | set(COLOURS):
+        assert min(contrast(colour, ground) for ground in ("#ffffff", "#12161b")) > 2.5, colour
+
+
 def test_a_class_without_labelled_pixels_has_no_shares():
     shares = re.findall(r">(\d\.\d{3})<", confusion(np.array([[5, 1, 0], [0, 0, 0], [1, 0, 1]]), ["a", "b", "c"]))
     assert shares == ["0.833", "0.167", "0.000", "0.500", "0.000", "0.500"]

@@ -172,7 +172,9 @@ def parallel_coordinates(rows: Sequence[Mapping[str, Any]], score: str, higher_i
     spread = max(float(np.ptp(quality)), 1e-12)
     with _drawing(f"parallel {keys}") as matplotlib:
         figure, axes = _axes(max(5.2, 1.6 * len(keys)), 3.6)
-        colours = matplotlib.colormaps["viridis"]((quality - quality.min()) / spread)
+        # Of one lightness: every line is seen on light and on dark ground.
+        ramp = matplotlib.colors.LinearSegmentedColormap.from_list("quality", ["#8a8a8a", COLOURS[1]])
+        colours = ramp((quality - quality.min()) / spread)
         order = np.argsort(quality)
         heights_NK = np.array([placed[key][0] for key in keys]).T[order]
         lines_NK2 = np.stack(np.broadcast_arrays(np.arange(len(keys), dtype=np.float64), heights_NK), axis=2)

@@ -143,7 +143,7 @@ def _parallel(scored: Sequence[RunRecord], keys: Sequence[str], column: Column, 
     if len(scored) < 2 or not keys:
         return sentences([])
     rows = [{short(key): _setting(run, key) for key in keys} | {column.name: run.metrics[column.key]} for run in scored]
-    said = f"One line per run: its settings, and {column.name} on the last axis; the lighter the better"
+    said = f"One line per run: its settings, and {column.name} on the last axis; grey is worst, orange best"
     return chart(parallel_coordinates(rows, column.name, higher), said)
 
 
