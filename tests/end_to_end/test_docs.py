@@ -252,6 +252,8 @@ def small(command, full):
         words = [
             word for word in words if not word.startswith(("trainer.max_steps=", "trainer.val_check", "model.width="))
         ]
+        # FCN's width is a fraction.
+        words += ["model.width=0.05", "data.tile=32", "data.batch_size=1"] if "data.root=VOC" in words else []
         given = {word.split("=")[0] for word in words}
         quick = QUICK if not any(word.startswith(("experiment=", "unet_")) for word in words) else ()
         words += [each for each in (*MINIATURE, *quick) if each.split("=")[0] not in given]
@@ -261,8 +263,8 @@ def small(command, full):
 
 
 @pytest.fixture
-def folders(tmp_path, drawn_isbi, monkeypatch):
-    """A working directory with IMAGES and MASKS, and FOLDER with the stacks of ISBI EM."""
+def folders(tmp_path, drawn_isbi, voc, monkeypatch):
+    """A working directory with IMAGES and MASKS, FOLDER with the stacks of ISBI EM, and VOC."""
     import cv2
 
     from segbench.data.drawn_em.slices import draw_slice
@@ -274,6 +276,7 @@ def folders(tmp_path, drawn_isbi, monkeypatch):
         cv2.imwrite(str(tmp_path / "IMAGES" / f"{number}.png"), image)
         cv2.imwrite(str(tmp_path / "MASKS" / f"{number}.png"), (instances > 0).astype("uint8"))
     (tmp_path / "FOLDER").symlink_to(drawn_isbi)
+    (tmp_path / "VOC").symlink_to(voc)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -305,10 +308,11 @@ def test_a_tutorial_can_be_followed(page, folders):
 @pytest.mark.skipif("SEGBENCH_TUTORIALS_IN_FULL" not in os.environ, reason="hours; make test-tutorials")
 @pytest.mark.parametrize("page", TUTORIALS, ids=label)
 def test_a_tutorial_can_be_followed_in_full(page, folders):
-    real = REPO.parent / "shared" / "data" / "isbi2012"
-    if real.is_dir():
-        (folders / "FOLDER").unlink()
-        (folders / "FOLDER").symlink_to(real)
+    for name, data in (("FOLDER", "isbi2012"), ("VOC", "voc2012")):
+        real = REPO.parent / "shared" / "data" / data
+        if real.is_dir():
+            (folders / name).unlink()
+            (folders / name).symlink_to(real)
     follow(page, full=True)
 
 
