@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 import signal
 
 import lightning
@@ -289,6 +290,20 @@ def test_a_run_that_goes_on_records_it(short, tmp_path, caplog):
     assert (second.step, dict(second.changes)) == (2, {"trainer.max_steps": 4})
     assert short.results()["protocol"]["continued"] == ["at step 2: trainer.max_steps 2 -> 4"]
     assert "the schedule (cosine) is stretched from step 2 on" in (short.path / "run.log").read_text()
+
+
+@pytest.mark.parametrize("what", ["checkpoints", None])
+def test_so_does_a_run_without_history(short, what):
+    # Of version 0.1.0, or cut off before its first leg, with nothing done.
+    (short.path / "history.jsonl").unlink()
+    if what:
+        shutil.rmtree(short.path / what)
+        short.set_state("interrupted", None)
+    before = short.config()
+    resume_run([f"resume={short.path}", "trainer.max_steps=4"])
+    assert short.recorded() == before.tree
+    assert short.config() == before.replace({"trainer.max_steps": 4})
+    assert [(leg.step, dict(leg.changes)) for leg in short.legs()] == [(0 if what else 2, {"trainer.max_steps": 4})]
 
 
 def test_fewer_steps_than_were_done_are_refused_and_nothing_changes(short):

@@ -22,6 +22,8 @@ def test_what_holds_at_the_end_is_what_the_last_continuation_said():
         "trainer": {"max_steps": 70, "devices": 2},
     }
     assert CONFIG["trainer"]["max_steps"] == 4
+    # Cut off before its first leg was written, it begins with what the next command says.
+    assert effective(CONFIG, [Leg(0, {"trainer.max_steps": 6})])["trainer"]["max_steps"] == 6
 
 
 def test_each_continuation_is_a_sentence_and_one_that_changed_nothing_is_none():

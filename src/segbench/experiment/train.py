@@ -94,7 +94,10 @@ def train(
     # Where data lay that may have moved; only a run that goes on has a record to read.
     began = flatten(Run(directory).recorded()) if resume and (directory / "config.yaml").is_file() else {}
     moved = {key: place for key, place in began.items() if key in DATA and place is not None}
-    changes = _values(Run(directory).config(), config) if legs else {}
+    # A prepared job has no configuration of its own yet. A run of version 0.1.0, or one that was cut off before it wrote
+    # its first leg, has one and no history.
+    begins = not resume or Run(directory).state() == "prepared"
+    changes = {} if begins else _values(Run(directory).config(), config)
     refuse_misfits_of(config)
     run = Run.create(directory, config, given) if first and not resume else Run(directory)
     if first and resume:

@@ -59,7 +59,7 @@ def effective(config: Mapping[str, Any], legs: Sequence[Leg], steps: float | Non
         steps: that it trained for, if known. A run of version 0.1.0 has no history: more steps than configured mean
             that it was continued.
     """
-    for leg in legs[1:] if legs and legs[0].step == 0 else legs:
+    for leg in legs:
         config = changed(config, leg.changes)
     trainer = config.get("trainer")
     asked = trainer.get("max_steps") if isinstance(trainer, Mapping) else None
