@@ -94,8 +94,8 @@ def train(
     # Where data lay that may have moved; only a run that goes on has a record to read.
     began = flatten(Run(directory).recorded()) if resume and (directory / "config.yaml").is_file() else {}
     moved = {key: place for key, place in began.items() if key in DATA and place is not None}
-    # A prepared job has no configuration of its own yet. A run of version 0.1.0, or one that was cut off before it wrote
-    # its first leg, has one and no history.
+    # A prepared job has no configuration of its own yet. A run of version 0.1.0 has one and no history, as has one
+    # that was cut off before its first leg.
     begins = not resume or Run(directory).state() == "prepared"
     changes = {} if begins else _values(Run(directory).config(), config)
     refuse_misfits_of(config)
