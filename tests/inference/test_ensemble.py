@@ -12,7 +12,6 @@ from segbench.models.sliding_window import SlidingWindow
 from segbench.models.unet import UNet
 from segbench.spec import ModalitySpec, TileGeometry
 
-
 SCALED = {"em": ModalitySpec(1, (0.0,), (1.0,), "1")}
 
 
