@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,8 @@ from segbench.errors import SegbenchError, check, check_one_of
 from segbench.metrics.region_runs import regions, root
 
 Method = Literal["components", "watershed", "cores"]
+USED_BY: Mapping[str, Method] = {"depth": "watershed", "core_threshold": "cores", "min_core": "cores"}
+"""The settings that a single method uses."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,30 @@ class Decoding:
             check(f"decoding.{name}", value, 0 <= value < math.inf, "a finite number from 0", 1)
 
 
+def classes_among(decoding: Decoding, K: int) -> tuple[int, int | None]:
+    """The class of objects and that of their cores, counted from 0, among K.
+
+    Raises:
+        SegbenchError: `decoding.cell_class` or `core_class` is not one of them, or they are the same.
+    """
+    if not decoding.cell_class < K:
+        raise SegbenchError(
+            f"decoding.cell_class={decoding.cell_class} for {K} classes",
+            f"0 to {K - 1}",
+            "set decoding.cell_class to the class of the objects",
+        )
+    if decoding.core_class is None:
+        return decoding.cell_class, None
+    core_class = decoding.core_class if decoding.core_class >= 0 else K + decoding.core_class
+    if not 0 < core_class < K or core_class == decoding.cell_class:
+        raise SegbenchError(
+            f"decoding.core_class={decoding.core_class} for {K} classes, of which {decoding.cell_class} is cell",
+            "the class of the objects' cores, which data.core=0.5 makes",
+            "set decoding.core_class to it, or choose decoding=watershed",
+        )
+    return decoding.cell_class, core_class
+
+
 def decode_instances(prob_KHW: NDArray[np.floating], decoding: Decoding) -> NDArray[np.int32]:
     """Number the objects of one image: `decode_instances(prob_KHW, Decoding(method="watershed", depth=2))`.
 
@@ -80,23 +107,10 @@ def decode_instances(prob_KHW: NDArray[np.floating], decoding: Decoding) -> NDAr
     Raises:
         SegbenchError: `decoding.cell_class` or `core_class` is not one of the K classes, or they are the same.
     """
-    K = len(prob_KHW)
-    if not decoding.cell_class < K:
-        raise SegbenchError(
-            f"decoding.cell_class={decoding.cell_class} for {K} classes",
-            f"0 to {K - 1}",
-            "set decoding.cell_class to the class of the objects",
-        )
-    pred_HW, prob_HW = prob_KHW.argmax(0), prob_KHW[decoding.cell_class]
-    likeliest_HW = pred_HW == decoding.cell_class
-    if decoding.core_class is not None:
-        core_class = decoding.core_class if decoding.core_class >= 0 else K + decoding.core_class
-        if not 0 < core_class < K or core_class == decoding.cell_class:
-            raise SegbenchError(
-                f"decoding.core_class={decoding.core_class} for {K} classes, of which {decoding.cell_class} is cell",
-                "the class of the objects' cores, which data.core=0.5 makes",
-                "set decoding.core_class to it, or choose decoding=watershed",
-            )
+    cell_class, core_class = classes_among(decoding, len(prob_KHW))
+    pred_HW, prob_HW = prob_KHW.argmax(0), prob_KHW[cell_class]
+    likeliest_HW = pred_HW == cell_class
+    if core_class is not None:
         core_HW, prob_HW = prob_KHW[core_class], prob_HW + prob_KHW[core_class]
         likeliest_HW |= pred_HW == core_class
     is_cell = likeliest_HW if decoding.threshold is None else prob_HW > decoding.threshold
