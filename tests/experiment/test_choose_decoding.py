@@ -13,6 +13,7 @@ from segbench.experiment.evaluate import evaluate
 from segbench.experiment.predict import predict
 from segbench.experiment.train import train
 from segbench.metrics import seg
+from segbench.report.page import report
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,11 @@ def test_every_combination_is_scored_at_once_and_the_best_is_named(scored, capsy
         assert "chosen_decoding" not in alone["protocol"]
 
 
-def test_another_decoding_of_an_evaluation_is_one_of_its_settings(scored):
-    _, directory = scored("decoding.min_core=3")
+def test_another_decoding_of_an_evaluation_is_one_of_its_settings(scored, capsys):
+    results, directory = scored("decoding.min_core=3", "decoding.method=cores")
+    assert results["protocol"]["decoding"] == {"min_core": 3}
+    assert "decoding with min_core 3" in capsys.readouterr().out
+    assert "min_core 3" in report([str(directory)])
     record = read_run(directory)
     assert (record.settings["decoding.min_core"], record.settings["decoding.core_class"]) == (3, -1)
 

@@ -207,6 +207,8 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
                     protocol["match_histogram"] = reference.digest
                 if members:
                     protocol["ensemble"] = [each.record() for each in members]
+                if other := _other_decoding(given, recorded):
+                    protocol["decoding"] = other
                 if best := chosen(config, scored.scores):
                     protocol["chosen_decoding"] = best
                 recorded_now = provenance(config.flat, packages_of_network(config.model)) | machine(config)
@@ -225,6 +227,12 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
 def built_of(config: Config, *sections: str) -> dict[str, Any]:
     """The sections of a run's configuration that a command builds something of."""
     return {name: config.tree.get(name) for name in sections}
+
+
+def _other_decoding(given: EvaluateRequest, recorded: Config) -> dict[str, Any]:
+    """The settings of the decoding that are not the run's own; those of lists are in the names of the scores."""
+    single = {key: value for key, value in given.decoding.items() if value is not None and not isinstance(value, list)}
+    return {key: value for key, value in single.items() if recorded.flat.get(f"decoding.{key}") != value}
 
 
 def _count(config: Config, name: str, default: int) -> int:
