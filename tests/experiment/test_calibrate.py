@@ -132,7 +132,7 @@ def test_training_images_that_moved_are_found_and_others_are_refused(compose, dr
     train(compose(*given, *asked, "calibration=cubic"), tmp_path / "run", [])
     images = Run(tmp_path / "run").calibration().images
     # Another fold would calibrate on slices that the run has not seen.
-    fitted = scored(tmp_path / "run", "tta=rot4", "+data.fold=0", directory="fold").calibration()
+    fitted = scored(tmp_path / "run", "tta=rot4", "+data.fold=0", "split=val", directory="fold").calibration()
     here.rename(there)
     moved = scored(tmp_path / "run", "tta=rot4", f"data.root={there}", directory="moved").calibration()
     assert moved == fitted

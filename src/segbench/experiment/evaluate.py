@@ -173,17 +173,19 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             config = config.replace({"paper": None})
         for difference in others:
             log.warning("other data than the run was trained on: %s", difference)
+        refuse_trained_on(trained, members, config, given.split, split_ids(dataset).get(given.split, []))
         refuse_limits(config, dataset, {"test": given.split}, config.trainer.processes)
         if members:
             for sentence in left_out(members, config):
                 log.info("%s", sentence)
-            refuse_trained_on(members, config, given.split, split_ids(dataset).get(given.split, []))
             # The paper's is one network.
             config = config.replace({"paper": None})
         config = with_each_decoding(config, given.decoding, dataset.spec, given.split)
         task = build_task(config, dataset.spec, training=False)
         seen = dataset if reference is None else Matched(dataset, reference)
         data = build_data(config, seen, geometry_of(task.model), training=False)
+        # Before anything is fitted for it.
+        data.require(given.split)
         loggers = build_loggers(given.logger, config, directory, "evaluate")
         with tracked(loggers) as trackers:
             if first:
