@@ -131,7 +131,7 @@ def _fitted(
         raise SegbenchError(
             f"calibration=cubic for {dataset.spec.name}, which has no training images",
             "the images that the run was trained on",
-            "set calibration=none",
+            "set calibration=null in a training, calibration=none in evaluate and predict",
         )
     load_networks(task, checkpoint, members)
     fits = {head: CubicFit() for head in task.spec.heads}
