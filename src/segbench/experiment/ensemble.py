@@ -72,8 +72,12 @@ def members_of(given: Named | Sequence[Named] | None, checkpoint: Path, spec: Da
     digests = {file_digest(checkpoint): str(checkpoint)} if names else {}
     for name in names:
         path, _, which = name.rpartition(":")
-        run = Run.open(path if which in CHECKPOINTS and path else name)
-        file = run.checkpoint(which if which in CHECKPOINTS and path else None)
+        try:
+            run = Run.open(path if which in CHECKPOINTS and path else name)
+            file = run.checkpoint(which if which in CHECKPOINTS and path else None)
+        except SegbenchError as error:
+            action = "name a run in ensemble=, with :best or :last only where it has such a checkpoint"
+            raise SegbenchError(f"ensemble={name}: {error.found}", error.expected, action) from error
         if (digest := file_digest(file)) in digests:
             raise SegbenchError(
                 f"ensemble={name}: {file} is {digests[digest]} once more",

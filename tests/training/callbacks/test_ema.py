@@ -30,7 +30,7 @@ def test_the_average_follows_its_formula(fit, scripted, decay):
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5, float("nan")])
 def test_a_decay_that_forgets_nothing_or_explodes_is_refused(decay):
-    with pytest.raises(SegbenchError, match="callbacks.averaged_weights.decay"):
+    with pytest.raises(SegbenchError, match=r"averaged_weights\.decay"):
         AveragedWeights(decay)
 
 
