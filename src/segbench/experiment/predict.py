@@ -345,7 +345,9 @@ def _refuse_unused(given: PredictRequest, kinds: Collection[str]) -> None:
     from segbench.prediction.settings import Settings
 
     plain = Settings(())
-    settings = {f"decoding.{key}": (value, ("instances",)) for key, value in _other_decoding(given).items()}
+    settings: dict[str, tuple[object, tuple[str, ...]]] = {
+        f"decoding.{key}": (value, ("instances",)) for key, value in _other_decoding(given).items()
+    }
     if given.values is not None:
         settings["values"] = given.values, ("masks",)
     if given.store is not None:

@@ -59,8 +59,8 @@ class Ensemble(nn.Module):
         sums: dict[str, Tensor] = {}
         for number, member in enumerate(self.members):
             given = {name: self._input(number, name, each) for name, each in by_name.items()}
-            size = next(iter(given.values())).shape[-2:]
-            output = as_heads(member(given[""] if isinstance(images, Tensor) else given), self._heads, size)
+            height, width = next(iter(given.values())).shape[-2:]
+            output = as_heads(member(given[""] if isinstance(images, Tensor) else given), self._heads, (height, width))
             for head, logits_BKhw in output.items():
                 probabilities_BKhw = logits_BKhw.float().softmax(1)
                 sums[head] = sums[head] + probabilities_BKhw if head in sums else probabilities_BKhw
