@@ -360,10 +360,10 @@ def _refuse_unused(given: PredictRequest, kinds: Collection[str]) -> None:
     ):
         if value != usual:
             settings[f"voc.{name}"] = value, ("voc",)
-    for key, (value, users) in settings.items():
+    for key, (asked, users) in settings.items():
         if not {*kinds} & {*users}:
             raise SegbenchError(
-                f"{key}={value} with format={','.join(sorted(kinds))}",
+                f"{key}={asked} with format={','.join(sorted(kinds))}",
                 f"format={' or '.join(users)}, which uses it",
                 f"leave {key} out, or add {users[0]} to format=",
             )
