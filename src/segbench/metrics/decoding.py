@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from segbench.compiled import compiled
 from segbench.errors import SegbenchError, check, check_one_of
+from segbench.metrics.distance import distance_inside
 from segbench.metrics.region_runs import regions, root
 
 Method = Literal["components", "watershed", "cores"]
@@ -147,7 +147,7 @@ def watershed(mask_HW: NDArray[np.generic], depth: float = 1.0) -> NDArray[np.in
     if not mask.any() or mask.all():
         # No pixel outside, no distance.
         return regions(mask)
-    distance_HW = _depth(mask)
+    distance_HW = distance_inside(mask)
     inside = np.flatnonzero(mask)
     # Stable: pixels of one height stay in row order on any machine.
     order = inside[np.argsort(-distance_HW.ravel()[inside], kind="stable")]
@@ -174,18 +174,11 @@ def from_cores(mask_HW: NDArray[np.generic], cores_HW: NDArray[np.integer]) -> N
     if not seeds_HW.any():
         return regions_HW
     # No pixel outside, no distance: the flood is even.
-    depth_HW = np.zeros(mask.shape, np.float32) if mask.all() else _depth(mask)
+    depth_HW = np.zeros(mask.shape, np.float32) if mask.all() else distance_inside(mask)
     flooded_HW = flood_from(depth_HW, mask, seeds_HW)
     alone_HW = (mask != 0) & (flooded_HW == 0)
     flooded_HW[alone_HW] = regions_HW[alone_HW] + flooded_HW.max()
     return _renumbered(flooded_HW)
-
-
-def _depth(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
-    depth_HW: NDArray[np.float32] = cv2.distanceTransform(
-        (mask != 0).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
-    )
-    return depth_HW
 
 
 @compiled
