@@ -1,10 +1,13 @@
 """The distance transform against scipy's, bit by bit, wherever the mask lies in memory."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+import segbench
 from segbench.metrics.distance import distance_inside
 
 
@@ -32,3 +35,8 @@ def test_what_uses_ipp_beside_it_is_left_alone():
     before = cv2.ipp.useIPP()
     distance_inside(np.eye(3, dtype=bool))
     assert cv2.ipp.useIPP() == before
+
+
+def test_no_other_file_takes_opencvs_exact_transform():
+    files = (path for path in Path(segbench.__file__).parent.rglob("*.py") if path.name != "distance.py")
+    assert not [path for path in files if "cv2.distanceTransform(" in path.read_text()]
