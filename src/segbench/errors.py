@@ -79,7 +79,9 @@ def check(key: str, value: object, good: bool, expected: str, instead: object) -
         SegbenchError: it is not good.
     """
     if not good:
-        raise SegbenchError(f"{key}={value}", expected, f"set {key.split()[0]}={instead}")
+        raise SegbenchError(
+            f"{key}={value}", expected, f"set {key.split()[0]}={'null' if instead is None else instead}"
+        )
 
 
 def check_one_of(key: str, value: object, known: tuple[str, ...]) -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +114,27 @@ def test_a_run_scored_in_another_way_is_another_group(make_run, make_evaluation,
     make_evaluation("scored", make_run("run"), tta="d4")
     table = group_runs(*read_runs([str(tmp_path)]))
     assert [group.settings for group in table.groups] == [{"tta": None}, {"tta": "d4"}]
+
+
+@pytest.mark.parametrize(("ended", "scored"), [("last", "last"), ("best", "best"), ("best", "last")])
+def test_what_was_scored_before_a_run_went_on_is_not_the_run(make_run, make_evaluation, tmp_path, ended, scored):
+    runs = {seed: make_run(f"run_{seed}", seed=seed) for seed in (0, 1)}
+    end = {0: 40, 1: 40 if ended == "last" else 30}
+
+    def note(directory, step, checkpoint):
+        results = json.loads((directory / "results.json").read_text())
+        results["timing"] |= {"checkpoint_step": step, "steps": 40}
+        results["protocol"] |= {"checkpoint": checkpoint}
+        (directory / "results.json").write_text(json.dumps(results))
+
+    for seed, run in runs.items():
+        note(run, end[seed], ended)
+        note(make_evaluation(f"sooner_{seed}", run), 20, scored)
+        note(make_evaluation(f"then_{seed}", run), end[seed] if scored == ended else 40, scored)
+    table = group_runs(*read_runs([str(tmp_path)]))
+    found = sorted(sorted(Path(record.source).name for record in group.runs) for group in table.groups)
+    after = [["then_0", "then_1"]] if scored != ended else []
+    assert found == [["run_0", "run_1"], ["sooner_0", "sooner_1"], *after]
 
 
 def test_runs_scored_at_several_scales_are_groups_by_their_scales(make_run, make_evaluation, tmp_path):

@@ -116,6 +116,13 @@ def test_an_unknown_split_names_those_there_are():
         data().require("predict")
 
 
+def test_a_split_is_not_looked_for_among_none():
+    empty = data()
+    empty.dataset.split = lambda name: None
+    with pytest.raises(SegbenchError, match=r"no split 'train' in numbered .*\n.*a split with images\n.*data\.root"):
+        empty.require("train")
+
+
 def test_no_validation_split_means_no_loader():
     dataset = data()
     dataset.dataset.split = lambda name: Numbered() if name == "train" else None

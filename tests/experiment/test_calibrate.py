@@ -20,6 +20,7 @@ from segbench.experiment.train import train
 from segbench.inference.contours import contour_map
 from segbench.inference.finishing import Finishing
 from segbench.runs.directory import Run
+from segbench.training import task as task_module
 from segbench.training.checkpoint import load_weights
 
 
@@ -132,7 +133,7 @@ def test_training_images_that_moved_are_found_and_others_are_refused(compose, dr
     train(compose(*given, *asked, "calibration=cubic"), tmp_path / "run", [])
     images = Run(tmp_path / "run").calibration().images
     # Another fold would calibrate on slices that the run has not seen.
-    fitted = scored(tmp_path / "run", "tta=rot4", "+data.fold=0", directory="fold").calibration()
+    fitted = scored(tmp_path / "run", "tta=rot4", "+data.fold=0", "split=val", directory="fold").calibration()
     here.rename(there)
     moved = scored(tmp_path / "run", "tta=rot4", f"data.root={there}", directory="moved").calibration()
     assert moved == fitted
@@ -141,6 +142,19 @@ def test_training_images_that_moved_are_found_and_others_are_refused(compose, dr
     tifffile.imwrite(volume, 255 - tifffile.imread(volume), photometric="minisblack")
     with pytest.raises(SegbenchError, match=r"training images of .*run are not found: .*pixels changed.*\n.*\n.*none"):
         scored(tmp_path / "run", "tta=rot4", f"data.root={there}", directory="changed")
+
+
+def test_polynomials_are_fitted_with_the_tiles_of_the_run(calibrated_run, scored, monkeypatch):
+    tiles = []
+
+    def predict_image(*given, **how):
+        tiles.append((how["finish"] is not None, how["tile"]))
+        return original(*given, **how)
+
+    original = task_module.predict_image
+    monkeypatch.setattr(task_module, "predict_image", predict_image)
+    scored(calibrated_run, "tta=rot4", "tile=16", "split=val")
+    assert set(tiles) == {(False, None), (True, 16)}
 
 
 def test_predictions_are_finished_without_the_training_images(calibrated_run, compose, tmp_path, monkeypatch):

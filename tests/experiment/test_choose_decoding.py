@@ -13,6 +13,7 @@ from segbench.experiment.evaluate import evaluate
 from segbench.experiment.predict import predict
 from segbench.experiment.train import train
 from segbench.metrics import seg
+from segbench.report.page import report
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,11 @@ def test_every_combination_is_scored_at_once_and_the_best_is_named(scored, capsy
         assert "chosen_decoding" not in alone["protocol"]
 
 
-def test_another_decoding_of_an_evaluation_is_one_of_its_settings(scored):
-    _, directory = scored("decoding.min_core=3")
+def test_another_decoding_of_an_evaluation_is_one_of_its_settings(scored, capsys):
+    results, directory = scored("decoding.min_core=3", "decoding.method=cores")
+    assert results["protocol"]["decoding"] == {"min_core": 3}
+    assert "decoding with min_core 3" in capsys.readouterr().out
+    assert "min_core 3" in report([str(directory)])
     record = read_run(directory)
     assert (record.settings["decoding.min_core"], record.settings["decoding.core_class"]) == (3, -1)
 
@@ -89,8 +93,54 @@ def test_predicted_objects_are_those_that_are_scored(scored, compose, objects_ru
 
 
 def test_a_test_tries_nothing(scored):
-    with pytest.raises(SegbenchError, match=r"decoding.depth=\[1, 2\] with split=test\n.*the images that choose"):
-        scored("decoding.depth=[1,2]")
+    for split in ("test", "train"):
+        with pytest.raises(SegbenchError, match=rf"min_core=\[1, 2\] with split={split}\n.*the images that choose"):
+            scored("decoding.min_core=[1,2]", f"split={split}")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("decoding.depth=3", "decoding.depth=3 with decoding.method=cores"),
+        ("decoding.depth=[3,5]", "with decoding.method=cores"),
+        ("decoding.min_core=[]", r"decoding.min_core=\[\]"),
+        ("decoding.min_core=[2,2]", r"decoding.min_core=\[2, 2\]"),
+        ("decoding.min_core=[2,two]", 'decoding.min_core="two"'),
+        ("decoding.min_core=two", 'decoding.min_core="two"'),
+        ("decoding.method=core", 'decoding.method="core"'),
+        ("decoding.core_class=7", "decoding.core_class=7 for 4 classes"),
+        ("decoding.cell_class=7", "decoding.cell_class=7 for 4 classes"),
+    ],
+)
+def test_what_a_decoding_does_not_use_or_take_is_refused_before_an_image_is(scored, given, found, caplog):
+    with pytest.raises(SegbenchError, match=found):
+        scored(given, "split=val")
+    assert "scoring" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (("format=instances", "decoding.depth=3"), "decoding.depth=3 with decoding.method=cores"),
+        (("format=instances", "decoding.min_core=two"), 'decoding.min_core="two"'),
+        (("format=probabilities", "decoding.min_core=3"), "decoding.min_core=3 with format=probabilities"),
+        (("format=masks", "opacity=0.7"), "opacity=0.7 with format=masks"),
+        (("format=[masks,overlays]", "voc.year=2011"), "voc.year=2011 with format=masks,overlays"),
+        (("format=overlays", "store=zarr"), "store=zarr with format=overlays"),
+        (("format=overlays", "values=own"), "values=own with format=overlays"),
+    ],
+)
+def test_what_a_prediction_does_not_use_is_refused(compose, objects_run, tmp_path, given, found):
+    given = f"run={objects_run}", "split=test", "trainer=cpu", f"output={tmp_path / 'out'}", *given
+    with pytest.raises(SegbenchError, match=found):
+        predict(compose(*given, config="predict"))
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_lists_are_for_evaluations(compose, objects_run, tmp_path):
+    given = f"run={objects_run}", "split=test", f"output={tmp_path / 'out'}", "decoding.min_core=[2,3]"
+    with pytest.raises(SegbenchError, match=r"decoding\.min_core"):
+        predict(compose(*given, "format=instances", config="predict"))
 
 
 def test_a_run_without_objects_has_no_other_decoding(compose, tiny_run, tmp_path):

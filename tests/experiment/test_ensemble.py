@@ -128,14 +128,15 @@ def test_a_network_of_other_classes_is_refused(call, tiny_run, tiny_config, tmp_
     assert "other classes" in said
 
 
-def test_scores_on_what_a_member_was_trained_on_are_refused(call, tiny_run, other, tmp_path):
+@pytest.mark.parametrize("beside", [True, False])
+def test_scores_on_what_a_network_was_trained_on_are_refused(call, tiny_run, other, tmp_path, beside):
     splits = json.loads((other / "splits.json").read_text())
     before = (other / "splits.json").read_text()
+    given = [f"run={tiny_run}", f"ensemble=[{other}]"] if beside else [f"run={other}"]
     try:
         splits["train"] = [*splits["train"], splits["test"][0]]
         (other / "splits.json").write_text(json.dumps(splits))
-        given = (f"run={tiny_run}", f"ensemble=[{other}]", "trainer=cpu")
-        code, _, said = call("evaluate", *given, f"hydra.run.dir={tmp_path / 'no'}")
+        code, _, said = call("evaluate", *given, "trainer=cpu", f"hydra.run.dir={tmp_path / 'no'}")
     finally:
         (other / "splits.json").write_text(before)
     assert code == 1

@@ -8,8 +8,11 @@ from segbench.errors import SegbenchError
 from segbench.inference.ensemble import Ensemble, common_geometry, scales_between
 from segbench.inference.forward import geometry_of
 from segbench.inference.stream import predict_image
+from segbench.models.sliding_window import SlidingWindow
 from segbench.models.unet import UNet
 from segbench.spec import ModalitySpec, TileGeometry
+
+SCALED = {"em": ModalitySpec(1, (0.0,), (1.0,), "1")}
 
 
 class Says(nn.Module):
@@ -94,6 +97,34 @@ def test_sides_that_suit_one_suit_all():
 def test_networks_of_unlike_tiles_are_refused(others):
     with pytest.raises(SegbenchError, match="the same tiles"):
         common_geometry([TileGeometry(step=4, offset=2, margin=3), others])
+
+
+@pytest.mark.parametrize("tile", [None, 9])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)], ids=str)
+def test_windows_of_unlike_sides_give_the_mean_of_what_each_gives(order, tile):
+    # The submission of the sliding-window paper: one network of window 95, the others of 65, some with a wider field.
+    torch.manual_seed(0)
+    made = [
+        SlidingWindow(window=19, kernels=(4, 3), maps=2, hidden=3),
+        SlidingWindow(window=13, kernels=(4, 2), maps=2, hidden=3),
+        SlidingWindow(window=13, kernels=(4, 2), maps=2, hidden=3, field=17, foveation=1.0),
+    ]
+    members = [made[number].eval() for number in order]
+    image = {"em": torch.randn(1, 22, 14, generator=torch.Generator().manual_seed(0))}
+    scales = [{}, scales_between(SCALED, SCALED | {"em": ModalitySpec(1, (1.0,), (2.0,), "1")}), {}]
+    found = predict_image(ensemble(*members, scales=scales), image, ("semantic",), tile=tile)["semantic"]
+    seen = [image, {"em": (image["em"] - 1) / 2}, image]
+    each = [predict_image(member, own, ("semantic",)) for member, own in zip(members, seen, strict=True)]
+    assert torch.allclose(found, torch.stack([own["semantic"] for own in each]).mean(0), atol=1e-6)
+
+
+def test_windows_beside_an_unpadded_unet_see_what_they_see_alone():
+    window = SlidingWindow(window=13, kernels=(4, 2), maps=2, hidden=3).eval()
+    members = drawn(0, padding="valid"), window
+    image = {"em": torch.randn(1, 40, 33, generator=torch.Generator().manual_seed(0))}
+    found = predict_image(ensemble(*members), image, ("semantic",))["semantic"]
+    each = [predict_image(member, image, ("semantic",))["semantic"] for member in members]
+    assert torch.allclose(found, torch.stack(each).mean(0), atol=1e-6)
 
 
 def test_each_network_gets_its_own_scale():

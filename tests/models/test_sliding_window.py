@@ -166,6 +166,12 @@ def test_settings_that_make_no_network_are_refused(options, key):
         SlidingWindow(**options)
 
 
+def test_a_setting_that_may_be_left_out_is_named_as_it_is_typed():
+    with pytest.raises(SegbenchError) as raised:
+        SlidingWindow(field=93)
+    assert raised.value.action == "set model.field=null"
+
+
 def test_an_image_smaller_than_the_window_is_refused():
     with pytest.raises(SegbenchError, match="an input side of 94 pixels"):
         net()(image(94, 95))

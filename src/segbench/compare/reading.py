@@ -224,6 +224,8 @@ def _record(
     chosen = "best" if settings.get("callbacks.checkpoint.monitor") else "last"
     if protocol.get("checkpoint", chosen) != chosen:
         settings["checkpoint"] = protocol["checkpoint"]
+    if path != trained and (step := _other_step(trained, protocol, timing)) is not None:
+        settings["checkpoint"] = f"{protocol.get('checkpoint')} of step {step:.0f}"
     if protocol.get("precision", settings.get("trainer.precision")) != settings.get("trainer.precision"):
         settings["evaluated.precision"] = protocol["precision"]
     seed = config.get("seed")
@@ -285,6 +287,20 @@ def _steps(path: Path) -> float | None:
         (_json(path / "results.json").get("timing") or {}).get("steps") if (path / "results.json").is_file() else None
     )
     return steps if isinstance(steps, int | float) else None
+
+
+def _other_step(trained: Path, protocol: Mapping[str, Any], timing: Mapping[str, Any]) -> float | None:
+    """The step of an evaluated checkpoint, unless it is that of the run's end: a run may be continued afterwards."""
+    step, checkpoint = timing.get("checkpoint_step"), protocol.get("checkpoint")
+    if not (trained / "results.json").is_file():
+        return step
+    results = _json(trained / "results.json")
+    of_run = results.get("timing") or {}
+    if (results.get("protocol") or {}).get("checkpoint") == checkpoint:
+        end = of_run.get("checkpoint_step")
+    else:
+        end = of_run.get("steps") if checkpoint == "last" else None
+    return step if end is not None and step != end else None
 
 
 def _effective(

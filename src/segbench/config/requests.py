@@ -181,7 +181,7 @@ class PredictRequest(OfARun):
     overwrite: bool = False
     batch_size: Count = 1
     overlap: Annotated[float, Field(gt=0, le=0.5)] | None = None
-    decoding: dict[str, Any] = Field(default_factory=dict)
+    decoding: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     voc: Voc
 
 

@@ -13,7 +13,6 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from segbench.data.files.labelled import read_grey
 from segbench.data.id_lists import ranges, refuse_shared
 from segbench.data.raw import RawImage, Source
 from segbench.errors import SegbenchError, check
+from segbench.metrics.distance import distance_inside
 from segbench.spec import VOID, DatasetSpec, HeadSpec, ModalitySpec
 
 NAMES = {"DIC-C2DH-HeLa": "dic_hela", "PhC-C2DH-U373": "phc_u373"}
@@ -155,10 +155,7 @@ def _around(seeds_HW: NDArray[np.bool_], ids_HW: NDArray[np.int32]) -> NDArray[n
 def _distance_to(mask_HW: NDArray[np.bool_]) -> NDArray[np.float32]:
     if not mask_HW.any():
         return np.full(mask_HW.shape, np.inf, np.float32)
-    distance_HW: NDArray[np.float32] = cv2.distanceTransform(
-        (~mask_HW).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
-    )
-    return distance_HW
+    return distance_inside(~mask_HW)
 
 
 class CellTracking:

@@ -105,8 +105,8 @@ class SegmentationData(lightning.LightningDataModule):
             names = [name for name in SPLITS if self.dataset.split(name)]
             raise SegbenchError(
                 f"no split {split!r} in {self.spec.name} ({self.spec.protocol})",
-                f"one of {', '.join(names)}",
-                "choose one with split=, or another data.protocol",
+                f"one of {', '.join(names)}" if names else "a split with images",
+                f"{'choose one with split=' if names else 'set data.root to its images'}, or another data.protocol",
             )
         return source
 

@@ -111,6 +111,11 @@ def averaged_over(protocol: Mapping[str, Any]) -> str:
     return averaged + (f", grey values matched to {digest[:12]}" if (digest := protocol.get("match_histogram")) else "")
 
 
+def decoded_by(protocol: Mapping[str, Any]) -> str:
+    """The settings of the decoding in which an evaluation differs from its run; `protocol` is that of results.json."""
+    return ", ".join(f"{key} {value}" for key, value in protocol.get("decoding", {}).items())
+
+
 def print_results(
     config: Config,
     directory: Path,
@@ -141,6 +146,7 @@ def print_results(
         title += ", calibrated" * ("calibration" in protocol)
         title += f", median of radius {protocol['median']}" if "median" in protocol else ""
         title += f", contours of sigma {protocol['contours']:g}" if "contours" in protocol else ""
+        title += f", decoding with {decoded}" if (decoded := decoded_by(protocol)) else ""
         if config.debug is not None:
             title = f"DEBUG, {config.debug}: {title}"
         if partial is not None:

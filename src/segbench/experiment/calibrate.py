@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,8 @@ def prepare_finishing(
     """Give a task what its config does with probabilities at the end; its weights become the checkpoint's.
 
     Polynomials that the run has recorded for this file, these symmetries and this precision are taken; others are
-    fitted, on each process alike, on the training images as they are: what an evaluation or a prediction sets of the
-    data, and its `input_scale`, concern other images.
+    fitted, on each process alike, on the training images as they are and in the run's own tiles: what an evaluation or
+    a prediction sets of the data, its `input_scale` and its `tile` concern other images.
 
     Args:
         task: whose predictions are finished from then on, but for those of validations.
@@ -68,7 +69,13 @@ def prepare_finishing(
         calibration, how = trained.calibration(), f"as recorded in {trained.path / 'calibration.json'}"
         if calibration is None or not calibration.is_of(*wanted) or set(calibration.polynomials) != {*task.spec.heads}:
             trained_on = _trained_on(trained, config) if dataset is None else dataset
-            calibration = _fitted(task, config, checkpoint, members, trained_on, wanted, device)
+            asked = task.evaluation
+            # As the run itself predicts: a window at every pixel, say, gives the same polynomial much later.
+            task.evaluation = replace(asked, tile=trained.config().tile)
+            try:
+                calibration = _fitted(task, config, checkpoint, members, trained_on, wanted, device)
+            finally:
+                task.evaluation = asked
             how = f"fitted on {calibration.images} training images"
             if written_to is not None:
                 written_to.write_calibration(calibration)
@@ -131,7 +138,7 @@ def _fitted(
         raise SegbenchError(
             f"calibration=cubic for {dataset.spec.name}, which has no training images",
             "the images that the run was trained on",
-            "set calibration=none",
+            "set calibration=null in a training, calibration=none in evaluate and predict",
         )
     load_networks(task, checkpoint, members)
     fits = {head: CubicFit() for head in task.spec.heads}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from segbench.config.record import Config, Trainer
+from segbench.config.record import Component, Config, Trainer
+from segbench.config.signatures import refuse_misfits
 from segbench.data.class_counts import class_counts
 from segbench.data.pixels import balanced_draws
 from segbench.data.raw import DataSet, Source
 from segbench.errors import SegbenchError
-from segbench.metrics.decoding import Decoding
+from segbench.metrics.decoding import USED_BY, Decoding, classes_among
 from segbench.spec import HeadSpec
 
 
@@ -221,6 +224,40 @@ def refuse_other_cores(core: float | None, decoding: Decoding, heads: Mapping[st
             "core as the last class",
             "train with data.core=0.5, or choose decoding.method=watershed decoding.core_class=null",
         )
+    classes_among(decoding, head.num_classes)
+
+
+def refuse_idle_decoding(own: Component | None, given: Mapping[str, Any]) -> None:
+    """Refuse settings of a decoding of the wrong type, and those that its method does not use.
+
+    Args:
+        own: the decoding of the run.
+        given: other settings by name; of a list each.
+
+    Raises:
+        SegbenchError: names the setting; an empty list, or one that has a value twice.
+    """
+    tried = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
+    for key, values in tried.items():
+        if not values or any(value in values[:place] for place, value in enumerate(values)):
+            raise SegbenchError(
+                f"decoding.{key}={values}".replace("None", "null"),
+                "values that differ, at least one",
+                "correct the list",
+            )
+    target = f"{Decoding.__module__}.{Decoding.__name__}"
+    if own is not None and own.target != target:
+        return
+    for settings in (dict(zip(tried, values, strict=True)) for values in product(*tried.values())):
+        refuse_misfits({"decoding": {"_target_": target, **settings}})
+    methods = tried.get("method", [Decoding.method if own is None else own.arguments.get("method", Decoding.method)])
+    for key, method in USED_BY.items():
+        if key in tried and method not in methods:
+            raise SegbenchError(
+                f"decoding.{key}={given[key]} with decoding.method={methods[0]}",
+                f"decoding.method={method}, which alone uses it",
+                f"leave decoding.{key} out, or add decoding.method={method}",
+            )
 
 
 def doubtful(config: Config) -> list[str]:

@@ -31,14 +31,14 @@ def with_each_decoding(config: Config, given: Mapping[str, Any], spec: DatasetSp
         split: that is scored.
 
     Raises:
-        SegbenchError: lists on the test images, or a decoding that does not fit the data.
+        SegbenchError: lists on other images than the validation's, or a decoding that does not fit the data.
     """
     lists = {key: value for key, value in given.items() if isinstance(value, list)}
     if not lists:
         return config
-    if split == "test":
+    if split != "val":
         raise SegbenchError(
-            " ".join(f"decoding.{key}={value}" for key, value in lists.items()) + " with split=test",
+            " ".join(f"decoding.{key}={value}" for key, value in lists.items()) + f" with split={split}",
             "the images that choose, so that a test tries nothing",
             "set split=val; then score the test with the best one",
         )

@@ -72,8 +72,12 @@ def members_of(given: Named | Sequence[Named] | None, checkpoint: Path, spec: Da
     digests = {file_digest(checkpoint): str(checkpoint)} if names else {}
     for name in names:
         path, _, which = name.rpartition(":")
-        run = Run.open(path if which in CHECKPOINTS and path else name)
-        file = run.checkpoint(which if which in CHECKPOINTS and path else None)
+        try:
+            run = Run.open(path if which in CHECKPOINTS and path else name)
+            file = run.checkpoint(which if which in CHECKPOINTS and path else None)
+        except SegbenchError as error:
+            action = "name a run in ensemble=, with :best or :last only where it has such a checkpoint"
+            raise SegbenchError(f"ensemble={name}: {error.found}", error.expected, action) from error
         if (digest := file_digest(file)) in digests:
             raise SegbenchError(
                 f"ensemble={name}: {file} is {digests[digest]} once more",
@@ -177,11 +181,12 @@ def left_out(members: Sequence[Member], config: Config) -> list[str]:
     return sentences
 
 
-def refuse_trained_on(members: Sequence[Member], config: Config, split: str, ids: Sequence[str]) -> None:
-    """Refuse scores on images that a member was trained on.
+def refuse_trained_on(run: Run, members: Sequence[Member], config: Config, split: str, ids: Sequence[str]) -> None:
+    """Refuse scores on images that a network was trained on.
 
     Args:
-        members: beside the run.
+        run: that is scored.
+        members: beside it.
         config: of the run, as it is scored.
         split: that is scored; what a run was trained on may be scored as that.
         ids: of the images.
@@ -189,18 +194,17 @@ def refuse_trained_on(members: Sequence[Member], config: Config, split: str, ids
     Raises:
         SegbenchError: there are such images.
     """
-    for member in members if split != "train" else ():
-        seen = sorted({*ids} & {*member.run.splits().get("train", ())})
-        if not seen:
+    trained = [(run, run.config()), *((member.run, member.config) for member in members)]
+    for other, recorded in trained if split != "train" else ():
+        seen = sorted({*ids} & {*other.splits().get("train", ())})
+        if not seen or recorded.data.target != config.data.target:
             continue
-        places = [[other.flat.get(key) for key in DATA] for other in (config, member.config)]
-        if member.config.data.target != config.data.target:
-            continue
-        found = f"{member.run.path} was trained on {len(seen)} of the {len(ids)} images of {split}, e.g. {seen[0]}"
-        if places[0] == places[1]:
+        found = f"{other.path} was trained on {len(seen)} of the {len(ids)} images of {split}, e.g. {seen[0]}"
+        if all(config.flat.get(key) == recorded.flat.get(key) for key in DATA):
+            instead = "take runs with the same split (other seeds)" if members else "leave other splits or folds out"
             raise SegbenchError(
-                f"ensemble: {found}",
+                f"{'ensemble: ' if members else ''}{found}",
                 "networks that have not seen what is scored",
-                "take runs with the same split (other seeds), or score images that none of them was trained on",
+                f"{instead}, or score images that none of them was trained on; split=train scores those that were",
             )
         log.warning("%s, if its images of these names were the same ones", found)

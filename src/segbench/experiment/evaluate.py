@@ -108,7 +108,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     from segbench.experiment.axes import packages_of_network
     from segbench.experiment.build import build_data, build_dataset, build_dataset_spec, build_task
     from segbench.experiment.calibrate import prepare_finishing
-    from segbench.experiment.checks import refuse_limits
+    from segbench.experiment.checks import refuse_idle_decoding, refuse_limits
     from segbench.experiment.choose_decoding import chosen, with_each_decoding
     from segbench.experiment.ensemble import left_out, members_of, refuse_trained_on
     from segbench.experiment.items import data_item, model_item, scores_item
@@ -130,6 +130,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     checkpoint = trained.checkpoint(given.checkpoint)
     recorded = trained.config()
     config = given.applied_to(recorded)
+    refuse_idle_decoding(recorded.decoding, {key: each for key, each in given.decoding.items() if each is not None})
     if given.data.num_workers is None and "data.num_workers" in _settled(trained):
         config = config.replace({"data.num_workers": "auto"})
     config, sentences = settle(config)
@@ -172,17 +173,19 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
             config = config.replace({"paper": None})
         for difference in others:
             log.warning("other data than the run was trained on: %s", difference)
+        refuse_trained_on(trained, members, config, given.split, split_ids(dataset).get(given.split, []))
         refuse_limits(config, dataset, {"test": given.split}, config.trainer.processes)
         if members:
             for sentence in left_out(members, config):
                 log.info("%s", sentence)
-            refuse_trained_on(members, config, given.split, split_ids(dataset).get(given.split, []))
             # The paper's is one network.
             config = config.replace({"paper": None})
         config = with_each_decoding(config, given.decoding, dataset.spec, given.split)
         task = build_task(config, dataset.spec, training=False)
         seen = dataset if reference is None else Matched(dataset, reference)
         data = build_data(config, seen, geometry_of(task.model), training=False)
+        # Before anything is fitted for it.
+        data.require(given.split)
         loggers = build_loggers(given.logger, config, directory, "evaluate")
         with tracked(loggers) as trackers:
             if first:
@@ -206,6 +209,8 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
                     protocol["match_histogram"] = reference.digest
                 if members:
                     protocol["ensemble"] = [each.record() for each in members]
+                if other := _other_decoding(given, recorded):
+                    protocol["decoding"] = other
                 if best := chosen(config, scored.scores):
                     protocol["chosen_decoding"] = best
                 recorded_now = provenance(config.flat, packages_of_network(config.model)) | machine(config)
@@ -224,6 +229,12 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
 def built_of(config: Config, *sections: str) -> dict[str, Any]:
     """The sections of a run's configuration that a command builds something of."""
     return {name: config.tree.get(name) for name in sections}
+
+
+def _other_decoding(given: EvaluateRequest, recorded: Config) -> dict[str, Any]:
+    """The settings of the decoding that are not the run's own; those of lists are in the names of the scores."""
+    single = {key: value for key, value in given.decoding.items() if value is not None and not isinstance(value, list)}
+    return {key: value for key, value in single.items() if recorded.flat.get(f"decoding.{key}") != value}
 
 
 def _count(config: Config, name: str, default: int) -> int:

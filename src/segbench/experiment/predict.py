@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,9 +117,11 @@ def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path
     checkpoint = run.checkpoint(given.checkpoint)
     import_frameworks()
     from segbench.experiment.build import build_dataset_spec
+    from segbench.experiment.checks import refuse_idle_decoding
     from segbench.runtime.hardware import settle
 
     config, sentences = settle(given.applied_to(run.config()))
+    refuse_idle_decoding(config.decoding, _other_decoding(given))
     if not config.trainer.on_gpu and config.trainer.processes_here > 1:
         raise SegbenchError(
             f"trainer.devices={config.trainer.devices} for a prediction on a CPU",
@@ -168,6 +170,7 @@ def _predict(
         own = record.made_by.get("values", "own") == "own"
         suffixes = dict.fromkeys(each.suffix for each in inputs)
         settings = {suffix: _settings(given, config, suffix, own) for suffix in suffixes}
+        _refuse_unused(given, {kind for chosen in settings.values() for kind in chosen.kinds})
         for chosen in settings.values():
             check_settings(chosen, spec)
             if isinstance(chosen.decoding, Decoding):
@@ -337,6 +340,35 @@ def _settings(given: PredictRequest, config: Config, suffix: str, own: bool) -> 
     )
 
 
+def _refuse_unused(given: PredictRequest, kinds: Collection[str]) -> None:
+    """Refuse settings of kinds of output that are not written."""
+    from segbench.prediction.settings import Settings
+
+    plain = Settings(())
+    settings: dict[str, tuple[object, tuple[str, ...]]] = {
+        f"decoding.{key}": (value, ("instances",)) for key, value in _other_decoding(given).items()
+    }
+    if given.values is not None:
+        settings["values"] = given.values, ("masks",)
+    if given.store is not None:
+        settings["store"] = given.store, ("masks", "probabilities", "instances")
+    if given.opacity != plain.opacity:
+        settings["opacity"] = given.opacity, ("overlays",)
+    for name, value, usual in (
+        ("year", given.voc.year, plain.voc_year),
+        ("competition", given.voc.competition, plain.voc_competition),
+    ):
+        if value != usual:
+            settings[f"voc.{name}"] = value, ("voc",)
+    for key, (asked, users) in settings.items():
+        if not {*kinds} & {*users}:
+            raise SegbenchError(
+                f"{key}={asked} with format={','.join(sorted(kinds))}",
+                f"format={' or '.join(users)}, which uses it",
+                f"leave {key} out, or add {users[0]} to format=",
+            )
+
+
 def _has_objects(config: Config) -> bool:
     """Whether the run learned from masks of objects, which predictions then number."""
     return config.data.arguments.get("objects") is True
@@ -345,7 +377,11 @@ def _has_objects(config: Config) -> bool:
 def _decoding(given: PredictRequest, config: Config) -> Decoding:
     from segbench.experiment.build import build_decoding
 
-    return build_decoding(config.decoding, **{key: value for key, value in given.decoding.items() if value is not None})
+    return build_decoding(config.decoding, **_other_decoding(given))
+
+
+def _other_decoding(given: PredictRequest) -> dict[str, Any]:
+    return {key: value for key, value in given.decoding.items() if value is not None}
 
 
 def _made_by(

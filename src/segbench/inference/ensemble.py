@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
         self.geometry = common_geometry(geometries)
         self._heads = tuple(heads)
+        self._beyond = [self.geometry.margin - each.margin for each in geometries]
         self._scaled = [tuple(each) for each in scales]
         for number, of_member in enumerate(scales):
             for name, (factor_C11, offset_C11) in of_member.items():
@@ -54,25 +56,26 @@ class Ensemble(nn.Module):
     def forward(self, images: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
         """BCHW, or by modality where there are several."""
         by_name = {"": images} if isinstance(images, Tensor) else images
-        height, width = next(iter(by_name.values())).shape[-2:]
         sums: dict[str, Tensor] = {}
         for number, member in enumerate(self.members):
-            output = as_heads(member(self._input(number, images)), self._heads, (height, width))
+            given = {name: self._input(number, name, each) for name, each in by_name.items()}
+            height, width = next(iter(given.values())).shape[-2:]
+            output = as_heads(member(given[""] if isinstance(images, Tensor) else given), self._heads, (height, width))
             for head, logits_BKhw in output.items():
                 probabilities_BKhw = logits_BKhw.float().softmax(1)
                 sums[head] = sums[head] + probabilities_BKhw if head in sums else probabilities_BKhw
         least = torch.finfo(torch.float32).tiny
         return {head: (sum_BKhw / len(self.members)).clamp(min=least).log() for head, sum_BKhw in sums.items()}
 
-    def _input(self, number: int, images: Tensor | Mapping[str, Tensor]) -> Tensor | Mapping[str, Tensor]:
+    def _input(self, number: int, name: str, image_BCHW: Tensor) -> Tensor:
+        """What a network sees of a modality, "" for the only one."""
+        if beyond := self._beyond[number]:
+            image_BCHW = image_BCHW[..., beyond:-beyond, beyond:-beyond]
         scaled = self._scaled[number]
-        if isinstance(images, Tensor):
-            return self._rescaled(number, scaled[0], images) if scaled else images
-        return {name: self._rescaled(number, name, each) if name in scaled else each for name, each in images.items()}
-
-    def _rescaled(self, number: int, name: str, image_BCHW: Tensor) -> Tensor:
-        factor_C11, offset_C11 = (self.get_buffer(f"{what}_{number}_{name}") for what in ("factor", "offset"))
-        return image_BCHW * factor_C11 + offset_C11
+        if not scaled or (name and name not in scaled):
+            return image_BCHW
+        key = f"{number}_{name or scaled[0]}"
+        return image_BCHW * self.get_buffer(f"factor_{key}") + self.get_buffer(f"offset_{key}")
 
 
 def scales_between(ours: Mapping[str, ModalitySpec], theirs: Mapping[str, ModalitySpec]) -> Scales:
@@ -98,7 +101,8 @@ def common_geometry(geometries: Sequence[TileGeometry]) -> TileGeometry:
     """Input sides that suit all networks.
 
     An image is continued by mirroring to a side that suits all, so near its lower and right border a network may see
-    more of it than alone.
+    more of it than alone. A network without padding that takes any side from some side on, as sliding windows do, gives
+    a pixel the same scores wherever its input begins: it sees less of a tile than one that loses a wider margin.
 
     Args:
         geometries: at least one.
@@ -107,14 +111,16 @@ def common_geometry(geometries: Sequence[TileGeometry]) -> TileGeometry:
         SegbenchError: there are none; or networks without padding, whose pooling would start at other pixels than it
             does alone, or that take an image whole stand beside others.
     """
-    first = geometries[0]
-    if all(each == first for each in geometries):
+    margin = max(each.margin for each in geometries)
+    seen = [_with_margin(each, margin) for each in geometries]
+    first = seen[0]
+    if all(each == first for each in seen):
         return first
-    step = math.lcm(*(each.step for each in geometries))
-    least = max(each.offset + each.step * each.minimum for each in geometries)
-    fitting = (side for side in range(least, least + step) if all(each.is_valid(side) for each in geometries))
+    step = math.lcm(*(each.step for each in seen))
+    least = max(each.offset + each.step * each.minimum for each in seen)
+    fitting = (side for side in range(least, least + step) if all(each.is_valid(side) for each in seen))
     side = next(fitting, None)
-    if TileGeometry() in geometries or len({each.margin for each in geometries}) > 1 or side is None:
+    if TileGeometry() in seen or len({each.margin for each in seen}) > 1 or side is None:
         kinds = dict.fromkeys(
             "whole images"
             if each == TileGeometry()
@@ -129,6 +135,14 @@ def common_geometry(geometries: Sequence[TileGeometry]) -> TileGeometry:
     return TileGeometry(
         step=step,
         offset=side - step,
-        margin=first.margin,
-        context=max(each.context for each in geometries),
+        margin=margin,
+        context=max(each.context for each in seen),
     )
+
+
+def _with_margin(geometry: TileGeometry, margin: int) -> TileGeometry:
+    """The geometry of a network whose input is cut, where that changes none of its scores; else its own."""
+    beyond = margin - geometry.margin
+    if geometry.step > 1 or not geometry.margin or geometry.context != geometry.margin:
+        return geometry
+    return replace(geometry, offset=geometry.offset + 2 * beyond, margin=margin, context=geometry.context + beyond)

@@ -67,7 +67,7 @@ class CubicFit:
             raise SegbenchError(
                 "calibration=cubic, and no training pixel is labelled",
                 "labelled training images",
-                "set calibration=null",
+                "set calibration=null in a training, calibration=none in evaluate and predict",
             )
         places = np.arange(DEGREE + 1)
         normal = self._powers[places[:, None] + places]

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from segbench.errors import SegbenchError
+from segbench.metrics.distance import distance_inside
 from segbench.metrics.measure import Counts, ImageResult, over_labelled
 from segbench.metrics.thresholds import harmonic_mean
 from segbench.spec import ScoreInfo
@@ -57,13 +57,9 @@ def boundary_f1(label_HW: NDArray[np.bool_], pred_HW: NDArray[np.bool_], toleran
     ours, theirs = boundary(pred_HW), boundary(label_HW)
     if not (ours.any() and theirs.any()):
         return float(np.array_equal(label_HW, pred_HW))
-    precision = (_distance_to(theirs)[ours] <= reach).mean()
-    recall = (_distance_to(ours)[theirs] <= reach).mean()
+    precision = (distance_inside(~theirs)[ours] <= reach).mean()
+    recall = (distance_inside(~ours)[theirs] <= reach).mean()
     return float(harmonic_mean(np.asarray(precision), np.asarray(recall)))
-
-
-def _distance_to(edge_HW: NDArray[np.bool_]) -> NDArray[np.float32]:
-    return np.asarray(cv2.distanceTransform((~edge_HW).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
 
 
 @dataclass(frozen=True)

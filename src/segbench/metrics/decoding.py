@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from segbench.compiled import compiled
 from segbench.errors import SegbenchError, check, check_one_of
+from segbench.metrics.distance import distance_inside
 from segbench.metrics.region_runs import regions, root
 
 Method = Literal["components", "watershed", "cores"]
+USED_BY: Mapping[str, Method] = {"depth": "watershed", "core_threshold": "cores", "min_core": "cores"}
+"""The settings that a single method uses."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,30 @@ class Decoding:
             check(f"decoding.{name}", value, 0 <= value < math.inf, "a finite number from 0", 1)
 
 
+def classes_among(decoding: Decoding, K: int) -> tuple[int, int | None]:
+    """The class of objects and that of their cores, counted from 0, among K.
+
+    Raises:
+        SegbenchError: `decoding.cell_class` or `core_class` is not one of them, or they are the same.
+    """
+    if not decoding.cell_class < K:
+        raise SegbenchError(
+            f"decoding.cell_class={decoding.cell_class} for {K} classes",
+            f"0 to {K - 1}",
+            "set decoding.cell_class to the class of the objects",
+        )
+    if decoding.core_class is None:
+        return decoding.cell_class, None
+    core_class = decoding.core_class if decoding.core_class >= 0 else K + decoding.core_class
+    if not 0 < core_class < K or core_class == decoding.cell_class:
+        raise SegbenchError(
+            f"decoding.core_class={decoding.core_class} for {K} classes, of which {decoding.cell_class} is cell",
+            "the class of the objects' cores, which data.core=0.5 makes",
+            "set decoding.core_class to it, or choose decoding=watershed",
+        )
+    return decoding.cell_class, core_class
+
+
 def decode_instances(prob_KHW: NDArray[np.floating], decoding: Decoding) -> NDArray[np.int32]:
     """Number the objects of one image: `decode_instances(prob_KHW, Decoding(method="watershed", depth=2))`.
 
@@ -80,23 +107,10 @@ def decode_instances(prob_KHW: NDArray[np.floating], decoding: Decoding) -> NDAr
     Raises:
         SegbenchError: `decoding.cell_class` or `core_class` is not one of the K classes, or they are the same.
     """
-    K = len(prob_KHW)
-    if not decoding.cell_class < K:
-        raise SegbenchError(
-            f"decoding.cell_class={decoding.cell_class} for {K} classes",
-            f"0 to {K - 1}",
-            "set decoding.cell_class to the class of the objects",
-        )
-    pred_HW, prob_HW = prob_KHW.argmax(0), prob_KHW[decoding.cell_class]
-    likeliest_HW = pred_HW == decoding.cell_class
-    if decoding.core_class is not None:
-        core_class = decoding.core_class if decoding.core_class >= 0 else K + decoding.core_class
-        if not 0 < core_class < K or core_class == decoding.cell_class:
-            raise SegbenchError(
-                f"decoding.core_class={decoding.core_class} for {K} classes, of which {decoding.cell_class} is cell",
-                "the class of the objects' cores, which data.core=0.5 makes",
-                "set decoding.core_class to it, or choose decoding=watershed",
-            )
+    cell_class, core_class = classes_among(decoding, len(prob_KHW))
+    pred_HW, prob_HW = prob_KHW.argmax(0), prob_KHW[cell_class]
+    likeliest_HW = pred_HW == cell_class
+    if core_class is not None:
         core_HW, prob_HW = prob_KHW[core_class], prob_HW + prob_KHW[core_class]
         likeliest_HW |= pred_HW == core_class
     is_cell = likeliest_HW if decoding.threshold is None else prob_HW > decoding.threshold
@@ -133,7 +147,7 @@ def watershed(mask_HW: NDArray[np.generic], depth: float = 1.0) -> NDArray[np.in
     if not mask.any() or mask.all():
         # No pixel outside, no distance.
         return regions(mask)
-    distance_HW = _depth(mask)
+    distance_HW = distance_inside(mask)
     inside = np.flatnonzero(mask)
     # Stable: pixels of one height stay in row order on any machine.
     order = inside[np.argsort(-distance_HW.ravel()[inside], kind="stable")]
@@ -160,18 +174,11 @@ def from_cores(mask_HW: NDArray[np.generic], cores_HW: NDArray[np.integer]) -> N
     if not seeds_HW.any():
         return regions_HW
     # No pixel outside, no distance: the flood is even.
-    depth_HW = np.zeros(mask.shape, np.float32) if mask.all() else _depth(mask)
+    depth_HW = np.zeros(mask.shape, np.float32) if mask.all() else distance_inside(mask)
     flooded_HW = flood_from(depth_HW, mask, seeds_HW)
     alone_HW = (mask != 0) & (flooded_HW == 0)
     flooded_HW[alone_HW] = regions_HW[alone_HW] + flooded_HW.max()
     return _renumbered(flooded_HW)
-
-
-def _depth(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
-    depth_HW: NDArray[np.float32] = cv2.distanceTransform(
-        (mask != 0).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
-    )
-    return depth_HW
 
 
 @compiled

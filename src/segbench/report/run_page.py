@@ -23,7 +23,7 @@ from segbench.config.handed_over import read_json
 from segbench.config.paper import packaged_facts, paper_blocks
 from segbench.display.digits import number
 from segbench.display.html import part
-from segbench.display.tables import averaged_over, data_wait
+from segbench.display.tables import averaged_over, data_wait, decoded_by
 from segbench.errors import SegbenchError
 from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences, table
@@ -110,6 +110,7 @@ def _scores(run: RunRecord, metric: str | None) -> Markup:
         "calibrated": ", ".join(run.protocol.get("calibration", {})) and "by a cubic polynomial of training images",
         "median filter": f"radius {run.protocol['median']} pixels" if "median" in run.protocol else "",
         "contours": f"sigma {run.protocol['contours']:g} pixels" if "contours" in run.protocol else "",
+        "decoding": decoded_by(run.protocol),
         "precision": run.protocol.get("precision"),
     }
     return facts(how) + part("group", "tables", [*_class_scores(run), table(shown)]) + sentences(notes)

@@ -37,6 +37,7 @@ class _Protocol(_Schema):
     median: int = 0
     contours: float = 0.0
     ensemble: list[_Network] = []
+    decoding: dict[str, str | float | bool | None] = {}
     paper: dict[str, Any] | None = None
     debug: Text = None
     ended_by: Text = None

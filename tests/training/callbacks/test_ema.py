@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from segbench.errors import SegbenchError
 from segbench.experiment.build import build_dataset, build_task
 from segbench.experiment.train import train
 from segbench.runs.directory import Run
@@ -25,6 +26,12 @@ def test_the_average_follows_its_formula(fit, scripted, decay):
     callback = AveragedWeights(decay)
     fit(scripted(), callback, steps=5)
     assert callback.average["weight"].item() == pytest.approx(averages(5, decay)[-1])
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5, float("nan")])
+def test_a_decay_that_forgets_nothing_or_explodes_is_refused(decay):
+    with pytest.raises(SegbenchError, match=r"averaged_weights\.decay"):
+        AveragedWeights(decay)
 
 
 def test_validation_sees_the_average_and_training_goes_on_without_it(fit, scripted):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from segbench.data.drawn_em.noise import FloatImage, smooth_noise
 from segbench.data.drawn_em.parameters import EMParameters
+from segbench.metrics.distance import distance_inside
 
 MARGIN = 32
 """Pixels drawn around a slice, so that cells at its rim look like those inside."""
@@ -108,7 +109,7 @@ def draw_cells(rng: np.random.Generator, height: int, width: int, parameters: EM
     border[1:] |= below
     border[:-1] |= below
     # The exact transform gives the same labels on every machine; the blur smooths the pixels' staircase.
-    depth = cv2.distanceTransform((~border).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    depth = distance_inside(~border)
     depth = cv2.GaussianBlur(depth, (0, 0), 1.0)
 
     inside = np.s_[MARGIN : MARGIN + height, MARGIN : MARGIN + width]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from segbench.errors import check
+
 
 class AveragedWeights(lightning.Callback):
     """Keep an exponential moving average of the weights (Polyak averaging) and evaluate with it.
@@ -18,9 +20,13 @@ class AveragedWeights(lightning.Callback):
 
     Args:
         decay: in [0, 1); 0.999 averages over about the last thousand steps.
+
+    Raises:
+        SegbenchError: another decay.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
+        check("callbacks.averaged_weights.decay", decay, 0 <= decay < 1, "a share from 0, below 1", 0.999)
         self._decay = decay
         self.average: dict[str, Tensor] = {}
         self._trained: dict[str, Tensor] = {}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.display.panels import draw_panel, draw_sample, grey_to_rgb, montage, write_png
+from segbench.errors import check
 from segbench.metrics import ImageResult, WarpingError, overlay, warp
 from segbench.spec import Batch, HeadSpec
 from segbench.tracking.tracker import Mask, Picture, trackers_of
@@ -44,6 +45,8 @@ class Panels(lightning.Callback):
     """
 
     def __init__(self, directory: str | Path, count: int = 4, table: int = 100) -> None:
+        for key, value in (("count", count), ("table", table)):
+            check(f"callbacks.panels.{key}", value, value >= 0, "a number of images, 0 for none", 4)
         self._directory, self._count, self._table = Path(directory), count, table
         self._pictures: dict[str, dict[int, Picture]] = {}
         self._small: dict[int, Picture] = {}
@@ -200,6 +203,7 @@ class Inspect(lightning.Callback):
     """
 
     def __init__(self, directory: str | Path, count: int = 8) -> None:
+        check("callbacks.inspect.count", count, count >= 0, "a number of samples, 0 for none", 8)
         self._directory, self._count, self._drawn = Path(directory), count, 0
 
     def on_train_batch_start(
