@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,20 @@ def not_given(key: str) -> SegbenchError:
     )
 
 
+def refuse_no_file(path: Path) -> None:
+    """Refuse a pipe, a socket or a device: to read it waits for ever, or goes on without end.
+
+    Args:
+        path: what is to be read; a folder passes, and a link to a file.
+
+    Raises:
+        OSError: it is one, or cannot be looked at.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file", str(path))
+
+
 @contextlib.contextmanager
 def reading(path: Path, kind: str, expected: str = "", action: str = "fetch or write it again") -> Iterator[None]:
     """The one place where what a format's library raises over a file becomes the user's error.
@@ -110,6 +125,7 @@ def reading(path: Path, kind: str, expected: str = "", action: str = "fetch or w
         SegbenchError: for any error within; one of ours as it is.
     """
     try:
+        refuse_no_file(path)
         yield
     except SegbenchError:
         raise

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, NonNegativeFloat
 
 from segbench.config.former import with_current_targets
-from segbench.config.handed_over import read_config, read_json, read_record
+from segbench.config.handed_over import read_config, read_json, read_record, text_of
 from segbench.config.record import Config, Recorded
 from segbench.config.requests import OtherData
 from segbench.errors import SegbenchError
@@ -205,10 +205,7 @@ class Run:
     def legs(self) -> list[Leg]:
         """The legs of the run in history.jsonl; empty before it begins, and for runs of version 0.1.0."""
         path = self.path / "history.jsonl"
-        try:
-            return read_legs(path.read_text()) if path.is_file() else []
-        except UnicodeDecodeError as error:
-            raise _damaged(path, error) from error
+        return read_legs(text_of(path, str(path))) if path.exists() else []
 
     def add_leg(self, leg: Leg) -> None:
         """Append a leg that begins to history.jsonl."""
