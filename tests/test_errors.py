@@ -9,7 +9,7 @@ from segbench.data.files.encoded import read_bytes
 from segbench.data.folder.scan import scan_images
 from segbench.data.pascal_context import read_names
 from segbench.data.prepare.annotations import import_masks
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 from segbench.models.published.caffemodel import read_caffemodel
 from segbench.models.published.state_dict import read_state_dict
 from segbench.runs.arrays import read_arrays
@@ -72,3 +72,8 @@ def test_nor_does_a_scan_of_images(tmp_path, in_time, name):
     pipe(tmp_path / name)
     (fault,) = scan_images(tmp_path, [name]).faults.values()
     assert "file" in fault.found or "not installed" in fault.found
+
+
+def test_what_is_said_commands_no_terminal(capsys):
+    say("a\x1b[31m\r\x9b\u202e\udcff\tb\nc", end="|")
+    assert capsys.readouterr().out == "a\\x1b[31m\\r\\x9b\\u202e\\udcff\tb\nc|"

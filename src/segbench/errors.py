@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors of a disk, or of what one user or one file may have of it, that is used up."""
@@ -23,6 +24,11 @@ _PARTS = re.compile(r"SegbenchError: (.*?)\n  expected: (.*?)\n  to do:    (.*)"
 def printable(text: str) -> str:
     """A text with its control characters escaped, so that a name out of a file commands no terminal."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def say(text: object = "", *, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
+    """Print a text, in which names may be a stranger's: as `print`, its control characters escaped."""
+    print(printable(str(text)), file=file, end=end, flush=flush)
 
 
 class SegbenchError(ValueError):

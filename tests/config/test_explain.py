@@ -32,6 +32,7 @@ def test_an_error_in_three_parts_stays_as_it_is():
         (OSError(errno.ENAMETOOLONG, "File name too long", "a/" + "é" * 200), "a name of 400 bytes in a path: éé"),
         (OSError(errno.ENOSPC, "No space left on device"), "a file cannot be written: No space left on device"),
         (ValueError("embedded null byte"), "a path with a NUL byte"),
+        (UnicodeEncodeError("utf-8", "a\ud800", 1, 2, "surrogates not allowed"), r"a name that is no text: a\ud800"),
         (HydraException("odd\nthing"), "odd thing"),
         (MisconfigurationException("not\ntogether"), "not together"),
         (ModuleNotFoundError("a class needs psutil"), "a class needs psutil"),

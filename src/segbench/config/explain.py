@@ -128,6 +128,10 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
         return _of_system(error)
     if isinstance(error, ValueError) and "null byte" in str(error):
         return SegbenchError("a path with a NUL byte", "a path that a file system can hold", "remove the byte")
+    if isinstance(error, UnicodeEncodeError):
+        return SegbenchError(
+            f"a name that is no text: {error.object[:200]}", "a name that a file system can hold", "rename it"
+        )
     if (told := of_torch(error)) is not None:
         return told
     if isinstance(error, RuntimeError) and "torchvision::" in str(error):

@@ -1,4 +1,5 @@
 import json
+import shlex
 
 import cv2
 import numpy as np
@@ -258,3 +259,15 @@ def test_objects_that_spread_over_each_other_are_refused_for_their_bytes(tmp_pat
     np.save(tmp_path / "a_seg.npy", {"masks": np.random.default_rng(0).integers(0, 9999, (100, 100), np.uint16)})
     with pytest.raises(SegbenchError, match=r"a_seg\.npy declares"):
         import_masks(tmp_path, tmp_path / "masks")
+
+
+def test_labels_command_neither_terminal_nor_shell(tmp_path, capsys):
+    path = coco(tmp_path, [{"segmentation": [SQUARE]}])
+    content = json.loads(path.read_text())
+    content["categories"][1]["name"] = "\x1b[31m'; touch canary #"
+    path.write_text(json.dumps(content))
+    cli.run(["import", str(path), f"output={tmp_path}/m", "masks=classes"])
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    words = shlex.split(said.splitlines()[-1])
+    assert words[-1] == "data.classes={background: 0, cat: 1, \\x1b[31m'; touch canary #: 2}"

@@ -415,7 +415,7 @@ def _cellpose(path: Path, name: str) -> Annotated:
     ids_HW = np.asarray(content.item()["masks"])
     if ids_HW.ndim != 2 or ids_HW.dtype.kind not in "biu":
         raise ValueError(f"masks of type {ids_HW.dtype} and {ids_HW.ndim} axes, expected 2 of ids: export them as TIFF")
-    canvas = _Canvas(path, *ids_HW.shape, ratio=_SPREAD)
+    canvas = _Canvas(path, ids_HW.shape[0], ids_HW.shape[1], _SPREAD)
     values, number = np.unique(ids_HW, return_inverse=True)
     number_HW = (number.reshape(ids_HW.shape) + 1) * (ids_HW > 0)
     objects = []
@@ -431,7 +431,7 @@ def _refuse_memo(file: IO[bytes]) -> None:
     """Refuse a pickle that names a place among its values beyond their number: Python makes room for all below it."""
     start = file.tell()
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > number:
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > number:
             raise pickle.UnpicklingError(f"it names the value {argument} among {number}")
     file.seek(start)
 
