@@ -13,10 +13,12 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 # Line feeds and tabs stay; what turns the direction of writing goes.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# As the C library, torch, CUDA, OpenCV, numpy and C++ say it, and torch of what a loading process raised.
+# As the C library, torch, CUDA, SQLite, OpenCV, numpy and C++ say it, and torch of what a loading process raised; the
+# loader of libraries; Python of threads, and of a library in C that forgot to say it.
 _NO_MEMORY = re.compile(
-    "[Cc]an(?:'t|not) allocate memory|CUDA out of memory|Insufficient memory|Unable to allocate [0-9.]+ [kKMGTPE]?i?B|"
-    r"bad_alloc|unable to (?:write to file </torch_|allocate shared memory)|Caught \w*MemoryError"
+    "[Cc]an(?:'t|not) allocate memory|out of memory|Insufficient memory|Unable to allocate [0-9.]+ [kKMGTPE]?i?B|"
+    r"bad_alloc|unable to (?:write to file </torch_|allocate shared memory)|Caught \w*MemoryError|Failed to allocate|"
+    "failed to map segment|cannot map zero-fill|can't start new thread|error return without exception set"
 )
 _PARTS = re.compile(r"SegbenchError: (.*?)\n  expected: (.*?)\n  to do:    (.*)", re.DOTALL)
 
@@ -56,11 +58,18 @@ class SegbenchError(ValueError):
 
 
 def memory_ran_out(error: BaseException) -> bool:
-    """Whether it is memory that ran out, whichever library says so, here or in a loading process."""
-    if isinstance(error, SegbenchError):
-        return False
-    by_class = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return by_class or _NO_MEMORY.search(str(error)) is not None
+    """Whether it is memory that ran out, whichever library says so, here or in a loading process.
+
+    A library may raise something else over it, such as that a file of its own is missing.
+    """
+    met: list[BaseException] = []
+    left: BaseException | None = error
+    while left is not None and left not in met and not isinstance(left, SegbenchError):
+        if isinstance(left, MemoryError) or type(left).__name__ == "OutOfMemoryError" or _NO_MEMORY.search(str(left)):
+            return True
+        met.append(left)
+        left = left.__cause__ or (None if left.__suppress_context__ else left.__context__)
+    return False
 
 
 def no_room(path: Path, error: Exception) -> SegbenchError:
