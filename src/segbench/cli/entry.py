@@ -8,9 +8,10 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from segbench.cli.arguments import quoted
 from segbench.config.explain import Composing, explained
@@ -66,6 +67,7 @@ def boundary() -> Iterator[None]:
         SystemExit: with 1 for any error, 130 for Ctrl-C, 141 for a pipe that nobody reads.
     """
     in_a_command()
+    warnings.formatwarning = _printable_warning
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks ends no command.
         if isinstance(stream, io.TextIOWrapper):
@@ -83,8 +85,18 @@ def boundary() -> Iterator[None]:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
+        # What the functions hold that it left; the explanation needs memory too.
+        traceback.clear_frames(error.__traceback__)
         say(f"error: {explained(error) or printable(_one_line(error))}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+_FORMAT_WARNING = warnings.formatwarning
+
+
+def _printable_warning(*arguments: Any, **named: Any) -> str:
+    # Libraries warn of names that strangers chose, such as a letter that a font lacks.
+    return printable(_FORMAT_WARNING(*arguments, **named))
 
 
 def _one_line(error: BaseException) -> str:
