@@ -37,6 +37,7 @@ def raised_over(first, error):
         (OSError(errno.EACCES, "Permission denied", "a/file"), "a/file: Permission denied"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a/" + "é" * 200), "a name of 400 bytes in a path: éé"),
         (OSError(errno.ENOSPC, "No space left on device"), "a file cannot be written: No space left on device"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "No usable temporary"),
         (ValueError("embedded null byte"), "a path with a NUL byte"),
         (UnicodeEncodeError("utf-8", "a\ud800", 1, 2, "surrogates not allowed"), r"a name that is no text: a\ud800"),
         (OSError(errno.ENOMEM, "Cannot allocate memory", "a/program"), "the machine's memory ran out"),

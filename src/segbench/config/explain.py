@@ -128,6 +128,12 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
         return told
     if isinstance(error, OSError) and error.filename is not None and not hasattr(error, "missing_cfg_file"):
         return _of_system(error)
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
+        return SegbenchError(
+            f"{error.strerror}: they are full, or cannot be written",
+            "a folder for temporary files, with room",
+            "free one, or set TMPDIR=DIR",
+        )
     if isinstance(error, ValueError) and "null byte" in str(error):
         return SegbenchError("a path with a NUL byte", "a path that a file system can hold", "remove the byte")
     if isinstance(error, UnicodeEncodeError):
