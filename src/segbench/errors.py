@@ -3,18 +3,22 @@
 import contextlib
 import errno
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors of a disk, or of what one user or one file may have of it, that is used up."""
 
 # Line feeds and tabs stay; what turns the direction of writing goes.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# As the C library, torch, CUDA, OpenCV, numpy and C++ say it, and torch of what a loading process raised.
+# As the C library, torch, CUDA, SQLite, OpenCV, numpy and C++ say it, and torch of what a loading process raised; the
+# loader of libraries; Python of threads, and of a library in C that forgot to say it.
 _NO_MEMORY = re.compile(
-    "[Cc]an(?:'t|not) allocate memory|CUDA out of memory|Insufficient memory|Unable to allocate [0-9.]+ [kKMGTPE]?i?B|"
-    r"bad_alloc|unable to (?:write to file </torch_|allocate shared memory)|Caught \w*MemoryError"
+    "[Cc]an(?:'t|not) allocate memory|out of memory|Insufficient memory|Unable to allocate [0-9.]+ [kKMGTPE]?i?B|"
+    r"bad_alloc|unable to (?:write to file </torch_|allocate shared memory)|Caught \w*MemoryError|Failed to allocate|"
+    "failed to map segment|cannot map zero-fill|can't start new thread|error return without exception set"
 )
 _PARTS = re.compile(r"SegbenchError: (.*?)\n  expected: (.*?)\n  to do:    (.*)", re.DOTALL)
 
@@ -22,6 +26,11 @@ _PARTS = re.compile(r"SegbenchError: (.*?)\n  expected: (.*?)\n  to do:    (.*)"
 def printable(text: str) -> str:
     """A text with its control characters escaped, so that a name out of a file commands no terminal."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def say(text: object = "", *, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
+    """Print a text, in which names may be a stranger's: as `print`, its control characters escaped."""
+    print(printable(str(text)), file=file, end=end, flush=flush)
 
 
 class SegbenchError(ValueError):
@@ -49,11 +58,18 @@ class SegbenchError(ValueError):
 
 
 def memory_ran_out(error: BaseException) -> bool:
-    """Whether it is memory that ran out, whichever library says so, here or in a loading process."""
-    if isinstance(error, SegbenchError):
-        return False
-    by_class = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return by_class or _NO_MEMORY.search(str(error)) is not None
+    """Whether it is memory that ran out, whichever library says so, here or in a loading process.
+
+    A library may raise something else over it, such as that a file of its own is missing.
+    """
+    met: list[BaseException] = []
+    left: BaseException | None = error
+    while left is not None and left not in met and not isinstance(left, SegbenchError):
+        if isinstance(left, MemoryError) or type(left).__name__ == "OutOfMemoryError" or _NO_MEMORY.search(str(left)):
+            return True
+        met.append(left)
+        left = left.__cause__ or (None if left.__suppress_context__ else left.__context__)
+    return False
 
 
 def no_room(path: Path, error: Exception) -> SegbenchError:
@@ -96,6 +112,20 @@ def not_given(key: str) -> SegbenchError:
     )
 
 
+def refuse_no_file(path: Path) -> None:
+    """Refuse a pipe, a socket or a device: to read it waits for ever, or goes on without end.
+
+    Args:
+        path: what is to be read; a folder passes, and a link to a file.
+
+    Raises:
+        OSError: it is one, or cannot be looked at.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file", str(path))
+
+
 @contextlib.contextmanager
 def reading(path: Path, kind: str, expected: str = "", action: str = "fetch or write it again") -> Iterator[None]:
     """The one place where what a format's library raises over a file becomes the user's error.
@@ -112,6 +142,7 @@ def reading(path: Path, kind: str, expected: str = "", action: str = "fetch or w
         SegbenchError: for any error within; one of ours as it is.
     """
     try:
+        refuse_no_file(path)
         yield
     except SegbenchError:
         raise

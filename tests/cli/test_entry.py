@@ -1,4 +1,7 @@
 import logging
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -21,6 +24,16 @@ def test_an_error_is_told_in_three_parts_without_a_traceback(capsys):
         raise SegbenchError("a fault", "none", "mend it")
     assert left.value.code == 1
     assert capsys.readouterr().err == "error: a fault\n  expected: none\n  to do:    mend it\n"
+
+
+@pytest.mark.parametrize("said", ["say('a\u7ec6\x1b')", "warnings.warn('a\u7ec6\x1b')"])
+def test_what_is_printed_commands_no_terminal_and_lacks_no_letter(said):
+    names = "import warnings; from segbench.cli.entry import boundary; from segbench.errors import say"
+    code = f"{names}\nwith boundary():\n    {said}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=True
+    )
+    assert b"a\\u7ec6\\x1b\n" in done.stdout + done.stderr
 
 
 @pytest.fixture

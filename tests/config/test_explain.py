@@ -25,13 +25,26 @@ def test_an_error_in_three_parts_stays_as_it_is():
     assert explained(error) is error
 
 
+def raised_over(first, error):
+    """The error as a library raises it that handles another."""
+    error.__context__ = first
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "found"),
     [
         (OSError(errno.EACCES, "Permission denied", "a/file"), "a/file: Permission denied"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a/" + "é" * 200), "a name of 400 bytes in a path: éé"),
         (OSError(errno.ENOSPC, "No space left on device"), "a file cannot be written: No space left on device"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "No usable temporary"),
         (ValueError("embedded null byte"), "a path with a NUL byte"),
+        (UnicodeEncodeError("utf-8", "a\ud800", 1, 2, "surrogates not allowed"), r"a name that is no text: a\ud800"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory", "a/program"), "the machine's memory ran out"),
+        (ImportError("a.so: failed to map segment from shared object"), "the machine's memory ran out"),
+        (SystemError("error return without exception set"), "the machine's memory ran out"),
+        (RuntimeError("can't start new thread"), "a thread cannot be started: memory ran out, or the number of proc"),
+        (raised_over(MemoryError(), OSError("no library")), "the machine's memory ran out"),
         (HydraException("odd\nthing"), "odd thing"),
         (MisconfigurationException("not\ntogether"), "not together"),
         (ModuleNotFoundError("a class needs psutil"), "a class needs psutil"),

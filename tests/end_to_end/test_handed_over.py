@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from segbench.config.record import Config
 from segbench.display.panels import write_png
 from segbench.errors import SegbenchError
 from segbench.runs.directory import Run
+from segbench.sweep.scores import error_of
 
 CANARY = "canary"
 INTERPOLATIONS = (
@@ -248,3 +251,29 @@ def test_what_is_recorded_holds_no_interpolation(here, tiny_config):
         tiny_config(r"name='\${x}'")
     for path in here.rglob("*.yaml"):
         assert "${" not in path.read_text()
+
+
+@pytest.mark.parametrize("verb", ["report", "compare"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "dataset.json", "history.jsonl", "metrics.csv", "extremes/extremes.json", "panels/a.png"]
+)
+def test_pages_and_comparisons_do_not_wait_for_a_pipe(verb, name, here):
+    path = here / "RUN" / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    command = [sys.executable, "-m", "segbench", verb, "RUN"]
+    # Waits for a process, so that one that hangs ends the test.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (0, 1) and "Traceback" not in done.stderr
+
+
+def test_the_last_lines_of_a_job_are_not_read_through_a_link(here, call):
+    (here / "secret").write_text("secret")
+    run = Run(here / "RUN")
+    run.set_state("failed")
+    (here / "RUN" / "console.log").write_text("x" * 10**6 + "\nwhy\n")
+    assert error_of(run).endswith("\nwhy")
+    (here / "RUN" / "console.log").unlink()
+    (here / "RUN" / "console.log").symlink_to(here / "secret")
+    assert error_of(run) == "no console.log"

@@ -123,6 +123,20 @@ def test_files_that_a_crashed_machine_left_empty_are_named(run):
         run.config()
 
 
+@pytest.mark.parametrize("content", ["[]", '{"test": "a"}', '{"test": [1e999]}', '{"test": [null]}'])
+def test_splits_are_lists_of_names(run, content):
+    (run.path / "splits.json").write_text(content)
+    with pytest.raises(SegbenchError, match=r"splits\.json is damaged"):
+        run.splits()
+
+
+@pytest.mark.parametrize("content", ["[]", '{"a": 1}', '{"a": null}'])
+def test_digests_are_texts(run, content):
+    (run.path / "digests.json").write_text(content)
+    with pytest.raises(SegbenchError, match=r"digests\.json is damaged"):
+        run.digests()
+
+
 def test_results_follow_their_schema(run):
     run.write_results({"test/mean_iu": 0.5, "test/iu/cell": float("nan")}, {"fit_s": 1.0}, {"git": None}, {"tta": "d4"})
     results = run.results()

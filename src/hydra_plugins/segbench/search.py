@@ -11,7 +11,7 @@ from hydra.plugins.sweeper import Sweeper
 
 from hydra_plugins.segbench.launcher import settings_of
 from segbench.cli.entry import job
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -71,7 +71,7 @@ class OptunaSweeper(Sweeper):
                 machine = machine_of(sweep, launching, left)
                 stopped = run_work(sweep, machine, trials, launching, left) if left else None
                 sweep.save()
-                print(counts(study))
+                say(counts(study))
             if stopped is not None:
                 raise SystemExit(exit_code(sweep, show(sweep), stopped))
 
@@ -89,21 +89,21 @@ class OptunaSweeper(Sweeper):
 
         assert self.hydra_context is not None and self.config is not None
         settings, launching, space, base, search = self._asked(arguments)
-        print(f"search by {search['metric']} ({search['direction']}), {counted(settings.n_trials, 'trial')}, over")
+        say(f"search by {search['metric']} ({search['direction']}), {counted(settings.n_trials, 'trial')}, over")
         for text in space.texts.values():
-            print(f"  {text}")
+            say(f"  {text}")
         for group in search["zip"]:
-            print(f"  together: {', '.join(group)}")
+            say(f"  together: {', '.join(group)}")
         path = Path(str(self.config.hydra.sweep.dir))
         if (path / "sweep.yaml").is_file():
             sweep = Sweep.open(path)
             sweep.begin_search(search, base)
-            print(f"{path} has {counted(len(sweep.jobs))} already: the values of further trials depend on their scores")
+            say(f"{path} has {counted(len(sweep.jobs))} already: the values of further trials depend on their scores")
             return
         first = first_trials(settings, space) if settings.storage is None else []
         if settings.n_trials > len(first):
             known = f"the values of the first {len(first)} are known; those of the others" if first else "their values"
-            print(f"{known} depend on the scores before them")
+            say(f"{known} depend on the scores before them")
         show_plan(self.hydra_context, self.config, launching, first)
 
     def _asked(self, arguments: list[str]) -> tuple[Searching, Launching, Space, dict[str, Any], dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.cli.arguments import split_arguments, write_output
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 
 if TYPE_CHECKING:
     from segbench.compare.comparison import Comparison
@@ -62,7 +62,7 @@ def main() -> None:
     """The entry point; sys.argv holds sources and key=value pairs."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
+        say(USAGE, end="")
         return
     raise SystemExit(run(arguments))
 
@@ -93,11 +93,11 @@ def run(arguments: Sequence[str]) -> int:
         _print(comparison, form, given.get("table"))
     if "wandb" in given:
         # Another program may read stdout.
-        print(_send(given["wandb"], sources, comparison), file=sys.stderr)
+        say(_send(given["wandb"], sources, comparison), file=sys.stderr)
     wrong = [str(refusal.error) for refusal in comparison.refusals if refusal.wrong]
     wrong += [f"{entry.source}: {entry.reason}" for entry in comparison.table.left_out if entry.wrong]
     for message in wrong:
-        print(f"error: {message}", file=sys.stderr)
+        say(f"error: {message}", file=sys.stderr)
     return 1 if wrong else 0
 
 
@@ -164,14 +164,14 @@ def _write(path: Path, comparison: Comparison, form: str, table: str | None) -> 
     from segbench.compare.formats import write
 
     write_output(path, write(comparison, form, table))
-    print(path)
+    say(path)
 
 
 def _print(comparison: Comparison, form: str, table: str | None) -> None:
     from segbench.compare.formats import chosen, write
 
     if form != "terminal":
-        print(write(comparison, form, table), end="")
+        say(write(comparison, form, table), end="")
         return
     from segbench.compare.terminal import PIPE_WIDTH, show
     from segbench.runtime.console import Console

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -123,11 +123,11 @@ def main() -> None:
     arguments = sys.argv[1:]
     scripts = {"bash": _BASH, "zsh": _ZSH + _BASH, "fish": _FISH}
     if arguments and arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
+        say(USAGE, end="")
     elif arguments and arguments[0] == "query":
-        print("\n".join(candidates(" ".join(arguments[1:]))))
+        say("\n".join(candidates(" ".join(arguments[1:]))))
     elif arguments and arguments[0] in scripts:
-        print(scripts[arguments[0]], end="")
+        say(scripts[arguments[0]], end="")
     else:
         found = " ".join(["segbench completion", *arguments])
         raise SegbenchError(found, "bash, zsh or fish", 'eval "$(segbench completion bash)"')

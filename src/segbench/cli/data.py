@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.cli.arguments import PATHS, pairs, unquoted
 from segbench.config.explain import near
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 
 if TYPE_CHECKING:
     from segbench.data.raw import DataSet
@@ -62,12 +63,12 @@ def main() -> None:
     """The entry point; sys.argv holds the action, the data set and key=value pairs."""
     arguments = sys.argv[1:]
     if not arguments or {"-h", "--help"} & {*arguments}:
-        print(_help([argument for argument in arguments if argument not in ("-h", "--help")]), end="")
+        say(_help([argument for argument in arguments if argument not in ("-h", "--help")]), end="")
         return
     try:
         raise SystemExit(run(arguments))
     except KeyboardInterrupt:
-        print("\nstopped; the same command continues from here", file=sys.stderr)
+        say("\nstopped; the same command continues from here", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -196,18 +197,18 @@ def _import(source: str, given: dict[str, str]) -> int:
         raise SegbenchError(found, "output= and masks=", "segbench data import --help")
     output, kind = Path(unquoted(given["output"])), given.get("masks", "objects")
     done = import_masks(Path(source), output, kind)
-    print(f"{done.masks} masks of {done.objects} objects ({', '.join(done.classes)}) in {output}")
+    say(f"{done.masks} masks of {done.objects} objects ({', '.join(done.classes)}) in {output}")
     for what, count in done.left_out.items():
-        print(f"not used: {count} {what}")
+        say(f"not used: {count} {what}")
     void = f" data.ignore_index={VOID_OF[kind]}" if done.crowds else ""
     if done.crowds:
-        print(f"{done.crowds} crowds have the value {VOID_OF[kind]}")
+        say(f"{done.crowds} crowds have the value {VOID_OF[kind]}")
     if kind == "objects":
-        print(f"to train: segbench train experiment=image_objects data.images=FOLDER data.masks={output}{void}")
+        say(f"to train: segbench train experiment=image_objects data.images=FOLDER data.masks={output}{void}")
     else:
         named = ", ".join(f"{name}: {value}" for name, value in {"background": 0, **done.classes}.items())
-        print(f"to train: segbench train experiment=image_folder data.images=FOLDER data.masks={output}{void} ", end="")
-        print(f"'data.classes={{{named}}}'")
+        chosen = shlex.quote(f"data.classes={{{named}}}")
+        say(f"to train: segbench train experiment=image_folder data.images=FOLDER data.masks={output}{void} {chosen}")
     return 0
 
 
@@ -256,13 +257,16 @@ def _say_augmentation(name: str, dataset: DataSet) -> None:
     if source is None or len(source) == 0 or name not in ("image_folder", "image_objects"):
         return
     chosen, why = glance(source, next(iter(dataset.spec.heads))).augmentation
-    print(f"augment=auto is {chosen}, since {why}")
+    say(f"augment=auto is {chosen}, since {why}")
 
 
 @contextlib.contextmanager
 def _logged() -> Iterator[None]:
     """Print what a data set logs while it is built."""
+    from segbench.runtime.log import Printable
+
     logger, printing = logging.getLogger("segbench.data"), logging.StreamHandler(sys.stdout)
+    printing.setFormatter(Printable())
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(printing)

@@ -16,7 +16,7 @@ from typing import Any
 
 from segbench.cli.flags import Parser
 from segbench.config.explain import of_torchvision
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 from segbench.runtime.workers import LOW_SHARED_MEMORY, shared_memory
 
 _PACKAGES = (
@@ -153,7 +153,7 @@ def main() -> None:
     given = parser.parse_args()
     found, problems = look()
     if given.json:
-        print(json.dumps(found | {"problems": problems}, indent=2))
+        say(json.dumps(found | {"problems": problems}, indent=2))
     else:
         _show(found, problems, print)
     if problems:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from segbench.cli.arguments import quoted
 from segbench.config.explain import Composing, explained
 from segbench.config.own_targets import opened
 from segbench.config.packaged import conf_root
 from segbench.config.trust import typed
-from segbench.errors import SegbenchError, printable
+from segbench.errors import SegbenchError, printable, say
 from segbench.runtime.closed_pipe import ends_quietly
 from segbench.runtime.frameworks import in_a_command
 from segbench.runtime.log import TRACEBACK_IN
@@ -65,6 +67,11 @@ def boundary() -> Iterator[None]:
         SystemExit: with 1 for any error, 130 for Ctrl-C, 141 for a pipe that nobody reads.
     """
     in_a_command()
+    warnings.formatwarning = _printable_warning
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks ends no command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # What it cannot decode is told in our own sentence.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
@@ -78,8 +85,18 @@ def boundary() -> Iterator[None]:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"error: {explained(error) or printable(_one_line(error))}", file=sys.stderr)
+        # What the functions hold that it left; the explanation needs memory too.
+        traceback.clear_frames(error.__traceback__)
+        say(f"error: {explained(error) or printable(_one_line(error))}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+_FORMAT_WARNING = warnings.formatwarning
+
+
+def _printable_warning(*arguments: Any, **named: Any) -> str:
+    # Libraries warn of names that strangers chose, such as a letter that a font lacks.
+    return printable(_FORMAT_WARNING(*arguments, **named))
 
 
 def _one_line(error: BaseException) -> str:
@@ -112,7 +129,7 @@ def hydra_entry(function: Callable[[DictConfig], None], verb: str) -> None:
         if flags.help:
             from segbench.cli.help import help_text
 
-            print(help_text(verb, own), end="")
+            say(help_text(verb, own), end="")
             return
         from segbench.config.composing import composing
 
@@ -224,7 +241,7 @@ def _warn_of_hidden(config: DictConfig) -> None:
         if source.provider.startswith("hydra.searchpath") and source.schema == "file":
             files = sorted(path.relative_to(source.path) for path in Path(source.path).rglob("*.yaml"))
             for hidden in (file for file in files if (conf_root() / file).is_file()):
-                print(
+                say(
                     f"{source.path}/{hidden} is not used: in hydra.searchpath the packaged file of that name comes "
                     f"first; with --config-dir {source.path} yours does",
                     file=sys.stderr,

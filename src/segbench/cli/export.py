@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from segbench.cli.entry import hydra_entry
 from segbench.config.composed import resolved
 from segbench.config.requests import ExportRequest
+from segbench.errors import say
 from segbench.export.exporting import export
 from segbench.runtime.processes import choose_run_id
 from segbench.runtime.signals import stoppable
@@ -21,7 +22,7 @@ def run_job(config: DictConfig) -> None:
     from segbench.runtime.log import log_to
 
     with log_to(None), stoppable():
-        print(export(ExportRequest.of(resolved(config))))
+        say(export(ExportRequest.of(resolved(config))))
 
 
 def main() -> None:

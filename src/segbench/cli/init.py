@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from segbench.cli.flags import Parser
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 from segbench.runtime.files import partial_name, write_whole
 
 TEMPLATE = Path(__file__).parent / "starter"
@@ -21,10 +21,10 @@ def main() -> None:
     parser.add_argument("name", type=Path, metavar="NAME", help="its folder, whose name is that of the Python package")
     folder: Path = parser.parse_args().name
     written = write_project(folder)
-    print(f"{len(written)} files in {folder}. Now:")
-    print(f"  cd {folder}")
-    print("  export PYTHONPATH=.")
-    print(f"  segbench train --config-dir {folder.name}/conf experiment={folder.name}")
+    say(f"{len(written)} files in {folder}. Now:")
+    say(f"  cd {folder}")
+    say("  export PYTHONPATH=.")
+    say(f"  segbench train --config-dir {folder.name}/conf experiment={folder.name}")
 
 
 def write_project(folder: Path) -> list[Path]:

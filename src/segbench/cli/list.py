@@ -7,7 +7,7 @@ from pathlib import Path
 from segbench.cli.flags import Parser
 from segbench.config.explain import near
 from segbench.config.installed import roots
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 
 AXES = ("experiment", "data", "model", "augment", "loss", "optimizer", "scheduler", "decoding", "metrics")
 FURTHER = ("trainer", "callbacks", "logger", "debug")
@@ -53,10 +53,10 @@ def main() -> None:
     if given.config_dir is not None and not given.config_dir.is_dir():
         raise SegbenchError(f"no folder {given.config_dir}", "a config directory", "correct --config-dir")
     for axis in given.axes or AXES + FURTHER:
-        print(f"{axis}=")
+        say(f"{axis}=")
         for name, header in options(axis, roots(given.config_dir)).items():
             # An axis given by name is shown with full headers.
-            print(f"  {name:<24} {header[0] if header else ''}".rstrip())
+            say(f"  {name:<24} {header[0] if header else ''}".rstrip())
             for line in header[1:] if given.axes else []:
-                print(f"  {'':<24} {line}")
-        print()
+                say(f"  {'':<24} {line}")
+        say()

@@ -7,7 +7,7 @@ import sys
 
 from segbench import __version__
 from segbench.cli.entry import boundary
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 
 COMMANDS = {
     "train": ("segbench.cli.train", "train, then score on the test split"),
@@ -58,10 +58,10 @@ def main() -> None:
     """Run the sub-command that sys.argv names."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage(), end="")
+        say(usage(), end="")
         return
     if arguments[0] == "--version":
-        print(__version__)
+        say(__version__)
         return
     if arguments[0] not in COMMANDS:
         import difflib

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from segbench.cli.entry import hydra_entry
 from segbench.config.composed import resolved
 from segbench.config.requests import PredictRequest
+from segbench.errors import say
 from segbench.experiment.predict import predict
 from segbench.runtime.processes import choose_run_id
 from segbench.runtime.signals import Stopped, stoppable
@@ -23,9 +24,9 @@ def run_job(config: DictConfig) -> None:
 
     with log_to(None), stoppable():
         try:
-            predict(PredictRequest.of(resolved(config)), written=lambda path: print(path, flush=True))
+            predict(PredictRequest.of(resolved(config)), written=lambda path: say(path, flush=True))
         except Stopped:
-            print("stopped; the same command continues from here", file=sys.stderr)
+            say("stopped; the same command continues from here", file=sys.stderr)
             raise
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segbench.cli.arguments import split_arguments, write_output
+from segbench.errors import say
 from segbench.report.page import report
 
 USAGE = """\
@@ -29,9 +30,9 @@ def main() -> None:
     """The entry point; sys.argv holds sources and key=value pairs."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
+        say(USAGE, end="")
         return
-    print(run(arguments))
+    say(run(arguments))
 
 
 def run(arguments: Sequence[str]) -> Path:
@@ -55,5 +56,5 @@ def run(arguments: Sequence[str]) -> Path:
 
         finished = [each for source in sources for each in find_runs(source) if (each / "results.json").is_file()]
         name = f"report-{folder.resolve().name}"
-        print(send(given["wandb"], "report", name, path, used=tracked_scores(finished)), file=sys.stderr)
+        say(send(given["wandb"], "report", name, path, used=tracked_scores(finished)), file=sys.stderr)
     return path

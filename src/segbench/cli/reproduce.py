@@ -14,7 +14,7 @@ from segbench.config.own_targets import opened
 from segbench.config.paper import paper_blocks
 from segbench.config.trust import names_in
 from segbench.display.digits import number, spread
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 from segbench.papers.ledger import (
     COLUMNS,
     default_folder,
@@ -50,7 +50,7 @@ def main() -> None:
     """The entry point; sys.argv holds an experiment, key=value pairs and overrides."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
+        say(USAGE, end="")
         return
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
@@ -59,7 +59,7 @@ def main() -> None:
         else:
             _run(arguments)
     except KeyboardInterrupt:
-        print("\nstopped; the same command continues from here", file=sys.stderr)
+        say("\nstopped; the same command continues from here", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -69,7 +69,7 @@ def _list(arguments: Sequence[str]) -> None:
         raise SegbenchError(f"--list with {bare[0]}", "format= and ledger= alone", "segbench reproduce --help")
     rows = read_rows(Path(given.get("ledger", default_folder())))
     if given.get("format", "terminal") == "markdown":
-        print(markdown(rows), end="")
+        say(markdown(rows), end="")
         return
     if given.get("format", "terminal") != "terminal":
         raise SegbenchError(f"format={given['format']}", "markdown, or none", "correct format=")

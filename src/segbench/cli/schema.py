@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from segbench.cli.arguments import write_output
 from segbench.cli.flags import Parser
 from segbench.config.installed import roots
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 
 
 def main() -> None:
@@ -40,10 +40,10 @@ def main() -> None:
     }
     files[CONFIG] = f"{folder}/experiment/*.yaml"
     settings = ",\n".join(f'  "{given.output}/{name}.json": "{place}"' for name, place in files.items())
-    print(f"{len(made)} schemas in {given.output}; for VS Code, in .vscode/settings.json:")
-    print(f'"yaml.schemas": {{\n{settings}\n}}')
-    print("or as the first line of a file, from where it is:")
-    print(f"# yaml-language-server: $schema=../../{given.output}/optimizer.json")
+    say(f"{len(made)} schemas in {given.output}; for VS Code, in .vscode/settings.json:")
+    say(f'"yaml.schemas": {{\n{settings}\n}}')
+    say("or as the first line of a file, from where it is:")
+    say(f"# yaml-language-server: $schema=../../{given.output}/optimizer.json")
 
 
 def _of_launcher() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from segbench.cli.entry import boundary
 from segbench.cli.flags import Parser
 from segbench.compare.reading import find_runs
+from segbench.errors import say
 from segbench.runs.directory import Run
 from segbench.sweep.job import counted, is_held
 from segbench.tracking.offline import send
@@ -43,7 +44,7 @@ def sync(sources: Sequence[str], online: bool = False) -> int:
     runs = list(dict.fromkeys(path for source in sources for path in find_runs(source)))
     done = send([(path, _may_be_at_work(path)) for path in runs], online)
     for leg, words in done.failed:
-        print(f"not sent: {leg.folder}: {words}")
+        say(f"not sent: {leg.folder}: {words}")
     parts = {
         "sent": done.sent,
         "sent earlier": done.before,
@@ -52,7 +53,7 @@ def sync(sources: Sequence[str], online: bool = False) -> int:
         "not sent": done.failed,
     }
     said = [f"{len(legs)} {what}" for what, legs in parts.items() if legs]
-    print(f"{counted(len(runs), 'run')}: {', '.join(said) or 'nothing kept for W&B'}")
+    say(f"{counted(len(runs), 'run')}: {', '.join(said) or 'nothing kept for W&B'}")
     return 1 if done.failed else 0
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from segbench.cli.arguments import pairs
 from segbench.cli.entry import boundary, hydra_entry, overrides
 from segbench.config.composed import resolved
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 from segbench.experiment.train import train
 from segbench.papers.named import name_deviations
 from segbench.runtime.processes import is_main_process, started_by
@@ -62,7 +62,7 @@ def resume_run(arguments: Sequence[str]) -> Path:
     asked = continuation(given | dict.fromkeys(bare, ""))
     if isinstance(asked, str):
         if is_main_process():
-            print(asked)
+            say(asked)
             if not Run(Path(given["resume"])).deviations():
                 name_deviations(Path(given["resume"]))
         return Path(given["resume"])

@@ -16,7 +16,7 @@ from segbench.config.handed_over import read_json
 from segbench.errors import SegbenchError
 from segbench.runs.configs import Configs
 from segbench.runs.directory import SCHEMA, Run
-from segbench.runs.history import Leg, continuations, effective, read_legs
+from segbench.runs.history import Leg, continuations, effective
 from segbench.runs.partial import Partial
 from segbench.runs.schemas import fault_of_protocol, fault_of_provenance
 from segbench.runtime.files import walk
@@ -265,13 +265,9 @@ def _partial(path: Path, trained: Path) -> Partial | None:
 
 def _legs(path: Path) -> list[Leg]:
     try:
-        legs = read_legs((path / "history.jsonl").read_text())
-    except FileNotFoundError:
-        return []
+        legs = Run(path).legs()
     except SegbenchError as error:
         raise _Damaged(error.found) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise _Damaged(f"history.jsonl cannot be read: {error}") from error
     for leg in legs:
         _check_origin("history.jsonl", leg.provenance)
     return legs

@@ -124,12 +124,22 @@ def explained(error: BaseException, composing: Composing | None = None) -> Segbe
             "a disk, and a limit of what this user may fill, with room for it",
             "free it, or choose another place, and run the command again",
         )
-    if isinstance(error, OSError) and error.filename is not None and not hasattr(error, "missing_cfg_file"):
-        return _of_system(error)
-    if isinstance(error, ValueError) and "null byte" in str(error):
-        return SegbenchError("a path with a NUL byte", "a path that a file system can hold", "remove the byte")
     if (told := of_torch(error)) is not None:
         return told
+    if isinstance(error, OSError) and error.filename is not None and not hasattr(error, "missing_cfg_file"):
+        return _of_system(error)
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
+        return SegbenchError(
+            f"{error.strerror}: they are full, or cannot be written",
+            "a folder for temporary files, with room",
+            "free one, or set TMPDIR=DIR",
+        )
+    if isinstance(error, ValueError) and "null byte" in str(error):
+        return SegbenchError("a path with a NUL byte", "a path that a file system can hold", "remove the byte")
+    if isinstance(error, UnicodeEncodeError):
+        return SegbenchError(
+            f"a name that is no text: {error.object[:200]}", "a name that a file system can hold", "rename it"
+        )
     if isinstance(error, RuntimeError) and "torchvision::" in str(error):
         return of_torchvision(error)
     if isinstance(error, yaml.MarkedYAMLError):
@@ -161,6 +171,12 @@ def of_torch(error: BaseException) -> SegbenchError | None:
         if "DataLoader worker process" in str(error):
             return SegbenchError(
                 "a loading process ran out of memory", "room for what each loading process holds", _LESS_MEMORY
+            )
+        if "start new thread" in str(error):
+            return SegbenchError(
+                "a thread cannot be started: memory ran out, or the number of processes that this user may have",
+                "room for it; ulimit -u shows that number",
+                f"set threads=1 and fewer data.num_workers or hydra.launcher.jobs, or raise the limit; {_GO_ON}",
             )
         on_gpu = type(error).__name__ == "OutOfMemoryError" or "CUDA" in str(error)
         instead = "see that no other program uses the GPU" if on_gpu else "set fewer data.num_workers"

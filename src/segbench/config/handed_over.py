@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, refuse_no_file
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST = 500_000
@@ -193,6 +193,7 @@ def text_of(path: Path, source: str) -> str:
         SegbenchError: it cannot be read.
     """
     try:
+        refuse_no_file(path)
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(source, error) from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.packaged import conf_root, read_yaml
+from segbench.errors import say
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -77,7 +78,7 @@ def _folder(point: EntryPoint) -> Path | None:
 
 
 def _tell(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+    say(sentence, file=sys.stderr)
 
 
 def roots(own: Path | None = None) -> list[Path]:

@@ -12,7 +12,7 @@ from segbench.config.grammar import spread
 from segbench.config.packaged import conf_root, read_yaml
 from segbench.config.record import LOADER_KEYS, Augment, InitialWeights, Loss, Scheduler, Trainer
 from segbench.config.trust import is_trusted, own
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 
 AXES = (
     *("data", "augment", "model", "loss", "optimizer", "scheduler", "decoding"),
@@ -122,4 +122,4 @@ def _not_taken(target: str, node: Mapping[str, Any], above: str) -> list[str]:
 @cache
 def _tell(sentence: str) -> None:
     # Once a process: the jobs of a sweep are composed one by one.
-    print(sentence, file=sys.stderr)
+    say(sentence, file=sys.stderr)

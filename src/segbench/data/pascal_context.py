@@ -16,7 +16,7 @@ from segbench.data.pascal_voc import CLASSES as OBJECTS
 from segbench.data.pascal_voc import voc_palette
 from segbench.data.raw import RawImage, Source
 from segbench.data.voc_files import YEAR_FOLDERS, found
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, refuse_no_file
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
 CLASSES = (
@@ -42,6 +42,7 @@ def read_names(path: Path) -> tuple[str, ...]:
         SegbenchError: the file is missing, not text, or its numbers are not 1, 2, 3 ...
     """
     try:
+        refuse_no_file(path)
         lines = [line for line in path.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise SegbenchError(

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.errors import SegbenchError, memory_ran_out, no_room
+from segbench.errors import SegbenchError, memory_ran_out, no_room, refuse_no_file
 from segbench.spec import DatasetSpec
 
 
@@ -74,14 +74,16 @@ class DataSet(Protocol):
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def why_unreadable(path: Path, error: Exception) -> SegbenchError:
+def why_unreadable(path: Path, error: Exception, expected: str = "a whole image file") -> SegbenchError:
     """The error for a file that its reader did not read, whatever class of error that raised.
 
     Args:
         path: the file, or a zarr folder.
         error: what was raised; a `SegbenchError` is returned, unless the file is a pointer of Git LFS.
+        expected: what should be there.
     """
     try:
+        refuse_no_file(path)
         with path.open("rb") as file:
             begins = file.read(len(_POINTER))
     except OSError:
@@ -94,6 +96,6 @@ def why_unreadable(path: Path, error: Exception) -> SegbenchError:
         return no_room(path, error)
     return SegbenchError(
         f"{path} cannot be read: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
-        "a whole image file",
+        expected,
         "fetch or write it again",
     )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.cells import two_nearest
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, refuse_no_file
 from segbench.runtime.files import written_whole
 
 Balance = Literal["image", "none"] | Sequence[float]
@@ -196,9 +196,10 @@ class WeightMapCache:
         if self.folder is None:
             return None
         try:
+            refuse_no_file(self.folder / f"{key}.npy")
             stored: NDArray[np.float32] = np.load(self.folder / f"{key}.npy", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            # Absent, or truncated by a full disk: compute it again.
+        except Exception:
+            # Absent, truncated by a full disk, or damaged in any way, of memory too: compute it again.
             return None
         return stored if stored.shape == shape and stored.dtype == np.float32 else None
 

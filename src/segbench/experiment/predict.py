@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.trust import names_in, refuse_untrusted, trusting
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 from segbench.experiment.evaluating import devices_of, evaluating
 from segbench.runs.calibration import file_digest
 from segbench.runtime.frameworks import import_frameworks
@@ -442,4 +442,4 @@ def _refuse_over_input(each: Input, paths: Sequence[Path], output: Path) -> None
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    say(text, file=sys.stderr, flush=True)

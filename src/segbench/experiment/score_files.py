@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from segbench.config.requests import EvaluateRequest
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 from segbench.runs.directory import Run, not_writable
 from segbench.runs.provenance import provenance
 
@@ -168,8 +168,8 @@ def score_files(given: EvaluateRequest, directory: Path, overrides: list[str]) -
         except OSError as error:
             raise not_writable(directory, error) from error
     print_scores(scored, len(label_NHW))
-    print(json.dumps(values))
-    print(f"run: {directory}")
+    say(json.dumps(values))
+    say(f"run: {directory}")
     return values
 
 

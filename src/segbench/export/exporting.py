@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from segbench.config.requests import ExportRequest
 from segbench.config.trust import names_in, refuse_untrusted, trusting
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 from segbench.runtime.files import partial_name
 from segbench.runtime.frameworks import import_frameworks
 
@@ -73,14 +73,14 @@ def export(given: ExportRequest) -> Path:
     inside = geometry
     if size is None and takes_any_sides(geometry):
         network, inside = AnySides(by_name, geometry.step), TileGeometry()
-    print(f"{checkpoint} of step {step}: {type(model).__name__}", file=sys.stderr)
+    say(f"{checkpoint} of step {step}: {type(model).__name__}", file=sys.stderr)
     for sentence in (*(f"beside it {each.checkpoint}" for each in members), *left_out(members, config)):
-        print(sentence, file=sys.stderr)
+        say(sentence, file=sys.stderr)
     for sentence in (
         *(_sides(geometry, size, inside is not geometry), _precision(str(config.trainer.precision))),
         *_left_out(config),
     ):
-        print(sentence, file=sys.stderr)
+        say(sentence, file=sys.stderr)
     example = next(_images(spec, inside, size, SIDES[1:]))
     program = trace(network, example, inside, size)
     description = describe(config, spec, geometry, checkpoint.stem, step, size, inside is not geometry)
@@ -202,7 +202,7 @@ def _check(
             largest = float(np.abs(scores_BKhw).max())
             difference = float(np.abs(found[head] - scores_BKhw).max())
             line = f"{where}: maximum difference {difference:.1e} at scores up to {largest:.3g}"
-            print(line, file=sys.stderr)
+            say(line, file=sys.stderr)
             # Negated, so that NaN fails.
             if not difference <= tolerance * max(1.0, largest):
                 raise _differs(where, f"off by up to {difference:.1e} at scores up to {largest:.3g}")

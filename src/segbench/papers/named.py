@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segbench.config.paper import experiment_of
+from segbench.errors import say
 from segbench.experiment.stages import FOLDER
 from segbench.runs.directory import Run
 
@@ -38,6 +39,6 @@ def name_deviations(directory: Path) -> None:
     conduct = Conduct.of(trained, None if trained.path == run.path else run)
     found, other = deviations(conduct, row.config, row.stages), not_comparable(conduct.config, row.config)
     run.write_deviations({"experiment": itself, "deviations": found, "not_comparable": other})
-    print(f"{run.path} beside {itself}, the paper's protocol:")
+    say(f"{run.path} beside {itself}, the paper's protocol:")
     for each in (*(f"not comparable: {reason}" for reason in other), *found):
-        print(f"  {each}")
+        say(f"  {each}")

@@ -18,7 +18,7 @@ from segbench.config.paper import paper_blocks
 from segbench.config.places import PLACES
 from segbench.config.record import Config
 from segbench.config.trust import is_trusted, own, targets_in, trusting
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 from segbench.experiment.stages import trees_of
 from segbench.papers.experiments import Composed, compose_experiment, row_itself
 from segbench.papers.ledger import beyond, read_rows, summarise, verdict, write_row
@@ -153,8 +153,8 @@ def _have_data(composed: Composed) -> None:
 
         if composed.data not in PARTS:
             raise
-        print(f"{missing.found}; segbench data prepare {composed.data}", file=sys.stderr)
-        listener = Listener(say=lambda said: print(said, file=sys.stderr), progress=lambda *_: None)
+        say(f"{missing.found}; segbench data prepare {composed.data}", file=sys.stderr)
+        listener = Listener(say=lambda said: say(said, file=sys.stderr), progress=lambda *_: None)
         prepare(composed.data, Path(str(composed.config.data.arguments["root"])), [], None, listener)
         build_dataset(composed.config.data, composed.config.weights, composed.config.model)
 
@@ -191,7 +191,7 @@ def _train(directory: Path, order: Order, composed: Composed) -> None:
         Run.prepare(directory, composed.config, order.overrides)
     run = Run.open(directory)
     if run.state() == "finished":
-        print(f"{directory}: finished", file=sys.stderr)
+        say(f"{directory}: finished", file=sys.stderr)
         return
     command = [sys.executable, "-m", "segbench.train", f"resume={directory}"]
     command += [f"trust={','.join(trusted)}"] if (trusted := _trusted(order, composed)) else []

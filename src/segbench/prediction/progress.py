@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from segbench.errors import say
+
 LINE_SECONDS = 60.0
 
 
@@ -56,7 +58,7 @@ class Progress:
         self._bar.update(self._task, description=self._name, completed=self._done + share)
         if not self._terminal and self._clock() - self._printed >= LINE_SECONDS:
             self._printed = self._clock()
-            print(f"{self._name}: {share:.0%}; input {self._done + 1} of {self._inputs}", file=sys.stderr, flush=True)
+            say(f"{self._name}: {share:.0%}; input {self._done + 1} of {self._inputs}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """The input is done."""

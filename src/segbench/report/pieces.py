@@ -11,7 +11,9 @@ import yaml
 from markupsafe import Markup
 
 from segbench.compare.document import Table
+from segbench.data.files.encoded import decode, read_bytes
 from segbench.display.html import part
+from segbench.errors import SegbenchError, refuse_no_file
 
 MAX_SIDE = 1600
 """Pictures are scaled down to this many pixels: a dozen of them then take well under 5 MB."""
@@ -34,10 +36,12 @@ def picture(path: Path, caption: str, run: Path) -> Markup:
     """A picture file of a run inside the page, as JPEG of at most `MAX_SIDE` pixels; a sentence where it is refused."""
     import cv2
 
-    why = _refused(path, run)
-    image = None if why else cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        return part("sentence", f"{path.name} cannot be read: {why or 'it is damaged'}.")
+    try:
+        if why := _refused(path, run):
+            return part("sentence", f"{path.name} cannot be read: {why}.")
+        image = decode(path, read_bytes(path), cv2.IMREAD_COLOR)
+    except SegbenchError as error:
+        return part("sentence", f"{error.found}.")
     scale = MAX_SIDE / max(image.shape[:2])
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -50,6 +54,7 @@ def _refused(path: Path, run: Path) -> str | None:
     if not path.is_relative_to(run) or path.resolve() != run.resolve() / path.relative_to(run):
         return "it is a link, or outside the run"
     try:
+        refuse_no_file(path)
         with path.open("rb") as file:
             head = file.read(24)
     except OSError as error:

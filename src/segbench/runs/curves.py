@@ -7,6 +7,7 @@ import io
 import math
 from pathlib import Path
 
+from segbench.config.handed_over import text_of
 from segbench.errors import SegbenchError
 
 
@@ -20,9 +21,10 @@ def rows(directory: Path) -> list[tuple[int, dict[str, float]]]:
         SegbenchError: the file is damaged.
     """
     path = directory / "metrics.csv"
-    found = []
+    if not path.is_file():
+        return []
+    found, text = [], text_of(path, str(path))
     try:
-        text = path.read_text()
         # The file may still be written: an incomplete line may hold half a number.
         table = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
         if "step" not in (table.fieldnames or ["step"]):
@@ -30,8 +32,6 @@ def rows(directory: Path) -> list[tuple[int, dict[str, float]]]:
         for row in table:
             if step := row.pop("step", None):
                 found.append((int(step), {key: float(value) for key, value in row.items() if value}))
-    except OSError:
-        return []
     except (ValueError, TypeError, OverflowError, csv.Error) as error:
         raise SegbenchError(
             f"{path} is damaged: {error}", "the table as the run wrote it", "restore it from a copy, or remove it"

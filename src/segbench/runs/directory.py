@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, NonNegativeFloat
 
 from segbench.config.former import with_current_targets
-from segbench.config.handed_over import read_config, read_json, read_record
+from segbench.config.handed_over import read_config, read_json, read_record, text_of
 from segbench.config.record import Config, Recorded
 from segbench.config.requests import OtherData
 from segbench.errors import SegbenchError
@@ -205,10 +205,7 @@ class Run:
     def legs(self) -> list[Leg]:
         """The legs of the run in history.jsonl; empty before it begins, and for runs of version 0.1.0."""
         path = self.path / "history.jsonl"
-        try:
-            return read_legs(path.read_text()) if path.is_file() else []
-        except UnicodeDecodeError as error:
-            raise _damaged(path, error) from error
+        return read_legs(text_of(path, str(path))) if path.exists() else []
 
     def add_leg(self, leg: Leg) -> None:
         """Append a leg that begins to history.jsonl."""
@@ -338,14 +335,13 @@ class Run:
 
     def digests(self) -> dict[str, str]:
         """The content of digests.json, empty if the run has none."""
-        return self._read("digests.json")
+        digests: dict[str, str] = self._read("digests.json", dict[str, str])
+        return digests
 
     def splits(self) -> dict[str, list[str]]:
         """The content of splits.json, empty if the run has none."""
-        read: dict[str, list[str]] = self._read("splits.json")
-        if not all(isinstance(names, list) for names in read.values()):
-            raise _damaged(self.path / "splits.json", "not lists of names")
-        return read
+        names: dict[str, list[str]] = self._read("splits.json", dict[str, list[str]])
+        return names
 
     def provenance(self) -> dict[str, Any]:
         """The content of provenance.json, empty if the run has none yet."""
@@ -471,10 +467,10 @@ class Run:
         with written_whole(self.path / "per_image.npz") as partial, partial.open("wb") as file:
             np.savez_compressed(file, **named, **counts)  # type: ignore[arg-type]
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str, kind: Any = dict[str, Any]) -> dict[str, Any]:
         path = self.path / name
         try:
-            read: dict[str, Any] = read_json(path) if path.is_file() else {}
+            read: dict[str, Any] = read_json(path, kind) if path.is_file() else {}
             return read
         except SegbenchError as error:
             raise _damaged(path, error.found.removeprefix(f"{path} is damaged: ")) from error

@@ -29,8 +29,11 @@ class _RunLog(logging.FileHandler):
             super().handleError(record)
 
 
-class _Formatter(logging.Formatter):
+class Printable(logging.Formatter):
+    """Control characters are escaped: names that strangers chose are logged."""
+
     def format(self, record: logging.LogRecord) -> str:
+        """The record's line."""
         return printable(super().format(record))
 
 
@@ -46,12 +49,12 @@ def log_to(path: Path | None) -> Iterator[None]:
     root = logging.getLogger()
     before, root.handlers = root.handlers, []
     console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(_Formatter("%(message)s"))
+    console.setFormatter(Printable("%(message)s"))
     console.addFilter(lambda record: not getattr(record, "file_only", False))
     handlers: list[logging.Handler] = [console]
     if path is not None:
         file = _RunLog(path)
-        file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        file.setFormatter(Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append(file)
     level = root.level
     root.setLevel(logging.INFO if path is not None else logging.WARNING)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from segbench.errors import say
 from segbench.sweep.freeze import open_sweep, place_job
 from segbench.sweep.job import counted
 from segbench.sweep.local import child_command
@@ -47,18 +48,16 @@ def show_plan(
     for name, config in started.items():
         machine.check(name, config)
     width = max(map(len, planned), default=0)
-    print(
-        f"{sweep.path}: {counted(len(planned))}, of which {len(started)} would start; --dry starts and writes nothing"
-    )
+    say(f"{sweep.path}: {counted(len(planned))}, of which {len(started)} would start; --dry starts and writes nothing")
     for name, (job, _) in planned.items():
         state = "" if states[name] == "missing" else f"  ({states[name]})"
-        print(f"  {name:<{width}}  {shlex.join(job.overrides)}{state}")
+        say(f"  {name:<{width}}  {shlex.join(job.overrides)}{state}")
     if (again := len(overrides) - len(planned)) > 0:
-        print(f"{counted(again, 'combination')} left out: the same config as a job above")
+        say(f"{counted(again, 'combination')} left out: the same config as a job above")
     if started:
-        print(f"command of job {next(iter(started))}: {shlex.join(child_command(sweep.path / next(iter(started))))}")
+        say(f"command of job {next(iter(started))}: {shlex.join(child_command(sweep.path / next(iter(started))))}")
     if isinstance(machine, SlurmJobs):
         for sentence in machine.told(started):
-            print(sentence)
+            say(sentence)
         for names, script in machine.scripts(started):
-            print(f"\nsbatch script of {'job' if len(names) == 1 else 'jobs'} {', '.join(names)}:\n{script.rstrip()}")
+            say(f"\nsbatch script of {'job' if len(names) == 1 else 'jobs'} {', '.join(names)}:\n{script.rstrip()}")

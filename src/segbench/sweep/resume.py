@@ -14,7 +14,7 @@ from typing import Any
 from segbench.config.flat import changed, flatten
 from segbench.config.handed_over import parse_config
 from segbench.config.trust import refuse_handed_over
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, say
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job
 from segbench.sweep.settings import Launching
@@ -142,7 +142,7 @@ def launched_by(sweep: Sweep) -> str:
 
 def _say_where(sweep: Sweep) -> None:
     if sweep.working_directory != Path.cwd():
-        print(
+        say(
             f"{sweep.path} was launched in {sweep.working_directory}; relative paths in it are read from here; from "
             f"there: cd {shlex.quote(str(sweep.working_directory))}",
             file=sys.stderr,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from segbench.config.record import Config
+from segbench.errors import SegbenchError
 from segbench.runs.configs import Configs
 from segbench.runs.curves import rows, validation_of
 from segbench.runs.directory import Run
+from segbench.runtime.files import open_itself
 
 
 def metric_of(config: Config) -> str | None:
@@ -92,7 +95,14 @@ def error_of(run: Run) -> str:
     if (reason := run.reason()) is not None:
         return reason
     try:
-        lines = (run.path / "console.log").read_text(errors="replace").rstrip().splitlines()
-    except OSError:
+        # Never through a link: what it says goes into pages that are handed on.
+        with open_itself(run.path / "console.log", "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _END))
+            text = file.read().decode(errors="replace")
+    except (OSError, SegbenchError):
         return "no console.log"
-    return "\n".join(lines[-5:])
+    return "\n".join(text.rstrip().splitlines()[-5:])
+
+
+_END = 65536
+"""Bytes at the end of a log in which its last lines are looked for."""

@@ -1,4 +1,5 @@
 import gzip
+import struct
 
 import numpy as np
 import pytest
@@ -60,6 +61,7 @@ def written_dicom(path, frames_NHW, **settings):
     for name, value in settings.items():
         setattr(file, name, value)
     file.save_as(path, enforce_file_format=True)
+    return file
 
 
 def test_frames_of_dicom_are_pages_with_dark_as_low_and_in_their_units(tmp_path):
@@ -128,3 +130,41 @@ def test_a_map_of_mrc_whose_end_is_missing_is_refused(tmp_path):
     (tmp_path / "a.mrc").write_bytes((tmp_path / "a.mrc").read_bytes()[:-1])
     with pytest.raises(SegbenchError, match="its end is missing"):
         read_image(tmp_path / "a.mrc", 0)
+
+
+def test_what_a_packed_dicom_unpacks_to_takes_no_memory_before_it_is_checked(tmp_path, monkeypatch):
+    pytest.importorskip("pydicom", reason="the extra volumes is not installed")
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    frames = values(2, 7, 9)
+    for name, comment in (("a.dcm", 0), ("bomb.dcm", 10**6)):
+        file = written_dicom(tmp_path / name, frames)
+        file.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        file.add_new((0x0009, 0x1010), "OB", bytes(comment))
+        file.save_as(tmp_path / name, enforce_file_format=True)
+    same(tmp_path / "a.dcm", frames)
+    monkeypatch.setenv("SEGBENCH_LARGEST_FILE", "100000")
+    with pytest.raises(SegbenchError, match=r"bomb\.dcm declares"):
+        read_image(tmp_path / "bomb.dcm")
+
+
+@pytest.mark.parametrize("slope", [("1e9", "0"), ("2", "3000000000")])
+def test_units_of_dicom_beyond_whole_numbers_are_not_wrapped(tmp_path, slope):
+    pytest.importorskip("pydicom", reason="the extra volumes is not installed")
+    frames = values(1, 7, 9)
+    written_dicom(tmp_path / "a.dcm", frames, RescaleSlope=slope[0], RescaleIntercept=slope[1])
+    expected = (frames[0] * float(slope[0]) + float(slope[1])).astype(np.float32)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.dcm")[..., 0], expected)
+
+
+@pytest.mark.parametrize(("version", "place", "form"), [(1, 108, "<f"), (2, 168, "<q")])
+def test_a_nifti_whose_pixels_are_far_is_not_unpacked_up_to_them(tmp_path, version, place, form):
+    nibabel = pytest.importorskip("nibabel", reason="the extra volumes is not installed")
+    kind = {1: nibabel.Nifti1Image, 2: nibabel.Nifti2Image}[version]
+    content = bytearray(kind(values(9, 7, 1), np.eye(4)).to_bytes())
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content))
+    assert read_image(tmp_path / "a.nii.gz").shape == (7, 9, 1)
+    struct.pack_into(form, content, place, 6 * 10**9)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(SegbenchError, match="its pixels begin at byte 6000000000"):
+        read_image(tmp_path / "a.nii.gz")

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ def tree(tmp_path):
     (far / "deep" / "round").symlink_to(top)
     (top / "gone.png").symlink_to(tmp_path / "nowhere")
     (top / ".segbench-images.json").touch()
+    os.mkfifo(top / "pipe.png")
+    (top / os.fsdecode(b"\xff")).mkdir()
+    for name in (b"\xe9.png", b"\xff/f.png"):
+        (top / os.fsdecode(name)).touch()
     return top
 
 
@@ -29,11 +34,12 @@ def test_images_and_the_reason_for_every_other_file(tree):
     assert listing.images == ("a.png", "sub/b.TIF", "link/deep/e.png")
     assert listing.left_out == {
         "that are hidden": (".git/", ".c.png"),
-        "that are links to nothing": ("gone.png",),
+        "that are links to nothing, or no files": ("gone.png", "pipe.png"),
+        "whose names are no UTF-8": (r"\udcff/", r"\udce9.png"),
         "of a kind that is not read": ("notes.txt",),
         "that lead to a folder that is read already": ("link/deep/round/",),
     }
-    assert list(listing.sentences())[2] == f"not used in {tree}: 1 of a kind that is not read: 1 .txt (notes.txt)"
+    assert list(listing.sentences())[3] == f"not used in {tree}: 1 of a kind that is not read: 1 .txt (notes.txt)"
 
 
 def test_check_train_and_predict_use_the_same_files(tree):

@@ -1,4 +1,5 @@
 import json
+import shlex
 
 import cv2
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segbench.cli import data as cli
-from segbench.data.prepare.annotations import _numbers, fill, import_masks
+from segbench.data.prepare.annotations import _Canvas, _numbers, fill, import_masks
 from segbench.errors import SegbenchError
 
 
@@ -28,8 +29,22 @@ def coco(folder, annotations, name="a.jpg"):
     return folder / "coco.json"
 
 
-def test_a_square_by_hand():
-    assert fill(np.array([(1, 1), (3, 1), (3, 3), (1, 3)], float), (4, 5)).astype(int).tolist() == [
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """`filled(corners, size)`: the pixels of an image that are inside a polygon."""
+    path = tmp_path_factory.mktemp("filled") / "a.json"
+    path.write_text("{}")
+
+    def filled(corners, size):
+        area, pixels_HW = fill(np.array(corners, float), _Canvas(path, *size)), np.zeros(size, bool)
+        pixels_HW[area.place] = area.pixels_HW
+        return pixels_HW
+
+    return filled
+
+
+def test_a_square_by_hand(filled):
+    assert filled([(1, 1), (3, 1), (3, 3), (1, 3)], (4, 5)).astype(int).tolist() == [
         [0, 0, 0, 0, 0],
         [0, 1, 1, 0, 0],
         [0, 1, 1, 0, 0],
@@ -38,8 +53,8 @@ def test_a_square_by_hand():
 
 
 @given(st.lists(st.tuples(st.floats(-3, 15), st.floats(-3, 15)), min_size=3, max_size=8))
-def test_a_pixel_is_inside_if_a_ray_from_its_centre_crosses_an_odd_number_of_edges(corners):
-    found = fill(np.array(corners), (9, 11))
+def test_a_pixel_is_inside_if_a_ray_from_its_centre_crosses_an_odd_number_of_edges(filled, corners):
+    found = filled(corners, (9, 11))
     for y in range(9):
         for x in range(11):
             crossings = 0
@@ -178,3 +193,81 @@ def test_a_json_nested_without_end_is_refused(tmp_path):
     (tmp_path / "a.json").write_text("[" * 100_000)
     with pytest.raises(SegbenchError, match=r"a\.json"):
         import_masks(tmp_path / "a.json", tmp_path / "masks")
+
+
+def test_a_mark_of_the_byte_order_is_read_over(tmp_path):
+    path = coco(tmp_path, [{"segmentation": [SQUARE]}])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert import_masks(path, tmp_path / "masks").objects == 1
+
+
+def sized(path, height, width):
+    content = json.loads(path.read_text())
+    content["images"][0] |= {"height": height, "width": width}
+    for annotation in content["annotations"]:
+        if isinstance(annotation["segmentation"], dict):
+            annotation["segmentation"]["size"] = [height, width]
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "segmentation", "count", "found"),
+    [
+        # Each would take over a minute if every area were drawn on the whole image, or row by row.
+        ((15_000, 15_000), [SQUARE], 3000, None),
+        ((15_000, 15_000), {"size": [], "counts": [225_000_000]}, 500, None),
+        ((1_000_000, 5), [[0, 0, 3, 0, 3, 1_000_000]], 5, None),
+        ((10_000, 30), [[x for i in range(50_000) for x in (i % 30, i * 7919 % 10_000)]], 1, "that cross .* rows"),
+        ((4, 5), {"size": [], "counts": "o" * 1_000_000}, 1, "a run length of more than 60 bits"),
+        ((4, 5), [[0, 0, float("nan"), 1, 3, 3]], 1, "a corner that is no place"),
+        ((4, 5), [[0, 0, 1e300, 1, 3, 3]], 1, "a corner that is no place"),
+    ],
+    ids=["small areas", "nothing", "tall", "zigzag", "a long number", "NaN", "far away"],
+)
+def test_time_and_memory_of_areas_are_those_of_their_pixels(tmp_path, size, segmentation, count, found):
+    path = sized(coco(tmp_path, [{"segmentation": segmentation}] * count), *size)
+    if found is None:
+        assert import_masks(path, tmp_path / "masks").objects == count
+    else:
+        with pytest.raises(SegbenchError, match=found):
+            import_masks(path, tmp_path / "masks")
+
+
+def pickled(path, content):
+    np.save(path, {"masks": None})
+    head = path.read_bytes()
+    path.write_bytes(head[: head.index(b"\x80")] + content)
+
+
+def test_a_pickle_that_asks_python_for_room_is_refused(tmp_path):
+    # LONG_BINPUT: room for two billion places.
+    pickled(tmp_path / "a_seg.npy", b"\x80\x04Nr\xff\xff\xff\x3f.")
+    with pytest.raises(SegbenchError, match="it names the value 1073741823 among 2"):
+        import_masks(tmp_path, tmp_path / "masks")
+
+
+@pytest.mark.parametrize("masks", [np.zeros((2, 2)), np.zeros((1, 2, 2), int), np.array([["a"]]), None])
+def test_masks_of_cellpose_are_ids_of_one_image(tmp_path, masks):
+    np.save(tmp_path / "a_seg.npy", {"masks": masks})
+    with pytest.raises(SegbenchError, match=r"masks of type .* export them as TIFF"):
+        import_masks(tmp_path, tmp_path / "masks")
+
+
+def test_objects_that_spread_over_each_other_are_refused_for_their_bytes(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGBENCH_LARGEST_FILE", "100000")
+    np.save(tmp_path / "a_seg.npy", {"masks": np.random.default_rng(0).integers(0, 9999, (100, 100), np.uint16)})
+    with pytest.raises(SegbenchError, match=r"a_seg\.npy declares"):
+        import_masks(tmp_path, tmp_path / "masks")
+
+
+def test_labels_command_neither_terminal_nor_shell(tmp_path, capsys):
+    path = coco(tmp_path, [{"segmentation": [SQUARE]}])
+    content = json.loads(path.read_text())
+    content["categories"][1]["name"] = "\x1b[31m'; touch canary #"
+    path.write_text(json.dumps(content))
+    cli.run(["import", str(path), f"output={tmp_path}/m", "masks=classes"])
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    words = shlex.split(said.splitlines()[-1])
+    assert words[-1] == "data.classes={background: 0, cat: 1, \\x1b[31m'; touch canary #: 2}"

@@ -4,6 +4,7 @@ import os
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
+from segbench.errors import SegbenchError
 from segbench.runtime.log import log_to
 from segbench.training.callbacks.csv_log import RunCsv
 
@@ -107,3 +108,10 @@ def test_other_ranks_leave_the_file_alone(logged, monkeypatch):
     logger.log_metrics({"train/loss": 9.0}, step=3)
     logger.written()
     assert (logged / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"step,a\n1,\xff\n", b"step,a\n1," + b"9" * 200_000 + b"\n"])
+def test_a_damaged_table_is_told(tmp_path, content):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(SegbenchError, match=r"metrics\.csv is damaged"):
+        RunCsv(str(tmp_path)).log_metrics({"a": 1.0}, step=2)

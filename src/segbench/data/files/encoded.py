@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.plain_tiff import plain_shape
-from segbench.errors import SegbenchError, memory_ran_out, no_room
+from segbench.errors import SegbenchError, memory_ran_out, no_room, refuse_no_file
 from segbench.runtime.limits import DEFLATE, refuse_bomb
 
 
@@ -33,6 +33,7 @@ def read_bytes(path: Path, name: str | None = None) -> bytes:
         SegbenchError: it cannot be read.
     """
     try:
+        refuse_no_file(path)
         return path.read_bytes()
     except OSError as error:
         expected, action = (

@@ -9,6 +9,8 @@ import gzip
 import importlib
 import math
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,11 @@ class VolumeImages:
         self._slices_NHWC = slices
 
     def _nifti(self, nibabel: Any) -> NDArray[Any]:
+        with self.path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            with gzip.open(file) if packed else contextlib.nullcontext(file) as content:
+                _refuse_far_pixels(content.read(_NIFTI_2))
         stored = nibabel.load(self.path)
         needed = math.prod(stored.shape) * stored.get_data_dtype().itemsize
         refuse_bomb(self.path, needed, self.path.stat().st_size, DEFLATE)
@@ -92,6 +99,12 @@ class VolumeImages:
         return sections
 
     def _dicom(self, pydicom: Any) -> NDArray[Any]:
+        meta = pydicom.filereader.read_file_meta_info(self.path)
+        if meta.get("TransferSyntaxUID") == pydicom.uid.DeflatedExplicitVRLittleEndian:
+            if "FileMetaInformationGroupLength" not in meta:
+                raise ValueError("it is packed, and does not say from where on")
+            # What is before it: a preamble, four letters, and the length itself.
+            self._refuse_inflated(144 + int(meta.FileMetaInformationGroupLength))
         file = pydicom.dcmread(self.path)
         sizes = (file.Rows, file.Columns, file.SamplesPerPixel, file.get("NumberOfFrames") or 1, file.BitsAllocated)
         refuse_bomb(self.path, math.prod(map(int, sizes)) // 8, self.path.stat().st_size)
@@ -109,11 +122,23 @@ class VolumeImages:
             frames_NHWC = (ends - frames_NHWC.astype(np.int64)).astype(frames_NHWC.dtype)
             padding = None if padding is None else ends - padding
         if (slope, intercept) != (1, 0):
-            whole = slope == int(slope) and intercept == int(intercept)
+            furthest = abs(slope) * 2 ** int(file.BitsStored) + abs(intercept)
+            whole = slope == int(slope) and intercept == int(intercept) and furthest < 2**31
             frames_NHWC = (frames_NHWC * slope + intercept).astype(np.int32 if whole else np.float32)
             padding = None if padding is None else padding * slope + intercept
         self._nodata = None if padding is None else (float(padding),)
         return frames_NHWC
+
+    def _refuse_inflated(self, begins: int) -> None:
+        """Refuse a DICOM that unpacks to more than it can be, before pydicom unpacks it at once."""
+        unpacking, needed, stored = zlib.decompressobj(-zlib.MAX_WBITS), 0, self.path.stat().st_size
+        with self.path.open("rb") as file:
+            file.seek(begins)
+            rest = file.read(_AT_ONCE)
+            while rest and not unpacking.eof:
+                needed += len(unpacking.decompress(rest, _AT_ONCE))
+                refuse_bomb(self.path, needed, stored, _PACKED)
+                rest = unpacking.unconsumed_tail or file.read(_AT_ONCE)
 
     def __len__(self) -> int:
         return len(self._slices_NHWC)
@@ -145,6 +170,25 @@ class VolumeImages:
 
     def close(self) -> None:
         """No-op, as no file is open."""
+
+
+def _refuse_far_pixels(head: bytes) -> None:
+    """Refuse a NIfTI that states a long way to its pixels: what lies before them is read, and unpacked."""
+    order = "<" if int.from_bytes(head[:4], "little") in (348, _NIFTI_2) else ">"
+    second = struct.unpack_from(f"{order}I", head)[0] == _NIFTI_2
+    (begins,) = struct.unpack_from(f"{order}q", head, 168) if second else struct.unpack_from(f"{order}f", head, 108)
+    if not begins <= _FARTHEST:
+        raise ValueError(f"its pixels begin at byte {begins:.0f}")
+
+
+_NIFTI_2 = 540
+"""Bytes of the header of the second version, which it states first; of the first version 348."""
+_FARTHEST = 2**26
+"""Bytes before the pixels, of extensions."""
+_AT_ONCE = 2**20
+"""Bytes that are unpacked together."""
+_PACKED = 64
+"""Bytes in memory for each of a DICOM that is packed as a whole, beyond what any file may have."""
 
 
 def _imported(package: str) -> Any:

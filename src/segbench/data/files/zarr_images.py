@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files.blosc import checked_blosc
+from segbench.data.files.zarr_chunks import checked_chunks, limit_chunks
 from segbench.errors import SegbenchError, reading
 from segbench.runtime.limits import refuse_bomb
 
@@ -89,7 +89,7 @@ class ZarrImages:
         zarr = import_zarr()
         self.path = path
         self.placement: dict[str, Any] = {}
-        with self._reading(), checked_blosc():
+        with self._reading(), checked_chunks():
             found = zarr.open(str(path), mode="r")
             self._array, names = _level(found, zarr)
             fits = axes is not None and len(axes) == len(self._array.shape)
@@ -100,6 +100,7 @@ class ZarrImages:
             refuse_bomb(path, needed, partial(_stored, path), in_parts=True)
             chunk = getattr(self._array, "shards", None) or self._array.chunks
             refuse_bomb(path, math.prod(chunk) * self.dtype(0).itemsize, partial(_stored, path))
+            limit_chunks(self._array)
             self._nodata = self._declared()
 
     def __len__(self) -> int:

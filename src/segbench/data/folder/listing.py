@@ -11,9 +11,11 @@ from pathlib import Path
 from segbench.data.files.image_files import IMAGE_SUFFIXES
 from segbench.data.files.zarr_images import fields_of, is_zarr
 from segbench.data.folder.faults import some
+from segbench.errors import printable
 from segbench.runtime.files import walk
 
-UNREAD, HIDDEN, DEAD = "of a kind that is not read", "that are hidden", "that are links to nothing"
+UNREAD, HIDDEN, DEAD = "of a kind that is not read", "that are hidden", "that are links to nothing, or no files"
+NAMELESS = "whose names are no UTF-8"
 
 _OWN = ".segbench-"
 """Files of ours beside images start with this; they are not reported."""
@@ -57,7 +59,7 @@ def list_images(folder: Path, skip: Path | None = None, arrays: bool = False) ->
     left_out: dict[str, list[str]] = {}
 
     def leave(name: str, why: str) -> None:
-        left_out.setdefault(why, []).append(name)
+        left_out.setdefault(why, []).append(printable(name))
 
     root = str(folder)
     if arrays and is_zarr(folder):
@@ -71,6 +73,8 @@ def list_images(folder: Path, skip: Path | None = None, arrays: bool = False) ->
         for name in folders:
             if name.startswith("."):
                 leave(f"{prefix}{name}/", HIDDEN)
+            elif not _is_text(name):
+                leave(f"{prefix}{name}/", NAMELESS)
             elif is_zarr(Path(where, name)):
                 if arrays:
                     zarrs.append(name)
@@ -83,6 +87,9 @@ def list_images(folder: Path, skip: Path | None = None, arrays: bool = False) ->
             if name.startswith("."):
                 if not name.startswith(_OWN):
                     leave(f"{prefix}{name}", HIDDEN)
+            elif not _is_text(name):
+                # It could not be recorded.
+                leave(f"{prefix}{name}", NAMELESS)
             elif name in zarrs:
                 images += _fields(Path(where, name), folder) or [f"{prefix}{name}"]
             elif not name.lower().endswith(IMAGE_SUFFIXES):
@@ -92,6 +99,11 @@ def list_images(folder: Path, skip: Path | None = None, arrays: bool = False) ->
             else:
                 images.append(f"{prefix}{name}")
     return Listing(folder, tuple(images), {why: tuple(names) for why, names in left_out.items()})
+
+
+def _is_text(name: str) -> bool:
+    # Python has other bytes as surrogates.
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _fields(array: Path, folder: Path) -> list[str]:

@@ -8,23 +8,37 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import pickletools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
+import scipy.ndimage
 from numpy.typing import NDArray
 
 from segbench.data.raw import why_unreadable
-from segbench.errors import SegbenchError, check_one_of
+from segbench.errors import SegbenchError, check_one_of, refuse_no_file
 from segbench.runtime.files import written_whole
-from segbench.runtime.limits import refuse_bomb
+from segbench.runtime.limits import RATIO, refuse_bomb
 
 VOID_OF = {"objects": 65535, "classes": 255}
 """The value of what is annotated as a crowd, by the kind of masks."""
+
+
+class Area(NamedTuple):
+    """Pixels of an image.
+
+    Attributes:
+        place: the rows and columns around them.
+        pixels_HW: bool, where they are within them.
+    """
+
+    place: tuple[slice, slice]
+    pixels_HW: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -33,22 +47,13 @@ class Shape:
 
     Attributes:
         label: its class.
-        place: the rows and columns around it.
-        pixels_HW: bool, where it is within them.
+        area: its pixels.
         crowd: whether it is many objects at once.
     """
 
     label: str
-    place: tuple[slice, slice]
-    pixels_HW: NDArray[np.bool_]
+    area: Area
     crowd: bool = False
-
-    @classmethod
-    def of(cls, label: str, pixels_HW: NDArray[np.bool_], crowd: bool = False) -> Shape:
-        """The area of a whole image's pixels, of which only those around it are kept."""
-        rows, columns = (np.flatnonzero(pixels_HW.any(axis)) for axis in (1, 0))
-        place = tuple(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0) for at in (rows, columns))
-        return cls(label, (place[0], place[1]), pixels_HW[place].copy(), crowd)
 
 
 @dataclass(frozen=True)
@@ -124,10 +129,10 @@ def _drawn(annotated: Annotated, kind: str, done: Imported) -> NDArray[np.uint8 
             f"fewer than {most} {kind} in masks={kind}",
             "cut the image, or merge classes",
         )
-    order = sorted(annotated.shapes, key=lambda shape: (not shape.crowd, -int(shape.pixels_HW.sum())))
+    order = sorted(annotated.shapes, key=lambda shape: (not shape.crowd, -int(shape.area.pixels_HW.sum())))
     for shape in order:
         value = done.classes[shape.label] if kind == "classes" else numbers.get(id(shape), most)
-        mask_HW[shape.place][shape.pixels_HW] = most if shape.crowd else value
+        mask_HW[shape.area.place][shape.area.pixels_HW] = most if shape.crowd else value
     done.objects, done.crowds = done.objects + len(real), done.crowds + len(annotated.shapes) - len(real)
     return mask_HW
 
@@ -142,21 +147,18 @@ def _read(source: Path, done: Imported) -> Iterator[Annotated]:
     top = source if source.is_dir() else source.parent
     for path in found:
         try:
+            refuse_no_file(path)
             yield from _of_file(path, path.relative_to(top), done)
-        except SegbenchError:
-            raise
         except Exception as error:  # a file of another form ends in errors of any class
-            raise why_unreadable(path, error) from error
+            raise why_unreadable(path, error, "a whole file of COCO, LabelMe or Cellpose") from error
 
 
 def _of_file(path: Path, relative: Path, done: Imported) -> Iterator[Annotated]:
     if path.suffix == ".npy":
-        ids_HW = _cellpose(path)
-        name = relative.as_posix().removesuffix("_seg.npy")
-        objects = [Shape.of("object", ids_HW == value) for value in np.unique(ids_HW[ids_HW > 0])]
-        yield Annotated(name, (ids_HW.shape[0], ids_HW.shape[1]), tuple(objects))
+        yield _cellpose(path, relative.as_posix().removesuffix("_seg.npy"))
         return
-    content = json.loads(path.read_text(encoding="utf-8"))
+    # Programs on Windows put a mark of their byte order first.
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
     if isinstance(content, Mapping) and "annotations" in content and "images" in content:
         yield from _coco(content, path, done)
     elif isinstance(content, Mapping) and "shapes" in content:
@@ -172,27 +174,39 @@ class _Canvas:
         path: the file.
         height: H, a number as the file has it.
         width: W.
+        ratio: pixels of areas for each byte of the file, beyond what any file may have.
 
     Raises:
-        SegbenchError: the image is too large for the file; also from `keep`.
+        SegbenchError: the image is too large for the file; also from its methods.
         ValueError: no size of an image that can be written.
     """
 
-    def __init__(self, path: Path, height: Any, width: Any) -> None:
+    def __init__(self, path: Path, height: Any, width: Any, ratio: int = RATIO) -> None:
         self.size = int(height), int(width)
         if not all(1 <= side <= _LARGEST_SIDE for side in self.size):
             raise ValueError(f"an image of {self.size[0]} x {self.size[1]}")
-        self._path, self._stored, self._kept = path, path.stat().st_size, 0
+        self._path, self._stored, self._ratio, self._kept, self._crossed = path, path.stat().st_size, ratio, 0, 0
         # The mask, and an area on it.
         refuse_bomb(path, 3 * math.prod(self.size), self._stored)
 
-    def keep(self, shape: Shape) -> Shape:
-        """The shape itself, counted."""
-        self._kept += shape.pixels_HW.size
-        refuse_bomb(self._path, self._kept, self._stored)
-        return shape
+    def pixels(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
+        """Zeros for an area, HW, counted before the memory is taken."""
+        shape = max(rows.stop - rows.start, 0), max(columns.stop - columns.start, 0)
+        self._kept += math.prod(shape)
+        refuse_bomb(self._path, self._kept, self._stored, self._ratio)
+        return np.zeros(shape, np.uint8)
+
+    def cross(self, rows: int) -> None:
+        """Count the rows that an edge crosses, which take time."""
+        self._crossed += rows
+        if self._crossed > max(_CROSSINGS, _CROSSED * self._stored):
+            raise ValueError(f"outlines that cross {self._crossed:,} rows, in {self._stored:,} bytes")
 
 
+_CROSSINGS = 2**26
+"""Rows that the edges of any file may cross; each takes some 20 ns."""
+_CROSSED = 256
+"""As many more for each of its bytes: a corner takes about ten."""
 _LARGEST_SIDE = 2**20
 """Of an image that OpenCV reads."""
 
@@ -213,7 +227,6 @@ def _coco(content: Mapping[str, Any], path: Path, done: Imported) -> Iterator[An
         done.classes.setdefault(name, len(done.classes) + 1)
     for image in content["images"]:
         canvas = _Canvas(path, image["height"], image["width"])
-        size = canvas.size
         shapes = []
         for annotation in of_image.pop(image["id"], []):
             segmentation = annotation.get("segmentation")
@@ -221,32 +234,61 @@ def _coco(content: Mapping[str, Any], path: Path, done: Imported) -> Iterator[An
                 done.left_out["annotations without a segmentation (boxes alone)"] += 1
                 continue
             label = names.get(annotation.get("category_id"), "object")
-            pixels_HW = _rle(segmentation, size) if isinstance(segmentation, Mapping) else _polygons(segmentation, size)
-            shapes.append(canvas.keep(Shape.of(label, pixels_HW, bool(annotation.get("iscrowd")))))
-        yield Annotated(_safe(str(image["file_name"])), size, tuple(shapes))
+            coded = isinstance(segmentation, Mapping)
+            area = _rle(segmentation, canvas) if coded else _polygons(segmentation, canvas)
+            shapes.append(Shape(label, area, bool(annotation.get("iscrowd"))))
+        yield Annotated(_safe(str(image["file_name"])), canvas.size, tuple(shapes))
     if lost := sum(map(len, of_image.values())):
         done.left_out["annotations of images that are not listed"] += lost
 
 
-def _polygons(flat: Sequence[Sequence[float]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    pixels_HW = np.zeros(size, bool)
-    for each in flat:
-        pixels_HW |= fill(np.asarray(each, np.float64).reshape(-1, 2), size)
-    return pixels_HW
+def _polygons(flat: Sequence[Sequence[float]], canvas: _Canvas) -> Area:
+    return _united([fill(np.asarray(each, np.float64).reshape(-1, 2), canvas) for each in flat], canvas)
 
 
-def _rle(coded: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+def _united(areas: Sequence[Area], canvas: _Canvas) -> Area:
+    """The pixels that are in any of the areas."""
+    drawn = [area for area in areas if area.pixels_HW.size]
+    if len(drawn) < 2:
+        return drawn[0] if drawn else _NOWHERE
+    rows, columns = (
+        slice(min(area.place[axis].start for area in drawn), max(area.place[axis].stop for area in drawn))
+        for axis in (0, 1)
+    )
+    pixels_HW = canvas.pixels(rows, columns).view(bool)
+    for area in drawn:
+        top, left = area.place[0].start - rows.start, area.place[1].start - columns.start
+        height, width = area.pixels_HW.shape
+        pixels_HW[top : top + height, left : left + width] |= area.pixels_HW
+    return Area((rows, columns), pixels_HW)
+
+
+_NOWHERE = Area((slice(0, 0), slice(0, 0)), np.zeros((0, 0), bool))
+
+
+def _rle(coded: Mapping[str, Any], canvas: _Canvas) -> Area:
     """COCO's run lengths, column by column, of background and object in turn; as numbers or as text."""
-    height, width = size
+    height, width = canvas.size
     if list(coded["size"]) != [height, width]:
-        raise ValueError(f"a mask of {coded['size']} in an image of {size}")
+        raise ValueError(f"a mask of {coded['size']} in an image of {canvas.size}")
     counts = coded["counts"]
     runs = _numbers(counts) if isinstance(counts, str) else counts
-    if sum(runs) != height * width or min(runs) < 0:
-        raise ValueError(f"run lengths of {sum(runs)} pixels in an image of {size}")
-    values = np.arange(len(runs)) % 2 == 1
-    pixels_WH: NDArray[np.bool_] = np.repeat(values, runs).reshape(width, height)
-    return pixels_WH.T
+    if sum(runs) != height * width or min(runs) < 0 or not all(isinstance(run, int) for run in runs):
+        raise ValueError(f"run lengths of {sum(runs)} pixels in an image of {canvas.size}")
+    ends = np.cumsum(runs)
+    starts, stops = ends[: len(ends) - len(ends) % 2 : 2], ends[1::2]
+    starts, stops = starts[starts < stops], stops[starts < stops]
+    if not len(starts):
+        return _NOWHERE
+    columns = slice(int(starts[0]) // height, -(-int(stops[-1]) // height))
+    # A pixel is inside after an odd number of starts and stops.
+    inside = canvas.pixels(columns, slice(0, height)).reshape(-1)
+    for ends in (starts, stops):
+        at = ends - columns.start * height
+        np.add.at(inside, at[at < len(inside)], 1)
+    pixels_HW = (np.add.accumulate(inside, dtype=np.uint8).reshape(-1, height).T & 1).view(bool)
+    rows = np.flatnonzero(pixels_HW.any(1))
+    return Area((slice(int(rows[0]), int(rows[-1]) + 1), columns), pixels_HW[rows[0] : rows[-1] + 1].copy())
 
 
 def _numbers(text: str) -> list[int]:
@@ -255,6 +297,8 @@ def _numbers(text: str) -> list[int]:
     value = shift = 0
     for letter in text:
         bits = ord(letter) - 48
+        if shift > 60:
+            raise ValueError("a run length of more than 60 bits")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
@@ -268,19 +312,18 @@ def _numbers(text: str) -> list[int]:
 
 def _labelme(content: Mapping[str, Any], path: Path, relative: Path, done: Imported) -> Annotated:
     canvas = _Canvas(path, content["imageHeight"], content["imageWidth"])
-    areas: dict[tuple[str, Any], Shape] = {}
+    areas: dict[tuple[str, Any], list[Area]] = {}
     for number, shape in enumerate(content["shapes"]):
         what = shape.get("shape_type") or "polygon"
         if what not in _OUTLINES:
             done.left_out[f"shapes of type {what}, which have no area"] += 1
             continue
-        pixels_HW = fill(_OUTLINES[what](np.asarray(shape["points"], np.float64)), canvas.size)
         group = shape.get("group_id")
         key = (str(shape["label"]), ("alone", number) if group is None else group)
-        if key in areas:
-            pixels_HW[areas[key].place] |= areas[key].pixels_HW
-        areas[key] = canvas.keep(Shape.of(key[0], pixels_HW))
-    return Annotated(relative.with_suffix("").as_posix(), canvas.size, tuple(areas.values()))
+        outline_N2 = _OUTLINES[what](np.asarray(shape["points"], np.float64))
+        areas.setdefault(key, []).append(fill(outline_N2, canvas))
+    shapes = tuple(Shape(label, _united(parts, canvas)) for (label, _), parts in areas.items())
+    return Annotated(relative.with_suffix("").as_posix(), canvas.size, shapes)
 
 
 def _box(points_N2: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -302,26 +345,53 @@ _OUTLINES: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = 
 }
 
 
-def fill(points_N2: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+def fill(points_N2: NDArray[np.float64], canvas: _Canvas) -> Area:
     """The pixels whose centre is inside a polygon, by the even-odd rule.
 
     Args:
         points_N2: x and y of its corners; the upper left pixel's centre is at 0.5, 0.5.
-        size: H and W.
+        canvas: of the image.
+
+    Raises:
+        ValueError: a corner is far from any image.
     """
-    pixels_HW = np.zeros(size, bool)
     if len(points_N2) < 3:
-        return pixels_HW
+        return _NOWHERE
+    if not (np.abs(points_N2) <= _FARTHEST).all():
+        raise ValueError("a corner that is no place")
+    # Of a corner the first row and column whose centres do not come before it.
+    first_2, last_2 = (
+        np.ceil(corner_2 - 0.5).astype(int).clip(0, canvas.size[::-1]).tolist()
+        for corner_2 in (points_N2.min(0), points_N2.max(0))
+    )
+    columns, rows = map(slice, first_2, last_2)
+    inside_HW = canvas.pixels(rows, columns)
+    if not inside_HW.size:
+        return _NOWHERE
     (x0, y0), (x1, y1) = points_N2.T, np.roll(points_N2, -1, 0).T
-    first, last = (math.floor(y) for y in (points_N2[:, 1].min(), points_N2[:, 1].max()))
-    for row in range(max(first, 0), min(last + 1, size[0])):
-        y = row + 0.5
-        crossing = (y0 <= y) != (y1 <= y)
-        at = np.sort(x0[crossing] + (y - y0[crossing]) * (x1 - x0)[crossing] / (y1 - y0)[crossing])
-        columns = np.ceil(at - 0.5).clip(0, size[1]).astype(int)
-        for start, stop in zip(columns[::2], columns[1::2], strict=True):
-            pixels_HW[row, start:stop] ^= True
-    return pixels_HW
+    upper, lower = (
+        np.ceil(y - 0.5).astype(int).clip(rows.start, rows.stop) for y in (np.minimum(y0, y1), np.maximum(y0, y1))
+    )
+    crossed = lower - upper
+    canvas.cross(int(crossed.sum()))
+    parts = np.searchsorted(np.cumsum(crossed), np.arange(_AT_ONCE, crossed.sum(), _AT_ONCE))
+    for part in np.split(np.arange(len(points_N2)), parts):
+        edge = np.repeat(part, crossed[part])
+        before = np.cumsum(crossed[part]) - crossed[part]
+        row = upper[edge] + np.arange(len(edge)) - np.repeat(before, crossed[part])
+        at = x0[edge] + (row + 0.5 - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
+        column = np.ceil(at - 0.5).astype(int).clip(columns.start, columns.stop) - columns.start
+        # From there on a row is inside instead of outside, or the other way round.
+        within = column < inside_HW.shape[1]
+        np.add.at(inside_HW, (row[within] - rows.start, column[within]), 1)
+    pixels_HW = (np.add.accumulate(inside_HW, 1, np.uint8, out=inside_HW) & 1).view(bool)
+    return Area((rows, columns), pixels_HW)
+
+
+_FARTHEST = 2**31
+"""Of a corner from the origin, in pixels."""
+_AT_ONCE = 2**18
+"""Rows that edges cross, in memory together."""
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -335,13 +405,36 @@ class _ArraysOnly(pickle.Unpickler):
         )
 
 
-def _cellpose(path: Path) -> NDArray[np.integer]:
+def _cellpose(path: Path, name: str) -> Annotated:
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         read(file)
+        _refuse_memo(file)
         content = _ArraysOnly(file).load()
-    masks = np.asarray(content.item()["masks"])
-    if masks.ndim != 2:
-        raise ValueError(f"masks of {masks.ndim} axes, expected 2: export them as TIFF")
-    return masks
+    ids_HW = np.asarray(content.item()["masks"])
+    if ids_HW.ndim != 2 or ids_HW.dtype.kind not in "biu":
+        raise ValueError(f"masks of type {ids_HW.dtype} and {ids_HW.ndim} axes, expected 2 of ids: export them as TIFF")
+    canvas = _Canvas(path, ids_HW.shape[0], ids_HW.shape[1], _SPREAD)
+    values, number = np.unique(ids_HW, return_inverse=True)
+    number_HW = (number.reshape(ids_HW.shape) + 1) * (ids_HW > 0)
+    objects = []
+    for value, place in enumerate(scipy.ndimage.find_objects(number_HW, len(values)), 1):
+        if place is not None:
+            pixels_HW = canvas.pixels(*place).view(bool)
+            np.equal(number_HW[place], value, out=pixels_HW)
+            objects.append(Shape("object", Area(place, pixels_HW)))
+    return Annotated(name, canvas.size, tuple(objects))
+
+
+def _refuse_memo(file: IO[bytes]) -> None:
+    """Refuse a pickle that names a place among its values beyond their number: Python makes room for all below it."""
+    start = file.tell()
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > number:
+            raise pickle.UnpicklingError(f"it names the value {argument} among {number}")
+    file.seek(start)
+
+
+_SPREAD = 64
+"""Pixels around the objects of a map, for each of its bytes."""

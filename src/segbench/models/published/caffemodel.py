@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.errors import SegbenchError, reading
+from segbench.errors import SegbenchError, reading, refuse_no_file
 
 Blob = NDArray[np.floating[Any]]
 
@@ -86,6 +86,7 @@ def _read_layers(reader: _Reader, layers: dict[str, tuple[Blob, ...]]) -> None:
 
 def _map(path: Path) -> mmap.mmap:
     try:
+        refuse_no_file(path)
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError as error:

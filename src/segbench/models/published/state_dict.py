@@ -14,7 +14,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, refuse_no_file
 from segbench.models.published.pickled import refuse_unfolding
 
 FREE = 3 * 2**28
@@ -37,6 +37,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
+            refuse_no_file(path)
             from safetensors.torch import load_file
 
             return dict(load_file(path))
@@ -120,7 +121,9 @@ def refuse_packed(path: Path) -> None:
 
     Raises:
         zipfile.BadZipFile: its entries are packed, or overlap, or cannot be listed.
+        OSError: it is no file.
     """
+    refuse_no_file(path)
     with path.open("rb") as file:
         if not _is_zip(file):
             return

@@ -13,6 +13,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from segbench.config.handed_over import text_of
+from segbench.errors import SegbenchError
 from segbench.runtime.files import open_itself, write_whole
 
 log = logging.getLogger(__name__)
@@ -95,8 +97,15 @@ class RunCsv(Logger):
     def _read(self) -> list[dict[str, Any]]:
         if not self._path.is_file():
             return []
-        with self._path.open(newline="") as file:
+        file = io.StringIO(text_of(self._path, str(self._path)), newline="")
+        try:
             return [{name: row[name] for name in row if name is not None} for row in csv.DictReader(file)]
+        except csv.Error as error:
+            raise SegbenchError(
+                f"{self._path} is damaged: {error}",
+                "the table as the run wrote it",
+                "restore it from a copy, or remove it",
+            ) from error
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         assert self._columns is not None

@@ -74,3 +74,24 @@ for _ in range(300):
         pass
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+CODECS = {
+    **{name: (2, getattr(numcodecs, name)()) for name in ("Zlib", "GZip", "BZ2", "LZMA", "Zstd", "LZ4", "Blosc")},
+    "gzip of format 3": (3, zarr.codecs.GzipCodec()),
+    "zstd of format 3": (3, zarr.codecs.ZstdCodec()),
+    "blosc of format 3": (3, zarr.codecs.BloscCodec()),
+}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_chunk_gives_no_more_than_it_may(tmp_path, name):
+    version, codec = CODECS[name]
+    chosen = {"shape": IMAGE.shape, "chunks": (64, 64), "dtype": "uint16", "zarr_format": version}
+    zarr.create_array(tmp_path / "a.zarr", **chosen, compressors=codec)[:] = IMAGE
+    assert np.array_equal(ZarrImages(tmp_path / "a.zarr").read(0)[..., 0], IMAGE)
+    (chunk,) = chunks(tmp_path / "a.zarr")
+    of_format_2 = getattr(numcodecs, {"gzip": "GZip", "zstd": "Zstd", "blosc": "Blosc"}.get(name.split()[0], name))()
+    chunk.write_bytes(of_format_2.encode(np.zeros(10**8, np.uint8)))
+    with pytest.raises(SegbenchError, match=r"a chunk gives 1?[0-9,]+ bytes or more, of 33,792"):
+        ZarrImages(tmp_path / "a.zarr").read(0)
