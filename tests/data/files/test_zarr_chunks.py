@@ -95,3 +95,34 @@ def test_a_chunk_gives_no_more_than_it_may(tmp_path, name):
     chunk.write_bytes(of_format_2.encode(np.zeros(10**8, np.uint8)))
     with pytest.raises(SegbenchError, match=r"a chunk gives 1?[0-9,]+ bytes or more, of 33,792"):
         ZarrImages(tmp_path / "a.zarr").read(0)
+
+
+def unsized(*blocks):
+    """A frame of zstd without its length: of each block the type, the size that is stated, and what is stored."""
+    content = b"\x28\xb5\x2f\xfd\x00\x38"
+    for number, (kind, size, stored) in enumerate(blocks, 1):
+        content += ((number == len(blocks)) | kind << 1 | size << 3).to_bytes(3, "little") + stored
+    return content
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_nor_does_a_frame_that_states_no_length(tmp_path, version):
+    codec = numcodecs.Zstd() if version == 2 else zarr.codecs.ZstdCodec()
+    chosen = {"shape": IMAGE.shape, "chunks": (64, 64), "dtype": "uint16", "zarr_format": version}
+    zarr.create_array(tmp_path / "a.zarr", **chosen, compressors=codec)[:] = IMAGE
+    (chunk,) = chunks(tmp_path / "a.zarr")
+    half = IMAGE.nbytes // 2
+    chunk.write_bytes(unsized((0, half, IMAGE.tobytes()[:half]), (0, half, IMAGE.tobytes()[half:])))
+    assert np.array_equal(ZarrImages(tmp_path / "a.zarr").read(0)[..., 0], IMAGE)
+    # What an encoder makes of the same, without its length.
+    encoded = bytes(numcodecs.Zstd().encode(IMAGE.tobytes()))
+    single, width = encoded[4] >> 5 & 1, (1, 2, 4, 8)[encoded[4] >> 6]
+    assert single
+    chunk.write_bytes(unsized()[:6] + encoded[5 + width :])
+    assert np.array_equal(ZarrImages(tmp_path / "a.zarr").read(0)[..., 0], IMAGE)
+    chunk.write_bytes(unsized(*[(1, 2**17, b"\0")] * 1000))
+    with pytest.raises(SegbenchError, match=r"a chunk gives [0-9,]+ bytes or more, of 33,792"):
+        ZarrImages(tmp_path / "a.zarr").read(0)
+    chunk.write_bytes(unsized((0, half, b"")))
+    with pytest.raises(SegbenchError):
+        ZarrImages(tmp_path / "a.zarr").read(0)

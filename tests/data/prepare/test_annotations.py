@@ -271,3 +271,12 @@ def test_labels_command_neither_terminal_nor_shell(tmp_path, capsys):
     assert "\x1b" not in said
     words = shlex.split(said.splitlines()[-1])
     assert words[-1] == "data.classes={background: 0, cat: 1, \\x1b[31m'; touch canary #: 2}"
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    path = coco(tmp_path, [])
+    content = json.loads(path.read_text())
+    content["images"].append({"id": 8, "file_name": "a.png", "height": 4, "width": 5})
+    path.write_text(json.dumps(content))
+    with pytest.raises(SegbenchError, match=r"two images of the name a, whose mask is .*a.png"):
+        import_masks(path, tmp_path / "masks")

@@ -117,12 +117,31 @@ def _refuse(name: str, content: bytes, most: int) -> None:
 
 
 def _zstd(content: bytes, most: int) -> int:
-    """The length that the first frame of a chunk states; 0 where it states none."""
-    flags = content[4] if len(content) > 4 else 0
+    """The length that the first frame of a chunk states; where it states none, less than its blocks may have, by one.
+
+    RFC 8878, 3.1.1.
+    """
+    flags = content[4]
     alone = flags >> 5 & 1
     size = (alone, 2, 4, 8)[flags >> 6]
     at = 6 - alone + (0, 1, 2, 4)[flags & 3]
-    return int.from_bytes(content[at : at + size], "little") + 256 * (size == 2)
+    if size:
+        return int.from_bytes(content[at : at + size], "little") + 256 * (size == 2)
+    base = 1 << 10 + (content[5] >> 3)
+    of_block = min(base + base // 8 * (content[5] & 7), 2**17)
+    length, last = -of_block, 0
+    while not last and length <= most:
+        header = int.from_bytes(content[at : at + 3], "little")
+        last, kind, size = header & 1, header >> 1 & 3, header >> 3
+        if kind == _RESERVED or at + 3 > len(content):
+            raise ValueError("a chunk of damaged blocks")
+        length += of_block if kind == _COMPRESSED else size
+        at += 3 + (1 if kind == _REPEATED else size)
+    return length
+
+
+_REPEATED, _COMPRESSED, _RESERVED = 1, 2, 3
+"""Types of a block; the fourth is bytes as they are."""
 
 
 def _unpacked(opened: Callable[[io.BytesIO], Any]) -> Callable[[bytes, int], int]:

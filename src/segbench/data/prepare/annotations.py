@@ -101,13 +101,20 @@ def import_masks(source: Path, output: Path, kind: str = "objects") -> Imported:
         kind: `objects`: 16 bits, each area one value from 1. `classes`: 8 bits, a value for each label from 1.
 
     Raises:
-        SegbenchError: no annotations, files that are none, more objects or classes than values.
+        SegbenchError: no annotations, files that are none, more objects or classes than values, two images of one name.
     """
     check_one_of("masks", kind, ("objects", "classes"))
-    done = Imported()
+    done, written = Imported(), set[Path]()
     for annotated in _read(source, done):
         mask_HW = _drawn(annotated, kind, done)
         path = output / f"{annotated.name}.png"
+        if path in written:
+            raise SegbenchError(
+                f"two images of the name {annotated.name}, whose mask is {path}",
+                "a mask for each image",
+                "rename one of them, or import their annotations into separate folders",
+            )
+        written.add(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         encoded = cv2.imencode(".png", mask_HW)[1]
         with written_whole(path) as partial:
