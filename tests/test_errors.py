@@ -1,6 +1,8 @@
 import os
+import shlex
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,7 @@ from segbench.data.files.encoded import read_bytes
 from segbench.data.folder.scan import scan_images
 from segbench.data.pascal_context import read_names
 from segbench.data.prepare.annotations import import_masks
-from segbench.errors import SegbenchError, say
+from segbench.errors import SegbenchError, as_typed, say
 from segbench.models.published.caffemodel import read_caffemodel
 from segbench.models.published.state_dict import read_state_dict
 from segbench.runs.arrays import read_arrays
@@ -77,3 +79,9 @@ def test_nor_does_a_scan_of_images(tmp_path, in_time, name):
 def test_what_is_said_commands_no_terminal(capsys):
     say("a\x1b[31m\r\x9b\u202e\udcff\tb\nc", end="|")
     assert capsys.readouterr().out == "a\\x1b[31m\\r\\x9b\\u202e\\udcff\tb\nc|"
+
+
+def test_a_command_that_is_told_is_no_other_one_for_a_shell():
+    assert as_typed("run", "outputs/a-b_1") == "run=outputs/a-b_1"
+    assert shlex.split(f"evaluate {as_typed('run', Path('a; rm b'))}") == ["evaluate", "run=a; rm b"]
+    assert shlex.split(as_typed("$(id)")) == ["$(id)"]

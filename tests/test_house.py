@@ -517,6 +517,13 @@ def test_pages_are_made_by_templates(module):
     assert [text for text in texts if isinstance(text, str) and TAGS.search(text)] == []
 
 
+def test_paths_in_commands_that_are_told_are_quoted():
+    told = re.compile(
+        r"segbench (?:train|evaluate|data|sweep|sync)\b.*?(?<![\w.])(?:data\.)?(?:run|resume|root|masks)=\{"
+    )
+    assert {module for module, path in FILES.items() if told.search(path.read_text())} == set()
+
+
 def test_what_is_printed_is_escaped():
     own = {"segbench.errors", "segbench.cli.starter.starter.callbacks"}
     assert {module for module in FILES if "print" in calls(module)} <= own

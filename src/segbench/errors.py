@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import re
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,11 @@ def printable(text: str) -> str:
 def say(text: object = "", *, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
     """Print a text, in which names may be a stranger's: as `print`, its control characters escaped."""
     print(printable(str(text)), file=file, end=end, flush=flush)
+
+
+def as_typed(*parts: object) -> str:
+    """`key=value`, or a value alone, as a shell takes it: a path in a command that is told may be a stranger's."""
+    return shlex.quote("=".join(map(str, parts)))
 
 
 class SegbenchError(ValueError):

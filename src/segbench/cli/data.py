@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.cli.arguments import PATHS, pairs, unquoted
 from segbench.config.explain import near
-from segbench.errors import SegbenchError, say
+from segbench.errors import SegbenchError, as_typed, say
 
 if TYPE_CHECKING:
     from segbench.data.raw import DataSet
@@ -203,12 +202,12 @@ def _import(source: str, given: dict[str, str]) -> int:
     void = f" data.ignore_index={VOID_OF[kind]}" if done.crowds else ""
     if done.crowds:
         say(f"{done.crowds} crowds have the value {VOID_OF[kind]}")
+    there = f"data.images=FOLDER {as_typed('data.masks', output)}{void}"
     if kind == "objects":
-        say(f"to train: segbench train experiment=image_objects data.images=FOLDER data.masks={output}{void}")
+        say(f"to train: segbench train experiment=image_objects {there}")
     else:
         named = ", ".join(f"{name}: {value}" for name, value in {"background": 0, **done.classes}.items())
-        chosen = shlex.quote(f"data.classes={{{named}}}")
-        say(f"to train: segbench train experiment=image_folder data.images=FOLDER data.masks={output}{void} {chosen}")
+        say(f"to train: segbench train experiment=image_folder {there} {as_typed('data.classes', f'{{{named}}}')}")
     return 0
 
 

@@ -19,7 +19,7 @@ from segbench.compare.pairing import check_same_images
 from segbench.compare.per_image import read_counts
 from segbench.compare.plan import Plan, plan
 from segbench.compare.resampling import bootstrap_scores, holm, interval, permutation_test
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.spec import ScoreInfo, of_class
 
 Runs = Mapping[str, Sequence[ImageCounts]]
@@ -114,7 +114,7 @@ def _check_agreement(counts: ImageCounts, recorded: Mapping[str, float]) -> None
             raise SegbenchError(
                 f"{counts.source}: {key} is {recorded[key]:.6g} in results.json and {value:.6g} by per_image.npz",
                 "two files of one evaluation",
-                f"score the run again: segbench evaluate run={counts.source}",
+                f"score the run again: segbench evaluate {as_typed('run', counts.source)}",
             )
 
 

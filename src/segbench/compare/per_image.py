@@ -12,7 +12,7 @@ from segbench.compare.counts import ImageCounts, pool, reduced
 from segbench.compare.definitions import run_heads, run_measures
 from segbench.compare.records import RunRecord
 from segbench.config.handed_over import parse_json
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.metrics.measure import Counts, Measure
 from segbench.runs.arrays import read_arrays
 
@@ -37,7 +37,7 @@ def read_counts(run: RunRecord) -> ImageCounts:
         raise SegbenchError(
             f"no {path}",
             "the counts of every image, which the tests resample",
-            f"segbench evaluate run={run.trained or run.path} split=val (or test), and compare its output",
+            f"segbench evaluate {as_typed('run', run.trained or run.path)} split=val (or test), and compare its output",
         )
     ids, split, versions, arrays = _read(path)
     measures = run_measures(run)
@@ -46,7 +46,7 @@ def read_counts(run: RunRecord) -> ImageCounts:
         raise SegbenchError(
             f"{path}: {' '.join(unread) or 'no metric in it'}",
             "metrics that this version of segbench can score",
-            f"score the run again: segbench evaluate run={run.trained or run.path}",
+            f"score the run again: segbench evaluate {as_typed('run', run.trained or run.path)}",
         )
     several = len({head for head, _ in measures}) > 1
     data = str(run.protocol.get("dataset", ""))
@@ -100,7 +100,7 @@ def _damaged(path: Path, why: str) -> SegbenchError:
     return SegbenchError(
         f"{path} is damaged: {why}",
         "the file as segbench wrote it: ids, split, versions and counts with one row per image",
-        f"score the run again: segbench evaluate run={path.parent}",
+        f"score the run again: segbench evaluate {as_typed('run', path.parent)}",
     )
 
 

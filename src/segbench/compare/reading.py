@@ -13,7 +13,7 @@ from segbench.compare.records import LeftOut, RunRecord, identity
 from segbench.compare.tracked import TRACKED, from_tracker, tracked
 from segbench.config.flat import flatten
 from segbench.config.handed_over import read_json
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.runs.configs import Configs
 from segbench.runs.directory import SCHEMA, Run
 from segbench.runs.history import Leg, continuations, effective
@@ -63,10 +63,10 @@ def _unless_partial(record: RunRecord | LeftOut, sources: Sequence[str]) -> RunR
     if isinstance(record, LeftOut) or record.partial is None:
         return record
     trained = record.source if record.path == record.trained else record.trained or record.source
-    split = "" if record.split == "test" else f" split={record.split}"
+    split = "" if record.split == "test" else f" {as_typed('split', record.split)}"
     reason = (
         f"partial: {record.partial} of {record.split} were counted, expected: each image once; evaluate the run whole "
-        f"(segbench evaluate run={trained}{split}), and compare that"
+        f"(segbench evaluate {as_typed('run', trained)}{split}), and compare that"
     )
     return LeftOut(record.source, reason, wrong=any(Path(source) == record.path for source in sources))
 
@@ -119,12 +119,16 @@ def read_run(path: Path, configs: Configs | None = None) -> RunRecord | LeftOut:
         if state not in (None, "finished"):
             return LeftOut(source, _unfinished(path, config, str(state)))
         if not (path / "results.json").is_file():
-            again = f"segbench evaluate run={path}" if (path / "checkpoints").is_dir() else "train it again"
+            again = (
+                f"segbench evaluate {as_typed('run', path)}" if (path / "checkpoints").is_dir() else "train it again"
+            )
             return LeftOut(source, f"no results.json: {again}")
         try:
             results = _json(path / "results.json")
         except _Damaged as damaged:
-            raise _Damaged(f"{damaged}; score it again (segbench evaluate run={path}), and compare that") from damaged
+            raise _Damaged(
+                f"{damaged}; score it again (segbench evaluate {as_typed('run', path)}), and compare that"
+            ) from damaged
         if results.get("schema") != SCHEMA:
             return LeftOut(source, f"results.json has schema {results.get('schema')}, this version reads {SCHEMA}")
         trained = path
@@ -161,7 +165,7 @@ def _unfinished(path: Path, config: Mapping[str, Any], state: str) -> str:
     if "model" not in config:
         return f"{state}: evaluate it again"
     goes_on = {"running": "it is running, or was killed", "prepared": "it has not begun"}.get(state, state)
-    return f"{goes_on}: segbench train resume={path}"
+    return f"{goes_on}: segbench train {as_typed('resume', path)}"
 
 
 def _trained(evaluation: Path, run: str) -> Path | None:

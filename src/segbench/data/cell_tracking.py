@@ -20,7 +20,7 @@ from segbench.data.cells import check_parts, label_parts, with_parts
 from segbench.data.files.labelled import read_grey
 from segbench.data.id_lists import ranges, refuse_shared
 from segbench.data.raw import RawImage, Source
-from segbench.errors import SegbenchError, check
+from segbench.errors import SegbenchError, as_typed, check
 from segbench.metrics.distance import distance_inside
 from segbench.spec import VOID, DatasetSpec, HeadSpec, ModalitySpec
 
@@ -305,7 +305,7 @@ def _sequences(root: Path, dataset: str) -> tuple[Path, dict[str, Sequence2D]]:
         if sequences:
             return folder, sequences
     part = NAMES.get(dataset)
-    prepare = f"run segbench data prepare cell_tracking parts={part} root={root}, or " if part else ""
+    prepare = f"run segbench data prepare cell_tracking parts={part} {as_typed('root', root)}, or " if part else ""
     raise SegbenchError(
         f"no {dataset} with folders 01 or 02 in {root} (data.root)",
         f"{dataset}/01/t000.tif, {dataset}/01_ST/SEG/man_seg000.tif ..., as in the challenge's archive",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from segbench.data.files.labelled import LabelMap, paired, read_depth, read_indices, read_mat, read_rgb
 from segbench.data.id_lists import find_release, refuse_shared, select, shipped
 from segbench.data.raw import RawImage, Source
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
 CLASSES = (
@@ -116,7 +116,7 @@ class NYUDv2:
             raise SegbenchError(
                 f"no data/images in {root} or a folder in it (data.root)",
                 "the FCN authors' layout: data/images, data/depth, data/hha, segmentation",
-                f"run segbench data prepare nyudv2 root={root}, or set data.root to it",
+                f"run segbench data prepare nyudv2 {as_typed('root', root)}, or set data.root to it",
             )
         labels = {path.stem.removeprefix("img_"): path for path in sorted((found / "segmentation").glob("img_*"))}
         folders = {name: found / "data" / (depth if name == "depth" else FOLDERS[name][0]) for name in self._modalities}
@@ -125,7 +125,7 @@ class NYUDv2:
         if protocol == "trainval":
             lists["train"] += lists.pop("val")
         refuse_shared(lists.items(), "reinstall segbench")
-        remedy = f"run segbench data prepare nyudv2 root={found}"
+        remedy = f"run segbench data prepare nyudv2 {as_typed('root', found)}"
         files = [set(labels)]
         for modality, folder in folders.items():
             files.append({path.stem.removeprefix("img_") for path in folder.glob("img_*.png")})

@@ -16,7 +16,7 @@ from segbench.data.pascal_voc import CLASSES as OBJECTS
 from segbench.data.pascal_voc import voc_palette
 from segbench.data.raw import RawImage, Source
 from segbench.data.voc_files import YEAR_FOLDERS, found
-from segbench.errors import SegbenchError, refuse_no_file
+from segbench.errors import SegbenchError, as_typed, refuse_no_file
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
 CLASSES = (
@@ -32,7 +32,7 @@ LONG_NAMES = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "clot
 """What labels.txt calls three of the 59 (pascalcontext_layers.py of the authors' release)."""
 
 LABELS, LONG_LIST, SHORT_LIST = "trainval", "labels.txt", "59_labels.txt"
-PREPARE = "run segbench data prepare pascal_context root={root}"
+PREPARE = "run segbench data prepare pascal_context {root}"
 
 
 def read_names(path: Path) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ class PascalContext:
 
     def __init__(self, root: str | Path, hold_out: int = 0, partial: bool = False) -> None:
         root = Path(root)
-        remedy = PREPARE.format(root=root)
+        remedy = PREPARE.format(root=as_typed("root", root))
         voc = found(root, YEAR_FOLDERS, 2010)
         context = find_release(root, LABELS)
         if voc is None or context is None:

@@ -14,7 +14,7 @@ from segbench.data.files.labelled import LabelMap, paired, read_indices, read_ma
 from segbench.data.id_lists import refuse_shared, select
 from segbench.data.raw import RawImage, Source
 from segbench.data.voc_files import PREPARE, TRAINAUG, TRAINAUG_IMAGES, VocFiles
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
 CLASSES = (
@@ -171,7 +171,7 @@ class PascalVOC:
         for split in files.keys() - {"predict"}:
             files[split].append(self._files.labels(names[split]))
         titles = {split: f"{split} {name}" for split, name in names.items()}
-        remedy = PREPARE.format(root=self._files.root)
+        remedy = PREPARE.format(root=as_typed("root", self._files.root))
         used, counts = select(lists, files, self._files.root, remedy, self._partial, hold_out, titles)
         if "val" in used:
             files["val"] = files["train"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from segbench.data.files.labelled import LabelMap, paired, read_mat, read_rgb
 from segbench.data.id_lists import find_release, refuse_shared, select, shipped
 from segbench.data.raw import RawImage, Source
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.spec import DatasetSpec, HeadSpec, ModalitySpec
 
 SEMANTIC = (
@@ -79,7 +79,7 @@ class SiftFlow:
     def __init__(self, root: str | Path, hold_out: int = 0, partial: bool = False) -> None:
         root = Path(root)
         self._root = find_release(root, IMAGES) or root
-        remedy = f"run segbench data prepare sift_flow root={root}"
+        remedy = f"run segbench data prepare sift_flow {as_typed('root', root)}"
         for folder in (IMAGES, *LABELS.values()):
             if not (self._root / folder).is_dir():
                 raise SegbenchError(

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segbench.data.id_lists import read_list, shipped
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 
 YEARS = (2011, 2012)
 YEAR_FOLDERS = ("VOCdevkit/VOC{year}", "TrainVal/VOCdevkit/VOC{year}", "VOC{year}")
 SBD_FOLDERS = ("benchmark_RELEASE/dataset", "SBD/benchmark_RELEASE/dataset", "SBD/dataset", "SBD")
 TRAINAUG, TRAINAUG_IMAGES = "trainaug", 10_582
 """SBD train and val and VOC 2012 train, without VOC 2012 val: a list in wide use, and its length."""
-PREPARE = "run segbench data prepare pascal_voc root={root}"
+PREPARE = "run segbench data prepare pascal_voc {root}"
 
 
 def found(root: Path, folders: Sequence[str], year: int = 0) -> Path | None:
@@ -41,7 +41,7 @@ class VocFiles:
             raise SegbenchError(
                 f"no folder {root} (data.root)",
                 "the folder that contains VOCdevkit and benchmark_RELEASE",
-                f"{PREPARE.format(root=root)}, or set data.root to it",
+                f"{PREPARE.format(root=as_typed('root', root))}, or set data.root to it",
             )
         self.root = root
         self.year = year or next((y for y in YEARS if found(root, YEAR_FOLDERS, y)), YEARS[0])
@@ -53,7 +53,9 @@ class VocFiles:
         if folder is None:
             tried = " or ".join(name.format(year=year) for name in YEAR_FOLDERS)
             raise SegbenchError(
-                f"no VOC{year} in {self.root} (data.root)", tried, f"{PREPARE.format(root=self.root)} parts=voc{year}"
+                f"no VOC{year} in {self.root} (data.root)",
+                tried,
+                f"{PREPARE.format(root=as_typed('root', self.root))} parts=voc{year}",
             )
         return folder
 
@@ -62,7 +64,7 @@ class VocFiles:
         folder = found(self.root, SBD_FOLDERS)
         if folder is None:
             expected = f"{' or '.join(SBD_FOLDERS)}, with img, cls and train.txt"
-            remedy = f"{PREPARE.format(root=self.root)} parts=sbd"
+            remedy = f"{PREPARE.format(root=as_typed('root', self.root))} parts=sbd"
             raise SegbenchError(f"no SBD in {self.root} (data.root)", expected, remedy)
         return folder
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.trust import names_in, own, refuse_untrusted, trusting
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.runs.directory import Run
 from segbench.runs.partial import Partial
 from segbench.runtime.frameworks import import_frameworks
@@ -84,7 +84,7 @@ def score_split(
         run.write_per_image(split, [source.ids[index] for index in indices], counts, versions)
     partial = Partial.of_visits(task.visits["test"], len(source)) if "test" in task.visits else None
     if first and partial is not None:
-        again = f"segbench evaluate run={trained or run.path}{'' if split == 'test' else f' split={split}'}"
+        again = f"segbench evaluate {as_typed('run', trained or run.path)}{f' split={split}' * (split != 'test')}"
         log.warning("partial: %s of %s were counted. Score it whole: %s", partial, split, again)
         for logger in trainer.loggers:
             logged = {f"partial/{name}": float(number) for name, number in partial.record().items()}

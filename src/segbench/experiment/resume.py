@@ -12,7 +12,7 @@ import yaml
 
 from segbench.config.places import DATA
 from segbench.config.record import Config
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.runs.directory import Refused, Run
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def refuse_fewer_steps(run: Run, config: Config, checkpoint: Mapping[str, Any]) 
             raise Refused(
                 f"trainer.{name}={asked} for {run.path}, which has done {reached}",
                 f"more than {reached}",
-                f"raise trainer.{name}, or score it as it is: segbench evaluate run={run.path}",
+                f"raise trainer.{name}, or score it as it is: segbench evaluate {as_typed('run', run.path)}",
             )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.config.flat import differences, flatten
 from segbench.config.places import DATA
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.experiment.resume import how_it_ended
 from segbench.experiment.stages import FOLDER
 from segbench.experiment.unchanged import other_machine
@@ -81,7 +81,7 @@ def train(
         raise SegbenchError(
             f"resume={given_run} in a config",
             "a command that continues a run: it takes nothing else of a config",
-            f"segbench train resume={given_run}",
+            f"segbench train {as_typed('resume', given_run)}",
         )
     legs = Run(directory).legs() if resume else []
     if legs:

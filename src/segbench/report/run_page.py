@@ -24,7 +24,7 @@ from segbench.config.paper import packaged_facts, paper_blocks
 from segbench.display.digits import number
 from segbench.display.html import part
 from segbench.display.tables import averaged_over, data_wait, decoded_by
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.report.figures import bars, confusion, curves
 from segbench.report.pieces import chart, facts, folded, picture, sentences, table
 from segbench.runs.arrays import read_arrays
@@ -76,7 +76,8 @@ def _scores(run: RunRecord, metric: str | None) -> Markup:
     notes = list(why_not)
     if run.partial is not None:
         notes.append(
-            f"Partial: {run.partial} of {run.split} were counted. Score it whole: segbench evaluate run={run.trained}"
+            f"Partial: {run.partial} of {run.split} were counted. Score it whole: "
+            f"segbench evaluate {as_typed('run', run.trained)}"
         )
     try:
         infos = score_infos(run)
@@ -129,7 +130,9 @@ def _paper(run: RunRecord) -> tuple[Mapping[str, Any], list[str]]:
     if not paper or run.partial is not None or run.split != "test" or run.protocol.get("paper", paper) is None:
         return {}, []
     if paper.get("experiment") in paper_blocks() and not Run(run.path).deviations():
-        writes = f"segbench train resume={run.path}" if run.path == run.trained else "evaluate the run again"
+        writes = (
+            f"segbench train {as_typed('resume', run.path)}" if run.path == run.trained else "evaluate the run again"
+        )
         return {}, [f"No paper stands beside it, as its deviations are not recorded: {writes}."]
     return paper, []
 

@@ -43,7 +43,7 @@ from segbench.config.former import with_current_targets
 from segbench.config.handed_over import read_config, read_json, read_record, text_of
 from segbench.config.record import Config, Recorded
 from segbench.config.requests import OtherData
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.runs.calibration import Calibration
 from segbench.runs.configs import Configs
 from segbench.runs.history import Leg, effective, read_legs
@@ -105,7 +105,8 @@ class Run:
                 raise SegbenchError(
                     f"{path} holds a run already",
                     "an empty or a new directory",
-                    f"choose another hydra.run.dir=DIR, or continue the run with: segbench train resume={path}",
+                    "choose another hydra.run.dir=DIR, or continue the run with: "
+                    f"segbench train {as_typed('resume', path)}",
                 )
             (path / "provenance.json").unlink(missing_ok=True)
             run._write("overrides.yaml", yaml.safe_dump(overrides))
@@ -403,7 +404,9 @@ class Run:
         """
         if not self.has_results:
             raise SegbenchError(
-                f"no results.json in {self.path}", "a finished run", f"evaluate it: segbench evaluate run={self.path}"
+                f"no results.json in {self.path}",
+                "a finished run",
+                f"evaluate it: segbench evaluate {as_typed('run', self.path)}",
             )
         path = self.path / "results.json"
         read = self._read("results.json")
@@ -492,7 +495,7 @@ def disk_full(path: Path, error: OSError) -> SegbenchError:
     return SegbenchError(
         f"{error.filename or path} cannot be written: {error.strerror}",
         "a disk with room for the run's log, tables and three checkpoints",
-        f"free it, then: segbench train resume={path}; a command that does not train is run again",
+        f"free it, then: segbench train {as_typed('resume', path)}; a command that does not train is run again",
     )
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.trust import VARIABLE, added_targets
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.runtime.processes import STARTED, choose_run_id, end_with_parent, standing, started_by
 from segbench.runtime.signals import Stopped, heard_at_once
 
@@ -116,7 +116,7 @@ class _Ranks:
             f"rank {number} of {len(self.ranks) + 1} {ended}: {last.removeprefix('error: ')}",
             "all processes to run to the end",
             f"see its output above and in {self._run.path / 'run.log'}; "
-            f"then continue with: segbench train resume={self._run.path}",
+            f"then continue with: segbench train {as_typed('resume', self._run.path)}",
         )
 
     def _give_up(self) -> None:
@@ -150,7 +150,7 @@ class _Ranks:
                         f"rank {number} of {len(self.ranks) + 1} (process {pid}) {why}, so that no checkpoint of this "
                         "step can be written",
                         "all processes to end their step after a signal",
-                        f"continue from the last checkpoint: segbench train resume={self._run.path}",
+                        f"continue from the last checkpoint: segbench train {as_typed('resume', self._run.path)}",
                     )
                     self._leave(error, "interrupted", 143)
             time.sleep(0.2)
@@ -292,7 +292,7 @@ def _naming_the_silent(run: Run, count: int, timeout_s: float, ranks: _Ranks | N
             + "".join(f"; process {pid} is stopped (kill -CONT {pid} lets it go on)" for pid in stopped),
             "each process to take part in every step",
             f"see what it waited for (a disk, a debugger, a full machine), and continue with: segbench train "
-            f"resume={run.path}; if it was only slow, add runtime.timeout_s={2 * timeout_s:g}",
+            f"{as_typed('resume', run.path)}; if it was only slow, add runtime.timeout_s={2 * timeout_s:g}",
         ) from error
 
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from segbench import __version__
 from segbench.config.former import with_former_targets
 from segbench.config.handed_over import read_record
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.runs.directory import not_writable
 from segbench.runtime.files import refuse_links_out, write_whole
 from segbench.runtime.locks import InUse, Lock
@@ -232,7 +232,8 @@ class Sweep:
             raise SegbenchError(
                 f"{self.path} is being launched by {held.by}",
                 "one launcher per sweep",
-                f"wait for it, or choose another hydra.sweep.dir=DIR; segbench sweep status {self.path}{held.or_else}",
+                "wait for it, or choose another hydra.sweep.dir=DIR; "
+                f"segbench sweep status {as_typed(self.path)}{held.or_else}",
             ) from held
         return self
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from rich.table import Table
 
 from segbench.display.digits import decimals
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.runs.configs import Configs
 from segbench.runtime.console import Console
 from segbench.sweep.directory import Sweep
@@ -51,11 +51,11 @@ def show(sweep: Sweep) -> dict[str, str]:
         console.print(line, soft_wrap=True)
     open_ = [name for name, state in states.items() if state in ("interrupted", "prepared")]
     if open_:
-        console.print(f"continue with: segbench sweep resume {sweep.path}", soft_wrap=True)
+        console.print(f"continue with: segbench sweep resume {as_typed(sweep.path)}", soft_wrap=True)
     if "missing" in states.values():
         console.print("to restart a job whose directory is gone, repeat the command that launched it", soft_wrap=True)
     if "failed" in states.values():
-        console.print(f"try again with: segbench sweep retry {sweep.path}", soft_wrap=True)
+        console.print(f"try again with: segbench sweep retry {as_typed(sweep.path)}", soft_wrap=True)
     return states
 
 

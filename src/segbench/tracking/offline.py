@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import struct
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.tracking.access import access, base_url, silence
 
 FILES = "wandb_files.txt"
@@ -117,7 +116,7 @@ def _allowed(directory: Path, folder: Path) -> Path:
         raise SegbenchError(
             f"{directory / FILES}: {folder}",
             "folders inside the run, or below WANDB_DIR",
-            f"if you trust it: WANDB_DIR={shlex.quote(str(folder.parent))} segbench sync {shlex.quote(str(directory))}",
+            f"if you trust it: {as_typed('WANDB_DIR', folder.parent)} segbench sync {as_typed(directory)}",
         )
     return folder.absolute()
 

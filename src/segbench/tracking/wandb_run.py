@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from segbench.config.no_effect import counting
 from segbench.config.record import Config
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.runtime.files import open_itself, write_whole
 from segbench.runtime.processes import is_main_process
 from segbench.spec import ScoreInfo
@@ -230,9 +230,9 @@ class RunWandb(WandbLogger, Tracker):
 
     def _said(self, run: Any) -> str:
         if self.access.mode == "offline":
-            return f"send it later with: segbench sync {self.directory}"
+            return f"send it later with: segbench sync {as_typed(self.directory)}"
         if self.lost:
-            return f"send the rest later with: segbench sync --online {self.directory}"
+            return f"send the rest later with: segbench sync --online {as_typed(self.directory)}"
         return str(run.url)
 
     # What is sent

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from segbench.errors import FULL, SegbenchError
+from segbench.errors import FULL, SegbenchError, as_typed
 from segbench.runtime.files import partial_name, written_whole
 
 Memory = defaultdict[Any, list[Tensor]]
@@ -180,5 +180,5 @@ def _not_written(path: Path, error: OSError) -> SegbenchError:
         "room for a third checkpoint beside the two that are kept" if full else "a writable folder",
         f"{'free disk space' if full else 'make it writable'}, then continue from the previous checkpoint, which is "
         f"whole: "
-        f"segbench train resume={path.parent.parent}",
+        f"segbench train {as_typed('resume', path.parent.parent)}",
     )
