@@ -96,7 +96,7 @@ def train(
     moved = {key: place for key, place in began.items() if key in DATA and place is not None}
     # A prepared job has no configuration of its own yet. A run of version 0.1.0 has one and no history, as has one
     # that was cut off before its first leg.
-    begins = not resume or Run(directory).state() == "prepared"
+    begins = not (first and began) or Run(directory).state() == "prepared"
     changes = {} if begins else _values(Run(directory).config(), config)
     refuse_misfits_of(config)
     run = Run.create(directory, config, given) if first and not resume else Run(directory)
