@@ -107,6 +107,13 @@ def test_what_other_packages_say_of_it(scores):
     assert MulticlassJaccardIndex(5, average="macro")(pred, label) == pytest.approx(scores["mean_iu"])
     every = jaccard_score(labels.ravel(), preds.ravel(), average="macro", labels=range(5), zero_division=0)
     assert every == pytest.approx(scores["mean_iu_all"])
+
+
+def test_what_torchmetrics_says_of_it_by_pairs():
+    # In older versions it was another score.
+    pytest.importorskip("torchmetrics", minversion="1.9")
+    labels, preds = (np.stack(sides) for sides in zip(*example(), strict=True))
+    label, pred = torch.from_numpy(labels), torch.from_numpy(preds)
     pairs = MeanIoU(num_classes=5, input_format="index")
     assert round(float(pairs(pred, label)), 4) == printed("torchmetrics `MeanIoU`")
 

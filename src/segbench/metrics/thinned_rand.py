@@ -140,5 +140,6 @@ class VRand(CellMeasure):
 def mean_of_slices(totals: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float64]:
     """Summed `f` (..., T) over the number of `slices` (...)."""
     slices = np.asarray(totals["slices"], np.float64)[..., None]
-    with np.errstate(invalid="ignore"):
+    # Some versions of numpy call 0 / 0 a division by zero.
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.asarray(totals["f"], np.float64) / slices)

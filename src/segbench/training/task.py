@@ -458,7 +458,7 @@ def _objects(batch: Batch, position: int) -> tuple[NDArray[np.int32] | None, dic
 
 
 def _mix(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _modules(modules: nn.Module) -> Iterable[tuple[str, nn.Module]]:

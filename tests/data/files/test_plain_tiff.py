@@ -66,9 +66,19 @@ def test_any_other_file_is_left_to_the_full_reader(tmp_path, name):
             np.testing.assert_array_equal(read, full.read(page))
 
 
-def test_a_stack_cut_down_to_one_header_is_no_picture(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", values(3, 9, 7), photometric="minisblack", truncate=True)
-    assert read_plain(tmp_path / "a.tif") is None
+SHAPED = (b'{"shape": [3, 9, 7], "truncated": true}', b'{"truncated": true, "shape": [3, 9, 7]}', b"shape=(3,9,7)")
+
+
+@pytest.mark.parametrize("description", SHAPED)
+def test_a_stack_cut_down_to_one_header_is_no_picture(tmp_path, description):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values(3, 9, 7), photometric="minisblack", truncate=True)
+    content = path.read_bytes()
+    (written,) = (each for each in SHAPED if each in content)
+    path.write_bytes(content.replace(written, description.ljust(len(written), b"\0")))
+    assert read_plain(path) is None
+    with TiffImages(path) as full:
+        assert len(full) == 3
 
 
 def test_a_large_file_is_left_to_the_full_reader(tmp_path, monkeypatch):

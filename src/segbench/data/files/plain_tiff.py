@@ -134,9 +134,10 @@ def _is_plain(tags: dict[int, Any]) -> bool:
 def _describes_one_image(tags: dict[int, Any]) -> bool:
     """Whether no description mentions more pages or channels than the one directory shows."""
     description = tags.get(_DESCRIPTION, b"").strip(b"\0 \n")
-    if description.startswith(b'{"shape"'):
+    # Versions of tifffile wrote its keys in another order, and no JSON before.
+    if description.startswith(b"{") and b'"shape":' in description:
         shape = json.loads(description)["shape"]
         return [side for side in shape if side != 1] == [
             side for side in (_first(tags, _HEIGHT), _first(tags, _WIDTH), _first(tags, _SAMPLES)) if side != 1
         ]
-    return not (description.startswith(b"ImageJ=") or b"<OME" in description)
+    return not (description.startswith((b"ImageJ=", b"shape=")) or b"<OME" in description)
