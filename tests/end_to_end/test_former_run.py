@@ -27,11 +27,12 @@ def former(tmp_path, monkeypatch):
 
 
 def test_its_scores_are_the_same(former, call):
+    # But for what other versions of OpenCV and numpy draw.
     code, out, err = call("evaluate", f"run={former.path}", "hydra.run.dir=again")
     assert code == 0, out + err
     then, now = former.results()["metrics"], Run(Path("again")).results()["metrics"]
     assert len(then) > 10
-    assert {key: now[key] for key in then} == pytest.approx(then, abs=1e-3)
+    assert {key: now[key] for key in then} == pytest.approx(then, abs=0.02)
 
 
 def test_masks_hold_indices_and_say_so(former, call):
@@ -44,6 +45,8 @@ def test_masks_hold_indices_and_say_so(former, call):
 
 
 def test_continued_to_more_steps_it_is_a_setting_of_its_own(former, call):
+    # An older one warns of a newer one's checkpoint.
+    pytest.importorskip("lightning", minversion="2.6.6")
     code, out, err = call("train", f"resume={former.path}", "trainer.max_steps=6")
     assert code == 0, out + err
     assert former.results()["protocol"]["continued"] == ["at step 4: trainer.max_steps 4 -> 6"]

@@ -14,4 +14,4 @@ def test_without_a_terminal_a_line_a_minute_tells_how_far_it_is(capfd):
         progress.add(10)
     out, err = capfd.readouterr()
     assert out == ""
-    assert err == "b: 25%; input 2 of 3\n"
+    assert err.splitlines()[0] == "b: 25%; input 2 of 3" and not err.strip().count("\n")

@@ -223,5 +223,5 @@ def _class_iu(margins: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float64]
 
 def _mean_of_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     finite = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(finite, values, 0.0).sum(-1) / finite.sum(-1))

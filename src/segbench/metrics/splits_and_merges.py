@@ -146,5 +146,6 @@ class WarpingError(CellMeasure):
     def scores(self, totals: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
         """The smallest share of split and merge pixels, from counts of shape (..., 10); NaN without a pixel."""
         wrong = np.asarray(totals["splits"], np.float64) + np.asarray(totals["merges"], np.float64)
-        with np.errstate(invalid="ignore"):
+        # Some versions of numpy call 0 / 0 a division by zero.
+        with np.errstate(divide="ignore", invalid="ignore"):
             return {"warping_error": np.asarray((wrong / np.asarray(totals["pixels"])[..., None]).min(-1))}
