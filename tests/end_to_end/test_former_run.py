@@ -27,12 +27,13 @@ def former(tmp_path, monkeypatch):
 
 
 def test_its_scores_are_the_same(former, call):
-    # But for what other versions of OpenCV and numpy draw.
+    # Older versions draw other slices.
+    pytest.importorskip("numpy", minversion="2")
     code, out, err = call("evaluate", f"run={former.path}", "hydra.run.dir=again")
     assert code == 0, out + err
     then, now = former.results()["metrics"], Run(Path("again")).results()["metrics"]
     assert len(then) > 10
-    assert {key: now[key] for key in then} == pytest.approx(then, abs=0.02)
+    assert {key: now[key] for key in then} == pytest.approx(then, abs=1e-3)
 
 
 def test_masks_hold_indices_and_say_so(former, call):

@@ -1,3 +1,5 @@
+from importlib.metadata import version
+
 from segbench.prediction.progress import LINE_SECONDS, Progress
 
 
@@ -14,4 +16,6 @@ def test_without_a_terminal_a_line_a_minute_tells_how_far_it_is(capfd):
         progress.add(10)
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.splitlines()[0] == "b: 25%; input 2 of 3" and not err.strip().count("\n")
+    # Before 15 rich ends a line without a terminal twice.
+    ends = 1 if int(version("rich").split(".")[0]) >= 15 else 2
+    assert err == "b: 25%; input 2 of 3" + "\n" * ends

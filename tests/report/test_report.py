@@ -256,12 +256,14 @@ def test_lines_of_the_same_colour_differ_in_style():
 
 
 def test_a_scale_is_logarithmic_where_the_values_ask_for_it():
+    # Older ones draw the sign otherwise.
+    pytest.importorskip("matplotlib", minversion="3.10")
+
     def labels(low, high):
         return re.findall(r">([^<>\n]+)<", curves({"loss": ([1, 2], [low, high])}, "loss", log=True))
 
-    # Of an exponent; some versions of matplotlib draw it in two signs.
-    assert {"−", "-"} & {*"".join(labels(1e-5, 1e-2))}
-    assert not {"−", "-"} & {*labels(0.3, 0.4)} and "0.30" in labels(0.3, 0.4)
+    assert "−" in labels(1e-5, 1e-2)  # Of an exponent.
+    assert "−" not in labels(0.3, 0.4) and "0.30" in labels(0.3, 0.4)
     assert "0.0" in labels(0.0, 1.0)
 
 
