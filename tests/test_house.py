@@ -522,6 +522,7 @@ def test_paths_in_commands_that_are_told_are_quoted():
         r"segbench (?:train|evaluate|data|sweep|sync)\b.*?(?<![\w.])(?:data\.)?(?:run|resume|root|masks)=\{"
     )
     assert {module for module, path in FILES.items() if told.search(path.read_text())} == set()
+    assert [module for module in FILES if "shlex.quote" in calls(module)] == ["segbench.errors"]
 
 
 def test_what_is_printed_is_escaped():

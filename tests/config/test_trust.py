@@ -120,7 +120,7 @@ def test_a_user_trusts_names_by_the_environment(monkeypatch):
 def test_the_error_is_the_command_that_trusts():
     config = [{"_target_": "mine.Net"}, {"_target_": "mine.Loss"}]
     arguments = ["run=a b", "hydra.run.dir=x", "trust=other.Net"]
-    command = r"segbench evaluate 'run=a b' hydra\.run\.dir=x trust=\[other\.Net,mine\.Net,mine\.Loss\]"
+    command = r"segbench evaluate 'run=a b' hydra\.run\.dir=x 'trust=\[other\.Net,mine\.Net,mine\.Loss\]'$"
     with typed("evaluate", arguments), pytest.raises(SegbenchError, match=command):
         refuse_untrusted(config)
     with pytest.raises(SegbenchError, match=r"set SEGBENCH_TARGETS=mine\.Net"):
@@ -172,6 +172,14 @@ def test_a_positional_argument_may_be_a_place(positional):
 
 def test_places_inside_lists_of_lists_are_found():
     assert list(places_in({"callbacks": {"a": {"folders": [["x", "../y"]]}}})) == [("callbacks.a.folders", "../y")]
+
+
+def test_a_name_in_the_command_that_trusts_is_no_command():
+    config = {"loss": {"_target_": "a.B; touch c"}}
+    with pytest.raises(SegbenchError, match=r"set SEGBENCH_TARGETS='a\.B; touch c'$"):
+        refuse_untrusted(config)
+    with asked("segbench evaluate run=r"), pytest.raises(SegbenchError, match=r"run=r 'trust=a\.B; touch c'$"):
+        refuse_untrusted(config)
 
 
 def test_places_are_ones_own_or_trusted_by_their_keys():

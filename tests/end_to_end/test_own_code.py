@@ -107,7 +107,7 @@ def test_own_classes_train_and_are_trusted_by_name_afterwards(here, inside):
     assert {key: value for key, value in before.items() if key in after} == after
 
     _, refused = inside("train", "resume=run", "trainer.max_steps=3", code=1)
-    assert refused.strip().endswith("trust=[mine.Net,mine.Tversky,mine.Steps]")
+    assert refused.strip().endswith("'trust=[mine.Net,mine.Tversky,mine.Steps]'")
     out, _ = inside("train", "resume=run", "trainer.max_steps=3", "trust=[mine.Net,mine.Tversky,mine.Steps]")
     assert "took 3 1" in out
 

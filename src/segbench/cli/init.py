@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from segbench.cli.flags import Parser
-from segbench.errors import SegbenchError, say
+from segbench.errors import SegbenchError, as_typed, say
 from segbench.runtime.files import partial_name, write_whole
 
 TEMPLATE = Path(__file__).parent / "starter"
@@ -22,7 +22,7 @@ def main() -> None:
     folder: Path = parser.parse_args().name
     written = write_project(folder)
     say(f"{len(written)} files in {folder}. Now:")
-    say(f"  cd {folder}")
+    say(f"  cd {as_typed(folder)}")
     say("  export PYTHONPATH=.")
     say(f"  segbench train --config-dir {folder.name}/conf experiment={folder.name}")
 

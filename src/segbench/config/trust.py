@@ -21,7 +21,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from segbench.config.packaged import conf_root, read_yaml
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 
 VARIABLE = "SEGBENCH_TARGETS"
 """Names joined by commas that handed-over configs may use, for this process and its children."""
@@ -182,7 +182,9 @@ def _trusts(names: Sequence[str]) -> str:
     """The command that trusts further names."""
     again, given = _asked.get()
     joined = ",".join([*given, *names])
-    return f"{again} trust={f'[{joined}]' if ',' in joined else joined}" if again else f"set {VARIABLE}={joined}"
+    # Names out of a config are a stranger's.
+    listed = f"[{joined}]" if "," in joined else joined
+    return f"{again} {as_typed('trust', listed)}" if again else f"set {VARIABLE}={as_typed(joined)}"
 
 
 @contextlib.contextmanager

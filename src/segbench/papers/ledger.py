@@ -14,7 +14,7 @@ from segbench.config.handed_over import read_record
 from segbench.config.packaged import conf_root, read_yaml
 from segbench.config.paper import paper_blocks
 from segbench.display.digits import number, spread
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.runtime.files import write_whole
 
 SCHEMA = 1
@@ -136,7 +136,7 @@ def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
             raise SegbenchError(
                 f"{path} is not a row of the ledger of version {SCHEMA}",
                 "files that `segbench reproduce` wrote",
-                f"move it away, or write it again: segbench reproduce {path.stem}",
+                f"move it away, or write it again: segbench reproduce {as_typed(path.stem)}",
             )
         rows[path.stem] = row
     return rows

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from segbench.config.flat import flatten
 from segbench.config.handed_over import fitting
 from segbench.data.files.zarr_images import is_zarr
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, as_typed
 from segbench.runtime.files import PARTIAL, refuse_links_out
 from segbench.runtime.locks import InUse, Lock
 
@@ -152,7 +151,7 @@ class Record:
         return SegbenchError(
             f"{self.path} is damaged: {fault}",
             "the file as segbench wrote it",
-            f"choose another output=, or remove it: rm {shlex.quote(str(self.path))}",
+            f"choose another output=, or remove it: rm {as_typed(self.path)}",
         )
 
     def done(self, name: str, stamp: Sequence[Sequence[Any]]) -> list[Path] | None:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import secrets
-import shlex
 import shutil
 import stat
 import zlib
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import IO, Any
 
-from segbench.errors import FULL, SegbenchError
+from segbench.errors import FULL, SegbenchError, as_typed
 from segbench.runtime.processes import standing, this_machine
 
 PARTIAL = re.compile(r"\..+\.\d+\.partial")
@@ -163,7 +162,7 @@ def _no_file(path: Path) -> SegbenchError:
     return SegbenchError(
         f"{path} is {what}",
         f"files and folders of {path.parent}'s own: what is written there follows no link",
-        f"copy there what it leads to, or remove it: rm {shlex.quote(str(path))}",
+        f"copy there what it leads to, or remove it: rm {as_typed(path)}",
     )
 
 

@@ -17,13 +17,13 @@ import os
 import random
 import re
 import secrets
-import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 from weakref import WeakSet
 
+from segbench.errors import as_typed
 from segbench.runtime.files import open_itself
 from segbench.runtime.processes import standing, this_machine
 
@@ -175,7 +175,7 @@ def _holder(path: Path, besides: str = "") -> InUse | None:
         host = found["machine"].rpartition("-")[0]
         if found["machine"] != this_machine():
             ended = f"if process {pid} of {host} has ended, or that machine was started again"
-            remedy = f"{ended}: rm {shlex.quote(str(claim))}"
+            remedy = f"{ended}: rm {as_typed(claim)}"
             return InUse(f"process {pid} of {host}", remedy)
         if _started(pid) == int(found["started"]):
             return InUse(f"process {pid}")

@@ -14,7 +14,7 @@ from typing import Any
 from segbench.config.flat import changed, flatten
 from segbench.config.handed_over import parse_config
 from segbench.config.trust import refuse_handed_over
-from segbench.errors import SegbenchError, say
+from segbench.errors import SegbenchError, as_typed, say
 from segbench.sweep.directory import Sweep
 from segbench.sweep.job import Job
 from segbench.sweep.settings import Launching
@@ -137,14 +137,14 @@ def launched_by(sweep: Sweep) -> str:
     """The last command that launched a sweep, for a shell, in the directory where it was typed."""
     place = [f"hydra.sweep.dir={sweep.path.absolute()}"]
     words = [word for word in sweep.commands[-1] if not word.startswith("hydra.sweep.dir=")] if sweep.commands else []
-    return f"cd {shlex.quote(str(sweep.working_directory))} && {shlex.join([*words, *place])}"
+    return f"cd {as_typed(sweep.working_directory)} && {shlex.join([*words, *place])}"
 
 
 def _say_where(sweep: Sweep) -> None:
     if sweep.working_directory != Path.cwd():
         say(
             f"{sweep.path} was launched in {sweep.working_directory}; relative paths in it are read from here; from "
-            f"there: cd {shlex.quote(str(sweep.working_directory))}",
+            f"there: cd {as_typed(sweep.working_directory)}",
             file=sys.stderr,
         )
 
@@ -158,7 +158,7 @@ def _refuse_environment(sweep: Sweep, jobs: list[Job]) -> None:
     named = {key: value for job in jobs for key, value in job.recorded_environment.items()}
     wanted = {key: value for key, value in named.items() if os.environ.get(key) != value}
     if wanted:
-        words = " ".join(f"{key}={shlex.quote(value)}" for key, value in wanted.items())
+        words = " ".join(f"{key}={as_typed(value)}" for key, value in wanted.items())
         raise SegbenchError(
             f"a sweep whose file sets environment variables (hydra.job.env_set): {', '.join(wanted)}",
             "variables of your own: a file that is handed over sets none",

@@ -116,7 +116,7 @@ def _allowed(directory: Path, folder: Path) -> Path:
         raise SegbenchError(
             f"{directory / FILES}: {folder}",
             "folders inside the run, or below WANDB_DIR",
-            f"if you trust it: {as_typed('WANDB_DIR', folder.parent)} segbench sync {as_typed(directory)}",
+            f"if you trust it: WANDB_DIR={as_typed(folder.parent)} segbench sync {as_typed(directory)}",
         )
     return folder.absolute()
 
