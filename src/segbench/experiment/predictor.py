@@ -127,7 +127,7 @@ class Predictor:
             # Nothing is scored.
             "metrics": {},
             **({} if tile is None else {"tile": tile}),
-            **averaging(tta, None if tta_scales is None else list(tta_scales)),
+            **averaging(recorded, tta, None if tta_scales is None else list(tta_scales)),
             **({} if input_scale is None else {"input_scale": None if input_scale == 1 else input_scale}),
             **({} if calibration is None else {"calibration": None if calibration == "none" else calibration}),
             **({} if median is None else {"median": median or None}),
