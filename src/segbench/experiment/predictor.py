@@ -143,7 +143,7 @@ class Predictor:
             )
             self.task = build_task(self.config, self.spec, training=False)
             self.checkpoint = run.checkpoint(checkpoint)
-            self.members = members_of(ensemble, self.checkpoint, self.spec)
+            self.members = members_of(ensemble or None, self.checkpoint, self.spec)
             load_networks(self.task, self.checkpoint, self.members)
             for sentence in left_out(self.members, self.config):
                 log.info("%s", sentence)
