@@ -166,6 +166,50 @@ def test_runs_scored_with_other_grey_values_are_another_group(make_run, make_eva
     assert found == {None, "a" * 64, "b" * 64} and len(table.groups) == 3
 
 
+def ensemble_of(make_evaluation, runs, name, first, *others, **protocol):
+    """An evaluation of the mean of runs; its scores are those of the first."""
+    beside = [{"run": str(runs[each]), "checkpoint": "last", "digest": str(each)} for each in others]
+    return make_evaluation(name, runs[first], ensemble=beside, digest=str(first), **protocol)
+
+
+def test_ensembles_are_the_same_by_their_networks_not_by_which_is_named_first(make_run, make_evaluation, tmp_path):
+    runs = {seed: make_run(f"run_{seed}", seed=seed) for seed in (0, 1, 2)}
+    made = [
+        ensemble_of(make_evaluation, runs, "a", 0, 1, 2),
+        ensemble_of(make_evaluation, runs, "b", 1, 2, 0),
+        ensemble_of(make_evaluation, runs, "c", 2, 1, 0),
+        ensemble_of(make_evaluation, runs, "other_way", 2, 1, 0, tta="d4"),
+    ]
+    table = group_runs(*read_runs([str(path) for path in made]))
+    assert [[Path(run.source).name for run in group.runs] for group in table.groups] == [["a"], ["other_way"]]
+    assert [(Path(entry.source).name, "counted once" in entry.reason) for entry in table.left_out] == [
+        ("b", True),
+        ("c", True),
+    ]
+
+
+def test_ensembles_of_one_run_with_others_are_not_one_run(make_run, make_evaluation, tmp_path):
+    # The settings and the seed of the first network are the same, and here the scores are too.
+    runs = {seed: make_run(f"run_{seed}", seed=seed) for seed in range(6)}
+    made = [ensemble_of(make_evaluation, runs, f"beside_{each}", 0, each) for each in (1, 2)]
+    table = group_runs(*read_runs([str(path) for path in made]))
+    assert [len(group.runs) for group in table.groups] == [2] and not table.left_out
+    (note,) = (note for note in table.notes if "seed" in note)
+    assert note.startswith("The ensembles of A share networks: their scores are not independent")
+    apart = [ensemble_of(make_evaluation, runs, f"of_{each}", each, each + 1) for each in (2, 4)]
+    table = group_runs(*read_runs([str(path) for path in apart]))
+    assert len(table.groups) == 1 and not [note for note in table.notes if "share" in note]
+
+
+def test_an_ensemble_is_another_network_than_the_one_it_contains(make_run, make_evaluation, tmp_path):
+    runs = {seed: make_run(f"run_{seed}", seed=seed) for seed in (0, 1)}
+    together = ensemble_of(make_evaluation, runs, "together", 0, 1)
+    table = group_runs(*read_runs([str(runs[0]), str(together)]))
+    assert len({run.network for run in table.runs}) == len(table.groups) == 2
+    # A place in a list is named with the list.
+    assert table.groups[0].label == "ensemble.0=null" and table.groups[1].label.startswith("ensemble.0=last of ")
+
+
 def test_a_copy_of_a_run_is_no_second_seed(make_run, tmp_path):
     make_run("a")
     make_run("b")

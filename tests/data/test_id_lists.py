@@ -75,6 +75,14 @@ def test_ids_without_a_file_are_refused_or_skipped_on_request():
     assert counts == "train 3 of 4 (data.partial), test 2"
 
 
+def test_a_data_set_without_any_image_is_refused_though_it_may_be_partial():
+    none = {split: [set()] for split in LISTS}
+    with pytest.raises(SegbenchError, match=r"train 0 of 4 .* and test 0 of 2 .*: no image of any list"):
+        select(LISTS, none, Path("root"), "get them", partial=True)
+    used, _ = select(LISTS, none | {"test": FILES["test"]}, Path("root"), "get them", partial=True)
+    assert used == {"train": (), "test": ("x", "y")}
+
+
 def test_held_out_images_are_those_set_apart():
     titles = {"train": "train of mine"}
     used, counts = select(LISTS, FILES, Path("root"), "", partial=True, hold_out=2, titles=titles)

@@ -85,6 +85,7 @@ def test_missing_files(context, tmp_path):
         ("59_labels.txt", "59: wood\n", "59: wood\n60: zebra\n", "has 60 names; its line 60 is zebra(.|\n)*no more"),
         ("59_labels.txt", "2: bicycle", "2: bike", "line 2 is bike(.|\n)*bicycle there"),
         ("labels.txt", ": table", ": desk", r"labels\.txt has no table, which is class diningtable"),
+        ("labels.txt", ": zebra", ": table", r"labels\.txt has 2 times table, which is class diningtable"),
         ("labels.txt", "3: ", "4: ", r"labels\.txt, line 3: 4: bag(.|\n)*3: and the name"),
     ],
 )
@@ -114,6 +115,37 @@ def test_labels_that_are_none_are_named(context, label, message):
     scipy.io.savemat(context / "trainval" / f"{name}.mat", {"LabelMap": label})
     with pytest.raises(SegbenchError, match=f"{name}.*{message}"):
         PascalContext(context).split("train").read(0)
+
+
+def test_a_label_of_a_version_that_is_hdf5_is_told_as_that(context):
+    path = context / "trainval" / "2008_000002.mat"
+    path.write_bytes(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(SegbenchError, match=r"2008_000002\.mat is of version 7\.3(.|\n)*-v7"):
+        PascalContext(context).split("train").read(0)
+
+
+def test_lists_as_an_editor_saves_them(context):
+    plain = PascalContext(context)
+    main = context / "VOCdevkit" / "VOC2010" / "ImageSets" / "Main"
+    for path in (context / "labels.txt", context / "59_labels.txt", main / "train.txt", main / "val.txt"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    marked = PascalContext(context)
+    for split in ("train", "test"):
+        ours, theirs = plain.split(split), marked.split(split)
+        assert ours.ids == theirs.ids
+        np.testing.assert_array_equal(ours.read(1).labels["semantic"], theirs.read(1).labels["semantic"])
+
+
+def test_voc_lists_that_are_missing_or_share_images_are_named_as_the_files(context):
+    main = context / "VOCdevkit" / "VOC2010" / "ImageSets" / "Main"
+    with (main / "train.txt").open("a") as file:
+        file.write("2008_000008\n")
+    restore = "to do:    restore VOC 2010's ImageSets/Main"
+    with pytest.raises(SegbenchError, match=rf"Main/train and Main/val share 1 of 2 images(.|\n)*{restore}"):
+        PascalContext(context)
+    (main / "val.txt").unlink()
+    with pytest.raises(SegbenchError, match=rf"no file .*val\.txt(.|\n)*{restore}"):
+        PascalContext(context)
 
 
 def test_a_damaged_label_is_named(context):

@@ -1,6 +1,7 @@
 """`ensemble=` of evaluate, predict, export and `load`: one mean, whichever command asks."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,52 @@ def test_the_same_network_twice_is_refused(call, tiny_run, other, tmp_path, name
     code, _, said = call("evaluate", f"run={tiny_run}", f"ensemble=[{named}]", f"hydra.run.dir={tmp_path / 'no'}")
     assert code == 1
     assert "once more" in said
+
+
+@pytest.mark.parametrize("named", ["[]", "''", "['']"])
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
+def test_an_ensemble_of_nothing_is_refused(call, tiny_run, tmp_path, command, named):
+    needed = {"evaluate": f"hydra.run.dir={tmp_path / 'no'}", "predict": f"output={tmp_path / 'no'}"}
+    given = needed.get(command, "format=pt2")
+    code, _, said = call(command, f"run={tiny_run}", f"ensemble={named}", given)
+    assert code == 1
+    assert "ensemble= without a run" in said
+
+
+def test_the_same_weights_in_another_file_are_refused(call, tiny_run, tiny_config, other, tmp_path):
+    # As last.ckpt, where the best step was the last one: the files differ by the state of the callbacks alone.
+    named = [tmp_path / "copy", tmp_path / "again"]
+    for each, source in zip(named, (tiny_run, other), strict=True):
+        shutil.copytree(source, each)
+        for path in (each / "checkpoints").glob("*.ckpt"):
+            content = torch.load(path, weights_only=True)
+            torch.save(content | {"callbacks": {}}, path)
+    where = f"hydra.run.dir={tmp_path / 'no'}"
+    code, _, said = call("evaluate", f"run={tiny_run}", "trainer=cpu", f"ensemble=[{other},{named[0]}]", where)
+    assert code == 1
+    assert "has the weights of the run itself" in said
+    code, _, said = call("export", f"run={tiny_run}", "format=pt2", f"ensemble=[{other},{named[1]}]")
+    assert code == 1
+    assert f"has the weights of {other}" in said
+
+
+@pytest.mark.parametrize("fault", ["cannot be read", "weights do not fit"])
+def test_a_member_that_cannot_be_used_is_named_with_what_to_do(call, tiny_run, other, tmp_path, fault):
+    member = tmp_path / "member"
+    shutil.copytree(other, member)
+    if fault == "cannot be read":
+        (member / "checkpoints" / "best.ckpt").write_bytes(b"PK")
+    else:
+        shutil.copy(tiny_run / "checkpoints" / "best.ckpt", member / "checkpoints")
+        torch.save(
+            torch.load(member / "checkpoints" / "best.ckpt", weights_only=True) | {"callbacks": {}},
+            member / "checkpoints" / "best.ckpt",
+        )
+    given = (f"run={tiny_run}", "trainer=cpu", f"ensemble={member}", f"hydra.run.dir={tmp_path / 'no'}")
+    code, _, said = call("evaluate", *given)
+    assert code == 1
+    assert f"ensemble={member}: " in said and fault in said
+    assert f"name another checkpoint of it, {member}:best or :last, or leave it out of ensemble=" in said
 
 
 def test_a_network_of_other_classes_is_refused(call, tiny_run, tiny_config, tmp_path):

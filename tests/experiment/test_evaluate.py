@@ -9,6 +9,7 @@ import pytest
 import tifffile
 import yaml
 
+import segbench
 from segbench.data import datamodule
 from segbench.data.sampler import Draw, EvaluationSampler
 from segbench.errors import SegbenchError
@@ -227,6 +228,24 @@ def test_scales_belong_to_multiscale(tiny_config, compose, scored):
         merged("tta=d4", "tta_scales=[2]")
     with pytest.raises(SegbenchError, match=r"tta_scales=\[2.*\]\n  expected: null unless tta=multiscale"):
         scored("tta_scales=[2]")
+
+
+def test_what_is_refused_beside_a_run_is_advised_of_the_command_that_was_given(tiny_config, tiny_run, compose):
+    run = tiny_config()
+    for command in ("evaluate", "predict"):
+        needed = {"evaluate": (), "predict": ("output=x",)}[command]
+        with pytest.raises(SegbenchError, match=r"tta=none of the run and tta_scales(.|\n)*do:    add tta=multiscale"):
+            compose("run=x", "tta_scales=[2]", *needed, config=command).applied_to(run)
+        with pytest.raises(SegbenchError, match=rf"data\.tile=0\n(.|\n)*`segbench {command} --cfg job`"):
+            compose("run=x", "+data.tile=0", *needed, config=command).applied_to(run)
+    with pytest.raises(SegbenchError, match=r"tta=d4 and tta_scales(.|\n)*or leave tta_scales out"):
+        segbench.load(tiny_run, device="cpu", tta="d4", tta_scales=[1.0])
+
+
+def test_a_used_directory_is_not_advised_to_go_on_with_an_evaluation(scored):
+    scored()
+    with pytest.raises(SegbenchError, match=r"holds a run already(.|\n)*hydra\.run\.dir=DIR$"):
+        scored()
 
 
 def test_the_evaluated_run_is_left_as_it_is(scored, tiny_run):

@@ -461,3 +461,8 @@ def test_a_batch_that_does_not_fit_into_memory_is_told_in_a_sentence(tiny_config
     recorded = json.loads((tmp_path / "run" / "state.json").read_text())
     assert recorded["state"] == "failed"
     assert "memory ran out" in str(recorded)
+
+
+def test_a_training_without_test_images_says_what_is_reported(tiny_config, tmp_path):
+    train(tiny_config("data.test=0", "trainer.max_steps=1", "trainer.val_check_interval=1"), tmp_path / "run", [])
+    assert "no test images: the last validation is reported" in (tmp_path / "run" / "run.log").read_text()

@@ -174,12 +174,13 @@ def _without_repetitions(
     twice: list[LeftOut] = []
     for record in records:
         split = record.split
-        same = (split, record.seed, digests[record.source])
+        same = (split, digests[record.source])
         of_split = (item for item in record.metrics.items() if item[0].startswith(f"{split}/"))
         # Scores of classes are more in later versions.
         scores = tuple(sorted(item for item in of_split if of_class(item[0]) is None))
-        network = ("network", record.trained, *same) if record.trained is not None else None
-        keys = [key for key in (network, ("scores", *same, scores) if scores else None) if key is not None]
+        # An ensemble is the same whichever of its networks is named first; seeds are of each of them.
+        keys: list[Any] = [("network", record.network, *same)] if record.network else []
+        keys += [("scores", record.seed, *same, scores)] if scores and not record.ensemble else []
         before = next((kept[key] for key in keys if key in kept), None)
         if before is not None:
             twice.append(LeftOut(record.source, f"the same run as {before.source}: counted once"))
@@ -219,11 +220,12 @@ def short(key: str) -> str:
     """The last word of a dotted key that says what it is: `model` for `model._target_`.
 
     Example:
-        >>> short("optimizer.lr"), short("model._target_")
-        ('lr', 'model')
+        >>> short("optimizer.lr"), short("model._target_"), short("ensemble.0")
+        ('lr', 'model', 'ensemble.0')
     """
     parts = [part for part in key.split(".") if part != "_target_"]
-    return parts[-1] if parts else key
+    # A number alone is a place in a list.
+    return ".".join(parts[-2:] if parts and parts[-1].isdecimal() else parts[-1:]) or key
 
 
 def show_setting(value: Any) -> str:
@@ -243,11 +245,17 @@ def show_setting(value: Any) -> str:
 def _repeated_seeds(groups: Sequence[Group]) -> list[str]:
     notes = []
     for group in groups:
-        repeated = [str(seed) for seed, count in Counter(run.seed for run in group.runs).items() if count > 1]
+        alone = Counter(run.seed for run in group.runs if not run.ensemble)
+        repeated = [str(seed) for seed, count in alone.items() if count > 1]
         if repeated:
             notes.append(
                 f"{group.name} contains several runs of seed {', '.join(repeated)} with different scores: "
                 "configuration and seed do not determine them."
+            )
+        if max(Counter(network for run in group.runs for network in run.ensemble).values(), default=0) > 1:
+            notes.append(
+                f"The ensembles of {group.name} share networks: their scores are not independent, so the spread over "
+                "them and p values of seeds are too small."
             )
     return notes
 

@@ -106,6 +106,7 @@ def _pooled(folds: Sequence[RunRecord], key: str) -> RunRecord:
         source=f"{first.source} and {len(folds) - 1} more (folds {numbers})" if len(folds) > 1 else first.source,
         settings={name: value for name, value in first.asked.items() if name != key} | {key: f"folds {numbers}"},
         trained=None,
+        ensemble=(),
         tracked=(),
         folds=tuple(folds),
     )

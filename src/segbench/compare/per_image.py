@@ -61,7 +61,7 @@ def read_counts(run: RunRecord) -> ImageCounts:
             counts={score: counts[key] for score, key in by_score.items()},
             several_heads=several,
             data=data,
-            network=str(run.trained or ""),
+            network=run.network,
             dependence=run_heads(run).dependence,
             unread=tuple(unread),
         )

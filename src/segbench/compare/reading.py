@@ -217,6 +217,7 @@ def _record(
     members = [(each, _trained(path, each["run"]) or Path(each["run"])) for each in protocol.get("ensemble", ())]
     beside = sorted(f"{each['checkpoint']} of {_ancestor(run, configs, ())}" for each, run in members)
     settings |= {f"ensemble.{number}": each for number, each in enumerate(beside)}
+    networks = [str(each.get("digest") or run.resolve()) for each, run in members]
     if protocol.get("tta", "multiscale") != "multiscale":
         # An evaluation of a run that averaged over scales, by another way.
         settings.pop("tta_scales", None)
@@ -247,6 +248,7 @@ def _record(
         provenance=provenance,
         timing=timing,
         trained=trained.resolve(),
+        ensemble=(str(protocol.get("digest") or trained.resolve()), *networks) if networks else (),
         data_digest=digest,
         legs=tuple(leg.provenance for leg in legs),
         settled=_settled_by_data(legs),

@@ -32,6 +32,7 @@ class RunRecord:
         timing: seconds and steps.
         data_digest: of some of its images and labels; None if not recorded.
         trained: where the network was trained, resolved; of an evaluation another directory than `path`.
+        ensemble: what identifies each network of an ensemble, that of `trained` first; empty if it is alone.
         partial: how much of the split was counted; None: each image once.
         tracked: the ids of its runs in W&B and MLflow.
         folds: the runs whose images are pooled in this one; empty for a plain run.
@@ -52,6 +53,7 @@ class RunRecord:
     timing: Mapping[str, float] = field(default_factory=dict)
     data_digest: str | None = None
     trained: Path | None = None
+    ensemble: tuple[str, ...] = ()
     partial: Partial | None = None
     tracked: tuple[str, ...] = ()
     folds: tuple[RunRecord, ...] = ()
@@ -72,6 +74,11 @@ class RunRecord:
     def provenances(self) -> tuple[Mapping[str, Any], ...]:
         """Everything that made the run: its stretches, and what scored it."""
         return (*self.legs, self.provenance)
+
+    @property
+    def network(self) -> str:
+        """What identifies the network that was scored, or those of an ensemble in any order; empty if unknown."""
+        return " + ".join(sorted(self.ensemble)) or str(self.trained or "")
 
     @property
     def split(self) -> str:

@@ -261,12 +261,13 @@ class Recorded(Section):
     _tree: dict[str, Any] = PrivateAttr()
 
     @classmethod
-    def of(cls, tree: Mapping[str, Any], source: str = "the configuration") -> Self:
+    def of(cls, tree: Mapping[str, Any], source: str = "the configuration", command: str | None = None) -> Self:
         """The record of a resolved configuration.
 
         Args:
             tree: nested plain containers, no interpolation left.
             source: where it is from, for errors.
+            command: that was given; None: the one that such a configuration is composed for.
 
         Raises:
             SegbenchError: an interpolation, a key that is missing or unknown, or a value of the wrong type or out of
@@ -277,7 +278,7 @@ class Recorded(Section):
             # JSON's rules: an integer is a number, a list is a tuple, but a word is never a number.
             config = cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            raise misfit(error, tree, source, cls, cls.command) from None
+            raise misfit(error, tree, source, cls, command or cls.command) from None
         config._tree = copy.deepcopy(dict(tree))
         return config
 
@@ -291,9 +292,9 @@ class Recorded(Section):
         """Every value by its dotted key."""
         return flatten(self._tree)
 
-    def replace(self, changes: Mapping[str, Any]) -> Self:
-        """The configuration with other values at some dotted keys, checked again."""
-        return type(self).of(changed(self._tree, changes))
+    def replace(self, changes: Mapping[str, Any], command: str | None = None) -> Self:
+        """The configuration with other values at some dotted keys, which `command` gave, checked again."""
+        return type(self).of(changed(self._tree, changes), command=command)
 
 
 class Config(Recorded):

@@ -51,8 +51,18 @@ class OtherData(Section):
         return {f"data.{name}": value for name, value in self.model_dump(exclude_none=True).items()}
 
 
-def averaging(tta: str | None, scales: list[float] | None) -> dict[str, Any]:
-    """What replaces a run's own `tta` and `tta_scales`; None keeps them, where they still belong together."""
+def averaging(config: Config, tta: str | None, scales: list[float] | None) -> dict[str, Any]:
+    """What replaces a run's own `tta` and `tta_scales`; None keeps them, where they still belong together.
+
+    Raises:
+        SegbenchError: scales of anything but `multiscale`.
+    """
+    if scales is not None and (used := config.tta if tta is None else tta) != "multiscale":
+        raise SegbenchError(
+            f"tta={used}{' of the run' if tta is None else ''} and tta_scales={scales}",
+            "null unless tta=multiscale",
+            "add tta=multiscale, or leave tta_scales out",
+        )
     changes: dict[str, Any] = {} if tta is None else {"tta": tta}
     if scales is not None or tta not in (None, "multiscale"):
         changes["tta_scales"] = scales
@@ -85,7 +95,7 @@ class OfARun(Recorded):
 
     def applied_to(self, config: Config) -> Config:
         """A run's configuration with what is given here."""
-        own: dict[str, Any] = averaging(self.tta, self.tta_scales)
+        own: dict[str, Any] = averaging(config, self.tta, self.tta_scales)
         own |= {key: value for key in ("tile", "threads") if (value := getattr(self, key)) is not None}
         if self.input_scale is not None:
             own["input_scale"] = None if self.input_scale == 1 else self.input_scale
@@ -104,7 +114,7 @@ class OfARun(Recorded):
         if self.trainer.benchmark == "auto":
             # Whole images may have many sizes, whatever the training tiles.
             trainer["benchmark"] = own.get("tile", config.tile) is not None and not self.trainer.deterministic
-        return config.replace({**own, **self.data.changes(), "trainer": trainer})
+        return config.replace({**own, **self.data.changes(), "trainer": trainer}, self.command)
 
 
 class OtherRuntime(Section):
@@ -147,7 +157,7 @@ class EvaluateRequest(OfARun):
             places = ("decoding", *(f"metrics.{name}.decoding" for name in users))
             single = {key: value for key, value in given.items() if not isinstance(value, list)}
             changes |= {f"{place}.{key}": value for place in places for key, value in single.items()}
-        return super().applied_to(config).replace(changes)
+        return super().applied_to(config).replace(changes, self.command)
 
 
 def users_of_decoding(config: Config) -> list[str]:

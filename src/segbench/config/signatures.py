@@ -122,7 +122,7 @@ def _refuse(key: str, value: Any, hint: Any) -> None:
         raise SegbenchError(
             f"{key}={json.dumps(value)}{inside}",
             " or ".join(wanted),
-            f"correct {key}=; `segbench train --cfg job` prints the values that it has",
+            f"correct {key}=; with --cfg job the command prints the values that it has",
         ) from None
 
 

@@ -35,24 +35,29 @@ def shipped(name: str) -> tuple[str, ...]:
     return tuple(content.decode().split())
 
 
-def read_list(path: Path, key: str, whole_lines: bool = False) -> tuple[str, ...]:
+def read_list(path: Path, key: str, whole_lines: bool = False, action: str | None = None) -> tuple[str, ...]:
     """The ids of a text file, one per line: its first word.
 
     Args:
         path: the file.
         key: the config key that named it, for messages.
         whole_lines: take the whole line, as ids that are file names may contain spaces.
+        action: what to do about a file that is missing or no text; None: set the key.
 
     Raises:
         SegbenchError: the file is missing, not text, empty, or names an id twice.
     """
     if not path.is_file():
-        raise SegbenchError(f"no file {path} ({key})", "a text file with one image id per line", f"set {key} to one")
+        raise SegbenchError(
+            f"no file {path} ({key})", "a text file with one image id per line", action or f"set {key} to one"
+        )
     try:
-        lines = (line.strip() for line in path.read_text().splitlines())
+        lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
         ids = tuple(line if whole_lines else line.split()[0] for line in lines if line)
     except UnicodeDecodeError as error:
-        raise SegbenchError(f"{path} ({key}) is not text: {error}", "one image id per line", f"set {key}") from error
+        raise SegbenchError(
+            f"{path} ({key}) is not text: {error}", "one image id per line", action or f"set {key}"
+        ) from error
     twice = sorted(name for name, times in Counter(ids).items() if times > 1)
     if twice or not ids:
         found = f"{len(twice)} ids twice, first {', '.join(twice[:3])}" if twice else "no id"
@@ -90,7 +95,7 @@ def select(
         ids by split, and their numbers as text: `train 736` each, or `train 229 of 736 (data.partial)`.
 
     Raises:
-        SegbenchError: files are missing and `partial` is false, or as `set_apart`.
+        SegbenchError: files are missing and `partial` is false, or none is there; or as `set_apart`.
     """
     used, counts = {}, []
     for split, ids in lists.items():
@@ -106,6 +111,12 @@ def select(
         without = set(missing)
         used[split] = tuple(name for name in ids if name not in without)
         counts.append(f"{title} {len(used[split])}" + (f" of {len(ids)} (data.partial)" if missing else ""))
+    if not any(used.values()):
+        raise SegbenchError(
+            f"{' and '.join(counts)} in {root}: no image of any list has its files",
+            "some images that are there, with data.partial=true",
+            f"{remedy}, or set data.root",
+        )
     if hold_out:
         used["train"], used["val"] = set_apart(used["train"], hold_out)
         counts.append(f"{hold_out} of train held out for selection")

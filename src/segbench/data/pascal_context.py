@@ -32,6 +32,7 @@ LONG_NAMES = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "clot
 """What labels.txt calls three of the 59 (pascalcontext_layers.py of the authors' release)."""
 
 LABELS, LONG_LIST, SHORT_LIST = "trainval", "labels.txt", "59_labels.txt"
+LISTS = "restore VOC 2010's ImageSets/Main"
 PREPARE = "run segbench data prepare pascal_context {root}"
 
 
@@ -43,7 +44,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     """
     try:
         refuse_no_file(path)
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise SegbenchError(
             f"{path} cannot be read: {error}", "a list of PASCAL-Context's classes", "restore the file"
@@ -66,7 +67,8 @@ class ContextLabels:
         folder: contains labels.txt, 59_labels.txt and trainval/ID.mat.
 
     Raises:
-        SegbenchError: a list is missing or damaged, has not the 59 classes in their order, or lacks one of them.
+        SegbenchError: a list is missing or damaged, has not the 59 classes in their order, or lacks one of them
+            or has it twice.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,9 +85,9 @@ class ContextLabels:
             )
         self._class_of = np.zeros(len(long) + 1, np.uint8)
         for index, name in enumerate(CLASSES[1:], 1):
-            if (listed := LONG_NAMES.get(name, name)) not in long:
+            if (count := long.count(listed := LONG_NAMES.get(name, name))) != 1:
                 raise SegbenchError(
-                    f"{folder / LONG_LIST} has no {listed}, which is class {name}",
+                    f"{folder / LONG_LIST} has {f'{count} times' if count else 'no'} {listed}, which is class {name}",
                     "the list of all names, 1: accordion and so on",
                     "use the file of the data set's site",
                 )
@@ -153,11 +155,12 @@ class PascalContext:
             missing, expected = ("VOC2010", tried) if voc is None else (LABELS, f"{LABELS}/ID.mat and {LONG_LIST}")
             raise SegbenchError(f"no {missing} in {root} (data.root)", expected, f"{remedy}, or set data.root to it")
         labels = ContextLabels(context)
+        names = {"train": "train", "test": "val"}
         lists = {
-            split: read_list(voc / "ImageSets" / "Main" / f"{name}.txt", "data.root")
-            for split, name in (("train", "train"), ("test", "val"))
+            split: read_list(voc / "ImageSets" / "Main" / f"{name}.txt", "data.root", action=LISTS)
+            for split, name in names.items()
         }
-        refuse_shared([(f"Main/{name}", ids) for name, ids in lists.items()], "restore VOC 2010's ImageSets/Main")
+        refuse_shared([(f"Main/{name}", lists[split]) for split, name in names.items()], LISTS)
         files: Sequence[set[str]] = [_stems(voc / "JPEGImages"), _stems(context / LABELS)]
         titles = {"train": "train Main/train", "test": "test Main/val"}
         used, self._counts = select(lists, dict.fromkeys(lists, files), root, remedy, partial, hold_out, titles)

@@ -66,7 +66,7 @@ def make(component: Component, /, **arguments: Any) -> Any:
         raise SegbenchError(
             f"{component.name} refuses its arguments: {' '.join(str(error).split())}",
             f"arguments that {component.target} takes: {', '.join(hints_of(located(component.target))[0])}",
-            "correct them; `segbench train --cfg job` prints those that it is given",
+            "correct them; with --cfg job the command prints those that it is given",
         ) from error
 
 

@@ -57,19 +57,25 @@ def members_of(given: Named | Sequence[Named] | None, checkpoint: Path, spec: Da
     """The networks that are named beside a run's own.
 
     Args:
-        given: run directories, each with `:best` or `:last` where a checkpoint is asked for.
+        given: run directories, each with `:best` or `:last` where a checkpoint is asked for; None: no further network.
         checkpoint: of the run itself.
         spec: of the run's data.
 
     Raises:
-        SegbenchError: no such run or checkpoint, one named twice, one of other images or classes, or of a class that
-            is not trusted.
+        SegbenchError: none is named; no such run or checkpoint, one named twice, one of other images or classes, or of
+            a class that is not trusted.
     """
     from segbench.experiment.build import build_dataset_spec
 
-    names = [os.fspath(each) for each in ([given] if isinstance(given, str | os.PathLike) else given or ())]
+    if given is None:
+        return ()
+    names = [os.fspath(each) for each in ([given] if isinstance(given, str | os.PathLike) else given)]
+    if not any(names):
+        raise SegbenchError(
+            "ensemble= without a run", "further runs: ensemble=[RUN,RUN:last]", "name one, or leave ensemble out"
+        )
     found: list[Member] = []
-    digests = {file_digest(checkpoint): str(checkpoint)} if names else {}
+    digests = {file_digest(checkpoint): str(checkpoint)}
     for name in names:
         path, _, which = name.rpartition(":")
         try:
@@ -79,11 +85,7 @@ def members_of(given: Named | Sequence[Named] | None, checkpoint: Path, spec: Da
             action = "name a run in ensemble=, with :best or :last only where it has such a checkpoint"
             raise SegbenchError(f"ensemble={name}: {error.found}", error.expected, action) from error
         if (digest := file_digest(file)) in digests:
-            raise SegbenchError(
-                f"ensemble={name}: {file} is {digests[digest]} once more",
-                "networks that differ",
-                "name each once; the run itself belongs to the ensemble already",
-            )
+            raise _once_more(f"ensemble={name}: {file} is {digests[digest]} once more")
         digests[digest] = str(file)
         config = run.config()
         refuse_untrusted(config.tree["model"])
@@ -91,6 +93,12 @@ def members_of(given: Named | Sequence[Named] | None, checkpoint: Path, spec: Da
         _refuse_other_kind(name, member.spec, spec)
         found.append(member)
     return tuple(found)
+
+
+def _once_more(found: str) -> SegbenchError:
+    return SegbenchError(
+        found, "networks that differ", "name each once; the run itself belongs to the ensemble already"
+    )
 
 
 def _refuse_other_kind(name: str, theirs: DatasetSpec, ours: DatasetSpec) -> None:
@@ -144,7 +152,8 @@ def joined(model: nn.Module, spec: DatasetSpec, members: Sequence[Member]) -> nn
         members: of `members_of`.
 
     Raises:
-        SegbenchError: weights that do not fit, or input sizes without a common one.
+        SegbenchError: weights that do not fit or are those of another member, a damaged checkpoint, or input sizes
+            without a common one.
     """
     from segbench.experiment.build import build_model
     from segbench.inference.ensemble import Ensemble, scales_between
@@ -153,15 +162,30 @@ def joined(model: nn.Module, spec: DatasetSpec, members: Sequence[Member]) -> nn
 
     if not members:
         return model
-    networks = [model]
+    networks = {"the run itself": model}
     for member in members:
         network = build_model(member.config.model, member.spec)
-        step = load_weights(network, member.checkpoint)
+        try:
+            step = load_weights(network, member.checkpoint)
+        except SegbenchError as error:
+            action = f"name another checkpoint of it, {member.run.path}:best or :last, or leave it out of ensemble="
+            raise SegbenchError(f"ensemble={member.run.path}: {error.found}", error.expected, action) from error
+        # Of best and last, if the best was the last one, the files differ.
+        if (twin := next((name for name, each in networks.items() if _alike(each, network)), None)) is not None:
+            raise _once_more(f"ensemble={member.run.path}: {member.checkpoint} has the weights of {twin}")
         log.info("beside it %s of step %d", member.checkpoint, step)
-        networks.append(network)
+        networks[str(member.checkpoint)] = network
     scales = [{}, *(scales_between(spec.modalities, member.spec.modalities) for member in members)]
-    ensemble = Ensemble(networks, [geometry_of(each) for each in networks], tuple(spec.heads), scales)
+    together = list(networks.values())
+    ensemble = Ensemble(together, [geometry_of(each) for each in together], tuple(spec.heads), scales)
     return ensemble.train(model.training)
+
+
+def _alike(one: nn.Module, other: nn.Module) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return type(one) is type(other) and all(
+        name in theirs and weight.cpu().equal(theirs[name].cpu()) for name, weight in ours.items()
+    )
 
 
 def left_out(members: Sequence[Member], config: Config) -> list[str]:
@@ -174,7 +198,7 @@ def left_out(members: Sequence[Member], config: Config) -> list[str]:
     sentences = []
     for member in members:
         own, ours = member.config.flat, config.flat
-        keys = ("tta", "tta_scales", "calibration", "median", "contours", "trainer.precision")
+        keys = ("tta", "tta_scales", "input_scale", "calibration", "median", "contours", "trainer.precision")
         apart = [f"{key}={own[key]}" for key in keys if own.get(key) is not None and own[key] != ours.get(key)]
         if apart:
             sentences.append(f"beside it {member.run.path} without its own {', '.join(apart)}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.config.trust import names_in, own, refuse_untrusted, trusting
 from segbench.errors import SegbenchError, as_typed
+from segbench.runs.calibration import file_digest
 from segbench.runs.directory import Run
 from segbench.runs.partial import Partial
 from segbench.runtime.frameworks import import_frameworks
@@ -136,7 +137,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     config, sentences = settle(config)
     with trusting(names_in(given.trust)):
         refuse_untrusted(built_of(config, "data", "model", "metrics"))
-        members = members_of(given.ensemble, checkpoint, build_dataset_spec(trained)) if given.ensemble else ()
+        members = members_of(given.ensemble, checkpoint, build_dataset_spec(trained))
     reference = None
     if given.match_histogram is not None:
         # Read before a directory is made: a wrong path leaves none.
@@ -208,6 +209,7 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
                 if reference is not None:
                     protocol["match_histogram"] = reference.digest
                 if members:
+                    protocol["digest"] = file_digest(checkpoint)
                     protocol["ensemble"] = [each.record() for each in members]
                 if other := _other_decoding(given, recorded):
                     protocol["decoding"] = other

@@ -131,7 +131,7 @@ def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path
     with trusting(names_in(given.trust)):
         sections = ("model", "decoding", *(("data",) if given.split else ()))
         refuse_untrusted(built_of(config, *sections))
-        members = members_of(given.ensemble, checkpoint, build_dataset_spec(run)) if given.ensemble else ()
+        members = members_of(given.ensemble, checkpoint, build_dataset_spec(run))
         return _predict(given, run, checkpoint, members, config, sentences, written)
 
 

@@ -127,7 +127,7 @@ class Predictor:
             # Nothing is scored.
             "metrics": {},
             **({} if tile is None else {"tile": tile}),
-            **averaging(tta, None if tta_scales is None else list(tta_scales)),
+            **averaging(recorded, tta, None if tta_scales is None else list(tta_scales)),
             **({} if input_scale is None else {"input_scale": None if input_scale == 1 else input_scale}),
             **({} if calibration is None else {"calibration": None if calibration == "none" else calibration}),
             **({} if median is None else {"median": median or None}),
@@ -143,7 +143,7 @@ class Predictor:
             )
             self.task = build_task(self.config, self.spec, training=False)
             self.checkpoint = run.checkpoint(checkpoint)
-            self.members = members_of(ensemble, self.checkpoint, self.spec)
+            self.members = members_of(ensemble or None, self.checkpoint, self.spec)
             load_networks(self.task, self.checkpoint, self.members)
             for sentence in left_out(self.members, self.config):
                 log.info("%s", sentence)

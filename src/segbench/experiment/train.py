@@ -271,6 +271,8 @@ def _fit_and_test(
     chosen = run.checkpoint()
     if given_up or not experiment.dataset.split("test"):
         # Whoever gave it up does not wait for a test.
+        if not given_up:
+            log.info("no test images: %s", "the last validation is reported" if scores else "nothing is scored")
         selected = chosen.stem if given_up else "last"
         chosen = run.checkpoint(selected)
         step = float(load_weights(task.model, chosen))

@@ -102,11 +102,11 @@ class Run:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             run.lock()
             if (path / "config.yaml").exists() and not run._wrote_nothing():
+                goes_on = f", or continue the run with: segbench train {as_typed('resume', path)}"
                 raise SegbenchError(
                     f"{path} holds a run already",
                     "an empty or a new directory",
-                    "choose another hydra.run.dir=DIR, or continue the run with: "
-                    f"segbench train {as_typed('resume', path)}",
+                    "choose another hydra.run.dir=DIR" + goes_on * (config.command == "segbench train"),
                 )
             (path / "provenance.json").unlink(missing_ok=True)
             run._write("overrides.yaml", yaml.safe_dump(overrides))

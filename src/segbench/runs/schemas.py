@@ -19,6 +19,7 @@ class _Schema(BaseModel):
 class _Network(_Schema):
     run: str
     checkpoint: str
+    digest: Text = None
 
 
 class _Protocol(_Schema):
@@ -37,6 +38,7 @@ class _Protocol(_Schema):
     median: int = 0
     contours: float = 0.0
     ensemble: list[_Network] = []
+    digest: Text = None
     decoding: dict[str, str | float | bool | None] = {}
     paper: dict[str, Any] | None = None
     debug: Text = None

@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from segbench.errors import SegbenchError
 from segbench.runtime.limits import FREE, refuse_bomb
 
 _INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
@@ -38,7 +39,7 @@ def load(content: bytes, path: Path, variable: str) -> dict[str, Any]:
         variable: its name.
 
     Raises:
-        SegbenchError: it needs more memory than it may take.
+        SegbenchError: it needs more memory than it may take, or is of version 7.3.
         ValueError: it is damaged, or of another version; whatever else scipy raises, too.
     """
     from scipy.io import loadmat
@@ -65,6 +66,8 @@ def _checked_4(content: bytes) -> bytes:
 
 def _checked_5(content: bytes, path: Path) -> bytes:
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
+    if content.startswith(b"MATLAB 7.3"):
+        raise SegbenchError(f"{path} is of version 7.3, which is HDF5", "version 4 to 7", "save it in MATLAB with -v7")
     if order is None or struct.unpack_from(f"{order}H", content, 124)[0] != 0x0100:
         raise ValueError("not of a version from 4 to 7")
     elements, at, packed = [content[:_HEADER]], _HEADER, len(content) - _HEADER
