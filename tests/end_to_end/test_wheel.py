@@ -55,7 +55,7 @@ def test_the_source_archive_holds_no_tests_and_nothing_that_runs_wrote(built):
     listed = {"src", "conf", "examples", "README.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "Makefile"}
     listed |= {"constraints-networks.txt", "requirements.txt"}
     # These are the builder's.
-    assert top == listed | {"hatch_build.py", "pyproject.toml", "PKG-INFO", ".gitignore"}
+    assert top == listed | {"pyproject.toml", "PKG-INFO", ".gitignore"}
 
 
 def test_the_description_is_the_readme_with_no_link_that_leads_nowhere_on_an_index(unpacked):
