@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -532,6 +533,17 @@ def test_what_is_printed_is_escaped():
 
 def test_only_one_console_is_used():
     assert [name for name, names in IMPORTS.items() if "rich.console.Console" in names] == []
+
+
+def test_extras_that_are_told_exist_and_are_quoted():
+    repo = TESTS.parent
+    extras = set(tomllib.loads((repo / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    folders = [path for name in ("src", "conf", "docs", "benchmarks") for path in (repo / name).rglob("*.*")]
+    told = "\n".join(path.read_text() for path in folders if path.suffix in (".py", ".yaml", ".md"))
+    # Without quotes zsh takes the brackets for a pattern.
+    assert not re.search(r"pip install segbench\[", told)
+    named = set(re.findall(r"pip install 'segbench\[(\w+)\]'", told) + re.findall(r'not_installed\(.*"(\w+)"\)', told))
+    assert named and named <= extras
 
 
 def test_requirements_are_the_constraints_whole_with_digests():

@@ -63,6 +63,13 @@ class SegbenchError(ValueError):
         return type(self), (self.found, self.expected, self.action)
 
 
+def not_installed(package: str, extra: str) -> SegbenchError:
+    """The error where a package is missing that an extra of segbench installs."""
+    return SegbenchError(
+        f"{package} is not installed", f"the extra {extra} of segbench", f"pip install 'segbench[{extra}]'"
+    )
+
+
 def memory_ran_out(error: BaseException) -> bool:
     """Whether it is memory that ran out, whichever library says so, here or in a loading process.
 

@@ -32,6 +32,10 @@ def test_flags_are_read_wherever_they_stand():
         (["--config-dir"], r"argument -cd/--config-dir: expected one argument\n"),
         (["--info", "all", "-m"], r"--multirun and --info together\n"),
         (["--mult"], r"unknown flag --mult\n(.|\n)*did you mean --multirun\?"),
+        (["--config-path", "mine"], r"unknown flag --config-path\n(.|\n)*--config-dir DIR adds"),
+        (["--config-path=mine"], r"unknown flag --config-path\n(.|\n)*--config-dir DIR adds"),
+        (["--shell-completion", "install=bash"], r"unknown flag --shell-completion\n(.|\n)*segbench completion bash"),
+        (["--experimental-rerun", "x"], r"unknown flag --experimental-rerun\n(.|\n)*segbench train resume=RUN"),
     ],
 )
 def test_a_flag_that_cannot_be_is_refused(given, message):

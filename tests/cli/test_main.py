@@ -62,6 +62,12 @@ def test_an_unknown_command_gets_a_suggestion(run):
     assert "to do:    did you mean train?" in err
 
 
+def test_a_former_command_names_what_took_its_place(run):
+    code, _, err = run("bench", "loader_voc")
+    assert code == 1
+    assert "unknown command 'bench'" in err and "to do:    python benchmarks/run.py NAME" in err
+
+
 def test_every_command_has_an_entry_point():
     from importlib.util import find_spec
 

@@ -1,6 +1,7 @@
 """The wheel stands by itself: its configs are inside it."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -52,8 +53,19 @@ def test_the_source_archive_holds_no_tests_and_nothing_that_runs_wrote(built):
     with tarfile.open(archive) as opened:
         top = {member.name.split("/")[1] for member in opened if "/" in member.name}
     listed = {"src", "conf", "examples", "README.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "Makefile"}
-    # The last three are the builder's.
-    assert top == listed | {"constraints-networks.txt", "requirements.txt", "pyproject.toml", "PKG-INFO", ".gitignore"}
+    listed |= {"constraints-networks.txt", "requirements.txt"}
+    # These are the builder's.
+    assert top == listed | {"pyproject.toml", "PKG-INFO", ".gitignore"}
+
+
+def test_the_description_is_the_readme_with_no_link_that_leads_nowhere_on_an_index(unpacked):
+    (metadata,) = unpacked.glob("segbench-*.dist-info/METADATA")
+    description = metadata.read_text().partition("\n\n")[2]
+    headings = re.compile(r"^#.*$", re.MULTILINE)
+    assert headings.findall(description) == headings.findall((REPO / "README.md").read_text())
+    links = re.findall(r"\]\(([^)]*)\)", description)
+    assert links and all(link.startswith("https://") for link in links)
+    assert "quickstart.png" not in description and "A test slice" not in description
 
 
 def test_the_command_is_declared(unpacked):

@@ -11,7 +11,7 @@ import urllib.request
 import numpy as np
 import pytest
 
-pytest.importorskip("mlflow", reason="pip install segbench[mlflow]")
+pytest.importorskip("mlflow", reason="pip install 'segbench[mlflow]'")
 
 from segbench.compare.reading import read_runs
 from segbench.errors import SegbenchError

@@ -12,6 +12,13 @@ from segbench.cli.arguments import of_an_agent
 from segbench.errors import SegbenchError
 from segbench.tracking.agent import agents_run
 
+_INSTEAD = {
+    "--config-path": "--config-dir DIR adds your own configs",
+    "--shell-completion": 'eval "$(segbench completion bash)"',
+    "--experimental-rerun": "segbench train resume=RUN",
+}
+"""What does the work of flags that Hydra takes and segbench does not."""
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors have three parts."""
@@ -95,13 +102,10 @@ def _as_overrides(argument: str, takes: dict[str, bool]) -> list[str]:
     if not name.startswith("--") or len(name) == 2 or (name in takes and (takes[name] or not pair)):
         # Without hyphens, and so known by who started it alone.
         return of_an_agent(argument) if pair and agents_run() is not None else [argument]
-    if pair:
+    if pair and name not in _INSTEAD:
         # W&B's sweep agents write it this way.
         return of_an_agent(f"{name[2:]}={value}")
     near = difflib.get_close_matches(name, takes, n=1)
     known = ", ".join(flag for flag in takes if flag.startswith("--"))
-    raise SegbenchError(
-        f"unknown flag {name}",
-        f"one of {known}, or key=value",
-        f"did you mean {near[0]}?" if near else f"write {name[2:]}=VALUE for a key of the config",
-    )
+    guess = f"did you mean {near[0]}?" if near else f"write {name[2:]}=VALUE for a key of the config"
+    raise SegbenchError(f"unknown flag {name}", f"one of {known}, or key=value", _INSTEAD.get(name, guess))

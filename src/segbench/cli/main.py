@@ -17,7 +17,7 @@ COMMANDS = {
     "sweep": ("segbench.cli.sweep", "show a sweep's state; resume it, retry failed jobs, send it to W&B"),
     "sync": ("segbench.cli.sync", "send to W&B what runs kept offline"),
     "reproduce": ("segbench.cli.reproduce", "train and score a paper's experiment, compare with its numbers"),
-    "data": ("segbench.cli.data", "download a data set, or check one"),
+    "data": ("segbench.cli.data", "download a data set or check one, import annotations"),
     "report": ("segbench.cli.report", "a run or a sweep as one HTML file"),
     "compare": ("segbench.cli.compare", "compare runs: settings, scores, intervals, tests"),
     "list": ("segbench.cli.list", "what each config axis offers"),
@@ -26,7 +26,8 @@ COMMANDS = {
     "doctor": ("segbench.cli.doctor", "what this machine offers a training, and what is wrong with it"),
     "completion": ("segbench.cli.completion", 'tab completion: eval "$(segbench completion bash)"'),
 }
-
+_INSTEAD = {"bench": "python benchmarks/run.py NAME, or make bench ARGS=NAME, in a clone"}
+"""What does the work of commands of version 0.1.0."""
 _HELP_OF_PARTS = ("data", "sweep")
 """Commands whose sub-commands have their own help."""
 _EXAMPLES = """\
@@ -67,7 +68,8 @@ def main() -> None:
         import difflib
 
         near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
-        action = f"did you mean {near[0]}?" if near else "segbench --help"
+        guess = f"did you mean {near[0]}?" if near else "segbench --help"
+        action = _INSTEAD.get(arguments[0], guess)
         raise SegbenchError(f"unknown command {arguments[0]!r}", f"one of {', '.join(COMMANDS)}", action)
     if arguments[0] not in _HELP_OF_PARTS and {"-h", "--help"} & {*arguments[1:]}:
         arguments[1:] = ["--help", *(argument for argument in arguments[1:] if argument not in ("-h", "--help"))]

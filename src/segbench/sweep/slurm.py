@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.config.record import Config
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, not_installed
 from segbench.runtime.processes import end_with_parent
 from segbench.runtime.workers import MOST_WORKERS
 from segbench.sweep.job import Job, counted
@@ -186,9 +186,7 @@ class SlurmJobs:
         try:
             import submitit  # noqa: F401
         except ImportError as error:
-            raise SegbenchError(
-                "submitit is not installed", "submitit 1.5.2 or later", "pip install segbench[slurm]"
-            ) from error
+            raise not_installed("submitit", "slurm") from error
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise SegbenchError(
                 "hydra.launcher.cluster=slurm on a machine without sbatch and srun",

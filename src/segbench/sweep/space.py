@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, not_installed
 from segbench.sweep.grid import Zip, zipped
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def check_optuna() -> None:
     try:
         import optuna  # noqa: F401
     except ImportError as error:
-        raise SegbenchError("Optuna is not installed", "Optuna 4.2 or later", "pip install segbench[search]") from error
+        raise not_installed("Optuna", "search") from error
 
 
 def search_space(overrides: Sequence[Override], groups: Zip = ()) -> Space:

@@ -16,12 +16,12 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 from segbench.config.flat import flatten
 from segbench.config.record import Config
-from segbench.errors import SegbenchError
+from segbench.errors import not_installed
 from segbench.runtime.files import write_whole
 from segbench.tracking.mlflow_place import ID
 from segbench.tracking.mlflow_place import tracking_uri as place
 from segbench.tracking.shown import shown_once
-from segbench.tracking.tracker import Item, Picture, Tracker, first_line, survives
+from segbench.tracking.tracker import Item, Picture, Tracker, survives
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +73,7 @@ class RunMlflow(MLFlowLogger, Tracker):
                 run_id=self._known,
             )
         except ModuleNotFoundError as error:
-            raise SegbenchError(
-                f"MLflow is not installed: {first_line(error)}", "mlflow", "pip install segbench[mlflow]"
-            ) from error
+            raise not_installed("MLflow", "mlflow") from error
 
     @property
     @rank_zero_experiment

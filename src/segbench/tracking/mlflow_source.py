@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, not_installed
 from segbench.tracking.mlflow_place import tracking_uri
 from segbench.tracking.source import TrackedRun
 from segbench.tracking.tracker import first_line
@@ -31,7 +31,7 @@ def read_experiment(source: str) -> list[TrackedRun]:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ModuleNotFoundError as error:
-        raise SegbenchError(f"mlflow:{source} without MLflow", "mlflow", "pip install segbench[mlflow]") from error
+        raise not_installed("MLflow", "mlflow") from error
     name, _, run = source.partition("/")
     uri, _ = tracking_uri()
     try:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.statements import Nodata
-from segbench.errors import SegbenchError, reading
+from segbench.errors import SegbenchError, not_installed, reading
 from segbench.runtime.limits import DEFLATE, refuse_bomb
 
 _PACKAGES = {".nii": "nibabel", ".nii.gz": "nibabel", ".mrc": "mrcfile", ".dcm": "pydicom"}
@@ -195,6 +195,4 @@ def _imported(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise SegbenchError(
-            f"{package} is not installed", "the extra volumes of segbench", "pip install 'segbench[volumes]'"
-        ) from error
+        raise not_installed(package, "volumes") from error

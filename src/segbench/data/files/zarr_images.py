@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files.zarr_chunks import checked_chunks, limit_chunks
-from segbench.errors import SegbenchError, reading
+from segbench.errors import SegbenchError, not_installed, reading
 from segbench.runtime.limits import refuse_bomb
 
 _MARKS = ("zarr.json", ".zarray", ".zgroup")
@@ -61,9 +61,7 @@ def import_zarr() -> Any:
     try:
         import zarr
     except ImportError as error:
-        raise SegbenchError(
-            "zarr is not installed", "the extra zarr of segbench", "pip install 'segbench[zarr]'"
-        ) from error
+        raise not_installed("zarr", "zarr") from error
     if int(zarr.__version__.split(".")[0]) < 3:
         raise SegbenchError(f"zarr {zarr.__version__}", "zarr 3", "pip install 'segbench[zarr]'")
     return zarr
