@@ -108,9 +108,8 @@ def check(key: str, value: object, good: bool, expected: str, instead: object) -
         SegbenchError: it is not good.
     """
     if not good:
-        raise SegbenchError(
-            f"{key}={value}", expected, f"set {key.split()[0]}={'null' if instead is None else instead}"
-        )
+        given, other = ("null" if each is None else each for each in (value, instead))
+        raise SegbenchError(f"{key}={given}", expected, f"set {key.split()[0]}={other}")
 
 
 def check_one_of(key: str, value: object, known: tuple[str, ...]) -> None:

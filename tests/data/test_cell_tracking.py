@@ -267,6 +267,13 @@ def test_files_that_cannot_be(one):
         tracked(one).split("train").read(0)
 
 
+@pytest.mark.parametrize("twice", ["01/t0005.tif", "01_ST/SEG/man_seg05.tif", "01_GT/TRA/MAN_TRACK005.TIF"])
+def test_two_files_of_one_frame(one, twice):
+    write(one / NAME / twice, cells_of(5))
+    with pytest.raises(SegbenchError, match=r"05\.tif(.|\n)*one file of frame 5\n"):
+        tracked(one)
+
+
 def test_empty_folders(tmp_path):
     with pytest.raises(SegbenchError, match="segbench data prepare cell_tracking parts=dic_hela"):
         tracked(tmp_path)

@@ -1,5 +1,4 @@
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,13 +10,14 @@ from segbench.experiment.checks import (
     doubtful,
     refuse_finishing,
     refuse_impossible,
-    refuse_other_cores,
     refuse_single_values,
 )
-from segbench.metrics.decoding import Decoding
 from segbench.spec import HeadSpec
 
 SCORES = ("val/mean_iu", "val/pixel_acc")
+
+
+HEADS = {"semantic": HeadSpec(("background", "cell"), ((0, 0, 0),) * 2)}
 
 
 def checked(config, processes=1):
@@ -84,7 +84,7 @@ def test_a_validation_beyond_limited_epochs_is_refused(tiny_config):
 
 def test_validations_of_a_part_or_of_nothing_are_doubtful(tiny_config):
     def said(*overrides):
-        return doubtful(tiny_config("scheduler.warmup_steps=1", *overrides))
+        return doubtful(tiny_config("scheduler.warmup_steps=1", *overrides), HEADS)
 
     assert said() == said("+trainer.limit_val_batches=1.0") == []
     assert said("+trainer.limit_val_batches=0") == [
@@ -98,8 +98,8 @@ def test_validations_of_a_part_or_of_nothing_are_doubtful(tiny_config):
 
 
 def test_a_warm_up_longer_than_the_run_is_doubtful(tiny_config):
-    assert doubtful(tiny_config("scheduler.warmup_steps=3", "trainer.max_steps=3")) == []
-    (said,) = doubtful(tiny_config("scheduler.warmup_steps=4", "trainer.max_steps=3"))
+    assert doubtful(tiny_config("scheduler.warmup_steps=3", "trainer.max_steps=3"), HEADS) == []
+    (said,) = doubtful(tiny_config("scheduler.warmup_steps=4", "trainer.max_steps=3"), HEADS)
     assert said == "scheduler.warmup_steps=4 of trainer.max_steps=3: the rate never reaches optimizer.lr"
 
 
@@ -171,18 +171,3 @@ def test_heads_of_other_numbers_of_classes_are_refused(compose):
         SegbenchError, match=r"calibration=cubic and median=2, and semantic has 21 classes\n.*\n.*leave"
     ):
         refuse_finishing(config, {"semantic": 21})
-
-
-def test_cores_belong_to_a_decoding_and_to_the_data():
-    colours = ((0, 0, 0), (255, 255, 255), (230, 80, 60))
-    without = {"semantic": HeadSpec(("background", "cell", "border"), colours)}
-    cores = {"semantic": HeadSpec(("background", "cell", "core"), colours)}
-
-    at_cores, deep = Decoding(method="cores", core_class=-1), Decoding(method="watershed")
-    refuse_other_cores(0.5, at_cores, cores)
-    refuse_other_cores(0.5, replace(deep, core_class=-1), cores)
-    refuse_other_cores(None, deep, without)
-    with pytest.raises(SegbenchError, match=r"data.core=0.5 with decoding.core_class=null"):
-        refuse_other_cores(0.5, deep, cores)
-    with pytest.raises(SegbenchError, match=r"decoding.core_class=-1 .* classes background, cell, border"):
-        refuse_other_cores(None, at_cores, without)

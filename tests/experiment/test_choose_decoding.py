@@ -137,6 +137,12 @@ def test_what_a_prediction_does_not_use_is_refused(compose, objects_run, tmp_pat
     assert not list((tmp_path / "out").rglob("*.png"))
 
 
+def test_a_prediction_without_a_border_grows_nothing(compose, tiny_run, tmp_path):
+    given = f"run={tiny_run}", "split=test", "trainer=cpu", f"output={tmp_path / 'out'}", "format=instances"
+    with pytest.raises(SegbenchError, match=r"decoding\.grow=3 with the classes membrane, cell\n"):
+        predict(compose(*given, "decoding.grow=3", config="predict"))
+
+
 def test_lists_are_for_evaluations(compose, objects_run, tmp_path):
     given = f"run={objects_run}", "split=test", f"output={tmp_path / 'out'}", "decoding.min_core=[2,3]"
     with pytest.raises(SegbenchError, match=r"decoding\.min_core"):

@@ -269,6 +269,12 @@ def test_a_run_without_checkpoints_is_refused_before_it_trains(tiny_config, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_images_are_resized_by_evaluations_and_predictions_alone(tiny_config, tmp_path):
+    with pytest.raises(SegbenchError, match=r"input_scale=2 in a training\n.*\n.*evaluate run=.*run input_scale=2"):
+        train(tiny_config("+input_scale=2"), tmp_path / "run", [])
+    assert not (tmp_path / "run").exists()
+
+
 def test_samples_are_drawn_as_the_network_sees_them(tiny_config, tmp_path):
     config = tiny_config("callbacks=inspect", "callbacks.inspect.count=3", "loss=weighted_cross_entropy", "data.test=1")
     train(config, tmp_path / "run", [])

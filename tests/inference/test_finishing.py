@@ -100,6 +100,14 @@ def test_calibration_comes_before_the_median():
     assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("steps", [{"radius": 1}, {"sigma": 1.0}, {"polynomials": {"semantic": (0.0, 1.0, 0.0, 0.0)}}])
+def test_what_a_network_gives_as_nan_stays_so(steps):
+    given = both(torch.rand(6, 7))
+    given["semantic"][:, 2, 3] = torch.nan
+    found = Finishing(**steps)(given)["semantic"]
+    assert found[:, 2, 3].isnan().all()
+
+
 def test_windows_are_finished_across_their_borders():
     second = np.random.default_rng(0).random((2, 9, 7), np.float32)
     parts = [

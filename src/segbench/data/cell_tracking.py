@@ -48,8 +48,13 @@ class Sequence2D:
 
 def _numbered(folder: Path, stem: str) -> dict[int, Path]:
     named = re.compile(rf"{stem}(\d+)\.tif", re.IGNORECASE)
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {int(found[1]): path for path in paths if (found := named.fullmatch(path.name))}
+    numbered: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if (found := named.fullmatch(path.name)) and (other := numbered.setdefault(int(found[1]), path)) != path:
+            raise SegbenchError(
+                f"{other} and {path.name}", f"one file of frame {int(found[1])}", "remove the one that is not the frame"
+            )
+    return numbered
 
 
 def _frame_ids(places: Sequence[Place]) -> tuple[str, ...]:

@@ -47,11 +47,11 @@ from segbench.experiment.axes import (
     refuse_weights_without_gradient,
     schedule_of,
 )
+from segbench.experiment.check_decoding import refuse_other_cores
 from segbench.experiment.checks import (
     doubtful,
     refuse_finishing,
     refuse_impossible,
-    refuse_other_cores,
     refuse_single_values,
 )
 from segbench.experiment.trainer import build_callbacks, build_loggers, build_trainer
@@ -252,7 +252,7 @@ def build_experiment(config: Config, directory: Path, dataset: DataSet | None = 
         # Tiles that are trained have one size, whole images that are scored have many.
         evaluate_within(trainer, unmeasured)
     refuse_impossible(config, dataset, task.infos("val"), trainer.world_size)
-    for sentence in doubtful(config) if is_main_process() else ():
+    for sentence in doubtful(config, dataset.spec.heads) if is_main_process() else ():
         log.warning("%s", sentence)
     _log_inputs(dataset.spec)
     if config.task.train_only is not None:

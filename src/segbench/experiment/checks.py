@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from segbench.config.record import Component, Config, Trainer
-from segbench.config.signatures import refuse_misfits
+from segbench.config.record import Config, Trainer
 from segbench.data.class_counts import class_counts
 from segbench.data.pixels import balanced_draws
 from segbench.data.raw import DataSet, Source
 from segbench.errors import SegbenchError
-from segbench.metrics.decoding import USED_BY, Decoding, classes_among
+from segbench.experiment.check_decoding import idle_decoding
 from segbench.spec import HeadSpec
 
 
@@ -200,69 +197,14 @@ def refuse_finishing(config: Config, classes: Mapping[str, int]) -> None:
         )
 
 
-def refuse_other_cores(core: float | None, decoding: Decoding, heads: Mapping[str, HeadSpec]) -> None:
-    """Refuse a decoding that passes over the data's class of cores, or expects one that they do not have.
+def doubtful(config: Config, heads: Mapping[str, HeadSpec]) -> list[str]:
+    """What is allowed and most likely not meant, a sentence each.
 
     Args:
-        core: `data.core` of the run.
-        decoding: of the run, or another one that is asked for.
+        config: of the run.
         heads: of its data.
-
-    Raises:
-        SegbenchError: names both keys.
     """
-    if core is not None and decoding.core_class is None:
-        raise SegbenchError(
-            f"data.core={core} with decoding.core_class=null: the middles of objects would be no part of them",
-            "the class of the cores, the last one",
-            "set decoding=cores, or decoding.core_class=-1 with another method",
-        )
-    head = next(iter(heads.values()))
-    if decoding.core_class == -1 and head.core_class is None:
-        raise SegbenchError(
-            f"decoding.core_class=-1 (as in decoding=cores), and classes {', '.join(head.class_names)}",
-            "core as the last class",
-            "train with data.core=0.5, or choose decoding.method=watershed decoding.core_class=null",
-        )
-    classes_among(decoding, head.num_classes)
-
-
-def refuse_idle_decoding(own: Component | None, given: Mapping[str, Any]) -> None:
-    """Refuse settings of a decoding of the wrong type, and those that its method does not use.
-
-    Args:
-        own: the decoding of the run.
-        given: other settings by name; of a list each.
-
-    Raises:
-        SegbenchError: names the setting; an empty list, or one that has a value twice.
-    """
-    tried = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
-    for key, values in tried.items():
-        if not values or any(value in values[:place] for place, value in enumerate(values)):
-            raise SegbenchError(
-                f"decoding.{key}={values}".replace("None", "null"),
-                "values that differ, at least one",
-                "correct the list",
-            )
-    target = f"{Decoding.__module__}.{Decoding.__name__}"
-    if own is not None and own.target != target:
-        return
-    for settings in (dict(zip(tried, values, strict=True)) for values in product(*tried.values())):
-        refuse_misfits({"decoding": {"_target_": target, **settings}})
-    methods = tried.get("method", [Decoding.method if own is None else own.arguments.get("method", Decoding.method)])
-    for key, method in USED_BY.items():
-        if key in tried and method not in methods:
-            raise SegbenchError(
-                f"decoding.{key}={given[key]} with decoding.method={methods[0]}",
-                f"decoding.method={method}, which alone uses it",
-                f"leave decoding.{key} out, or add decoding.method={method}",
-            )
-
-
-def doubtful(config: Config) -> list[str]:
-    """What is allowed and most likely not meant, a sentence each."""
-    return [*_of_validation(config), *_of_warm_up(config)]
+    return [*_of_validation(config), *_of_warm_up(config), *idle_decoding(config.decoding, heads)]
 
 
 def _of_validation(config: Config) -> list[str]:

@@ -43,7 +43,7 @@ def with_each_decoding(config: Config, given: Mapping[str, Any], spec: DatasetSp
             "set split=val; then score the test with the best one",
         )
     from segbench.experiment.build import build_decoding, build_measures
-    from segbench.experiment.checks import refuse_other_cores
+    from segbench.experiment.check_decoding import refuse_other_cores
 
     users = users_of_decoding(config)
     metrics = {name: config.metrics[name] for name in users}

@@ -109,7 +109,8 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     from segbench.experiment.axes import packages_of_network
     from segbench.experiment.build import build_data, build_dataset, build_dataset_spec, build_task
     from segbench.experiment.calibrate import prepare_finishing
-    from segbench.experiment.checks import refuse_idle_decoding, refuse_limits
+    from segbench.experiment.check_decoding import refuse_idle_decoding
+    from segbench.experiment.checks import refuse_limits
     from segbench.experiment.choose_decoding import chosen, with_each_decoding
     from segbench.experiment.ensemble import left_out, members_of, refuse_trained_on
     from segbench.experiment.items import data_item, model_item, scores_item
@@ -131,7 +132,8 @@ def evaluate(given: EvaluateRequest, directory: Path, overrides: list[str]) -> d
     checkpoint = trained.checkpoint(given.checkpoint)
     recorded = trained.config()
     config = given.applied_to(recorded)
-    refuse_idle_decoding(recorded.decoding, {key: each for key, each in given.decoding.items() if each is not None})
+    if asked := {key: each for key, each in given.decoding.items() if each is not None}:
+        refuse_idle_decoding(recorded.decoding, asked, build_dataset_spec(trained).heads)
     if given.data.num_workers is None and "data.num_workers" in _settled(trained):
         config = config.replace({"data.num_workers": "auto"})
     config, sentences = settle(config)

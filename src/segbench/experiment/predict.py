@@ -117,11 +117,12 @@ def predict(given: PredictRequest, written: Callable[[Path], None] = lambda path
     checkpoint = run.checkpoint(given.checkpoint)
     import_frameworks()
     from segbench.experiment.build import build_dataset_spec
-    from segbench.experiment.checks import refuse_idle_decoding
+    from segbench.experiment.check_decoding import refuse_idle_decoding
     from segbench.runtime.hardware import settle
 
     config, sentences = settle(given.applied_to(run.config()))
-    refuse_idle_decoding(config.decoding, _other_decoding(given))
+    if asked := _other_decoding(given):
+        refuse_idle_decoding(config.decoding, asked, build_dataset_spec(run).heads)
     if not config.trainer.on_gpu and config.trainer.processes_here > 1:
         raise SegbenchError(
             f"trainer.devices={config.trainer.devices} for a prediction on a CPU",
@@ -145,7 +146,7 @@ def _predict(
     written: Callable[[Path], None],
 ) -> list[Path]:
     from segbench.experiment.build import build_dataset_spec
-    from segbench.experiment.checks import refuse_other_cores
+    from segbench.experiment.check_decoding import refuse_other_cores
     from segbench.experiment.ensemble import left_out
     from segbench.inference.multiscale import scales_of
     from segbench.metrics.decoding import Decoding

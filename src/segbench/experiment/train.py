@@ -99,6 +99,12 @@ def train(
     begins = not (first and began) or Run(directory).state() == "prepared"
     changes = {} if begins else _values(Run(directory).config(), config)
     refuse_misfits_of(config)
+    if begins and config.input_scale is not None:
+        raise SegbenchError(
+            f"input_scale={config.input_scale:g} in a training",
+            "an option of segbench evaluate, segbench predict and segbench.load",
+            f"leave it out, then segbench evaluate {as_typed('run', directory)} input_scale={config.input_scale:g}",
+        )
     run = Run.create(directory, config, given) if first and not resume else Run(directory)
     if first and resume:
         run.lock()

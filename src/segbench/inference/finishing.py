@@ -119,6 +119,8 @@ class Finishing:
             second_HW = torch.from_numpy(filtered_HW).to(both_KHW.device)
         if self.sigma:
             second_HW = torch.from_numpy(contour_map(second_HW.cpu().numpy(), self.sigma)).to(both_KHW.device)
+        # A network's NaN is neither filtered away nor the inside of a contour.
+        second_HW = second_HW.where(~both_KHW[1].isnan(), torch.nan)
         return torch.stack([1 - second_HW, second_HW])
 
     def windows(self, windows: Iterable[Window], sizes: dict[Any, tuple[int, int]]) -> Iterator[Window]:

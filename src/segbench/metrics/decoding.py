@@ -20,6 +20,8 @@ from segbench.metrics.region_runs import regions, root
 Method = Literal["components", "watershed", "cores"]
 USED_BY: Mapping[str, Method] = {"depth": "watershed", "core_threshold": "cores", "min_core": "cores"}
 """The settings that a single method uses."""
+CLASSES = ("cell_class", "core_class")
+"""The settings that name classes of objects."""
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,13 @@ class SlidingWindow(nn.Module):
         ):
             check(f"model.{key}", value, value >= 1, "at least 1", usual)
         check("model.window", window, window >= 3 and window % 2 == 1, "an odd number of pixels", 95)
-        check("model.foveation", foveation, foveation >= 0, "a standard deviation in pixels, 0 for none", 2)
+        check(
+            "model.foveation",
+            foveation,
+            0 <= foveation < math.inf,
+            "a finite standard deviation in pixels, 0 for none",
+            2,
+        )
         odd = f"an odd number of pixels, at least the window's {window}"
         check("model.field", field, field is None or (field >= window and field % 2 == 1), odd, None)
         super().__init__()
