@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from segbench.api import build, compose, load
     from segbench.experiment.predictor import Prediction, Predictor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Prediction", "Predictor", "__version__", "build", "compare", "compose", "evaluate", "load", "train"]
 
 _CALLABLE = ("compare", "evaluate", "train")
