@@ -213,7 +213,7 @@ def test_the_core_is_a_share_of_the_cell_and_specks_are_passed_over():
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"method": "cores"}, "decoding.core_class=None"),
+        ({"method": "cores"}, "decoding.core_class=null"),
         ({"core_threshold": 1.0}, "decoding.core_threshold=1.0"),
         ({"min_core": -1}, "decoding.min_core=-1"),
         ({"method": "level sets"}, "decoding.method=level sets"),
