@@ -269,10 +269,28 @@ def test_a_run_without_checkpoints_is_refused_before_it_trains(tiny_config, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_images_are_resized_by_evaluations_and_predictions_alone(tiny_config, tmp_path):
-    with pytest.raises(SegbenchError, match=r"input_scale=2 in a training\n.*\n.*evaluate run=.*run input_scale=2"):
-        train(tiny_config("+input_scale=2"), tmp_path / "run", [])
+@pytest.mark.parametrize("option", ["input_scale=2", "match_histogram=a.tif", "ensemble=other"])
+def test_an_option_of_evaluations_is_refused_in_a_training(tiny_config, tmp_path, option):
+    with pytest.raises(SegbenchError, match=rf"{option} in a training\n.*\n.*evaluate run=.*run {option}$"):
+        train(tiny_config(f"+{option}"), tmp_path / "run", [])
     assert not (tmp_path / "run").exists()
+
+
+def test_another_process_does_not_judge_a_run_that_goes_on(tiny_config, tmp_path, monkeypatch):
+    train(tiny_config("trainer.max_steps=1"), tmp_path / "run", [])
+    recorded = Run(tmp_path / "run").config().replace({"input_scale": 2.0})
+    monkeypatch.setattr("segbench.runtime.processes.is_main_process", lambda: False)
+    monkeypatch.setattr(Run, "config", lambda run: recorded)
+
+    class Reached(Exception):
+        pass
+
+    def reach(*arguments, **named):
+        raise Reached
+
+    monkeypatch.setattr("segbench.runs.running.running", reach)
+    with pytest.raises(Reached):
+        train(recorded, tmp_path / "run", [], resume=True)
 
 
 def test_samples_are_drawn_as_the_network_sees_them(tiny_config, tmp_path):

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OF_EVALUATIONS = ("input_scale", "match_histogram", "ensemble")
+"""Options of `segbench evaluate`, `segbench predict` and `load` that a training refuses."""
+
 
 def train(
     config: Config,
@@ -99,11 +102,14 @@ def train(
     begins = not (first and began) or Run(directory).state() == "prepared"
     changes = {} if begins else _values(Run(directory).config(), config)
     refuse_misfits_of(config)
-    if begins and config.input_scale is not None:
+    late = next((key for key in OF_EVALUATIONS if config.tree.get(key) is not None), None)
+    # Only the main process knows whether a run that is resumed begins.
+    if late is not None and (not resume or (first and begins)):
+        option = as_typed(late, config.tree[late])
         raise SegbenchError(
-            f"input_scale={config.input_scale:g} in a training",
+            f"{option} in a training",
             "an option of segbench evaluate, segbench predict and segbench.load",
-            f"leave it out, then segbench evaluate {as_typed('run', directory)} input_scale={config.input_scale:g}",
+            f"leave it out, then segbench evaluate {as_typed('run', directory)} {option}",
         )
     run = Run.create(directory, config, given) if first and not resume else Run(directory)
     if first and resume:
