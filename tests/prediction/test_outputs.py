@@ -159,6 +159,38 @@ def test_voc_takes_photographs_only(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "place"),
+    [("01/t000", "01_RES/mask000.tif"), ("02-0104", "02_RES/mask0104.tif"), ("t007", "mask007.tif")],
+)
+def test_ctc_writes_the_files_that_the_challenge_takes(spec, filled, tmp_path, name, place):
+    prob = softmax(2, 20, 31)
+    decoding = Decoding(threshold=0.5)
+    target = Target(name, ((20, 31),), spec(), tmp_path, Settings(("overlays", "ctc"), decoding=decoding))
+    (_, path) = filled(InputOutputs(target), [(grey(20, 31), {"cells": prob})])
+    assert path == tmp_path / place
+    objects = tifffile.imread(path)
+    assert objects.dtype == np.uint16
+    np.testing.assert_array_equal(objects, decode_instances(prob, decoding))
+
+
+@pytest.mark.parametrize(("name", "pages"), [("frame", 1), ("01_GT/SEG/man_seg000", 1), ("t000", 2), ("t", 1)])
+def test_ctc_takes_frames_only(spec, tmp_path, name, pages):
+    target = Target(name, ((4, 4),) * pages, spec(), tmp_path, Settings(("ctc",)))
+    with pytest.raises(SegbenchError, match=rf"{name} with {pages} page.*\n.*01/t000.*\n.*format=instances"):
+        InputOutputs(target)
+
+
+def test_more_objects_than_a_tiff_can_number_are_refused(spec, filled, tmp_path):
+    # A chessboard: every cell pixel is an object.
+    board = np.indices((364, 364)).sum(0) % 2
+    prob = np.stack((1 - board, board)).astype(np.float32)
+    outputs = InputOutputs(Target("t000", ((364, 364),), spec(), tmp_path, Settings(("ctc",), store="zarr")))
+    with pytest.raises(SegbenchError, match=r"66248 objects in t000\n.*65535"):
+        filled(outputs, [(grey(364, 364), {"cells": prob})])
+    outputs.discard()
+
+
+@pytest.mark.parametrize(
     ("wrong", "told"),
     [
         ({"kinds": ()}, r"format=\[\]\n.*some of masks, probabilities"),

@@ -347,7 +347,7 @@ def _refuse_unused(given: PredictRequest, kinds: Collection[str]) -> None:
 
     plain = Settings(())
     settings: dict[str, tuple[object, tuple[str, ...]]] = {
-        f"decoding.{key}": (value, ("instances",)) for key, value in _other_decoding(given).items()
+        f"decoding.{key}": (value, ("instances", "ctc")) for key, value in _other_decoding(given).items()
     }
     if given.values is not None:
         settings["values"] = given.values, ("masks",)
@@ -410,7 +410,7 @@ def _made_by(
     # Those of earlier versions lack the keys.
     finished = ("input_scale", "calibration", "median", "contours")
     made_by |= {key: value for key in finished if (value := getattr(config, key)) is not None}
-    if "instances" in names or (kinds is None and _has_objects(config)):
+    if {"instances", "ctc"} & {*names} or (kinds is None and _has_objects(config)):
         made_by["decoding"] = _recorded(_decoding(given, config))
     if "overlays" in names:
         made_by["opacity"] = given.opacity

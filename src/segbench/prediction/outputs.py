@@ -1,10 +1,11 @@
-"""The kinds of output: masks, probabilities, overlays, instances, and masks for the PASCAL VOC server."""
+"""The kinds of output: masks, probabilities, overlays, instances, and the files that two challenges take."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from segbench.spec import HeadSpec
 
 _PICTURE_SAMPLE = 2**20
 _ORIENTATION = 274
+_FRAME = re.compile(r"(?:(?P<sequence>\d\d)(?:/t|-)|t)(?P<number>\d+)")
 
 
 def _tiff(target: Target, path: Path, dtype: Any, **options: Any) -> TiffFile:
@@ -243,13 +245,35 @@ class Instances(_ByHead):
         for head, file in self._files.items():
             objects_HW = decode_instances(self._probabilities[head], self.target.settings.decoding)
             objects_HW[self._empty_HW] = 0
-            if self.target.settings.store != "zarr" and (found := int(objects_HW.max(initial=0))) > 2**16 - 1:
+            if isinstance(file, TiffFile) and (found := int(objects_HW.max(initial=0))) > 2**16 - 1:
                 raise SegbenchError(
-                    f"{found} objects in {self.target.name}", "at most 65535 in a 16-bit TIFF", "set store=zarr"
+                    f"{found} objects in {self.target.name}",
+                    "at most 65535 in a 16-bit TIFF",
+                    "use format=instances store=zarr",
                 )
             file.put(0, 0, objects_HW)
         self._probabilities = {}
         super().end()
+
+
+class Ctc(Instances):
+    """As instances, in the folders and under the names of the Cell Tracking Challenge's results: 01_RES/mask000.tif.
+
+    The sequence and the frame are those of the input's name: 01/t000, 01-000 of a split, or t000, whose sequence is not
+    known; its file lies in `output` itself, without a folder.
+    """
+
+    def _file(self, name: str, head: HeadSpec) -> OutputFile:
+        target = self.target
+        frame = _FRAME.fullmatch(target.name)
+        if frame is None or len(target.sizes) != 1:
+            raise SegbenchError(
+                f"{target.name} with {len(target.sizes)} page(s) for format=ctc",
+                "one frame of a sequence by its name, such as 01/t000 or t000",
+                "give the folder of the frames as input=, such as PhC-C2DH-U373/01, or use format=instances",
+            )
+        folder = target.folder / f"{frame['sequence']}_RES" if frame["sequence"] else target.folder
+        return _tiff(target, folder / f"mask{frame['number']}.tif", np.uint16)
 
 
 _MAKERS: dict[str, Callable[[Target], Output]] = {
@@ -258,6 +282,7 @@ _MAKERS: dict[str, Callable[[Target], Output]] = {
     "overlays": Overlays,
     "instances": Instances,
     "voc": Voc,
+    "ctc": Ctc,
 }
 
 

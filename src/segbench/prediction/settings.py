@@ -12,7 +12,7 @@ from segbench.errors import SegbenchError, check, check_one_of
 from segbench.metrics.decoding import Decoding
 from segbench.spec import DatasetSpec
 
-KINDS = ("masks", "probabilities", "overlays", "instances", "voc")
+KINDS = ("masks", "probabilities", "overlays", "instances", "voc", "ctc")
 STORES = ("tiff", "zarr")
 LARGE_PIXELS = 2**26
 """Above this, pictures are TIFF instead of PNG, and objects, which need the whole image, are refused."""
@@ -88,7 +88,8 @@ def check_settings(settings: Settings, spec: DatasetSpec) -> None:
     """Refuse settings that do not suit the run.
 
     Raises:
-        SegbenchError: an unknown kind or store, a kind twice, or the VOC format for other classes.
+        SegbenchError: an unknown kind or store, a kind twice, the VOC format for other classes, or ctc
+            for several heads.
     """
     wrong = [kind for kind in settings.kinds if kind not in KINDS]
     if wrong or not settings.kinds or len(set(settings.kinds)) < len(settings.kinds):
@@ -103,6 +104,10 @@ def check_settings(settings: Settings, spec: DatasetSpec) -> None:
             f"format=voc for a run on {spec.name} with {' and '.join(str(len(n)) for n in names)} classes",
             f"the {len(VOC_CLASSES)} classes of PASCAL VOC",
             "use a run with data=pascal_voc, or format=masks",
+        )
+    if "ctc" in settings.kinds and len(spec.heads) > 1:
+        raise SegbenchError(
+            f"format=ctc for a run with heads {', '.join(spec.heads)}", "one head", "use format=instances"
         )
     good = settings.voc_competition in ("comp5", "comp6")
     expected = "comp5 (trained on VOC alone) or comp6 (on other data too)"
