@@ -88,8 +88,8 @@ def check_settings(settings: Settings, spec: DatasetSpec) -> None:
     """Refuse settings that do not suit the run.
 
     Raises:
-        SegbenchError: an unknown kind or store, a kind twice, the VOC format for other classes, or ctc
-            for several heads.
+        SegbenchError: an unknown kind or store, a kind twice, the VOC format for other classes, or ctc for several
+            heads.
     """
     wrong = [kind for kind in settings.kinds if kind not in KINDS]
     if wrong or not settings.kinds or len(set(settings.kinds)) < len(settings.kinds):
