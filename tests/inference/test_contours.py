@@ -28,9 +28,14 @@ def test_a_flat_minimum_is_one_basin():
     assert watershed_basins(np.zeros((4, 4))).max() == 0
 
 
-def brute_force(pairs, sums, counts, size):
-    """All means again after each merge."""
-    region, heights, reached = list(range(size)), np.zeros(len(pairs)), 0.0
+def brute_force(pairs, sums, counts, areas, full):
+    """All costs again after each merge."""
+    region, heights, reached = list(range(len(areas))), np.zeros(len(pairs)), 0.0
+
+    def cost(key, total, count):
+        smaller = min(sum(area for area, at in zip(areas, region, strict=True) if at == each) for each in key)
+        return total / count * min(1, smaller / full) ** 0.125
+
     while True:
         borders = {}
         for (i, j), total, count in zip(pairs, sums, counts, strict=True):
@@ -40,29 +45,36 @@ def brute_force(pairs, sums, counts, size):
                 borders[key] = (old[0] + total, old[1] + count)
         if not borders:
             return heights
-        key, (total, count) = min(borders.items(), key=lambda item: item[1][0] / item[1][1])
-        reached = max(reached, total / count)
+        lowest, key = min((cost(key, *border), key) for key, border in borders.items())
+        reached = max(reached, lowest)
         for edge, (i, j) in enumerate(pairs):
             if tuple(sorted((region[i], region[j]))) == key:
                 heights[edge] = reached
         region = [key[0] if each == key[1] else each for each in region]
 
 
-@given(st.integers(0, 999))
-def test_heights_are_those_of_merging_the_lowest_mean_again_and_again(seed):
+@given(st.integers(0, 999), st.sampled_from([1, 60, 1e4]))
+def test_heights_are_those_of_merging_the_lowest_cost_again_and_again(seed, full):
     rng = np.random.default_rng(seed)
     all_pairs = np.array([(i, j) for i in range(7) for j in range(i)])
     pairs = all_pairs[rng.random(len(all_pairs)) < 0.6]
     # No mean twice.
     counts = rng.integers(1, 9, len(pairs))
     sums = rng.permutation(4096)[: len(pairs)] / 4096.0 * counts
-    np.testing.assert_allclose(merge_heights(pairs, sums, counts, 7), brute_force(pairs, sums, counts, 7))
+    areas = rng.integers(1, 50, 7)
+    given = pairs, sums, counts, areas, full
+    np.testing.assert_allclose(merge_heights(*given), brute_force(*given))
 
 
 def test_merging_by_hand():
     # 0 and 1 first, at 0.1. What is left between them and 2: (0.9 + 0.9 + 0.3) / 3.
-    heights = merge_heights(np.array([[0, 1], [0, 2], [1, 2]]), np.array([0.1, 1.8, 0.3]), np.array([1, 2, 1]), 3)
-    assert heights == pytest.approx([0.1, 0.7, 0.7])
+    edges = np.array([[0, 1], [0, 2], [1, 2]]), np.array([0.1, 1.8, 0.3]), np.array([1, 2, 1])
+    assert merge_heights(*edges, np.array([9, 9, 9]), 9) == pytest.approx([0.1, 0.7, 0.7])
+    # 2 is a 256th of a full region, so half its means count: 1 and 2 at 0.15; 0 and 1 before, at 0.1, as both are full.
+    assert merge_heights(*edges, np.array([512, 512, 2]), 512) == pytest.approx([0.1, 0.35, 0.35])
+    # With 1.0 between 0 and 1, 1 and 2 go first: then (1.0 + 1.8) / 3.
+    edges[1][0] = 1.0
+    assert merge_heights(*edges, np.array([512, 512, 2]), 512) == pytest.approx([2.8 / 3, 2.8 / 3, 0.15])
 
 
 def wall_with_a_gap():
@@ -77,8 +89,8 @@ def test_a_gap_in_a_membrane_is_closed():
     assert label(cell_HW > 0.5)[1] == 1
     made_HW = contour_map(cell_HW, 2.0)
     assert label(made_HW > 0.5)[1] == 2
-    # 20 pixels of 0.95 and one of 0.1, on one side of the wall.
-    assert made_HW[10].min() == pytest.approx(1 - (20 * 0.95 + 0.1) / 21)
+    # 20 pixels of 0.95 and one of 0.1 on one side of the wall; the smaller region has 15 columns of 21 pixels.
+    assert made_HW[10].min() == pytest.approx(1 - (20 * 0.95 + 0.1) / 21 * (15 * 21 / 2500) ** 0.125)
 
 
 @given(st.integers(0, 999), st.floats(0.5, 2))

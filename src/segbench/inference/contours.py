@@ -3,14 +3,17 @@
 A membrane with a gap of a few pixels joins two cells, which costs little as pixels and much as regions. Here an image
 is divided into basins of the membrane probability (the watershed, Beucher and Lantuejoul 1979), and basins are merged,
 the pair with the lowest mean membrane probability along its common border first. A gap in a border counts by its length
-and no longer opens it. The border of two basins is drawn with the height at which they become one region (Arbelaez:
-"Boundary extraction in natural images using ultrametric contour maps", POCV 2006), so every threshold gives closed
-regions, and a higher one merges them.
+and no longer opens it. Small regions, which are rarely cells, are merged somewhat earlier (to merge by area and
+contrast is Beaulieu's and Goldberg's: "Hierarchy in picture segmentation: a stepwise optimization approach", IEEE TPAMI
+11(2), 1989; the weight is ours). The border of two basins is drawn with the height at which they become one region
+(Arbelaez: "Boundary extraction in natural images using ultrametric contour maps", POCV 2006), so every threshold gives
+closed regions, and a higher one merges them.
 """
 
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,9 @@ from segbench.compiled import compiled
 
 HELD = 30
 """Whole float32 maps that `contour_map` holds at once: pairs of pixels, and their sorted keys."""
+
+FULL = 25
+"""The side in sigmas of a square as large as a region that is no longer small."""
 
 
 def contour_map(cell_HW: NDArray[np.floating], sigma: float) -> NDArray[np.float32]:
@@ -32,7 +38,7 @@ def contour_map(cell_HW: NDArray[np.floating], sigma: float) -> NDArray[np.float
     Args:
         cell_HW: in [0, 1].
         sigma: of the Gaussian, in pixels, that the membrane probability is smoothed with before basins are sought; the
-            means along borders are of the probability as it is.
+            means along borders are of the probability as it is. Regions of fewer than (25 sigma)^2 pixels are small.
 
     Returns:
         float32 in [0, 1].
@@ -53,7 +59,8 @@ def contour_map(cell_HW: NDArray[np.floating], sigma: float) -> NDArray[np.float
     sums_E = np.asarray(np.bincount(edge_P, np.concatenate(heights_P), len(edges_E)), np.float64)
     counts_E = np.bincount(edge_P, minlength=len(edges_E))
     pairs_E2 = np.stack((edges_E // size, edges_E % size), 1)
-    merged_E = merge_heights(pairs_E2, sums_E, counts_E, size)
+    areas_R = np.bincount(basins_HW.ravel(), minlength=size)
+    merged_E = merge_heights(pairs_E2, sums_E, counts_E, areas_R, (FULL * sigma) ** 2)
     right_P, below_P = np.split(merged_E[edge_P], [len(keys_P[0])])
     contour_HW = np.zeros(cell_HW.shape)
     contour_HW[:, :-1][borders[0]] = right_P
@@ -64,45 +71,63 @@ def contour_map(cell_HW: NDArray[np.floating], sigma: float) -> NDArray[np.float
 
 
 def merge_heights(
-    pairs_E2: NDArray[np.integer], sums_E: NDArray[np.floating], counts_E: NDArray[np.integer], size: int
+    pairs_E2: NDArray[np.integer],
+    sums_E: NDArray[np.floating],
+    counts_E: NDArray[np.integer],
+    areas_R: NDArray[np.integer],
+    full: float,
 ) -> NDArray[np.float64]:
     """The height at which the two regions of each edge become one, by mean linkage along borders.
 
-    The edge with the lowest mean goes first; its regions become one, and what bordered on both has one edge then, whose
-    sum and count are those of the two. A height is the largest mean merged at so far, so heights never fall. Of equal
-    means the lowest numbers go first, so the result is the same on every machine.
+    The edge with the lowest cost goes first: its mean, times the eighth root of the smaller region's share of `full`,
+    at most 1. Its regions become one, and what bordered on both has one edge then, whose sum and count are those of the
+    two. A height is the largest cost merged at so far, so heights never fall. Of equal costs the lowest numbers go
+    first, and the root is taken by square roots, which IEEE 754 defines to the last bit, so the result is the same on
+    every machine.
 
     Args:
-        pairs_E2: two regions each, 0 to size - 1, no pair twice.
+        pairs_E2: two regions each, no pair twice.
         sums_E: of the border's values.
         counts_E: how many there are, at least 1.
-        size: the number of regions.
+        areas_R: of the regions, in pixels.
+        full: the area from which a region is not small.
     """
     heights_E = np.zeros(len(pairs_E2))
-    around: list[dict[int, tuple[float, int, list[int]]]] = [{} for _ in range(size)]
+    areas = areas_R.tolist()
+    around: list[dict[int, tuple[float, int, list[int]]]] = [{} for _ in areas]
     for edge, ((i, j), total, count) in enumerate(
         zip(pairs_E2.tolist(), sums_E.tolist(), counts_E.tolist(), strict=True)
     ):
         around[i][j] = around[j][i] = (total, count, [edge])
-    heap = [(total / count, i, j) for i in range(size) for j, (total, count, _) in around[i].items() if i < j]
+
+    def cost(i: int, j: int) -> float:
+        total, count, _ = around[i][j]
+        smaller = min(areas[i], areas[j])
+        return float(total / count * (sqrt(sqrt(sqrt(smaller / full))) if smaller < full else 1))
+
+    heap = [(cost(i, j), i, j) for i in range(len(areas)) for j in around[i] if i < j]
     heapify(heap)
     reached = 0.0
     while heap:
-        mean, i, j = heappop(heap)
-        if j not in around[i] or around[i][j][0] / around[i][j][1] != mean:
-            # Merged, or with another mean, since it was listed.
+        lowest, i, j = heappop(heap)
+        if j not in around[i] or cost(i, j) != lowest:
+            # Merged, or with another cost, since it was listed.
             continue
-        reached = max(reached, mean)
+        reached = max(reached, lowest)
         heights_E[around[i][j][2]] = reached
         kept, gone = (i, j) if len(around[i]) >= len(around[j]) else (j, i)
         del around[kept][gone], around[gone][kept]
+        # While it is small, what is added to its area changes the costs of all its edges.
+        changed = around[kept] if areas[kept] < full else around[gone]
+        areas[kept] += areas[gone]
         for other, (total, count, edges) in around[gone].items():
             del around[other][gone]
             if other in around[kept]:
                 theirs = around[kept][other]
                 total, count, edges = total + theirs[0], count + theirs[1], edges + theirs[2]
             around[kept][other] = around[other][kept] = (total, count, edges)
-            heappush(heap, (total / count, min(kept, other), max(kept, other)))
+        for other in changed:
+            heappush(heap, (cost(kept, other), min(kept, other), max(kept, other)))
         around[gone].clear()
     return heights_E
 
