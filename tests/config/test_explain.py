@@ -5,7 +5,8 @@ import torch
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from segbench.config.explain import explained, near, of_hydra, of_torch
+from segbench.config.explain import explained, of_torch
+from segbench.config.hydra_errors import near, of_hydra
 from segbench.errors import SegbenchError
 
 

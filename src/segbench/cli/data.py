@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.cli.arguments import PATHS, pairs, unquoted
-from segbench.config.explain import near
+from segbench.config.hydra_errors import near
 from segbench.errors import SegbenchError, as_typed, say
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from segbench.cli.arguments import quoted
-from segbench.config.explain import Composing, explained
+from segbench.config.explain import explained
+from segbench.config.hydra_errors import Composing
 from segbench.config.own_targets import opened
 from segbench.config.packaged import conf_root
 from segbench.config.trust import typed

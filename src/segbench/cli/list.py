@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segbench.cli.flags import Parser
-from segbench.config.explain import near
+from segbench.config.hydra_errors import near
 from segbench.config.installed import roots
 from segbench.errors import SegbenchError, say
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segbench.config.explain import Composing, explained, of_hydra
+from segbench.config.explain import explained
+from segbench.config.hydra_errors import Composing, of_hydra
 from segbench.config.installed import installed
 from segbench.config.packaged import conf_root
 from segbench.config.paper import refuse_overrides
