@@ -9,7 +9,7 @@ from segbench.metrics.decoding import Decoding, decode_instances
 from segbench.prediction import settings as settings_module
 from segbench.prediction.outputs import InputOutputs
 from segbench.prediction.overlay import Brush
-from segbench.prediction.settings import Settings, Target, check_settings
+from segbench.prediction.settings import Settings, Target, check_frames, check_settings
 from segbench.spec import DatasetSpec, HeadSpec
 
 
@@ -173,11 +173,18 @@ def test_ctc_writes_the_files_that_the_challenge_takes(spec, filled, tmp_path, n
     np.testing.assert_array_equal(objects, decode_instances(prob, decoding))
 
 
-@pytest.mark.parametrize(("name", "pages"), [("frame", 1), ("01_GT/SEG/man_seg000", 1), ("t000", 2), ("t", 1)])
-def test_ctc_takes_frames_only(spec, tmp_path, name, pages):
-    target = Target(name, ((4, 4),) * pages, spec(), tmp_path, Settings(("ctc",)))
-    with pytest.raises(SegbenchError, match=rf"{name} with {pages} page.*\n.*01/t000.*\n.*format=instances"):
+def test_ctc_takes_a_file_for_each_frame(spec, tmp_path):
+    target = Target("t000", ((4, 4),) * 2, spec(), tmp_path, Settings(("ctc",)))
+    with pytest.raises(SegbenchError, match=r"t000 with 2 pages.*\n.*\n.*format=instances"):
         InputOutputs(target)
+
+
+def test_ctc_takes_frames_only():
+    check_frames(["01/t000", "02-104", "t7"])
+    with pytest.raises(
+        SegbenchError, match=r"3 of 4 inputs.*: frame, 01_GT/SEG/man_seg000, t\n.*01/t000.*\n.*instances"
+    ):
+        check_frames(["frame", "t000", "01_GT/SEG/man_seg000", "t"])
 
 
 def test_more_objects_than_a_tiff_can_number_are_refused(spec, filled, tmp_path):

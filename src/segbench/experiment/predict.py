@@ -151,7 +151,7 @@ def _predict(
     from segbench.inference.multiscale import scales_of
     from segbench.metrics.decoding import Decoding
     from segbench.prediction.histogram import read_reference
-    from segbench.prediction.settings import check_settings
+    from segbench.prediction.settings import check_frames, check_settings
 
     scales = scales_of(config.tta, config.tta_scales)
     facts = [str(checkpoint), *(f"beside it {each.checkpoint}" for each in members), *sentences, f"tta={config.tta}"]
@@ -174,6 +174,8 @@ def _predict(
         _refuse_unused(given, {kind for chosen in settings.values() for kind in chosen.kinds})
         for chosen in settings.values():
             check_settings(chosen, spec)
+            if "ctc" in chosen.kinds:
+                check_frames([each.name for each in inputs])
             if isinstance(chosen.decoding, Decoding):
                 refuse_other_cores(config.data.arguments.get("core"), chosen.decoding, spec.heads)
         if any("masks" in chosen.kinds for chosen in settings.values()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -22,12 +21,11 @@ from segbench.prediction.files import CANVAS_BYTES, OutputFile, PngFile, TiffFil
 from segbench.prediction.overlay import Brush, as_picture, backdrop, grey_range
 from segbench.prediction.pages import Page
 from segbench.prediction.result import Result
-from segbench.prediction.settings import LARGE_PIXELS, Target
+from segbench.prediction.settings import FRAME, LARGE_PIXELS, Target, check_frames
 from segbench.spec import HeadSpec
 
 _PICTURE_SAMPLE = 2**20
 _ORIENTATION = 274
-_FRAME = re.compile(r"(?:(?P<sequence>\d\d)(?:/t|-)|t)(?P<number>\d+)")
 
 
 def _tiff(target: Target, path: Path, dtype: Any, **options: Any) -> TiffFile:
@@ -265,13 +263,15 @@ class Ctc(Instances):
 
     def _file(self, name: str, head: HeadSpec) -> OutputFile:
         target = self.target
-        frame = _FRAME.fullmatch(target.name)
-        if frame is None or len(target.sizes) != 1:
+        check_frames([target.name])
+        if len(target.sizes) != 1:
             raise SegbenchError(
-                f"{target.name} with {len(target.sizes)} page(s) for format=ctc",
-                "one frame of a sequence by its name, such as 01/t000 or t000",
-                "give the folder of the frames as input=, such as PhC-C2DH-U373/01, or use format=instances",
+                f"{target.name} with {len(target.sizes)} pages for format=ctc",
+                "a file for each frame, as the challenge has it",
+                "use format=instances, which writes as many pages",
             )
+        frame = FRAME.match(target.name)
+        assert frame is not None
         folder = target.folder / f"{frame['sequence']}_RES" if frame["sequence"] else target.folder
         return _tiff(target, folder / f"mask{frame['number']}.tif", np.uint16)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from segbench.spec import DatasetSpec
 
 KINDS = ("masks", "probabilities", "overlays", "instances", "voc", "ctc")
 STORES = ("tiff", "zarr")
+FRAME = re.compile(r"(?:(?P<sequence>\d\d)(?:/t|-)|t)(?P<number>\d+)")
+"""The name of a frame of the Cell Tracking Challenge: 01/t000, 01-000 as ids of splits are, or t000."""
 LARGE_PIXELS = 2**26
 """Above this, pictures are TIFF instead of PNG, and objects, which need the whole image, are refused."""
 
@@ -112,3 +115,17 @@ def check_settings(settings: Settings, spec: DatasetSpec) -> None:
     good = settings.voc_competition in ("comp5", "comp6")
     expected = "comp5 (trained on VOC alone) or comp6 (on other data too)"
     check("voc.competition", settings.voc_competition, good, expected, "comp6")
+
+
+def check_frames(names: Sequence[str]) -> None:
+    """Refuse inputs that are no frames for `ctc`.
+
+    Raises:
+        SegbenchError: there are such.
+    """
+    if others := [name for name in names if not FRAME.fullmatch(name)]:
+        raise SegbenchError(
+            f"format=ctc and {len(others)} of {len(names)} inputs that are no frames: {', '.join(others[:3])}",
+            "frames of a sequence by their names, such as 01/t000 or t000",
+            "give the folder of the frames as input=, such as PhC-C2DH-U373/01, or use format=instances",
+        )
