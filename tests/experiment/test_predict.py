@@ -372,6 +372,10 @@ def test_the_images_of_a_split_are_predicted_by_their_ids(compose, tiny_run, tmp
         (("split=test", "ids=a.txt"), r"ids=a\.txt with split=test\n"),
         (("split=test", "format=mask"), r"format=mask\n.*some of masks"),
         (("split=test", "format=voc"), r"format=voc for a run on synthetic_em with 2 classes\n"),
+        (
+            ("split=test", "format=ctc"),
+            r"format=ctc and (\d+) of \1 inputs that are no frames: test-0000.*\n.*\n.*input=",
+        ),
         (("split=test", "overlap=0.25"), r"overlap=0.25 for a network without padding\n.*exact already"),
         (("split=test", "overlap=0.6"), r"overlap=0.6\n.*less than or equal to 0.5"),
         (("split=test", "batch_size=0"), r"batch_size=0\n.*greater than or equal to 1"),

@@ -21,7 +21,7 @@ from segbench.prediction.files import CANVAS_BYTES, OutputFile, PngFile, TiffFil
 from segbench.prediction.overlay import Brush, as_picture, backdrop, grey_range
 from segbench.prediction.pages import Page
 from segbench.prediction.result import Result
-from segbench.prediction.settings import FRAME, LARGE_PIXELS, Target, check_frames
+from segbench.prediction.settings import LARGE_PIXELS, Target, check_frames
 from segbench.spec import HeadSpec
 
 _PICTURE_SAMPLE = 2**20
@@ -263,15 +263,13 @@ class Ctc(Instances):
 
     def _file(self, name: str, head: HeadSpec) -> OutputFile:
         target = self.target
-        check_frames([target.name])
+        frame = check_frames([target.name])[0]
         if len(target.sizes) != 1:
             raise SegbenchError(
                 f"{target.name} with {len(target.sizes)} pages for format=ctc",
                 "a file for each frame, as the challenge has it",
                 "use format=instances, which writes as many pages",
             )
-        frame = FRAME.match(target.name)
-        assert frame is not None
         folder = target.folder / f"{frame['sequence']}_RES" if frame["sequence"] else target.folder
         return _tiff(target, folder / f"mask{frame['number']}.tif", np.uint16)
 

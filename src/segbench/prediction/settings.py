@@ -15,7 +15,7 @@ from segbench.spec import DatasetSpec
 
 KINDS = ("masks", "probabilities", "overlays", "instances", "voc", "ctc")
 STORES = ("tiff", "zarr")
-FRAME = re.compile(r"(?:(?P<sequence>\d\d)(?:/t|-)|t)(?P<number>\d+)")
+_FRAME = re.compile(r"(?:(?P<sequence>\d\d)(?:/t|-)|t)(?P<number>\d+)")
 """The name of a frame of the Cell Tracking Challenge: 01/t000, 01-000 as ids of splits are, or t000."""
 LARGE_PIXELS = 2**26
 """Above this, pictures are TIFF instead of PNG, and objects, which need the whole image, are refused."""
@@ -117,15 +117,17 @@ def check_settings(settings: Settings, spec: DatasetSpec) -> None:
     check("voc.competition", settings.voc_competition, good, expected, "comp6")
 
 
-def check_frames(names: Sequence[str]) -> None:
-    """Refuse inputs that are no frames for `ctc`.
+def check_frames(names: Sequence[str]) -> list[re.Match[str]]:
+    """The `sequence`, None if it is not in the name, and the `number` of each input for `ctc`.
 
     Raises:
-        SegbenchError: there are such.
+        SegbenchError: some are no frames.
     """
-    if others := [name for name in names if not FRAME.fullmatch(name)]:
+    frames = [_FRAME.fullmatch(name) for name in names]
+    if others := [name for name, frame in zip(names, frames, strict=True) if frame is None]:
         raise SegbenchError(
             f"format=ctc and {len(others)} of {len(names)} inputs that are no frames: {', '.join(others[:3])}",
             "frames of a sequence by their names, such as 01/t000 or t000",
             "give the folder of the frames as input=, such as PhC-C2DH-U373/01, or use format=instances",
         )
+    return [frame for frame in frames if frame is not None]
